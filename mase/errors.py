@@ -1,0 +1,54 @@
+"""Errors that a user can cause. Each text says where, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MaseError(Exception):
+    """Base of every error that bad input can cause; the command line turns it into one line and exit code 2."""
+
+
+class ConfigError(MaseError):
+    """A configuration, a glob or an argument is wrong."""
+
+
+class UnknownName(ConfigError):
+    """A name that is not among those allowed.
+
+    Args:
+        where: what the name was looked up as, such as ``model`` or ``formats.default.weight``.
+        name: what was found.
+        allowed: the names that exist.
+    """
+
+    def __init__(self, where: str, name: object, allowed: Iterable[str]) -> None:
+        self.where, self.name, self.allowed = where, name, sorted(allowed)
+        super().__init__(f"{where}: unknown name {str(name)[:80]!r}{suggest(str(name), self.allowed)}")
+
+
+class FormatError(MaseError):
+    """A number format is impossible, or the data cannot be encoded in it."""
+
+
+class UnsupportedOp(MaseError):
+    """An operation has no reference, no hardware or no legal mapping."""
+
+
+class GraphError(MaseError):
+    """A graph, a saved graph or a run directory is inconsistent."""
+
+
+class ToolError(MaseError):
+    """An external tool is missing, too old or failed."""
+
+
+def suggest(name: str, allowed: Iterable[str], most: int = 12) -> str:
+    """Return ``; did you mean x?`` when one is near, else ``; allowed: a, b, c``."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]}?"
+    shown = ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+    return f"; allowed: {shown or 'none'}"
