@@ -1,0 +1,69 @@
+# make demo: set up and run the main job.   make test: set up and run the test suite.   make help: everything else.
+#
+# TORCH_INDEX  package index for torch alone; empty: the usual one (a CUDA build, several GB). For the CPU build (about 190 MB):
+#              make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PYTHON       the interpreter to build .venv with; empty: the first of python3, python3.14 .. python3.11 that will do
+# JOBS         test processes at a time            PYTEST_ARGS  more arguments for pytest, such as -m "not slow"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TORCH_INDEX ?=
+PYTHON ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+export TORCH_INDEX PYTHON
+
+# What an installation depends on, its place included (an editable install remembers it). A new key means: install again.
+KEY := $(shell { cat pyproject.toml constraints.txt; pwd -P; echo '$(TORCH_INDEX) $(PYTHON)'; } | cksum | cut -d' ' -f1)
+INSTALLED := .venv/installed-$(KEY)
+WARM := .venv/warm-$(KEY)
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+.PHONY: help install demo test lint bench clean
+help: ## this text
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(INSTALLED) ## create .venv and install everything into it
+
+demo: $(WARM) ## set up, then the main job: train, search, emit, simulate, synthesise, report
+	@SECONDS=0; echo "== demo: configs/quickstart.yaml"
+	.venv/bin/mase run configs/quickstart.yaml
+	echo "== demo: done in $$SECONDS s"
+
+test: $(WARM) ## set up, then the test suite
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## style, formatting and types
+	@$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(WARM) ## the quick benches, every figure beside its bar
+	@$(PY) -m bench.run
+
+clean: ## remove .venv and what tools left behind; runs/ and the compile cache stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@SECONDS=0; echo "== 1/3 system: python >= 3.11 with venv, git, g++, make, perl"
+	python="$$(bash .ci/preflight)"
+	echo "== 2/3 environment: .venv from $$("$$python" --version)"
+	rm -f .venv/installed-* .venv/warm-*
+	$(PY) -c 'import pip' 2>/dev/null || "$$python" -m venv --clear .venv
+	echo "== 3/3 packages: torch first$${TORCH_INDEX:+ (from $$TORCH_INDEX)}, then the rest"
+	$(PIP) install --quiet --no-deps --constraint constraints.txt $${TORCH_INDEX:+--index-url "$$TORCH_INDEX"} torch
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[all]'
+	touch $@; echo "== installed in $$SECONDS s"
+
+$(WARM): $(INSTALLED)
+	@SECONDS=0; echo "== warm-up: what is compiled once"
+	.venv/bin/mase doctor --warm
+	touch $@; echo "== warm in $$SECONDS s"
