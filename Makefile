@@ -37,7 +37,7 @@ demo: $(WARM) ## set up, then the main job: train, search, emit, simulate, synth
 	echo "== demo: done in $$SECONDS s"
 
 test: $(WARM) ## set up, then the test suite
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## style, formatting and types
 	@$(PY) -m ruff check .
@@ -49,16 +49,16 @@ bench: $(WARM) ## the quick benches, every figure beside its bar
 
 clean: ## remove .venv and what tools left behind; runs/ and the compile cache stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED):
 	@SECONDS=0; echo "== 1/3 system: python >= 3.11 with venv, git, g++, make, perl"
 	python="$$(bash .ci/preflight)"
 	echo "== 2/3 environment: .venv from $$("$$python" --version)"
 	rm -f .venv/installed-* .venv/warm-*
 	$(PY) -c 'import pip' 2>/dev/null || "$$python" -m venv --clear .venv
 	echo "== 3/3 packages: torch first$${TORCH_INDEX:+ (from $$TORCH_INDEX)}, then the rest"
-	$(PIP) install --quiet --no-deps --constraint constraints.txt $${TORCH_INDEX:+--index-url "$$TORCH_INDEX"} torch
+	$(PIP) install --no-deps --constraint constraints.txt $${TORCH_INDEX:+--index-url "$$TORCH_INDEX"} torch
 	$(PIP) install --quiet --constraint constraints.txt hatchling editables
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[all]'
 	touch $@; echo "== installed in $$SECONDS s"

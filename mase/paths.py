@@ -1,4 +1,4 @@
-"""Where the files that are not Python lie: hardware, configurations and the cache. Nothing else computes such a path."""
+"""Where the files that are not Python lie: hardware, configurations, cache. Nothing else computes such a path."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def cache_dir() -> Path:
     """Return the folder of what can be made again, such as compiled simulations; it need not exist yet.
 
     Returns:
-        An absolute path: ``$MASE_CACHE``, else ``$XDG_CACHE_HOME/mase``, else ``~/.cache/mase``. An empty variable counts
-        as unset, and so does a relative ``XDG_CACHE_HOME``.
+        An absolute path: ``$MASE_CACHE``, else ``$XDG_CACHE_HOME/mase``, else ``~/.cache/mase``. An empty variable
+        counts as unset, and so does a relative ``XDG_CACHE_HOME``.
 
     Source: XDG Base Directory Specification 0.8, for ``XDG_CACHE_HOME``.
     """

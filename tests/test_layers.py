@@ -1,0 +1,119 @@
+"""Who may import whom, and that every module can be the first one imported."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {"mase": {"mase"}, "passes": {"passes", "mase"}, "emit": {"emit", "mase"}}
+SEE_ALL = {"mase.flow", "mase.cli"}
+ROOMS = {"mase", "passes", "emit", "tests", "bench"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the dotted name of every import, those inside functions too; a relative one as it is written."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from (f"{base.rstrip('.')}.{alias.name}" for alias in node.names)
+
+
+def offences(module: str, source: str) -> list[str]:
+    """Return the imports that ``module`` may not have."""
+    if module in SEE_ALL:
+        return [name for name in imports(source) if name.partition(".")[0] in {"tests", "bench", ""}]
+    room = module.partition(".")[0]
+    bad = {name for name in imports(source) if name.partition(".")[0] in (ROOMS | {""}) - MAY_IMPORT[room]}
+    if module != "mase":  # mase/__init__.py resolves the public API from mase.flow
+        bad |= {name for name in imports(source) if ".".join(name.split(".")[:2]) in SEE_ALL}
+    return sorted(bad)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("mase.graph", "import torch\nfrom mase.errors import GraphError", []),
+        ("mase.graph", "from passes.quantize import quantize", ["passes.quantize.quantize"]),
+        ("mase.graph", "def f():\n    import emit.sim", ["emit.sim"]),
+        ("mase.graph", "from mase import flow", ["mase.flow"]),
+        ("mase.graph", "from . import errors", [".errors"]),
+        ("mase", "from mase.flow import run", []),
+        ("passes.quantize", "from mase.graph import Graph", []),
+        ("passes.quantize", "from emit.sim import simulate", ["emit.sim.simulate"]),
+        ("emit.sim", "import passes", ["passes"]),
+        ("emit.sim", "from tests.conftest import x", ["tests.conftest.x"]),
+        ("mase.flow", "import passes.quantize, emit.sim", []),
+        ("mase.flow", "import bench.common", ["bench.common"]),
+    ],
+)
+def test_the_rule_is_enforced(module: str, source: str, found: list[str]) -> None:
+    assert offences(module, source) == found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_what_its_room_may(module: str) -> None:
+    assert offences(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+# One process imports the heavy libraries, then forks for each module: each is the first of ours to be imported.
+FIRST_AND_ALONE = """
+import importlib, json, os, sys, traceback
+for library in ("torch", "numpy", "scipy.optimize", "optuna", "pydantic", "networkx", "typer", "sklearn.datasets"):
+    importlib.import_module(library)
+errors = {}
+for module in sys.argv[1:]:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(module)
+            status = 0
+        except BaseException:
+            os.write(write, traceback.format_exc()[-4000:].encode())
+            status = 1
+        os._exit(status)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    if os.waitpid(child, 0)[1] != 0:
+        errors[module] = text
+print(json.dumps(errors))
+"""
+
+
+def import_each_alone(modules: list[str], folder: Path) -> dict[str, str]:
+    """Return the traceback of every module that cannot be imported first, seen from ``folder``."""
+    command = [sys.executable, "-c", FIRST_AND_ALONE, *modules]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
+    errors: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return errors
+
+
+def test_every_module_imports_first_and_alone() -> None:
+    errors = import_each_alone(list(MODULES), ROOT)
+    assert not errors, "\n".join(f"{module}:\n{text}" for module, text in errors.items())
+
+
+def test_a_module_that_needs_another_first_is_found(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("import two\nvalue = 1\n")
+    (tmp_path / "two.py").write_text("from one import value\n")
+    errors = import_each_alone(["one", "two"], tmp_path)
+    assert set(errors) == {"one"}
+    assert "ImportError" in errors["one"]
