@@ -1,0 +1,262 @@
+"""Keep finished trials in Optuna storage: a journal file by default, a database by URL. One durable record a trial.
+
+Only finished trials are stored, so a killed study holds nothing half-done: what was in flight is proposed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from mase.errors import ConfigError
+from mase.explore.space import Point, Space
+from mase.explore.trial import Constraint, Objective, Trial
+
+NUMBER = "mase:number"  # system attributes of a stored trial
+REUSED = "mase:reused"
+DRIVERS = {"postgresql": "psycopg2-binary", "postgres": "psycopg2-binary", "mysql": "mysqlclient"}
+
+
+class KernelLock(JournalFileOpenLock):
+    """Lock a journal by ``flock`` on the file itself: the kernel drops it when its holder is killed; it nests.
+
+    Args:
+        path: the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._depth = 0
+        self._file = -1
+
+    def acquire(self) -> bool:
+        """Take the lock, and on the first level cut off what a crash left of a half-written line."""
+        if self._depth == 0:
+            self._file = os.open(self._path, os.O_RDWR)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._file)
+                raise ConfigError(f"storage {self._path}: another process is writing this study") from None
+            self._cut_torn_line()
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        """Leave one level; drop the lock with the last."""
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._file)
+
+    def _cut_torn_line(self) -> None:
+        content = self._path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.ftruncate(self._file, content.rfind(b"\n") + 1)
+
+
+class Store:
+    """Hold one study in Optuna storage.
+
+    Args:
+        study: the Optuna study.
+        lock: the journal's lock; None for databases and memory.
+        where: what errors call the storage.
+        space: turns stored text into points.
+        objectives, constraints: what the Optuna record shows besides the metrics.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        lock: KernelLock | None,
+        where: str,
+        space: Space,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+    ) -> None:
+        self._study, self._lock, self._where = study, lock, where
+        self._space, self._objectives, self._constraints = space, objectives, constraints
+        self._distributions = {axis.name: CategoricalDistribution(axis.texts) for axis in space.free}
+
+    def trials(self) -> list[Trial]:
+        """Read every finished trial, in order of number."""
+        with _readable(self._where):
+            stored = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return sorted((self._load(record) for record in stored), key=lambda trial: trial.number)
+
+    def append(self, trial: Trial) -> None:
+        """Write a finished trial; it survives a kill of the process from here on."""
+        text = self._space.text(trial.point)
+        params = {name: text[name] for name in self._distributions if name in text}
+        record = optuna.trial.create_trial(
+            values=[trial.metrics[objective.name] for objective in self._objectives],
+            params=params,
+            distributions={name: self._distributions[name] for name in params},
+            user_attrs=dict(trial.metrics),
+            system_attrs={NUMBER: trial.number} | ({} if trial.reused is None else {REUSED: trial.reused}),
+            constraints={str(c): c.violation(trial.metrics) for c in self._constraints},
+        )
+        assert record.datetime_complete is not None
+        record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
+        try:
+            self._study.add_trial(record)
+        except OSError as error:
+            raise ConfigError(f"storage {self._where}: trial {trial.number} cannot be written: {error}") from error
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Keep every other process from writing to the journal meanwhile; raise ``ConfigError`` where one does."""
+        return contextlib.nullcontext() if self._lock is None else _held(self._lock)
+
+    def _load(self, record: FrozenTrial) -> Trial:
+        if NUMBER not in record.system_attrs:
+            raise ConfigError(f"storage {self._where}: trial {record.number} was added by another program")
+        seconds = 0.0
+        if record.datetime_start and record.datetime_complete:
+            seconds = (record.datetime_complete - record.datetime_start).total_seconds()
+        return Trial(
+            number=record.system_attrs[NUMBER],
+            point=self._point(record.params),
+            metrics={name: record.user_attrs[name] for name in sorted(record.user_attrs)},
+            reused=record.system_attrs.get(REUSED),
+            seconds=seconds,
+        )
+
+    def _point(self, params: Mapping[str, Any]) -> Point:  # Optuna's params are of any type
+        digits = [axis.texts.index(params[axis.name]) if axis.name in params else 0 for axis in self._space.free]
+        return self._space.from_digits(digits)
+
+
+def open_storage(storage: str | Path | None) -> tuple[BaseStorage, KernelLock | None]:
+    """Open a journal file, a database URL or, for None, memory.
+
+    Raises:
+        ConfigError: the folder or file is unusable, no journal, or the database or its driver is missing.
+    """
+    if storage is None:
+        return optuna.storages.InMemoryStorage(), None
+    if "://" in str(storage):
+        return _open_database(str(storage)), None
+    return _open_journal(Path(storage))
+
+
+def shown(storage: str | Path | None) -> str:
+    """Return what messages call a storage: no password, and ``memory`` for None."""
+    return "memory" if storage is None else re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", str(storage))
+
+
+def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str, about: dict[str, Any]) -> optuna.Study:
+    """Create the Optuna study ``name``, or continue it where the stored description equals ``about``.
+
+    Args:
+        storage: what ``open_storage`` returned.
+        lock: likewise.
+        where: what errors call the storage.
+        name: of the study in its storage.
+        about: JSON data that describes the study: schema, space, objectives, constraints, seed.
+
+    Raises:
+        ConfigError: the stored study is another one; the text names the field that differs.
+    """
+    directions = [objective["direction"] for objective in about["objectives"]]
+    with quiet(), _readable(where):
+        if name not in optuna.get_all_study_names(storage):
+            with contextlib.nullcontext() if lock is None else _held(lock):
+                study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+                study.set_user_attr("mase", about)
+                return study
+        study = optuna.load_study(storage=storage, study_name=name)
+    stored = described(study, where)
+    for key, value in about.items():
+        if stored.get(key) != value:
+            raise ConfigError(
+                f"storage {where}: study {name!r} was made with another {key}: {_short(stored.get(key))}, now "
+                f"{_short(value)}; take another name or storage"
+            )
+    return study
+
+
+def find(storage: BaseStorage, where: str, name: str) -> optuna.Study:
+    """Return the stored Optuna study ``name``; raise ``ConfigError`` where there is none."""
+    with quiet(), _readable(where):
+        names = optuna.get_all_study_names(storage)
+        if name not in names:
+            raise ConfigError(f"storage {where}: holds no study {name!r}; it has: {', '.join(names) or 'none'}")
+        return optuna.load_study(storage=storage, study_name=name)
+
+
+def described(study: optuna.Study, where: str) -> dict[str, Any]:
+    """Return the description that ``attach`` stored with a study."""
+    about = study.user_attrs.get("mase")
+    if not isinstance(about, dict):
+        raise ConfigError(f"storage {where}: study {study.study_name!r} was made by another program")
+    return about
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from announcing studies on the screen; its warnings still show."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _open_journal(path: Path) -> tuple[BaseStorage, KernelLock]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = KernelLock(path)
+        with _readable(str(path)):
+            return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), lock
+    except OSError as error:
+        raise ConfigError(f"storage {path}: {error.strerror or error}") from error
+
+
+def _open_database(url: str) -> BaseStorage:
+    scheme, where = url.split("://", 1)[0], shown(url)
+    try:
+        return RDBStorage(url)
+    except ImportError as error:
+        driver = DRIVERS.get(scheme, scheme.rsplit("+", 1)[-1])
+        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from error
+    except Exception as error:  # each driver has errors of its own; what it says goes to the user
+        raise ConfigError(f"storage {where}: cannot be opened: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextlib.contextmanager
+def _held(lock: KernelLock) -> Iterator[None]:
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Turn what Optuna raises on a file that is no journal into one line."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"storage {where}: this is no study, or it is damaged ({error})") from error
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

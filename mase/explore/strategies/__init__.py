@@ -1,0 +1,1 @@
+"""Search strategies, one file each; the registered name is the file name."""
