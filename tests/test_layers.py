@@ -6,7 +6,7 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -73,12 +73,14 @@ def test_imports_only_what_its_room_may(module: str) -> None:
 
 
 # One process imports the heavy libraries, then forks for each module: each is the first of ours to be imported.
+HEAVY = ("torch", "numpy", "scipy.optimize", "optuna", "pydantic", "networkx", "typer", "sklearn.datasets")
 FIRST_AND_ALONE = """
 import importlib, json, os, sys, traceback
-for library in ("torch", "numpy", "scipy.optimize", "optuna", "pydantic", "networkx", "typer", "sklearn.datasets"):
+heavy, modules = map(json.loads, sys.argv[1:])
+for library in heavy:
     importlib.import_module(library)
 errors = {}
-for module in sys.argv[1:]:
+for module in modules:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -98,16 +100,16 @@ print(json.dumps(errors))
 """
 
 
-def import_each_alone(modules: list[str], folder: Path) -> dict[str, str]:
+def import_each_alone(modules: Sequence[str], folder: Path, heavy: Sequence[str] = ()) -> dict[str, str]:
     """Return the traceback of every module that cannot be imported first, seen from ``folder``."""
-    command = [sys.executable, "-c", FIRST_AND_ALONE, *modules]
+    command = [sys.executable, "-c", FIRST_AND_ALONE, json.dumps(heavy), json.dumps(modules)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
     errors: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return errors
 
 
 def test_every_module_imports_first_and_alone() -> None:
-    errors = import_each_alone(list(MODULES), ROOT)
+    errors = import_each_alone(list(MODULES), ROOT, HEAVY)
     assert not errors, "\n".join(f"{module}:\n{text}" for module, text in errors.items())
 
 
