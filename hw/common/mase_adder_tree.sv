@@ -8,9 +8,9 @@
 `default_nettype none
 
 module mase_adder_tree #(
-  parameter int Count,
-  parameter int Width,
-  parameter int OutWidth
+  parameter int Count = 4,
+  parameter int Width = 8,
+  parameter int OutWidth = 10
 ) (
   input  wire logic                   clk_i,
   input  wire logic [Count*Width-1:0] data_i,

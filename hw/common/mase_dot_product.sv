@@ -8,11 +8,11 @@
 `default_nettype none
 
 module mase_dot_product #(
-  parameter int Groups,
-  parameter int GroupSize,
-  parameter int XWidth,
-  parameter bit XSigned,
-  parameter int WWidth,
+  parameter int Groups = 1,
+  parameter int GroupSize = 4,
+  parameter int XWidth = 8,
+  parameter bit XSigned = 1'b1,
+  parameter int WWidth = 8,
   // Derived, do not override.
   parameter int SumWidth = XWidth + (XSigned ? 0 : 1) + WWidth + $clog2(GroupSize)
 ) (

@@ -9,8 +9,8 @@
 `default_nettype none
 
 module mase_round #(
-  parameter int InWidth,
-  parameter int OutWidth,
+  parameter int InWidth = 16,
+  parameter int OutWidth = 8,
   parameter int ShiftRight = 0,
   parameter int ShiftLeft  = 0,
   parameter int RoundMode  = 0,

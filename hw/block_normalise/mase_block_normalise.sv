@@ -1,0 +1,198 @@
+// Gather blocks of exact integers and give each block one exponent and rounded mantissas (MXINT).
+//
+//   e = clamp(msb(max |t| of the block) + Offset, 0, 2**ExpBits - 1)       exponent above the window's base
+//   m = clamp(round_even(t * 2**(Offset + Width - 2 - e)), +-(2**(Width-1) - 1))
+//
+// Offset is the exponent of t's unit less the base. A carry never changes e; a zero block has e = 0; partial blocks
+// count as zero beyond the row. Beats hold Lanes elements: a part of a block, or several blocks. Two banks: one fills
+// while the other leaves, one beat a cycle each. A bank that filled in cycle t can start to leave in t + 1; a beat
+// leaves 4 cycles after it was read. in_ready_o and out_valid_o come from registers.
+
+`default_nettype none
+
+module mase_block_normalise #(
+  parameter int Rows = 1,
+  parameter int Cols = 8,
+  parameter int Lanes = 2,
+  parameter int InWidth = 16,
+  parameter int Width = 8,
+  parameter int Block = 4,
+  parameter int ExpBits = 4,
+  parameter int Offset = 0,
+  parameter int FifoDepth = 2,
+  // Derived, do not override.
+  parameter int Exps = (Lanes > Block) ? Lanes / Block : 1,
+  parameter int InBits = Lanes * InWidth,
+  parameter int OutBits = Lanes * Width + Exps * ExpBits
+) (
+  input  wire logic               clk_i,
+  input  wire logic               rst_ni,
+
+  input  wire logic               in_valid_i,
+  output      logic               in_ready_o,
+  input  wire logic [InBits-1:0]  in_data_i,
+
+  output      logic               out_valid_o,
+  input  wire logic               out_ready_i,
+  output      logic [OutBits-1:0] out_data_o,
+  output      logic               out_last_o
+);
+
+  localparam int RowBeats = (Cols + Lanes - 1) / Lanes;
+  localparam int BlockBeats = (Block > Lanes) ? Block / Lanes : 1;
+  localparam int Group = Lanes / Exps;  // lanes of a beat that share an exponent
+  localparam int ColWidth = (RowBeats > 1) ? $clog2(RowBeats) : 1;
+  localparam int BeatWidth = (BlockBeats > 1) ? $clog2(BlockBeats) : 1;
+  localparam int RowWidth = (Rows > 1) ? $clog2(Rows) : 1;
+
+  // ---- fill: one bank takes beats and the OR of their magnitudes ------------------------------------------------
+
+  logic [1:0]              full_q;
+  logic                    fill_bank_q, fill, fill_last, leave, leave_last, leave_bank_q;
+  logic [ColWidth-1:0]     fill_col_q;
+  logic [BeatWidth-1:0]    fill_beat_q;
+  logic [Exps*InWidth-1:0] beat_or, gathered_q, gathered;
+  logic [Exps*InWidth-1:0] or_q [2];
+  logic [InBits-1:0]       bank [2*BlockBeats];
+
+  assign in_ready_o = !full_q[fill_bank_q];
+  assign fill       = in_valid_i && in_ready_o;
+  assign fill_last  = fill_beat_q == BeatWidth'(BlockBeats - 1) || fill_col_q == ColWidth'(RowBeats - 1);
+
+  for (genvar e = 0; e < Exps; e++) begin : gen_or
+    always_comb begin
+      beat_or[e*InWidth +: InWidth] = '0;
+      for (int i = 0; i < Group; i++) begin
+        beat_or[e*InWidth +: InWidth] = beat_or[e*InWidth +: InWidth]
+          | (in_data_i[(e*Group+i+1)*InWidth-1] ? -in_data_i[(e*Group+i)*InWidth +: InWidth]
+                                                : in_data_i[(e*Group+i)*InWidth +: InWidth]);
+      end
+    end
+  end
+  assign gathered = beat_or | ((fill_beat_q == '0) ? '0 : gathered_q);
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      fill_bank_q <= 1'b0;
+      fill_col_q  <= '0;
+      fill_beat_q <= '0;
+    end else if (fill) begin
+      fill_col_q  <= (fill_col_q == ColWidth'(RowBeats - 1)) ? '0 : fill_col_q + ColWidth'(1);
+      fill_beat_q <= fill_last ? '0 : fill_beat_q + BeatWidth'(1);
+      if (fill_last) fill_bank_q <= !fill_bank_q;
+    end
+  end
+  always_ff @(posedge clk_i) begin
+    if (fill) begin
+      gathered_q <= gathered;
+      bank[(BeatWidth+1)'(fill_beat_q) + (fill_bank_q ? (BeatWidth+1)'(BlockBeats) : '0)] <= in_data_i;
+      if (fill_last) or_q[fill_bank_q] <= gathered;
+    end
+  end
+
+  // ---- leave: the other bank goes out ------------------------------------------------------------------------------
+
+  logic [ColWidth-1:0]  col_q;
+  logic [BeatWidth-1:0] beat_q;
+  logic [RowWidth-1:0]  row_q;
+  logic                 credit, row_end, sample_end;
+
+  assign row_end    = col_q == ColWidth'(RowBeats - 1);
+  assign sample_end = row_end && row_q == RowWidth'(Rows - 1);
+  assign leave      = full_q[leave_bank_q] && credit;
+  assign leave_last = beat_q == BeatWidth'(BlockBeats - 1) || row_end;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      leave_bank_q <= 1'b0;
+      col_q        <= '0;
+      beat_q       <= '0;
+      row_q        <= '0;
+      full_q       <= '0;
+    end else begin
+      if (leave) begin
+        col_q  <= row_end ? '0 : col_q + ColWidth'(1);
+        beat_q <= leave_last ? '0 : beat_q + BeatWidth'(1);
+        if (row_end) row_q <= sample_end ? '0 : row_q + RowWidth'(1);
+        if (leave_last) leave_bank_q <= !leave_bank_q;
+        if (leave_last) full_q[leave_bank_q] <= 1'b0;
+      end
+      if (fill && fill_last) full_q[fill_bank_q] <= 1'b1;
+    end
+  end
+
+  // ---- exponent, shift, round ----------------------------------------------------------------------------------------
+
+  localparam int Up = (Offset + Width - 2 > 0) ? Offset + Width - 2 : 0;     // t << Up ...
+  localparam int Down = (Offset + Width - 2 < 0) ? -(Offset + Width - 2) : 0;  // ... >> (e + Down)
+  localparam int Wide = InWidth + Up + 1;                                    // a bit below for the half
+  localparam int ShiftWidth = $clog2((1 << ExpBits) + Down);
+  localparam int Kept = (Wide > Width + 2) ? Wide : Width + 2;
+  localparam logic [Kept-1:0] High = Kept'((1 << (Width - 1)) - 1);
+
+  logic [Exps*ExpBits-1:0]   exp_d, exp_q, exp_q2, exp_q3;
+  logic [InBits-1:0]         t_q;
+  logic [Lanes*Width-1:0]    mantissa_q;
+  logic [2:0]                valid_q, last_q;
+
+  for (genvar e = 0; e < Exps; e++) begin : gen_exp
+    always_comb begin
+      exp_d[e*ExpBits +: ExpBits] = '0;
+      for (int i = 0; i < InWidth; i++) begin
+        if (or_q[leave_bank_q][e*InWidth+i]) begin
+          exp_d[e*ExpBits +: ExpBits] =
+            (i + Offset < 0) ? '0 : (i + Offset >= (1 << ExpBits)) ? '1 : ExpBits'(i + Offset);
+        end
+      end
+    end
+  end
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) valid_q <= '0;
+    else valid_q <= {valid_q[1:0], leave};
+  end
+  always_ff @(posedge clk_i) begin
+    t_q    <= bank[(BeatWidth+1)'(beat_q) + (leave_bank_q ? (BeatWidth+1)'(BlockBeats) : '0)];
+    exp_q  <= exp_d;
+    exp_q2 <= exp_q;
+    exp_q3 <= exp_q2;
+    last_q <= {last_q[1:0], sample_end};
+  end
+
+  for (genvar l = 0; l < Lanes; l++) begin : gen_lane
+    logic [ShiftWidth-1:0]  shift;
+    logic signed [Wide-1:0] high;
+    logic [Wide-1:0]        lost;
+    logic signed [Kept-1:0] kept_q, rounded;
+    logic                   sticky_q;
+    assign shift = ShiftWidth'(exp_q[(l/Group)*ExpBits +: ExpBits]) + ShiftWidth'(Down);
+    assign high  = Wide'($signed({t_q[l*InWidth +: InWidth], 1'b0})) << Up;
+    assign lost  = high & ~({Wide{1'b1}} << shift);
+    always_ff @(posedge clk_i) begin
+      kept_q   <= Kept'(high >>> shift);
+      sticky_q <= lost != '0;
+    end
+    // kept_q[0] is the half: up if more than the half was dropped, or on a tie if the result is odd.
+    assign rounded = (kept_q >>> 1) + ((kept_q[0] && (sticky_q || kept_q[1])) ? Kept'(1) : '0);
+    always_ff @(posedge clk_i) begin
+      if (rounded > $signed(High)) mantissa_q[l*Width +: Width] <= High[Width-1:0];
+      else if (rounded < -$signed(High)) mantissa_q[l*Width +: Width] <= -High[Width-1:0];
+      else mantissa_q[l*Width +: Width] <= rounded[Width-1:0];
+    end
+  end
+
+  mase_credit_fifo #(.Width(OutBits + 1), .Depth(FifoDepth)) u_fifo (
+    .clk_i      (clk_i),
+    .rst_ni     (rst_ni),
+    .take_i     (leave),
+    .credit_o   (credit),
+    .push_i     (valid_q[2]),
+    .push_data_i({last_q[2], exp_q3, mantissa_q}),
+    .out_valid_o(out_valid_o),
+    .out_ready_i(out_ready_i),
+    .out_data_o ({out_last_o, out_data_o})
+  );
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,177 @@
+"""Operators: one object, four truths (DESIGN 7): arithmetic, netlist, cycles, resources."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mase.errors import GraphError
+from mase.formats import Code
+from mase.graph import OpNode, Record
+from mase.registry import Registry
+from mase.schedule import Schedule
+from mase.stream import StreamType
+
+LEAST_FIFO = 2  # a FIFO of depth 1 halves the rate
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImage:
+    """Hold the words of a ROM: ``words`` as Python integers, word 0 first, each of ``width`` bits."""
+
+    width: int
+    words: Sequence[int]
+    layout: str
+
+    @property
+    def depth(self) -> int:
+        """Number of words."""
+        return len(self.words)
+
+    def text(self) -> str:
+        """Return the ``$readmemh`` file: one hexadecimal word a line."""
+        digits = -(-self.width // 4)
+        return "".join(f"{word:0{digits}x}\n" for word in self.words)
+
+
+@dataclass(frozen=True)
+class RomShape:
+    """Give the size of a ROM, for costs: no contents."""
+
+    width: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Count what an RTL block is made of, for the resource model; all are counts or bits, nothing is estimated here.
+
+    Args:
+        multipliers: (count, bits a, bits b) of each kind of product.
+        adders: (count, bits). shifters: (count, bits, greatest shift). registers: bits. roms: shapes.
+        fifos: (bits, depth). buffers: RAM of (bits, depth), read every cycle. rounders: (count, bits in, bits out).
+    """
+
+    multipliers: tuple[tuple[int, int, int], ...] = ()
+    adders: tuple[tuple[int, int], ...] = ()
+    shifters: tuple[tuple[int, int, int], ...] = ()
+    registers: int = 0
+    roms: tuple[RomShape, ...] = ()
+    fifos: tuple[tuple[int, int], ...] = ()
+    buffers: tuple[tuple[int, int], ...] = ()
+    rounders: tuple[tuple[int, int, int], ...] = ()
+    counters: tuple[int, ...] = ()
+
+
+class Op(ABC):
+    """A typed kind of node: how it computes in float, and what its record must look like."""
+
+    kind: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        """Compute in float from the parameters by role and the inputs."""
+
+    @classmethod
+    def check(cls, node: OpNode) -> None:
+        """Raise GraphError when a record of this kind makes no sense."""
+        if len(node.inputs) != 1:
+            raise GraphError(f"{node.where()}: has {len(node.inputs)} inputs; allowed is 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Block(ABC):
+    """One RTL instance: a stream in, a stream out, exact arithmetic, exact cycles.
+
+    Args:
+        fifo: depth of the output FIFO, in beats.
+    """
+
+    fifo: int = field(default=LEAST_FIFO, kw_only=True)
+    sv_module: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def stream_in(self) -> StreamType:
+        """Stream that the block takes."""
+
+    @property
+    @abstractmethod
+    def stream_out(self) -> StreamType:
+        """Stream that the block gives."""
+
+    @abstractmethod
+    def compute(self, x: Code) -> Code:
+        """Return the codes that leave, exactly as the RTL computes them."""
+
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """Return the firing program."""
+
+    @abstractmethod
+    def sv_params(self) -> Mapping[str, int]:
+        """Return the module's parameters but those that name memories."""
+
+    def memories(self) -> Mapping[str, MemoryImage]:
+        """Return ROM images by the parameter that names their file."""
+        return {}
+
+    @abstractmethod
+    def work(self) -> Work:
+        """Return what the block is made of."""
+
+
+class HardwareOp(Op):
+    """A typed node that has exact integer arithmetic and RTL: one or more blocks in a row."""
+
+    implicit: ClassVar[frozenset[str]] = frozenset()  # operands that need no format of their own
+
+    @classmethod
+    @abstractmethod
+    def from_node(cls, node: OpNode) -> Self:
+        """Build from a node whose operands and result carry formats.
+
+        Raises:
+            UnsupportedOp: the formats or sizes have no exact hardware; says why.
+        """
+
+    @abstractmethod
+    def reference(self, *inputs: Code) -> Code:
+        """Compute the codes of the result from the codes of the inputs: vectorised, exact."""
+
+    @abstractmethod
+    def oracle(self, *inputs: Code) -> Code:
+        """Compute the same on Python integers, one by one, written for reading."""
+
+    @abstractmethod
+    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
+        """Return the RTL blocks in order of the stream, by role (``""`` the operator itself).
+
+        Args:
+            simd: input lanes. pe: output lanes. fifos: depth of the output FIFO by role.
+        """
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a user should know of the numbers, one line each."""
+        return ()
+
+
+OPS: Registry[type[Op]] = Registry("op", "mase.ops")
+
+
+def pack_words(codes: npt.NDArray, width: int) -> list[int]:
+    """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
+    mask = (1 << width) - 1
+    return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]
+
+
+def as_long(x: Tensor) -> Tensor:
+    """Return exact integers as int64."""
+    return x if x.dtype == torch.int64 else x.to(torch.int64)

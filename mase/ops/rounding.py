@@ -1,0 +1,101 @@
+"""One rounding per operator: from an exact integer to a code (ARITHMETIC 3, requantize)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mase.errors import UnsupportedOp
+
+MODES = ("even", "half_up", "trunc")  # index is the RTL parameter
+MULT_BITS = 16
+FLOAT_SAFE = 1 << 52  # integers below this, and half of one, are exact in float64
+INT_BITS = 62  # widest value that the int64 path may round
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """y = clamp(round(t / 2**shift), low, high); a negative shift multiplies.
+
+    Args:
+        shift: bits dropped. low, high: saturation bounds (a fused ReLU raises ``low`` to 0: it commutes here).
+        mode: ``even``, ``half_up`` or ``trunc``.
+    """
+
+    shift: int
+    low: int
+    high: int
+    mode: str = "even"
+
+    def apply(self, t: Tensor) -> Tensor:
+        """Round integers held exactly in float32, float64 or int64; the result has the same dtype."""
+        if t.dtype == torch.int64:
+            return self._integer(t)
+        y = t * 2.0**-self.shift
+        if self.mode == "even":
+            y = y.round_()
+        else:
+            y = (y.add_(0.5) if self.mode == "half_up" else y).floor_()
+        return y.clamp_(self.low, self.high)
+
+    def _integer(self, t: Tensor) -> Tensor:
+        if self.shift <= 0:  # beyond the bounds it saturates either way, so clamp before the shift
+            small = t.clamp(self.low, self.high).to(torch.float64) * 2.0**-self.shift
+            return small.clamp_(self.low, self.high).to(torch.int64)
+        shift = min(self.shift, INT_BITS)
+        if self.mode == "trunc":
+            return (t >> shift).clamp_(self.low, self.high)
+        half = t + (1 << shift - 1)
+        y = half >> shift
+        if self.mode == "even":
+            y = torch.where((half & ((1 << shift) - 1)) == 0, y & ~1, y)
+        return y.clamp_(self.low, self.high)
+
+    def scalar(self, t: int) -> int:
+        """Round one Python integer, from the definition: the oracle of :meth:`apply`."""
+        if self.shift <= 0:
+            y = t * 2**-self.shift
+        else:
+            down, rest = divmod(t, 2**self.shift)
+            half = 2 ** (self.shift - 1)
+            up = rest > half or (rest == half and (self.mode == "half_up" or down % 2 == 1))
+            y = down + (up and self.mode != "trunc")
+        return min(max(y, self.low), self.high)
+
+    def sv_params(self, in_width: int, out_width: int) -> Mapping[str, int]:
+        """Return RTL parameters; shifts beyond which nothing changes are cut there."""
+        return {
+            "ShiftRight": min(max(self.shift, 0), in_width + 1),
+            "ShiftLeft": min(max(-self.shift, 0), out_width + 1),
+            "RoundMode": MODES.index(self.mode),
+            "Low": self.low,
+            "High": self.high,
+        }
+
+
+def dyadic(ratio: Tensor, where: str) -> tuple[Tensor, int, list[str]]:
+    """Return ``(m, k, warnings)`` with m an unsigned 16-bit integer for each ratio and ratio ~ m / 2**k, one k for all.
+
+    Args:
+        ratio: positive float64 ``[channels]``.
+
+    Raises:
+        UnsupportedOp: a ratio is so small beside the largest that its m would be 0.
+    """
+    top = float(ratio.max())
+    k = MULT_BITS - math.frexp(top)[1]
+    m = torch.ldexp(ratio, torch.tensor(k)).round().to(torch.int64)
+    if int(m.max()) >= 1 << MULT_BITS:
+        k -= 1
+        m = torch.ldexp(ratio, torch.tensor(k)).round().to(torch.int64)
+    if int(m.min()) == 0:
+        raise UnsupportedOp(
+            f"{where}: the scale of channel {int(m.argmin())} is over 2**{MULT_BITS} times below the largest; "
+            "give the weights a format with one scale, or prune the channel"
+        )
+    low = int((m < 1 << 8).sum())
+    return m, k, [f"{where}: {low} channel multipliers are below 2**8, so coarser than 0.2 %"] * (low > 0)

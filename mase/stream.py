@@ -1,0 +1,107 @@
+"""Streams between blocks: how a tensor's codes become beats, and beats become codes (ARITHMETIC 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mase.formats import Code
+from mase.ops.grid import Grid
+
+Bits = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class StreamType:
+    """Describe a stream: rows of ``cols`` elements, ``lanes`` a beat; rows never share a beat, tail lanes carry 0.
+
+    A beat is ``lanes * width`` bits, lane 0 lowest, then one exponent (less ``base``) for each block it touches.
+    """
+
+    rows: int
+    cols: int
+    lanes: int
+    grid: Grid
+
+    @property
+    def row_beats(self) -> int:
+        """Beats of one row."""
+        return -(-self.cols // self.lanes)
+
+    @property
+    def beats(self) -> int:
+        """Beats of one sample."""
+        return self.rows * self.row_beats
+
+    @property
+    def exponents(self) -> int:
+        """Exponents of one beat."""
+        return self.grid.exponents_per_beat(self.lanes)
+
+    @property
+    def bits(self) -> int:
+        """Bits of one beat."""
+        return self.lanes * self.grid.width + self.exponents * self.grid.exp_bits
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one beat in files and on AXI."""
+        return -(-self.bits // 8)
+
+    def pack(self, code: Code) -> Bits:
+        """Return ``[samples, beats, bytes]`` from codes whose last axis is ``cols``."""
+        mantissa = code.mantissa.reshape(-1, self.rows, self.cols).numpy()
+        padded = _pad(mantissa, self.row_beats * self.lanes)
+        parts = [_to_bits(padded.reshape(-1, self.beats, self.lanes), self.grid.width)]
+        if self.grid.block:
+            assert code.exponent is not None
+            exponent = code.exponent.reshape(mantissa.shape[0], self.rows, -1).numpy() - self.grid.base
+            index = self._block_of_beat()
+            spread = _pad(exponent, int(index.max()) + 1)[..., index]
+            parts.append(_to_bits(spread.reshape(-1, self.beats, self.exponents), self.grid.exp_bits))
+        return np.packbits(np.concatenate(parts, -1), axis=-1, bitorder="little")
+
+    def unpack(self, data: Bits) -> Code:
+        """Return codes ``[samples, rows, cols]`` from ``[samples, beats, bytes]``."""
+        raw = np.unpackbits(data, axis=-1, bitorder="little")[..., : self.bits]
+        split = self.lanes * self.grid.width
+        mantissa = _from_bits(raw[..., :split].reshape(*raw.shape[:2], self.lanes, -1), self.grid.signed)
+        mantissa = mantissa.reshape(raw.shape[0], self.rows, -1)[..., : self.cols]
+        if not self.grid.block:
+            return Code(torch.from_numpy(np.ascontiguousarray(mantissa)))
+        fields = raw[..., split:].reshape(*raw.shape[:2], self.exponents, -1)
+        exponent = _from_bits(fields, False).reshape(raw.shape[0], self.rows, -1) + self.grid.base
+        blocks = -(-self.cols // self.grid.block)
+        first = np.arange(blocks) * self.grid.block // self.lanes * self.exponents
+        inside = np.arange(blocks) % max(1, self.lanes // self.grid.block)
+        return Code(torch.from_numpy(np.ascontiguousarray(mantissa)), torch.from_numpy(exponent[..., first + inside]))
+
+    def tails(self, data: Bits) -> bool:
+        """Tell whether all lanes past the end of a row carry code 0."""
+        raw = np.unpackbits(data, axis=-1, bitorder="little")[..., : self.lanes * self.grid.width]
+        lanes = raw.reshape(raw.shape[0], self.rows, self.row_beats * self.lanes, self.grid.width)
+        return not lanes[:, :, self.cols :].any()
+
+    def _block_of_beat(self) -> npt.NDArray[np.int64]:
+        """Return, beat by beat of a row, the index of each block touched (those past the end carry ``base``)."""
+        first = np.arange(self.row_beats)[:, None] * self.lanes // self.grid.block
+        return (first + np.arange(self.exponents)).reshape(-1)
+
+
+def _pad(x: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    return np.pad(x, ((0, 0), (0, 0), (0, size - x.shape[-1])))
+
+
+def _to_bits(x: npt.NDArray[np.int64], width: int) -> Bits:
+    bits = (x[..., None] >> np.arange(width)) & 1
+    return bits.astype(np.uint8).reshape(*x.shape[:-1], -1)
+
+
+def _from_bits(bits: Bits, signed: bool) -> npt.NDArray[np.int64]:
+    weight = np.int64(1) << np.arange(bits.shape[-1], dtype=np.int64)
+    if signed:
+        weight[-1] = -weight[-1]
+    return bits.astype(np.int64) @ weight
