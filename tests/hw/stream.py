@@ -1,0 +1,289 @@
+"""Drive and watch valid/ready streams from cocotb, and run such a test on a compiled block.
+
+All writes happen at the falling edge and all reads in the read-only phase after it, when everything has settled:
+what is seen there is what the next rising edge takes. So no test depends on the order in which a simulator runs its
+processes. A cycle is numbered by its falling edge; only differences of cycles mean something.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from unittest import mock
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.handle import HierarchyObject, LogicArrayObject, LogicObject
+from cocotb.triggers import FallingEdge, ReadOnly, Timer
+from cocotb.utils import get_sim_time
+
+from emit import tools
+
+PERIOD_NS = 2
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One beat that moved, in which cycle; ``last`` is None on a stream without that signal."""
+
+    cycle: int
+    data: int
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The signals of one stream of a block."""
+
+    clock: LogicObject
+    valid: LogicObject
+    ready: LogicObject
+    data: LogicArrayObject
+    last: LogicObject | None
+
+    @staticmethod
+    def of(dut: HierarchyObject, name: str, scope: str = "") -> Stream:
+        """Return stream ``name`` (such as ``in``) of the top, or of one scope of a bench, whatever its direction."""
+        block = getattr(dut, scope) if scope else dut
+        for into, out in (("i", "o"), ("o", "i")):
+            valid, ready = (getattr(block, f"{name}_{signal}", None) for signal in (f"valid_{into}", f"ready_{out}"))
+            if valid is not None and ready is not None:
+                last = getattr(block, f"{name}_last_{into}", None)
+                return Stream(dut.clk_i, valid, ready, getattr(block, f"{name}_data_{into}"), last)
+        raise AssertionError(f"{block._path}: no stream {name}")
+
+
+def cycle() -> int:
+    """Return the number of the present cycle."""
+    return int(get_sim_time("ns")) // PERIOD_NS
+
+
+def pack(values: Sequence[int], width: int) -> int:
+    """Return integers as one word, ``width`` bits each in two's complement, element 0 lowest."""
+    mask = (1 << width) - 1
+    return sum((value & mask) << (i * width) for i, value in enumerate(values))
+
+
+def unpack(word: int, width: int, count: int) -> list[int]:
+    """Return ``count`` unsigned fields of ``width`` bits, the lowest first."""
+    return [(word >> (i * width)) & ((1 << width) - 1) for i in range(count)]
+
+
+async def start(dut: HierarchyObject) -> None:
+    """Start the clock, silence every stream of the top and of its scopes, and reset; end at a falling edge."""
+    for block in (dut, *(child for child in dut if isinstance(child, HierarchyObject))):
+        for name in (signal._name for signal in block if isinstance(signal, LogicObject)):
+            if name.endswith(("valid_i", "ready_i", "take_i", "push_i")):
+                getattr(block, name).value = 0
+    Clock(dut.clk_i, PERIOD_NS, unit="ns").start()
+    await reset(dut)
+
+
+async def reset(dut: HierarchyObject) -> None:
+    """Hold reset for three cycles; end at a falling edge, before the first cycle in which a beat can move."""
+    dut.rst_ni.value = 0
+    for _ in range(3):
+        await FallingEdge(dut.clk_i)
+    dut.rst_ni.value = 1
+
+
+async def send(stream: Stream, words: Sequence[int], stall: float = 0.0, rng: Random | None = None) -> list[int]:
+    """Offer each word until it is taken; between words ``valid`` is low and data is noise.
+
+    Args:
+        stream: an input of the block.
+        words: data of each beat.
+        stall: probability of an idle cycle before each beat, 0..1.
+        rng: source of the idle cycles; seeded with 1 by default.
+
+    Returns:
+        The cycle in which each beat moved.
+    """
+    rng = rng or Random(1)
+    width, moved, offered = len(stream.data), list[int](), False
+    while len(moved) < len(words):
+        if not offered:
+            offered = rng.random() >= stall
+            stream.valid.value = int(offered)
+            stream.data.value = words[len(moved)] if offered else rng.getrandbits(width)
+        await ReadOnly()
+        if offered and int(stream.ready.value):
+            moved.append(cycle())
+            offered = False
+        await FallingEdge(stream.clock)
+    stream.valid.value = 0
+    return moved
+
+
+async def receive(stream: Stream, count: int, stall: float = 0.0, rng: Random | None = None) -> list[Beat]:
+    """Take ``count`` beats; fail if an offered beat changes or is withdrawn before it is taken.
+
+    Args:
+        stream: an output of the block.
+        count: beats to take.
+        stall: probability that a cycle is not ready, 0..1.
+        rng: source of those cycles; seeded with 2 by default.
+    """
+    rng = rng or Random(2)
+    beats, waiting = list[Beat](), None
+    while len(beats) < count:
+        ready = rng.random() >= stall
+        stream.ready.value = int(ready)
+        await ReadOnly()
+        if int(stream.valid.value):
+            last = None if stream.last is None else int(stream.last.value)
+            offer = (int(stream.data.value), last)
+            assert waiting in (None, offer), f"cycle {cycle()}: {waiting} became {offer} before it was taken"
+            waiting = None if ready else offer
+            if ready:
+                beats.append(Beat(cycle(), *offer))
+        else:
+            assert waiting is None, f"cycle {cycle()}: {waiting} was withdrawn before it was taken"
+        await FallingEdge(stream.clock)
+    stream.ready.value = 0
+    return beats
+
+
+async def transfer(
+    source: Stream,
+    sink: Stream,
+    words: Sequence[int],
+    count: int,
+    stalls: tuple[float, float] = (0.0, 0.0),
+    seed: int = 0,
+) -> tuple[list[int], list[Beat]]:
+    """Send ``words`` through a block and take ``count`` beats from it; return what ``send`` and ``receive`` return."""
+    sending = cocotb.start_soon(send(source, words, stalls[0], Random(2 * seed + 1)))
+    beats = await receive(sink, count, stalls[1], Random(2 * seed + 2))
+    return await sending, beats
+
+
+async def check_registered(source: Stream, sink: Stream, cycles: int, seed: int = 0) -> None:
+    """Fail if ``in_ready_o`` or ``out_valid_o`` follows any input of the handshake within a cycle."""
+    rng, offer = Random(seed), None
+    for _ in range(cycles):
+        if offer is None and rng.random() < 0.6:
+            offer = rng.getrandbits(len(source.data))
+        levels = (int(offer is not None), int(rng.random() < 0.5))
+        seen = set()
+        for valid, ready in ((0, 0), (0, 1), (1, 0), (1, 1), levels):  # the last one counts at the rising edge
+            source.valid.value, sink.ready.value = valid, ready
+            source.data.value = rng.getrandbits(len(source.data)) if offer is None else offer
+            await Timer(100, "ps")
+            seen.add((int(source.ready.value), int(sink.valid.value)))
+        assert len(seen) == 1, f"cycle {cycle()}: (in_ready_o, out_valid_o) took the values {sorted(seen)}"
+        if levels[0] and int(source.ready.value):
+            offer = None
+        await FallingEdge(source.clock)
+    source.valid.value, sink.ready.value = 0, 0
+
+
+def run_block(
+    top: str,
+    sources: Sequence[Path],
+    parameters: Mapping[str, int],
+    test_module: str,
+    *,
+    cache: Path,
+    work: Path,
+    simulator: str = "verilator",
+    tests: Sequence[str] = (),
+) -> None:
+    """Compile a block unless it lies in the cache, and run the cocotb tests of a module on it.
+
+    Args:
+        top: module to simulate.
+        sources: all SystemVerilog files, ``top`` last.
+        parameters: of ``top``.
+        test_module: dotted name of the Python module with the cocotb tests.
+        cache: folder of compiled simulations; the model's own folder is named by its content.
+        work: folder in which the simulation runs and leaves its results.
+        simulator: ``verilator`` or ``icarus``.
+        tests: names of the tests to run; all by default.
+
+    Raises:
+        AssertionError: the model does not compile, or a test failed; the text has the end of the log.
+    """
+    from cocotb_tools.check_results import get_results
+    from cocotb_tools.runner import get_runner
+
+    env, version = _simulator(simulator)
+    flags = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--assert"] if simulator == "verilator" else []
+    key = hashlib.sha256(repr((simulator, version, flags, top, sorted(parameters.items()))).encode())
+    for path in sources:
+        key.update(path.read_bytes())
+    build = cache / "blocks" / f"{top}-{key.hexdigest()[:16]}"
+    built, log = build / "built", work / f"{test_module}.log"
+    with mock.patch.dict(os.environ, env, clear=True), mock.patch.object(sys, "path", [str(ROOT), *sys.path]):
+        runner = get_runner(simulator)
+        with _locked(build):
+            if not built.exists():
+                with _log_on_failure(build / "build.log"):
+                    runner.build(
+                        sources=list(sources),
+                        hdl_toplevel=top,
+                        parameters=dict(parameters),
+                        build_dir=build,
+                        build_args=flags,
+                        timescale=("1ns", "1ps"),
+                        always=True,
+                        log_file=build / "build.log",
+                    )
+                _keep_executable(build)
+                built.touch()
+        with _log_on_failure(log):
+            results = runner.test(
+                hdl_toplevel=top,
+                hdl_toplevel_lang="verilog",
+                test_module=test_module,
+                test_filter="|".join(rf"\.{name}(/|$)" for name in tests) or None,
+                build_dir=build,
+                test_dir=work,
+                results_xml=str(work / f"{test_module}.xml"),
+                log_file=log,
+            )
+            count, failed = get_results(results)
+            assert count > 0, f"{test_module}: no cocotb test ran"
+            assert failed == 0, f"{test_module}: {failed} of {count} cocotb tests failed"
+
+
+def _simulator(name: str) -> tuple[dict[str, str], str]:
+    """Return the environment and the version of a simulator."""
+    if name == "verilator":
+        found = tools.verilator()
+        return found.env, found.version
+    return tools.child_env(), tools.require("iverilog").version
+
+
+def _keep_executable(build: Path) -> None:
+    """Delete what only the compiler needs; precompiled headers alone are 150 MB a model."""
+    for path in build.iterdir():
+        if path.suffix in {".gch", ".o", ".a", ".d", ".cpp", ".h"}:
+            path.unlink()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from building into ``folder`` meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _log_on_failure(log: Path) -> Iterator[None]:
+    """Add the end of a log to the text of what went wrong."""
+    try:
+        yield
+    except (AssertionError, RuntimeError, SystemExit) as error:
+        tail = log.read_text(errors="replace")[-6000:] if log.exists() else "no log"
+        raise AssertionError(f"{error}\n{tail}") from error
