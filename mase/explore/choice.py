@@ -1,11 +1,13 @@
 """Choose one value an axis by integer programming, from tables of additive damage and cost.
 
-The model is separable: damage and summed resources add up over the axes, a peak resource is that of the worst axis. Under
-it the choice is exact; how well it fits is for the real evaluation of the designs to say.
+The model is separable: damage and summed resources add up over the axes, a peak resource is that of the worst axis.
+Under it the choice is exact; how well it fits is for the real evaluation of the designs to say.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +33,8 @@ class Tables:
     Args:
         damage: what is minimised, such as the loss of accuracy when this axis alone takes this value.
         sums: resources that add up over the axes, such as stored bits or LUT.
-        peaks: resources of which the largest counts, such as the interval of a dataflow pipeline in cycles.
+        peaks: resources of which the largest counts, such as the interval of a dataflow pipeline in cycles; no figure
+            below zero.
         sweep: the resource whose budget is swept; the first of sums and peaks by default.
         caps: budget by resource, in the unit of its table.
 
@@ -91,8 +94,10 @@ def sweep(space: Space, tables: Tables, steps: int = 13, gap: float = 1e-4) -> t
     step before already meets is not solved again. Empty where the caps leave no design.
 
     Args:
-        space, tables, gap: see ``solve``.
+        space: see ``solve``.
+        tables: likewise.
         steps: budgets, at least 2.
+        gap: likewise.
     """
     if steps < 2:
         raise ConfigError(f"sweep: {steps} steps; at least 2")
@@ -106,9 +111,7 @@ def sweep(space: Space, tables: Tables, steps: int = 13, gap: float = 1e-4) -> t
     for budget in np.linspace(high, low, steps)[1:]:
         if designs[-1].costs[tables.sweep] <= budget:
             continue
-        found = model.solve(
-            {**tables.caps, tables.sweep: min(float(budget), tables.caps.get(tables.sweep, np.inf))}, gap
-        )
+        found = model.solve({**tables.caps, tables.sweep: float(budget)}, gap)  # within the cap, as best is
         designs.append(found or cheapest)
     return _rising(designs, tables.sweep)
 
@@ -148,7 +151,7 @@ class _Model:
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
         self._damage = self._row("damage", tables.damage)
         self._sums = {name: self._row(name, table) for name, table in tables.sums.items()}
-        self._peaks = {name: self._row(name, table) for name, table in tables.peaks.items()}
+        self._peaks = {name: self._row(name, table, np.maximum) for name, table in tables.peaks.items()}
 
     def solve(self, caps: Mapping[str, float], gap: float) -> Design | None:
         """Minimise damage, then the swept resource."""
@@ -160,10 +163,11 @@ class _Model:
         name = self._tables.sweep
         if name in self._sums:
             return self._minimise(_scaled(self._sums[name]) + TIE_BREAK * _scaled(self._damage), caps, gap)
-        for level in np.unique(self._peaks[name]):  # the least peak is one of the table's figures
-            if level <= caps.get(name, np.inf) and (found := self.solve({**caps, name: float(level)}, gap)) is not None:
-                return found
-        return None
+        levels = [float(figure) for figure in np.unique(self._peaks[name]) if figure <= caps.get(name, np.inf)]
+        first = bisect.bisect_left(
+            levels, x=True, key=lambda level: self.solve({**caps, name: level}, gap) is not None
+        )  # the least peak is one of the table's figures, and what a level allows, a higher one allows too
+        return self.solve({**caps, name: levels[first]}, gap) if first < len(levels) else None
 
     def _minimise(self, objective: Row, caps: Mapping[str, float], gap: float) -> Design | None:
         upper = np.ones_like(objective)
@@ -205,17 +209,15 @@ class _Model:
 
     def _design(self, x: Row, caps: Mapping[str, float]) -> Design:
         chosen = x > 0.5
-        digits = [
-            int(np.argmax(chosen[start:stop])) for start, stop in zip(self._starts, self._starts[1:], strict=False)
-        ]
+        digits = [int(np.argmax(chosen[start:stop])) for start, stop in itertools.pairwise(self._starts)]
         costs = {name: float(row[chosen].sum()) for name, row in self._sums.items()}
         costs |= {name: float(row[chosen].max()) for name, row in self._peaks.items()}
-        for name, cap in caps.items():
-            assert costs[name] <= cap + SLACK * max(abs(cap), float(np.abs(self._sums.get(name, chosen)).max()))
+        for name, row in self._sums.items():
+            assert name not in caps or costs[name] <= caps[name] + SLACK * max(abs(caps[name]), np.abs(row).max())
         return Design(self._space.from_digits(digits), float(self._damage[chosen].sum()), costs)
 
-    def _row(self, what: str, table: Table) -> Row:
-        """Lay a table out over the variables; tied axes add to the one that stands for them."""
+    def _row(self, what: str, table: Table, join: np.ufunc = np.add) -> Row:
+        """Lay a table out over the variables; what tied axes do is joined in the one that stands for them."""
         row = np.zeros(self._starts[-1])
         position = dict(zip(self._space.names, self._space.columns, strict=True))
         for name, figures in table.items():
@@ -226,10 +228,7 @@ class _Model:
                 raise ConfigError(f"tables: {what}: axis {name!r} has {stop - start} values, not {len(figures)}")
             if not np.all(np.isfinite(figures)):
                 raise ConfigError(f"tables: {what}: axis {name!r} has a figure that is not finite")
-            if what in self._tables.peaks:
-                row[start:stop] = np.maximum(row[start:stop], figures)
-            else:
-                row[start:stop] += np.asarray(figures, dtype=np.float64)
+            row[start:stop] = join(row[start:stop], figures)
         return row
 
 

@@ -26,8 +26,12 @@ class OptunaSampling(Sampling):
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.distributions = {axis.name: _distribution(axis) for axis in problem.space.free}
+        self._storage = optuna.storages.InMemoryStorage()
         with quiet():
-            self._study = optuna.create_study(directions=[o.direction for o in problem.objectives])
+            self._study = optuna.create_study(
+                storage=self._storage, directions=[o.direction for o in problem.objectives]
+            )
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._asked: dict[int, optuna.Trial] = {}
 
     @abstractmethod
@@ -41,7 +45,16 @@ class OptunaSampling(Sampling):
         self._study.sampler = sampler
         trial = self._study.ask(self.distributions)
         self._asked[number] = trial
-        return self.problem.space.from_digits([trial.params[name] for name in self.distributions])
+        point = self.problem.space.from_digits([trial.params[name] for name in self.distributions])
+        self._clear_inactive(trial, point)
+        return point
+
+    def _clear_inactive(self, trial: optuna.Trial, point: Point) -> None:
+        """Forget what was drawn for inactive axes, so that the sampler learns what a resumed study would know."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        for name, distribution in self.distributions.items():
+            if name not in point:
+                self._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(0), distribution)
 
     def tell(self, trial: Trial) -> None:
         """Add a finished trial to the study in memory."""

@@ -94,7 +94,7 @@ class Store:
 
     def trials(self) -> list[Trial]:
         """Read every finished trial, in order of number."""
-        with _readable(self._where):
+        with _usable(self._where):
             stored = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sorted((self._load(record) for record in stored), key=lambda trial: trial.number)
 
@@ -112,10 +112,8 @@ class Store:
         )
         assert record.datetime_complete is not None
         record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
-        try:
+        with _usable(self._where):
             self._study.add_trial(record)
-        except OSError as error:
-            raise ConfigError(f"storage {self._where}: trial {trial.number} cannot be written: {error}") from error
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
         """Keep every other process from writing to the journal meanwhile; raise ``ConfigError`` where one does."""
@@ -172,7 +170,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
         ConfigError: the stored study is another one; the text names the field that differs.
     """
     directions = [objective["direction"] for objective in about["objectives"]]
-    with quiet(), _readable(where):
+    with quiet(), _usable(where):
         if name not in optuna.get_all_study_names(storage):
             with contextlib.nullcontext() if lock is None else _held(lock):
                 study = optuna.create_study(storage=storage, study_name=name, directions=directions)
@@ -191,7 +189,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
 
 def find(storage: BaseStorage, where: str, name: str) -> optuna.Study:
     """Return the stored Optuna study ``name``; raise ``ConfigError`` where there is none."""
-    with quiet(), _readable(where):
+    with quiet(), _usable(where):
         names = optuna.get_all_study_names(storage)
         if name not in names:
             raise ConfigError(f"storage {where}: holds no study {name!r}; it has: {', '.join(names) or 'none'}")
@@ -219,13 +217,10 @@ def quiet() -> Iterator[None]:
 
 
 def _open_journal(path: Path) -> tuple[BaseStorage, KernelLock]:
-    try:
+    with _usable(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = KernelLock(path)
-        with _readable(str(path)):
-            return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), lock
-    except OSError as error:
-        raise ConfigError(f"storage {path}: {error.strerror or error}") from error
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), lock
 
 
 def _open_database(url: str) -> BaseStorage:
@@ -249,11 +244,14 @@ def _held(lock: KernelLock) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _readable(where: str) -> Iterator[None]:
-    """Turn what Optuna raises on a file that is no journal into one line."""
+def _usable(where: str) -> Iterator[None]:
+    """Turn into one line what happens on a full disk, a folder that is none, or a file that is no journal."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        named = f" ({error.filename})" if error.filename not in (None, where) else ""
+        raise ConfigError(f"storage {where}: {error.strerror or error}{named}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"storage {where}: this is no study, or it is damaged ({error})") from error
 
 

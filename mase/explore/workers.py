@@ -199,12 +199,12 @@ class Server:
         try:
             if self._evaluate is None:
                 self._evaluate = self._spec.build()
-            metrics = {name: float(value) for name, value in self._evaluate(Point(json.loads(job))).items()}
+            metrics = dict(self._evaluate(Point(json.loads(job))))
+            return json.dumps({"metrics": metrics, "seconds": time.perf_counter() - start}, default=float).encode()
         except MaseError as error:
             return json.dumps({"refused": str(error)}).encode()
         except Exception:  # noqa: BLE001 - the text crosses to the process that raises it
             return json.dumps({"failed": traceback.format_exc()}).encode()
-        return json.dumps({"metrics": metrics, "seconds": time.perf_counter() - start}).encode()
 
 
 def parse_answer(number: int, answer: bytes) -> Result:
