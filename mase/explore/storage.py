@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
@@ -231,7 +232,7 @@ def _open_database(url: str) -> BaseStorage:
         driver = DRIVERS.get(scheme, scheme.rsplit("+", 1)[-1])
         raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from error
     except Exception as error:  # each driver has errors of its own; what it says goes to the user
-        raise ConfigError(f"storage {where}: cannot be opened: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"storage {where}: cannot be opened: {_first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -245,14 +246,20 @@ def _held(lock: KernelLock) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _usable(where: str) -> Iterator[None]:
-    """Turn into one line what happens on a full disk, a folder that is none, or a file that is no journal."""
+    """Turn into one line what happens on a full disk, a lost database, or a file that is no journal."""
     try:
         yield
     except OSError as error:
         named = f" ({error.filename})" if error.filename not in (None, where) else ""
         raise ConfigError(f"storage {where}: {error.strerror or error}{named}") from error
+    except OptunaError as error:
+        raise ConfigError(f"storage {where}: {_first_line(error.__cause__ or error)}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"storage {where}: this is no study, or it is damaged ({error})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _short(value: object) -> str:

@@ -41,10 +41,7 @@ class Study:
     ) -> None:
         self.space, self.objectives, self.constraints, self.seed = space, objectives, constraints, seed
         self._store = store
-        self._trials = {trial.number: trial for trial in store.trials()}
-        self._known: dict[Point, Trial] = {}
-        for trial in self._trials.values():
-            self._known.setdefault(trial.point, trial)
+        self._read()
 
     @classmethod
     def create(
@@ -153,12 +150,19 @@ class Study:
         limit = proposer.limit()
         target = trials if limit is None else min(trials, limit)
         with self._store.writing(), _pool(evaluate, workers, cluster) as pool:
+            self._read()  # another process may have written since
             for trial in self.trials:
                 proposer.tell(trial)
             for trial in self._run(proposer, pool, target):
                 if callback is not None:
                     callback(trial)
         return self.trials
+
+    def _read(self) -> None:
+        self._trials = {trial.number: trial for trial in self._store.trials()}
+        self._known: dict[Point, Trial] = {}
+        for trial in self._trials.values():
+            self._known.setdefault(trial.point, trial)
 
     def _run(self, proposer: Strategy, pool: Pool, target: int) -> Iterator[Trial]:
         """Yield each new trial once it is stored, until all numbers below ``target`` have one."""

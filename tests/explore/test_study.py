@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -200,6 +202,22 @@ def test_a_second_writer_is_refused_while_the_first_runs(journal: Path) -> None:
 
     assert len(create(journal).optimize(evaluate, 2, strategy="random")) == 2
     assert len(create(journal).optimize(bowl, 3, strategy="random")) == 3
+
+
+def test_what_another_process_wrote_meanwhile_is_seen(journal: Path) -> None:
+    early, counting = create(journal), Counting()
+    expected = create(journal).optimize(bowl, 6, strategy="random")
+    assert early.optimize(counting, 6, strategy="random") == expected
+    assert counting.points == []
+
+
+def test_a_locked_database_is_one_clear_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    study = create(url + "?timeout=0.1")
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ConfigError, match=r"s\.db\?timeout=0\.1: .*database is locked"):
+            study.optimize(bowl, 3, strategy="random")
 
 
 def test_a_full_disk_is_one_clear_line_and_loses_nothing_before(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
