@@ -90,8 +90,12 @@ def typed(*operands: Tensor) -> Tensor:
 class OpNode:
     """View one node together with the graph that it belongs to."""
 
-    def __init__(self, graph: Graph, node: fx.Node) -> None:
-        self.graph, self.node = graph, node
+    def __init__(self, graph: Graph, node: fx.Node, record: Record | None = None) -> None:
+        self.graph, self.node, self._record = graph, node, record
+
+    def with_record(self, record: Record) -> OpNode:
+        """Return a view of the same node as if it had another record."""
+        return OpNode(self.graph, self.node, record)
 
     @property
     def name(self) -> str:
@@ -101,7 +105,7 @@ class OpNode:
     @property
     def record(self) -> Record:
         """The typed record."""
-        record: Record = self.node.meta[META]
+        record: Record = self._record or self.node.meta[META]
         return record
 
     @property

@@ -2,7 +2,7 @@
 //
 //   sum_o[g] = sum over l in group g of x_i[l] * signed(w_i[l])
 //
-// Exact: SumWidth holds every sum. x is signed or unsigned by XSigned. Latency is 1 + ceil(log2(GroupSize)):
+// Exact modulo 2**SumWidth, which by default holds every sum. x is signed or unsigned by XSigned. Latency is 1 + ceil(log2(GroupSize)):
 // registered products, then an adder tree. A new set of pairs may enter every cycle; no handshake, no reset.
 
 `default_nettype none
@@ -13,7 +13,7 @@ module mase_dot_product #(
   parameter int XWidth = 8,
   parameter bit XSigned = 1'b1,
   parameter int WWidth = 8,
-  // Derived, do not override.
+  // Fewer bits are for whoever knows that the sums fit.
   parameter int SumWidth = XWidth + (XSigned ? 0 : 1) + WWidth + $clog2(GroupSize)
 ) (
   input  wire logic                               clk_i,

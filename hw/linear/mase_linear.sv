@@ -90,9 +90,10 @@ module mase_linear #(
   localparam int Region = (XExpBits == 0) ? WBlock : (WExpBits == 0) ? XBlock : gcd(XBlock, WBlock);
   localparam int RegionBeats = (Aligned && Region > Simd) ? Region / Simd : 1;
   localparam bit Regions = RegionBeats > 1;
-  localparam int SumWidth = XWidth + (XSigned ? 0 : 1) + WWidth + $clog2(GroupSize);
+  localparam int FullWidth = XWidth + (XSigned ? 0 : 1) + WWidth + $clog2(GroupSize);
+  localparam int SumWidth = (HasExp || FullWidth < AccWidth) ? FullWidth : AccWidth;
   localparam int PartWidth = SumWidth + (Regions ? $clog2(RegionBeats) : 0);
-  localparam int TermWidth = (HasExp || SumWidth > AccWidth) ? AccWidth : SumWidth;
+  localparam int TermWidth = HasExp ? AccWidth : SumWidth;
   localparam int TotalWidth = AccWidth + MultBits;
   localparam int RawWidth = TotalWidth + (Aligned ? ExpMax : 0);
 
@@ -219,7 +220,8 @@ module mase_linear #(
   logic [Pe*Groups*SumWidth-1:0] part;
   for (genvar p = 0; p < Pe; p++) begin : gen_dot
     mase_dot_product #(
-      .Groups(Groups), .GroupSize(GroupSize), .XWidth(XWidth), .XSigned(XSigned), .WWidth(WWidth)
+      .Groups(Groups), .GroupSize(GroupSize), .XWidth(XWidth), .XSigned(XSigned), .WWidth(WWidth),
+      .SumWidth(SumWidth)
     ) u_dot (
       .clk_i(clk_i),
       .x_i  (x_beat[Simd*XWidth-1:0]),

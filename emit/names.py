@@ -1,0 +1,39 @@
+"""Legal, unique SystemVerilog identifiers and file names from any text (DESIGN 8)."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 40
+
+
+class Names:
+    """Give each text one identifier: lower case, ``[a-z0-9_]``, a prefix that no keyword has, at most 40 characters.
+
+    Args:
+        prefix: first characters of every identifier, such as ``u_``.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._given: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def __getitem__(self, text: str) -> str:
+        if text not in self._given:
+            self._given[text] = self._fresh(identifier(text, self.prefix))
+        return self._given[text]
+
+    def _fresh(self, base: str) -> str:
+        name, count = base, 1
+        while name in self._used:
+            count += 1
+            name = f"{base[: LONGEST - 6]}_{count}"
+        self._used.add(name)
+        return name
+
+
+def identifier(text: str, prefix: str) -> str:
+    """Return a legal identifier for any text; different texts may give the same one."""
+    body = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]", "_", text.lower())).strip("_")
+    return (prefix + (body or "x"))[:LONGEST].rstrip("_")

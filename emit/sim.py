@@ -1,0 +1,267 @@
+"""Compile emitted designs with Verilator and run samples through them (DESIGN 9)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emit import harness
+from emit.design import Design
+from emit.tools import require, verilator
+from mase.errors import GraphError, ToolError
+from mase.formats import Code
+from mase.paths import cache_dir
+
+QUICK, FAST = "-O1", "-O2 -march=native"  # FAST compiles longer and runs 3 to 4 times faster
+QUIET_LIMIT = 20_000  # cycles without any beat after which the harness says that nothing moves
+
+
+@dataclass(frozen=True)
+class Job:
+    """One design and what it is fed.
+
+    Args:
+        design: emitted. code: input codes ``[samples, ...]``.
+        stall_in, stall_out: probability of a pause of the source and of the sink in a cycle.
+        seed: of the pauses. restart_at: cycle of a reset in mid-stream, after which all is fed again (0: none).
+        flush: restart by ``flush_i`` instead of ``rst_ni``.
+    """
+
+    design: Design
+    code: Code
+    stall_in: float = 0.0
+    stall_out: float = 0.0
+    seed: int = 1
+    restart_at: int = 0
+    flush: bool = False
+
+
+@dataclass(frozen=True)
+class EdgeActivity:
+    """Cycles of one edge: beats moved, offered but not taken (stalled), not offered (idle)."""
+
+    beats: int
+    stalled: int
+    idle: int
+
+
+@dataclass(frozen=True, eq=False)
+class SimResult:
+    """What one design did.
+
+    Args:
+        codes: by edge name. completions: cycle of the last output beat of each sample; cycle 0 took the first beat.
+        first_output: cycle of the first output beat. edges: activity by edge name.
+        window: the waveform file, where one was asked for.
+    """
+
+    design: Design
+    codes: dict[str, Code]
+    completions: tuple[int, ...]
+    first_output: int
+    edges: dict[str, EdgeActivity] = field(default_factory=dict)
+    window: Path | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """Real values of the output, float64."""
+        return self.design.output.decode(self.codes[self.design.output.name])
+
+    @property
+    def latency(self) -> int:
+        """Cycle of the last output beat of sample 0."""
+        return self.completions[0]
+
+    @property
+    def interval(self) -> Fraction:
+        """Steady distance between samples: over the last half of the run."""
+        half = len(self.completions) // 2
+        if len(self.completions) < 2:
+            return Fraction(self.latency)
+        start = half - 1 if half else 0
+        return Fraction(self.completions[-1] - self.completions[start], len(self.completions) - 1 - start)
+
+
+def simulate(design: Design, x: Tensor, optimise: str | None = None) -> SimResult:
+    """Run model inputs ``[samples, ...]`` through the RTL, source always valid and sink always ready.
+
+    Raises:
+        ToolError: a tool is missing, the RTL does not compile, or the simulation stops; says who waits on whom.
+    """
+    beats = x.shape[0] * max(design.input.stream.beats, design.output.stream.beats)
+    return simulate_many([Job(design, design.encode(x))], optimise or (FAST if beats > 1 << 18 else QUICK))[0]
+
+
+def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int, int] | None = None) -> list[SimResult]:
+    """Run several designs in one compiled model, each with its own stream.
+
+    Args:
+        window: first and last cycle of a VCD of all signals, written beside the first design's results.
+    """
+    designs = [job.design for job in jobs]
+    binary = compiled(designs, optimise, trace=window is not None)
+    with tempfile.TemporaryDirectory(prefix="mase-sim-") as name:
+        folder = Path(name)
+        (folder / "mem").mkdir()
+        lines = []
+        for i, job in enumerate(jobs):
+            for memory in sorted((job.design.folder / "mem").glob("*")):
+                target = folder / "mem" / memory.name
+                if target.exists():
+                    raise GraphError(f"{job.design.top}: two designs have the memory {memory.name}; give them other names")
+                target.symlink_to(memory.absolute())
+            packed = job.design.input.stream.pack(job.code)
+            packed.tofile(folder / f"{i}.in")
+            pauses = [round(1000 * job.stall_in), round(1000 * job.stall_out)]
+            lines.append(" ".join(map(str, [packed.shape[0], *pauses, job.seed, job.restart_at, int(job.flush)])))
+        start, end = window or (0, 0)
+        (folder / "job").write_text("\n".join([*lines, f"{QUIET_LIMIT} {start} {end}"]) + "\n")
+        done = subprocess.run([binary, folder / "job", folder], cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ToolError(f"simulation of {designs[0].top}: exit code {done.returncode}: {(done.stderr + done.stdout).strip()[-400:]}")
+        report = json.loads(done.stdout)["designs"]
+        results = [_result(folder, i, job, report[i]) for i, job in enumerate(jobs)]
+        if window is not None and (folder / "window.vcd").exists():
+            kept = Path(tempfile.mkdtemp(prefix="mase-vcd-")) / "window.vcd"
+            shutil.move(folder / "window.vcd", kept)
+            results[0] = SimResult(**{**vars(results[0]), "window": kept})
+    return results
+
+
+def _result(folder: Path, index: int, job: Job, report: dict) -> SimResult:
+    design = job.design
+    if report["fault"]:
+        edges = {e["signal"]: e for e in report["edges"]}
+        states = [
+            f"{edge.path}: {'valid' if edges[edge.signal]['valid'] else 'empty'}"
+            f"/{'ready' if edges[edge.signal]['ready'] else 'busy'} after {edges[edge.signal]['beats']} beats"
+            for edge in design.edges
+        ]
+        raise ToolError(f"simulation of {design.top}: {report['fault']} at {report['got']} output beats; {'; '.join(states)}")
+    codes, activity = {}, {}
+    for edge, e in zip(design.edges, report["edges"], strict=True):
+        raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
+        beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
+        codes[edge.name] = edge.shaped(edge.stream.unpack(beats))
+        activity[edge.name] = EdgeActivity(e["beats"], e["stalled"], e["idle"])
+    done = np.fromfile(folder / f"{index}.done", np.uint64)
+    return SimResult(design, codes, tuple(int(t) for t in done), report["first_output"], activity)
+
+
+# -- compilation ----------------------------------------------------------------------------------------------------
+
+
+def compiled(designs: Sequence[Design], optimise: str, trace: bool = False) -> Path:
+    """Return the simulation program of these designs, compiled once for each content, flags and tool version."""
+    for tool in ("g++",):
+        require(tool)
+    files = sorted({source.name: source for design in designs for source in design.sources}.items())
+    texts = {name: source.read_bytes() for name, source in files}
+    texts |= {
+        "bundle.sv": harness.bundle(designs).encode(),
+        "public.vlt": harness.control(designs).encode(),
+        "harness.cpp": harness.program(designs).encode(),
+    }
+    key = _key([verilator().version, _compiler(), optimise, str(trace), *texts], *texts.values())
+    target = cache_dir() / "sim" / key
+    if not (target / "sim").is_file():
+        _build(target, texts, [name for name, _ in files], optimise, trace)
+    os.utime(target)
+    return target / "sim"
+
+
+def _build(target: Path, texts: dict[str, bytes], sources: list[str], optimise: str, trace: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
+        work = Path(name)
+        for file, text in texts.items():
+            (work / file).write_bytes(text)
+        tool = verilator()
+        flags = ["--cc", "--quiet", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--assert"]
+        flags += ["--output-split", "20000", "--top-module", "bundle", "--prefix", "Vbundle", "--Mdir", "obj"]
+        flags += ["--trace"] * trace
+        _call([*tool.command, *flags, "public.vlt", *sources, "bundle.sv"], work, tool.env)
+        model = sorted((work / "obj").glob("*.cpp"))
+        runtime = _runtime(optimise, trace)
+        command = [*_cxx(optimise, trace), f"-I{work / 'obj'}"]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            jobs = [pool.submit(_call, [*command, "-c", str(f), "-o", f"{f.stem}.o"], work, None) for f in (*model, work / "harness.cpp")]
+            for job in jobs:
+                job.result()
+        objects = [f"{f.stem}.o" for f in model] + ["harness.o"]
+        _call(["g++", *optimise.split(), *objects, *map(str, runtime), "-o", "sim", "-pthread", "-latomic"], work, None)
+        out = work / "done"
+        out.mkdir()
+        (work / "sim").rename(out / "sim")
+        if target.exists():
+            shutil.rmtree(target)
+        try:
+            out.rename(target)
+        except OSError:  # another process built the same at the same time
+            if not (target / "sim").is_file():
+                raise
+
+
+def _runtime(optimise: str, trace: bool) -> list[Path]:
+    """Return the objects of Verilator's run-time files, compiled once."""
+    tool = verilator()
+    names = ["verilated", "verilated_threads", *["verilated_vcd_c"] * trace]
+    folder = cache_dir() / "runtime" / _key([tool.version, _compiler(), optimise, str(trace)])
+    missing = [name for name in names if not (folder / f"{name}.o").is_file()]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            def compile_one(name: str) -> None:
+                source = tool.root / "include" / f"{name}.cpp"
+                _call([*_cxx(optimise, trace), "-c", str(source), "-o", f"{name}.o"], Path(work), None)
+                (Path(work) / f"{name}.o").rename(folder / f"{name}.o")
+
+            list(pool.map(compile_one, missing))
+    return [folder / f"{name}.o" for name in names]
+
+
+def warm() -> None:
+    """Compile Verilator's run-time files ahead of the first simulation."""
+    for optimise in (QUICK, FAST):
+        _runtime(optimise, trace=False)
+
+
+def _cxx(optimise: str, trace: bool) -> list[str]:
+    root = verilator().root / "include"
+    defines = ["-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"]
+    defines += ["-DVM_TRACE_FST=0", "-DVM_TRACE_SAIF=0"]
+    return ["g++", "-std=gnu++20", *optimise.split(), "-w", "-faligned-new", f"-I{root}", f"-I{root / 'vltstd'}", *defines]
+
+
+def _call(command: list[str], folder: Path, env: dict[str, str] | None) -> None:
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        text = (done.stderr + done.stdout).strip()
+        first = next((line for line in text.splitlines() if "rror" in line), text[-300:])
+        raise ToolError(f"{Path(command[0]).name}: exit code {done.returncode}: {first[:400]}")
+
+
+@cache
+def _compiler() -> str:
+    return subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def _key(words: list[str], *blobs: bytes) -> str:
+    digest = hashlib.sha256("\0".join(words).encode())
+    for blob in blobs:
+        digest.update(hashlib.sha256(blob).digest())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,270 @@
+"""Write a mapped graph as a self-contained folder of SystemVerilog (DESIGN 8, 11)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emit import package
+from emit.design import SCHEMA, Design, Edge, edge_json
+from emit.names import Names, identifier
+from mase.errors import GraphError, MaseError
+from mase.formats import Code
+from mase.graph import Graph
+from mase.netlist import Netlist, build
+from mase.ops.base import HardwareOp, MemoryImage
+from mase.paths import hw_dir
+
+STRINGS = ("WeightFile", "WeightExpFile", "BiasFile", "BiasExpFile", "MultFile")  # parameters that name a memory
+VECTORS = 4  # samples whose input and output beats lie beside the RTL
+
+
+def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str, HardwareOp] | None = None) -> Design:
+    """Write the accelerator of a quantized, mapped graph.
+
+    Args:
+        folder: created, or replaced if it holds an earlier emission; the same graph gives the same bytes.
+        name: of the top module, made legal. ops: operators built before, by node name.
+
+    Raises:
+        UnsupportedOp: a node has no hardware. GraphError: the folder holds something else. MaseError: it cannot be written.
+    """
+    folder = Path(folder)
+    netlist = build(graph, ops)
+    files = render(netlist, identifier(name, "mase_") if not name.startswith("mase_") else identifier(name, ""))
+    if folder.exists() and any(folder.iterdir()) and not (folder / "design.json").is_file():
+        raise GraphError(f"{folder}: holds files but no design.json; allowed is an empty folder or an earlier emission")
+    _write(folder, files)
+    return Design.load(folder)
+
+
+def render(netlist: Netlist, top: str) -> dict[str, str | bytes]:
+    """Return all files by relative path."""
+    instances, signals = Names("u_"), Names("s_")
+    edges = _edges(netlist, signals)
+    sources = _sources([i.block.sv_module for i in netlist.instances])
+    memories: dict[str, MemoryImage] = {}
+    files: dict[str, str | bytes] = {}
+    body = [_instance(netlist, i, top, instances, signals, memories) for i in range(len(netlist.instances))]
+    files[f"rtl/{top}.sv"] = _top(netlist, top, signals, body)
+    for path in sources:
+        files[f"rtl/{path.name}"] = path.read_text()
+    for memory, image in memories.items():
+        files[memory] = image.text()
+    rtl = [f"rtl/{path.name}" for path in sources] + [f"rtl/{top}.sv"]
+    timing = netlist.timing(4)
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "top": top,
+        "input_shape": list(netlist.graph.inputs[0].record.output.shape[1:]),
+        "edges": [edge_json(edge) for edge in edges],
+        "files": {"rtl": rtl, "axis": [f"rtl/{name}.sv" for name in ("mase_skid_buffer", f"{top}_axis")]},
+        "instances": [
+            {
+                "name": instances[i.name],
+                "module": i.block.sv_module,
+                "node": i.node,
+                "role": i.role,
+                "parameters": dict(i.block.sv_params()),
+            }
+            for i in netlist.instances
+        ],
+        "memories": {
+            memory: {
+                "width": image.width,
+                "depth": image.depth,
+                "layout": image.layout,
+                "sha256": hashlib.sha256(image.text().encode()).hexdigest(),
+            }
+            for memory, image in memories.items()
+        },
+        "cycles": {
+            "first_output": timing.first,
+            "latency": timing.latency,
+            "interval": str(timing.interval),
+            "note": "source always valid, sink always ready; cycle 0 takes the first input beat",
+        },
+    }
+    files |= package.render(manifest, edges, _vectors(netlist, edges))
+    files["design.json"] = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    return files
+
+
+def _edges(netlist: Netlist, signals: Names) -> list[Edge]:
+    out = []
+    for name, stream in netlist.edges().items():
+        record = netlist.graph.node(name).record
+        assert record.output.format is not None
+        params = netlist.graph.params(name)
+        out.append(Edge(name, record.path, signals[name], record.output.shape[1:], stream, record.output.format, params))
+    return out
+
+
+def _sources(modules: list[str]) -> list[Path]:
+    """Return the library files that the modules need, every file before those that use it."""
+    library = {path.stem: path for path in sorted(hw_dir().rglob("mase_*.sv"))}
+    order: list[str] = []
+
+    def visit(module: str) -> None:
+        if module in order:
+            return
+        for used in re.findall(r"^\s*(mase_\w+)\s+(?:#\(|u_)", library[module].read_text(), re.MULTILINE):
+            visit(used)
+        order.append(module)
+
+    for module in [*modules, "mase_stream_guard"]:
+        visit(module)
+    return [library[module] for module in order]
+
+
+def _instance(
+    netlist: Netlist, index: int, top: str, instances: Names, signals: Names, memories: dict[str, MemoryImage]
+) -> str:
+    """Return the text of one instance and note its memories."""
+    item = netlist.instances[index]
+    name = instances[item.name]
+    before = signals[netlist.instances[index - 1].edge or netlist.instances[index - 1].name] if index else signals[netlist.entry]
+    after = signals[item.edge or item.name]
+    values: dict[str, str] = {key: str(value) for key, value in item.block.sv_params().items()}
+    images = item.block.memories()
+    for key in STRINGS if item.block.sv_module == "mase_linear" else ():
+        if key in images:
+            file = f"mem/{top}_{name.removeprefix('u_')}_{identifier(key.removesuffix('File'), '')}.mem"
+            memories[file] = images[key]
+            values[key] = f'"{file}"'
+    parameters = ",\n".join(f"    .{key}({value})" for key, value in values.items())
+    last = f"{after}_last"
+    return (
+        f"  {item.block.sv_module} #(\n{parameters}\n  ) {name} (\n"
+        f"    .clk_i      (clk_i),\n    .rst_ni     (run_q),\n"
+        f"    .in_valid_i ({before}_valid),\n    .in_ready_o ({before}_ready),\n    .in_data_i  ({before}_data),\n"
+        f"    .out_valid_o({after}_valid),\n    .out_ready_i({after}_ready),\n    .out_data_o ({after}_data),\n"
+        f"    .out_last_o ({last})\n  );\n"
+    )
+
+
+def _top(netlist: Netlist, top: str, signals: Names, body: list[str]) -> str:
+    feed, give = netlist.stream_in, netlist.stream_out
+    first, last = signals[netlist.entry], signals[netlist.instances[-1].edge]
+    declared = [f"  logic {first}_valid, {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
+    unused = []
+    for item in netlist.instances:
+        signal, bits = signals[item.edge or item.name], item.block.stream_out.bits
+        declared.append(f"  logic {signal}_valid, {signal}_ready, {signal}_last;\n  logic [{bits - 1}:0] {signal}_data;")
+        if item is not netlist.instances[-1]:
+            unused.append(f"{signal}_last")
+    spare = ""
+    if unused:
+        spare = (
+            "  // Inner blocks count beats themselves.\n  logic unused_last;\n"
+            f"  assign unused_last = &{{1'b0, {', '.join(unused)}}};\n\n"
+        )
+    return f"""// Top of the accelerator: one input stream, one output stream, valid/ready, last beat of a sample marked.
+//
+// flush_i drops everything in flight and clears error_o; error_o is sticky and says that in_last_i came at another
+// beat than the counters expect (counters rule). Streams, formats and memories: design.json.
+
+`default_nettype none
+
+module {top} (
+  input  wire logic          clk_i,
+  input  wire logic          rst_ni,
+  input  wire logic          flush_i,
+  output      logic          error_o,
+
+  input  wire logic          in_valid_i,
+  output      logic          in_ready_o,
+  input  wire logic [{feed.bits - 1}:0] in_data_i,
+  input  wire logic          in_last_i,
+
+  output      logic          out_valid_o,
+  input  wire logic          out_ready_i,
+  output      logic [{give.bits - 1}:0] out_data_o,
+  output      logic          out_last_o
+);
+
+  // Reset of all blocks: asynchronous with rst_ni, and for every cycle after one with flush_i.
+  logic run_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) run_q <= 1'b0;
+    else run_q <= !flush_i;
+  end
+
+{chr(10).join(declared)}
+
+  assign {first}_valid = in_valid_i && run_q;
+  assign {first}_data  = in_data_i;
+  assign in_ready_o = {first}_ready && run_q;
+
+  mase_stream_guard #(
+    .Beats({feed.beats})
+  ) u_guard (
+    .clk_i  (clk_i),
+    .rst_ni (run_q),
+    .valid_i({first}_valid),
+    .ready_i({first}_ready),
+    .last_i (in_last_i),
+    .error_o(error_o)
+  );
+
+{chr(10).join(body)}
+{spare}  assign out_valid_o = {last}_valid && run_q;
+  assign {last}_ready = out_ready_i && run_q;
+  assign out_data_o = {last}_data;
+  assign out_last_o = {last}_last;
+
+endmodule
+
+`default_nettype wire
+"""
+
+
+def _vectors(netlist: Netlist, edges: list[Edge]) -> dict[str, Code]:
+    """Return codes of a few samples on the first and the last edge, made from random codes of the input format."""
+    entry, grid = edges[0], edges[0].stream.grid
+    generator = torch.Generator().manual_seed(0)
+    shape = (VECTORS, *entry.shape)
+    mantissa = torch.randint(grid.low, grid.high + 1, shape, generator=generator)
+    exponent = None
+    if grid.block:
+        blocks = (*shape[:-1], -(-shape[-1] // grid.block))
+        exponent = grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator)
+    code = Code(mantissa, exponent)
+    values = {entry.name: code}
+    for item in netlist.instances:
+        if item.role != "convert" and item.node not in values:
+            source = netlist.graph.node(item.node).inputs[0].name
+            values[item.node] = netlist.ops[item.node].reference(values[source])
+    return {"input": code, "output": values[edges[-1].name]}
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write all files beside the target, then take its place: the folder is whole or as before."""
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        for name, data in files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(old / "old")
+            temporary.rename(folder)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(folder)
+    except OSError as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise MaseError(f"{folder}: cannot write: {error.strerror}") from error

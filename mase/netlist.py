@@ -1,0 +1,200 @@
+"""From a mapped graph to a chain of RTL blocks with channels between them: what emission and timing both read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mase.errors import UnsupportedOp
+from mase.graph import Graph, HwRecord, OpNode
+from mase.interpreter import is_exact
+from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
+from mase.ops.width_converter import WidthConverter
+from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run
+from mase.stream import StreamType
+
+SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
+UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One RTL block in its place.
+
+    Args:
+        node: graph node that it belongs to. role: ``""`` the operator, ``convert`` before it, ``normalise`` after it.
+        edge: name of the graph edge that its output stream is, or "" inside a node.
+    """
+
+    node: str
+    role: str
+    block: Block
+    edge: str
+
+    @property
+    def name(self) -> str:
+        """Name that is unique in the netlist."""
+        return f"{self.node}.{self.role}" if self.role else self.node
+
+
+@dataclass(frozen=True, eq=False)
+class Netlist:
+    """A chain of blocks.
+
+    Args:
+        graph: the mapped graph. entry: name of the edge that the host encodes. stream_in: what it feeds.
+        instances: in order of the stream. ops: operator of each node.
+    """
+
+    graph: Graph
+    entry: str
+    stream_in: StreamType
+    instances: tuple[Instance, ...]
+    ops: Mapping[str, HardwareOp]
+
+    @property
+    def stream_out(self) -> StreamType:
+        """What the last block gives."""
+        return self.instances[-1].block.stream_out
+
+    def edges(self) -> dict[str, StreamType]:
+        """Return the stream of each named edge, the entry first."""
+        return {self.entry: self.stream_in} | {i.edge: i.block.stream_out for i in self.instances if i.edge}
+
+    def network(self, depths: Mapping[str, int] | None = None) -> tuple[list[Actor], list[Channel]]:
+        """Return actors and channels for the recurrence; ``depths`` by instance name overrides the blocks' own."""
+        actors: list[Actor] = []
+        channels: list[Channel] = []
+        before: Instance | None = None
+        for instance in self.instances:
+            schedule = instance.block.schedule()
+            named = [replace(actor, name=_inside(instance, actor.name)) for actor in schedule.actors]
+            for c in schedule.channels:
+                ends = [(_inside(instance, actor), port) for actor, port in (c.source, c.sink)]
+                channels.append(Channel(ends[0], ends[1], c.depth))
+            if before is not None:
+                depth = (depths or {}).get(before.name, before.block.fifo)
+                channels.append(Channel((actors[-1].name, OUT), (named[0].name, IN), depth))
+            actors += named
+            before = instance
+        if before is not None:  # the sink: always ready, so a slot comes back one cycle after its beat is visible
+            depth = (depths or {}).get(before.name, before.block.fifo)
+            channels.append(Channel((actors[-1].name, OUT), (SINK.name, IN), depth))
+        return [*actors, replace(SINK, body=(Loop(self.stream_out.beats, SINK.body),))], channels
+
+    def timing(self, tensors: int = 3) -> Timing:
+        """Return the exact cycles of ``tensors`` samples with the source always valid and the sink always ready."""
+        return run(*self.network(), tensors)
+
+    def interval(self) -> int:
+        """Return the closed form of the interval: valid once FIFOs are deep enough."""
+        return max(instance.block.schedule().interval() for instance in self.instances)
+
+
+def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
+    """Lay out a mapped graph.
+
+    Args:
+        ops: operators built before, by node name; missing ones are built and added.
+
+    Raises:
+        UnsupportedOp: a node has no hardware, or the graph branches; names node, source line and what is supported.
+    """
+    ops = {} if ops is None else ops
+    prefix = host_prefix(graph)
+    if not prefix:
+        raise UnsupportedOp(f"graph: has {len(graph.inputs)} inputs; hardware takes 1")
+    entry = graph.node(prefix[-1])
+    if entry.record.output.format is None:
+        raise UnsupportedOp(f"{entry.where()}: the graph input has no format; quantize gives one (default.activation or inputs)")
+    chain = _chain(entry)
+    if not chain:
+        raise UnsupportedOp("graph: nothing between input and output to build")
+    instances: list[Instance] = []
+    stream: StreamType | None = None
+    for node in chain:
+        if node.name not in ops:
+            op = OPS[node.kind]
+            assert issubclass(op, HardwareOp)
+            ops[node.name] = op.from_node(node)
+        hw = node.record.hw or HwRecord()
+        if node.kind == "layout" and stream is not None:
+            hw = replace(hw, simd=stream.lanes)
+        blocks = ops[node.name].blocks(hw.simd, hw.pe, hw.fifos)
+        if blocks:
+            first = next(iter(blocks.values())).stream_in
+            if stream is not None and stream != first:
+                shaped = replace(first, grid=stream.grid)
+                converter = WidthConverter(stream, shaped, fifo=hw.fifos.get("convert", LEAST_FIFO))
+                instances.append(Instance(node.name, "convert", converter, ""))
+            roles = list(blocks)
+            for role, block in blocks.items():
+                instances.append(Instance(node.name, role, block, node.name if role == roles[-1] else ""))
+            stream = instances[-1].block.stream_out
+    if not instances:
+        raise UnsupportedOp("graph: nothing between input and output to build")
+    feed = instances[0].block.stream_in
+    return Netlist(graph, entry.name, feed, tuple(instances), ops)
+
+
+def host_prefix(graph: Graph) -> list[str]:
+    """Return the graph input and the layout nodes that follow it alone: the host does these, and encodes the last.
+
+    Graphs with several inputs encode at each input: the list is empty.
+    """
+    if len(graph.inputs) != 1:
+        return []
+    node = graph.inputs[0]
+    out = [node.name]
+    while len(node.users) == 1 and node.users[0].kind == "layout":
+        node = node.users[0]
+        out.append(node.name)
+    return out
+
+
+def sized(netlist: Netlist, tensors: int = 6) -> dict[str, int]:
+    """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs.
+
+    Args:
+        tensors: samples that each trial run evaluates; the interval is taken over the last half of them.
+    """
+    names = [instance.name for instance in netlist.instances]
+    depths = dict.fromkeys(names, UNBOUNDED)
+    target = run(*netlist.network(depths), tensors).interval
+    for name in names:
+        low, high = LEAST_FIFO, LEAST_FIFO
+        while run(*netlist.network({**depths, name: high}), tensors).interval > target:
+            low, high = high + 1, high * 2
+        while low < high:
+            middle = (low + high) // 2
+            if run(*netlist.network({**depths, name: middle}), tensors).interval > target:
+                low = middle + 1
+            else:
+                high = middle
+        depths[name] = low
+    return depths
+
+
+def _inside(instance: Instance, actor: str) -> str:
+    return f"{instance.name}/{actor}" if actor else instance.name
+
+
+def _chain(entry: OpNode) -> list[OpNode]:
+    """Return the nodes from the entry to the output; refuse branches and nodes without hardware."""
+    out: list[OpNode] = []
+    node = entry
+    while True:
+        users = node.users
+        if len(users) != 1:
+            raise UnsupportedOp(f"{node.where()}: has {len(users)} consumers; hardware takes chains, so 1")
+        node = users[0]
+        if node.kind == "output":
+            return out
+        if not is_exact(node):
+            names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
+            formats = [t.format for t in (node.record.output, *node.record.operands.values())]
+            known = node.kind in OPS and issubclass(OPS[node.kind], HardwareOp)
+            why = "not all its tensors have formats" if known and None in formats else "has no hardware"
+            target = node.record.attrs.get("target", "")
+            raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")
+        out.append(node)

@@ -1,0 +1,147 @@
+"""Give blocks of exact integers one exponent each and rounded mantissas (hw/block_normalise)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mase.formats import Code
+from mase.formats.base import floor_log2, pow2
+from mase.ops.base import Block, Work
+from mase.ops.grid import Grid, check_lanes
+from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
+from mase.stream import StreamType
+
+FILL, LEAVE, BANK = "fill", "leave", "bank"
+LATENCY = 4
+BANKS = 2
+
+
+def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
+    """Return MXINT codes of float64 integers ``[..., n]`` whose 1 is worth 2**unit; blocks along the last axis."""
+    count = -(-t.shape[-1] // grid.block)
+    blocks = pad(t, (0, count * grid.block - t.shape[-1])).unflatten(-1, (count, grid.block))
+    top = blocks.abs().amax(-1)
+    exponent = torch.where(top > 0, floor_log2(top) + unit, grid.base).clamp_(grid.base, grid.base + grid.span)
+    mantissa = (blocks * pow2(unit + grid.width - 2 - exponent).unsqueeze(-1)).round_().clamp_(grid.low, grid.high)
+    return Code(mantissa.flatten(-2)[..., : t.shape[-1]].to(torch.int64), exponent)
+
+
+def normalise_scalar(row: list[int], unit: int, grid: Grid) -> tuple[list[int], list[int]]:
+    """Do the same for one row of Python integers, from the definition."""
+    mantissas: list[int] = []
+    exponents: list[int] = []
+    for start in range(0, len(row), grid.block):
+        block = row[start : start + grid.block]
+        top = max(abs(t) for t in block)
+        exponent = min(max(top.bit_length() - 1 + unit, grid.base), grid.base + grid.span) if top else grid.base
+        down = exponent - (grid.width - 2) - unit  # bits dropped
+        for t in block:
+            if down <= 0:
+                m = t * 2**-down
+            else:
+                m, rest = divmod(t, 2**down)
+                m += 2 * rest > 2**down or (2 * rest == 2**down and m % 2 == 1)
+            mantissas.append(min(max(m, grid.low), grid.high))
+        exponents.append(exponent)
+    return mantissas, exponents
+
+
+@dataclass(frozen=True, eq=False)
+class BlockNormalise(Block):
+    """Normalise a stream of exact integers, ``lanes`` a beat, through two banks.
+
+    Args:
+        rows, cols, lanes: shape of both streams. in_width: bits of an integer.
+        unit: exponent of the integer 1. grid: the result's codes.
+    """
+
+    rows: int
+    cols: int
+    lanes: int
+    in_width: int
+    unit: int
+    grid: Grid
+    sv_module: ClassVar[str] = "mase_block_normalise"
+
+    def __post_init__(self) -> None:
+        check_lanes("block_normalise", self.grid, self.lanes)
+
+    @property
+    def stream_in(self) -> StreamType:
+        top = (1 << self.in_width - 1) - 1
+        return StreamType(self.rows, self.cols, self.lanes, Grid(self.in_width, True, -top - 1, top, self.unit))
+
+    @property
+    def stream_out(self) -> StreamType:
+        return StreamType(self.rows, self.cols, self.lanes, self.grid)
+
+    def compute(self, x: Code) -> Code:
+        return normalise(x.mantissa.to(torch.float64), self.unit, self.grid)
+
+    def schedule(self) -> Schedule:
+        beats = self.stream_in.row_beats
+        size = max(1, self.grid.block // self.lanes)
+        whole, rest = divmod(beats, size)
+        fill = tuple(Loop(n, (_fill(k),)) for n, k in ((whole, size), (1, rest)) if n and k)
+        leave = tuple(Loop(n, (_leave(k),)) for n, k in ((whole, size), (1, rest)) if n and k)
+        actors = (
+            Actor(FILL, (Loop(self.rows, fill),), {BANK: 1}),
+            Actor(LEAVE, (Loop(self.rows, leave),), {OUT: LATENCY}),
+        )
+        return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        limit = self.in_width + self.grid.width + 2
+        return {
+            "Rows": self.rows,
+            "Cols": self.cols,
+            "Lanes": self.lanes,
+            "InWidth": self.in_width,
+            "Width": self.grid.width,
+            "Block": self.grid.block,
+            "ExpBits": self.grid.exp_bits,
+            "Offset": min(max(self.unit - self.grid.base, -limit), self.grid.span + self.grid.width + 2),
+            "FifoDepth": self.fifo,
+        }
+
+    def work(self) -> Work:
+        beats = max(1, self.grid.block // self.lanes)
+        wide = self.in_width + max(0, self.sv_params()["Offset"] + self.grid.width - 2) + 1
+        exps = self.stream_out.exponents
+        return Work(
+            adders=((self.lanes, self.in_width),),
+            shifters=((self.lanes, wide, self.grid.span),),
+            registers=self.lanes * (self.in_width + wide + self.grid.width) + 3 * exps * self.in_width,
+            fifos=((self.stream_out.bits + 1, self.fifo),),
+            buffers=((self.lanes * self.in_width, BANKS * beats),),
+            rounders=((self.lanes, wide, self.grid.width),),
+            counters=(2 * self.stream_in.row_beats, 2 * beats, self.rows),
+        )
+
+
+def _fill(beats: int) -> Loop:
+    """Take the beats of one block; the bank is acquired with the first and published with the last."""
+    steps = tuple(
+        Step((IN,), (IN,), (BANK,) * (i == 0), (BANK,) * (i == beats - 1)) for i in (0, beats - 1)[: min(beats, 2)]
+    )
+    return _spread(beats, steps, Step((IN,), (IN,)))
+
+
+def _leave(beats: int) -> Loop:
+    """Give the beats of one block; the bank is taken with the first and freed with the last."""
+    steps = tuple(
+        Step((BANK,) * (i == 0), (BANK,) * (i == beats - 1), (OUT,), (OUT,)) for i in (0, beats - 1)[: min(beats, 2)]
+    )
+    return _spread(beats, steps, Step((), (), (OUT,), (OUT,)))
+
+
+def _spread(beats: int, ends: tuple[Step, ...], middle: Step) -> Loop:
+    if beats <= 2:
+        return Loop(1, ends)
+    return Loop(1, (ends[0], Loop(beats - 2, (middle,)), ends[1]))

@@ -1,0 +1,534 @@
+"""Linear layer on integers: y = act(x W^T + b), exact accumulation, one rounding (ARITHMETIC 3 and 4; hw/linear)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mase.errors import GraphError, UnsupportedOp
+from mase.formats import Code, Format, QuantParams
+from mase.formats.base import pow2
+from mase.graph import OpNode, Record
+from mase.ops.activation import not_negative
+from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, RomShape, Work, pack_words
+from mase.ops.grid import Grid, check_lanes, signed_width
+from mase.ops.output import Output
+from mase.ops.rounding import FLOAT_SAFE
+from mase.schedule import Actor, Loop, Schedule, Step, stream
+from mase.stream import StreamType
+
+EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (ARITHMETIC 3)
+REFUSE = 62  # bits of any accumulator
+Formatted = tuple[Format, QuantParams]
+CHUNK = 1 << 22  # elements of the widest temporary of aligned accumulation
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """Say how products with block exponents are summed: ``exact``, or ``aligned(G)`` with G guard bits.
+
+    Args:
+        guard: None for exact.
+    """
+
+    guard: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Self:
+        """Read ``exact`` or ``aligned(G)``, G in 0..32."""
+        match = re.fullmatch(r"aligned\((\d+)\)", text)
+        if text == "exact":
+            return cls()
+        if match and int(match[1]) <= 32:
+            return cls(int(match[1]))
+        raise UnsupportedOp(f"{where}: accumulation {text[:40]!r}; allowed: exact, or aligned(G) with G in 0..32")
+
+
+@OPS.add("linear")
+@dataclass(frozen=True, eq=False)
+class Linear(HardwareOp):
+    """y[row, o] = round(m[o] * (b[o] + sum over k of x[row, k] * w[o, k])), with an optional ReLU before the rounding.
+
+    Args:
+        name: of the node, for errors.
+        rows: rows of one sample. inputs, outputs: sizes.
+        x, w: grids of the operands; ``w.base`` is the least exponent that occurs and ``w.span`` their spread.
+        low: least mantissa of x that its producer can give.
+        weight: mantissas ``[outputs, inputs]``. weight_exp: exponents ``[outputs, blocks]``, or None.
+        bias: integers ``[outputs]`` on the accumulator's unit (aligned: mantissas, with exponents ``bias_exp``).
+        acc_width: bits of the accumulator. bound: greatest absolute value it can hold, every partial sum included.
+        guard: None for exact accumulation. out: multiplier and rounding.
+    """
+
+    kind: ClassVar[str] = "linear"
+    implicit: ClassVar[frozenset[str]] = frozenset({"bias"})  # lives on the accumulator's grid
+
+    name: str
+    rows: int
+    inputs: int
+    outputs: int
+    x: Grid
+    w: Grid
+    low: int
+    weight: Tensor
+    weight_exp: Tensor | None
+    bias: Tensor
+    bias_exp: Tensor | None
+    acc_width: int
+    bound: int
+    guard: int | None
+    out: Output
+
+    # -- float -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        y = functional.linear(inputs[0], operands["weight"], operands.get("bias"))
+        return y.relu() if record.attrs.get("activation") == "relu" else y
+
+    @classmethod
+    def check(cls, node: OpNode) -> None:
+        super().check(node)
+        weight = node.record.operands.get("weight")
+        if weight is None or len(weight.shape) != 2:
+            raise GraphError(f"{node.where()}: needs a weight of shape (outputs, inputs)")
+        found = node.inputs[0].record.output.shape
+        if found[-1] != weight.shape[1]:
+            raise GraphError(f"{node.where()}: input has {found[-1]} features; the weight takes {weight.shape[1]}")
+
+    # -- from a node ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_node(cls, node: OpNode) -> Self:
+        record, source = node.record, node.inputs[0]
+        x, w, y = source.record.output.format, record.operands["weight"].format, record.output.format
+        assert x is not None and w is not None and y is not None
+        bias = node.tensor("bias") if "bias" in record.operands else None
+        operands = (x, source.params()), (w, node.params("weight")), (y, node.params())
+        rows = math.prod(record.output.shape[1:-1])
+        return cls.build(node.name, node.where(), rows, *operands, node.tensor("weight"), bias, record.attrs, not_negative(source))
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        where: str,
+        rows: int,
+        x_format: Formatted,
+        w_format: Formatted,
+        y_format: Formatted,
+        weight: Tensor,
+        bias: Tensor | None,
+        attrs: Mapping[str, Any],
+        positive: bool = False,
+    ) -> Self:
+        """Build from formats with their parameters, and real weights.
+
+        Args:
+            where: for errors. positive: the producer of x gives no negative value.
+            attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
+        """
+        x, w, y = (Grid.of(*pair, where) for pair in (x_format, w_format, y_format))
+        code = w_format[0].encode(weight, w_format[1])
+        if w.block:
+            assert code.exponent is not None
+            least, most = int(code.exponent.min()), int(code.exponent.max())
+            w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
+        scale = _product(x_format[1].scale if x.scaled else None, w_format[1].scale if w.scaled else None)
+        real = torch.zeros(weight.shape[0]) if bias is None else bias
+        accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
+        if accumulation.guard is not None and not (x.block or w.block):
+            raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")
+        low = max(x.low, 0) if positive else x.low
+        real = real.double() / (1.0 if scale is None else scale.double())
+        terms = _Terms(x, w, low, code, real, accumulation.guard)
+        start, start_exp, bound, width, unit = terms.exact(where) if accumulation.guard is None else terms.aligned(where)
+        target = y_format[1].scale if y.scaled else None
+        relu, mode = attrs.get("activation") == "relu", attrs.get("rounding", "even")
+        out = Output.of(y, scale, target, unit, bound, relu, mode, where)
+        if accumulation.guard is not None and out.total >= FLOAT_SAFE:
+            raise UnsupportedOp(f"{where}: aligned sum times multiplier takes over 53 bits; allowed is a smaller guard")
+        sizes, grids = (rows, weight.shape[1], weight.shape[0]), (x, w, low)
+        constants = (code.mantissa, code.exponent, start, start_exp)
+        return cls(name, *sizes, *grids, *constants, width, bound, accumulation.guard, out)
+
+    # -- arithmetic -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def carrier(self) -> torch.dtype:
+        """Narrowest dtype in which every partial sum is exact: float32, float64 or int64."""
+        return torch.float32 if self.bound < 1 << 24 else torch.float64 if self.bound < 1 << 53 else torch.int64
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        return self.w.integers(Code(self.weight, self.weight_exp), self.carrier).T.contiguous()
+
+    @cached_property
+    def _start(self) -> Tensor:
+        return self.bias.to(self.carrier)
+
+    def reference(self, *inputs: Code) -> Code:
+        if self.guard is not None:
+            return self.out.apply(self._aligned(inputs[0]))
+        t = self.x.integers(inputs[0], self.carrier) @ self._matrix
+        return self.out.apply(t.add_(self._start))
+
+    def _aligned(self, x: Code) -> Tensor:
+        """Return sums on the grid of the least exponent: float64 integers with at most 53 significant bits."""
+        assert x.mantissa.shape[-1] == self.inputs and self.guard is not None and self.bias_exp is not None
+        flat = x.mantissa.reshape(-1, self.inputs).double()
+        exps = self._region_exp(x.exponent, self.x).reshape(-1, self.regions) if self.x.block else None
+        w_exp = self._region_exp(self.weight_exp, self.w) if self.w.block else torch.zeros(1, self.regions, dtype=torch.int64)
+        w = self._regions(self.weight.double())
+        out = torch.empty(flat.shape[0], self.outputs, dtype=torch.float64)
+        step = max(1, CHUNK // (self.outputs * self.regions))
+        for i in range(0, flat.shape[0], step):
+            part = torch.einsum("nrs,ors->nor", self._regions(flat[i : i + step]), w)
+            e = w_exp if exps is None else exps[i : i + step, None] + w_exp
+            e = e.expand_as(part)
+            top = torch.maximum(e.amax(-1), self.bias_exp)
+            terms = (part * pow2(self.guard - (top.unsqueeze(-1) - e))).floor_().sum(-1)
+            terms += (self.bias.double() * pow2(self.guard - (top - self.bias_exp))).floor_()
+            out[i : i + step] = terms * pow2(top)
+        return out.reshape(*x.mantissa.shape[:-1], self.outputs)
+
+    @property
+    def region(self) -> int:
+        """Elements that share both exponents."""
+        return math.gcd(self.x.block, self.w.block)
+
+    @property
+    def regions(self) -> int:
+        """Regions of a row, the last one perhaps partial."""
+        return -(-self.inputs // self.region)
+
+    def _regions(self, x: Tensor) -> Tensor:
+        x = functional.pad(x, (0, self.regions * self.region - self.inputs))
+        return x.unflatten(-1, (self.regions, self.region))
+
+    def _region_exp(self, exponent: Tensor | None, grid: Grid) -> Tensor:
+        assert exponent is not None
+        return (exponent - grid.base).repeat_interleave(grid.block // self.region, -1)[..., : self.regions]
+
+    def oracle(self, *inputs: Code) -> Code:
+        code = inputs[0]
+        rows = code.mantissa.reshape(-1, self.inputs).tolist()
+        exps = None if code.exponent is None else code.exponent.reshape(len(rows), -1).tolist()
+        mantissas, exponents = [], []
+        for r, row in enumerate(rows):
+            sums = [self._oracle_sum(o, row, None if exps is None else exps[r]) for o in range(self.outputs)]
+            m, e = self.out.scalar(sums)
+            mantissas.append(m)
+            exponents.append(e)
+        shape = code.mantissa.shape[:-1]
+        exponent = None if not self.out.grid.block else torch.tensor(exponents).reshape(*shape, -1)
+        return Code(torch.tensor(mantissas).reshape(*shape, self.outputs), exponent)
+
+    def _oracle_sum(self, o: int, row: list[int], exps: list[int] | None) -> int:
+        """Return the exact or aligned sum of one output, on the accumulator's unit."""
+        weight = self.weight[o].tolist()
+        w_exps = None if self.weight_exp is None else self.weight_exp[o].tolist()
+
+        def exponent(k: int) -> int:
+            e = 0 if exps is None else exps[k // self.x.block] - self.x.base
+            return e + (0 if w_exps is None else w_exps[k // self.w.block] - self.w.base)
+
+        if self.guard is None:
+            return int(self.bias[o]) + sum((x * w) << exponent(k) for k, (x, w) in enumerate(zip(row, weight, strict=True)))
+        assert self.bias_exp is not None
+        parts = []  # (sum of a region, its exponent)
+        for start in range(0, self.inputs, self.region):
+            span = range(start, min(start + self.region, self.inputs))
+            parts.append((sum(row[k] * weight[k] for k in span), exponent(start)))
+        parts.append((int(self.bias[o]), int(self.bias_exp[o])))
+        top = max(e for _, e in parts)
+        return sum((p << self.guard) >> (top - e) for p, e in parts) << top
+
+    # -- hardware ---------------------------------------------------------------------------------------------------
+
+    @property
+    def exp_max(self) -> int:
+        """Greatest sum of two exponents, and of the bias's in aligned mode."""
+        return self.x.span + self.w.span if self.bias_exp is None else max(self.x.span + self.w.span, int(self.bias_exp.max()))
+
+    @property
+    def raw_width(self) -> int:
+        """Bits of the integers that are rounded."""
+        return self.acc_width + self.out.mult_bits + (self.exp_max if self.guard is not None else 0)
+
+    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
+        core = LinearBlock(self, simd, pe, fifo=fifos.get("", 2))
+        if not self.out.grid.block:
+            return {"": core}
+        fifo = fifos.get("normalise", 2)
+        return {"": core, "normalise": self.out.normaliser(self.rows, self.outputs, pe, self.raw_width, fifo)}
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.out.warnings
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBlock(Block):
+    """The linear unit at one folding: ``simd`` inputs times ``pe`` outputs a cycle."""
+
+    op: Linear
+    simd: int
+    pe: int
+    sv_module: ClassVar[str] = "mase_linear"
+
+    def __post_init__(self) -> None:
+        for what, value, most in (("simd", self.simd, self.op.inputs), ("pe", self.pe, self.op.outputs)):
+            if value < 1:
+                raise UnsupportedOp(f"linear {self.op.name!r}: {what} is {value}; allowed is 1..{most}")
+        for grid, lanes in ((self.op.x, self.simd), (self.op.w, self.simd), (self.op.out.grid, self.pe)):
+            check_lanes(f"linear {self.op.name!r}", grid, lanes)
+
+    @property
+    def stream_in(self) -> StreamType:
+        return StreamType(self.op.rows, self.op.inputs, self.simd, self.op.x)
+
+    @property
+    def stream_out(self) -> StreamType:
+        return StreamType(self.op.rows, self.op.outputs, self.pe, self.op.out.raw_grid(self.op.raw_width))
+
+    def compute(self, x: Code) -> Code:
+        return self.op.reference(x)
+
+    @property
+    def in_tiles(self) -> int:
+        """Beats of the contraction."""
+        return -(-self.op.inputs // self.simd)
+
+    @property
+    def out_tiles(self) -> int:
+        """Tiles of outputs."""
+        return -(-self.op.outputs // self.pe)
+
+    @property
+    def group(self) -> int:
+        """Input lanes that share both exponents."""
+        return math.gcd(*(min(self.simd, g.block) if g.block else self.simd for g in (self.op.x, self.op.w)))
+
+    @property
+    def region_beats(self) -> int:
+        """Beats that complete a region, in aligned mode."""
+        return 1 if self.op.guard is None else max(1, self.op.region // self.simd)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the last firing of a tile to its output beat."""
+        op, has_exp = self.op, bool(self.op.x.block or self.op.w.block)
+        part = 2 + _clog2(self.group)
+        acc = part + (self.region_beats > 1) + has_exp + _clog2(self.simd // self.group) + 1
+        push = acc + (op.out.mult_bits > 0) + (op.guard is not None) + (not op.out.grid.block)
+        return push + 1
+
+    def schedule(self) -> Schedule:
+        k, o = self.in_tiles, self.out_tiles
+        if self.op.guard is None:
+            first = (*((Loop(k - 1, (stream(take=True),)),) * (k > 1)), stream(take=True, produce=True))
+            again = (*((Loop(k - 1, (Step(),)),) * (k > 1)), stream(produce=True))
+        else:  # scan the exponents of the row, then sum from the buffer
+            total = (Loop(k - 1, (Step(),)),) * (k > 1)
+            first = (Loop(k, (stream(take=True),)), *total, stream(produce=True))
+            again = (Loop(k, (Step(),)), *total, stream(produce=True))
+        row = (Loop(1, first), *((Loop(o - 1, again),) * (o > 1)))
+        return Schedule((Actor("", (Loop(self.op.rows, row),), {"out": self.latency}),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        op = self.op
+        return {
+            "Rows": op.rows,
+            "Inputs": op.inputs,
+            "Outputs": op.outputs,
+            "Simd": self.simd,
+            "Pe": self.pe,
+            "XWidth": op.x.width,
+            "XSigned": int(op.x.signed),
+            "XExpBits": op.x.exp_bits,
+            "XBlock": max(1, op.x.block),
+            "WWidth": op.w.width,
+            "WExpBits": self.weight_exp_bits,
+            "WBlock": max(1, op.w.block),
+            "Aligned": int(op.guard is not None),
+            "Guard": op.guard or 0,
+            "ExpWidth": max(1, op.exp_max.bit_length()),
+            "ExpMax": op.exp_max,
+            "AccWidth": op.acc_width,
+            "BiasWidth": self.bias_width,
+            **op.out.sv_params(op.raw_width),
+            "FifoDepth": self.fifo,
+        }
+
+    @property
+    def weight_exp_bits(self) -> int:
+        """Stored bits of a weight exponent; at least one, so that a block format keeps its exponent path."""
+        return max(1, self.op.w.span.bit_length()) if self.op.w.block else 0
+
+    @property
+    def bias_width(self) -> int:
+        """Stored bits of a bias."""
+        return min(self.op.acc_width, signed_width(int(self.op.bias.min()), int(self.op.bias.max())))
+
+    def memories(self) -> Mapping[str, MemoryImage]:
+        op, o, k = self.op, self.out_tiles, self.in_tiles
+        weight = _pad2(op.weight.numpy(), o * self.pe, k * self.simd)
+        tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
+        tiled = {"BiasFile": (op.bias, self.bias_width)}
+        if op.out.multiplier is not None:
+            tiled["MultFile"] = (op.out.multiplier.expand(op.outputs), op.out.mult_bits)
+        if op.bias_exp is not None:
+            tiled["BiasExpFile"] = (op.bias_exp, max(1, op.exp_max.bit_length()))
+        images = {
+            "WeightFile": MemoryImage(
+                self.pe * self.simd * op.w.width,
+                pack_words(tiles, op.w.width),
+                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth",
+            )
+        }
+        for name, (values, width) in tiled.items():
+            words = np.pad(values.numpy(), (0, o * self.pe - op.outputs)).reshape(o, self.pe)
+            layout = f"word o holds the value of output o * Pe + p at bit p * {width}"
+            images[name] = MemoryImage(self.pe * width, pack_words(words, width), layout)
+        if op.weight_exp is not None:
+            images["WeightExpFile"] = self._weight_exponents(op.weight_exp)
+        return images
+
+    def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
+        op, bits = self.op, self.weight_exp_bits
+        exps = max(1, self.simd // op.w.block)
+        words = -(-self.in_tiles // max(1, op.w.block // self.simd))
+        table = _pad2((exponent - op.w.base).numpy(), self.out_tiles * self.pe, words * exps)
+        table = table.reshape(self.out_tiles, self.pe, words, exps).transpose(0, 2, 1, 3).reshape(self.out_tiles * words, -1)
+        layout = f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, at bit p * {exps * bits}"
+        return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
+
+    def work(self) -> Work:
+        op, group = self.op, self.group
+        groups = self.simd // group
+        a, b = op.x.element_bits, op.w.width
+        has_exp = bool(op.x.block or op.w.block)
+        sum_width = a + b + _clog2(group)
+        term = op.acc_width if has_exp else min(sum_width, op.acc_width)
+        adders = _tree(group, a + b, sum_width, self.pe * groups) + _tree(groups, term, op.acc_width, self.pe)
+        mults: tuple[tuple[int, int, int], ...] = ((self.pe * self.simd, a, b),)
+        if op.out.mult_bits:
+            mults += ((self.pe, op.acc_width, op.out.mult_bits + 1),)
+        shifters: tuple[tuple[int, int, int], ...] = ()
+        if has_exp:
+            width = op.acc_width if op.guard is None else sum_width + op.guard
+            shifters += ((self.pe * groups, width, op.exp_max),)
+            if op.guard is not None:
+                shifters += ((self.pe, op.raw_width, op.exp_max),)
+        registers = self.simd * op.x.width + sum(n * w for n, w in adders) + self.pe * self.simd * (a + b)
+        registers += self.pe * (op.acc_width + (op.raw_width if op.out.mult_bits else 0)) + self.latency * 4
+        registers += self.pe * groups * term if has_exp else 0
+        rounders = () if op.out.grid.block else ((self.pe, op.raw_width, op.out.grid.width),)
+        registers += sum(n * w for n, _, w in rounders)
+        roms = tuple(RomShape(image_width, depth) for image_width, depth in self._rom_shapes())
+        replay = self.out_tiles > 1 or op.guard is not None
+        return Work(
+            multipliers=mults,
+            adders=(*adders, (self.pe, op.acc_width)),
+            shifters=shifters,
+            registers=registers,
+            roms=roms,
+            fifos=((self.stream_out.bits + 1, self.fifo),),
+            buffers=((self.stream_in.bits, self.in_tiles),) * replay,
+            rounders=rounders,
+            counters=(self.in_tiles, self.out_tiles, op.rows, self.in_tiles * self.out_tiles),
+        )
+
+    def _rom_shapes(self) -> list[tuple[int, int]]:
+        op, o, k = self.op, self.out_tiles, self.in_tiles
+        shapes = [(self.pe * self.simd * op.w.width, o * k), (self.pe * self.bias_width, o)]
+        if op.out.mult_bits:
+            shapes.append((self.pe * op.out.mult_bits, o))
+        if op.w.block:
+            exps = max(1, self.simd // op.w.block)
+            shapes.append((self.pe * exps * self.weight_exp_bits, o * -(-k // max(1, op.w.block // self.simd))))
+        return shapes
+
+
+@dataclass(frozen=True, eq=False)
+class _Terms:
+    """Derive accumulator and bias from grids, weight codes and the real bias (in units of the real scale)."""
+
+    x: Grid
+    w: Grid
+    low: int
+    code: Code
+    bias: Tensor
+    guard: int | None
+
+    @property
+    def unit(self) -> int:
+        return self.x.unit + self.w.unit
+
+    def exact(self, where: str) -> tuple[Tensor, None, int, int, int]:
+        """Return bias, no exponents, bound, width and unit of the exact accumulator."""
+        weight = self.w.integers(self.code)
+        high, low = float(self.x.high << self.x.span), float(self.low << self.x.span)
+        bias = (self.bias * 2.0**-self.unit).round()
+        products = torch.stack((weight * low, weight * high))
+        most = float((bias.clamp(min=0) + products.amax(0).clamp(min=0).sum(1)).max())
+        least = float((bias.clamp(max=0) + products.amin(0).clamp(max=0).sum(1)).min())
+        reach = max(abs(low), abs(high))
+        bound = float((bias.abs() + weight.abs().sum(1) * reach).max())
+        blocks = bool(self.x.block or self.w.block)
+        limit = EXACT_LIMIT if blocks else REFUSE
+        if not max(most, -least - 1) < 2.0 ** (limit - 1) or bound >= 2.0**62:
+            bits = math.ceil(math.log2(max(most, -least, 1.0))) + 1
+            hint = "; use accumulation aligned(G), or a smaller exponent window" if blocks else ""
+            raise UnsupportedOp(f"{where}: the accumulator takes {bits} bits; allowed are {limit}{hint}")
+        # Exact whole numbers: float64 may have rounded sums over 2**53 up or down, so widen by one part in 2**40.
+        slack = 1.0 if bound < 2.0**53 else 1.0 + 2.0**-40
+        width = signed_width(math.floor(least * slack), math.ceil(most * slack))
+        return bias.to(torch.int64), None, math.ceil(bound * slack), width, self.unit
+
+    def aligned(self, where: str) -> tuple[Tensor, Tensor, int, int, int]:
+        """Return bias mantissas and exponents, bound, width and unit of the aligned accumulator."""
+        assert self.guard is not None
+        region = math.gcd(self.x.block, self.w.block)
+        part = region * max(abs(self.low), self.x.high) * max(abs(self.w.low), self.w.high)
+        real = self.bias * 2.0**-self.unit
+        exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)
+        mantissa = (real * pow2(-exponent)).round()
+        terms = -(-self.code.mantissa.shape[1] // region) + 1
+        bound = terms * part << self.guard
+        if bound >= 1 << 53:
+            raise UnsupportedOp(f"{where}: the aligned accumulator takes {bound.bit_length() + 1} bits; allowed are 53")
+        return mantissa.to(torch.int64), exponent, bound, signed_width(-bound, bound), self.unit - self.guard
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a * b
+
+
+def _clog2(n: int) -> int:
+    return (n - 1).bit_length()
+
+
+def _tree(count: int, width: int, most: int, copies: int) -> tuple[tuple[int, int], ...]:
+    """Return (adders, bits) of each level of ``copies`` adder trees."""
+    out, level = [], 0
+    while count > 1:
+        level += 1
+        out.append((copies * (count // 2), min(width + level, most)))
+        count = -(-count // 2)
+    return tuple(out)
+
+
+def _pad2(x: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    return np.pad(x, ((0, rows - x.shape[0]), (0, cols - x.shape[1])))

@@ -1,0 +1,154 @@
+"""From one format to another, element by element, with one rounding (hw/requantize)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from mase.formats import Code
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, Block, HardwareOp, Work
+from mase.ops.grid import Grid, check_lanes, signed_width
+from mase.ops.output import Output
+from mase.schedule import Actor, Loop, Schedule, stream
+from mase.stream import StreamType
+
+
+@OPS.add("requantize")
+@dataclass(frozen=True, eq=False)
+class Requantize(HardwareOp):
+    """y = round(m * (x << e)).
+
+    Args:
+        name: of the node. rows, cols: shape of one sample. x: grid of the input. out: multiplier and rounding.
+    """
+
+    kind: ClassVar[str] = "requantize"
+
+    name: str
+    rows: int
+    cols: int
+    x: Grid
+    out: Output
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        return inputs[0]
+
+    @classmethod
+    def relu(cls, record: Record) -> bool:
+        """Tell whether negative values become 0."""
+        return False
+
+    @classmethod
+    def from_node(cls, node: OpNode) -> Self:
+        source, record, where = node.inputs[0], node.record, node.where()
+        x_type, y_type = source.record.output, record.output
+        assert x_type.format is not None and y_type.format is not None
+        x = Grid.of(x_type.format, source.params(), where)
+        y = Grid.of(y_type.format, node.params(), where)
+        top = max(-x.low, x.high) << x.span
+        scale = source.params().scale if x.scaled else None
+        target = node.params().scale if y.scaled else None
+        out = Output.of(y, scale, target, x.unit, top, cls.relu(record), record.attrs.get("rounding", "even"), where)
+        return cls(node.name, math.prod(y_type.shape[1:-1]), y_type.shape[-1], x, out)
+
+    def reference(self, *inputs: Code) -> Code:
+        dtype = torch.float64 if self.out.total < 1 << 52 else torch.int64
+        return self.out.apply(self.x.integers(inputs[0], torch.float64).to(dtype))
+
+    def oracle(self, *inputs: Code) -> Code:
+        code = inputs[0]
+        rows = code.mantissa.reshape(-1, self.cols).tolist()
+        exps = None if code.exponent is None else code.exponent.reshape(len(rows), -1).tolist()
+        mantissas, exponents = [], []
+        for r, row in enumerate(rows):
+            if exps is not None:
+                row = [x << exps[r][i // self.x.block] - self.x.base for i, x in enumerate(row)]
+            m, e = self.out.scalar(row)
+            mantissas.append(m)
+            exponents.append(e)
+        shape = code.mantissa.shape[:-1]
+        exponent = None if not self.out.grid.block else torch.tensor(exponents).reshape(*shape, -1)
+        return Code(torch.tensor(mantissas).reshape(*shape, self.cols), exponent)
+
+    @property
+    def raw_width(self) -> int:
+        """Bits of the integers that are rounded, as the RTL derives them."""
+        return self.x.element_bits + ((1 << self.x.exp_bits) - 1 if self.x.block else 0) + self.out.mult_bits
+
+    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
+        core = RequantizeBlock(self, pe, fifo=fifos.get("", 2))
+        if not self.out.grid.block:
+            return {"": core}
+        fifo = fifos.get("normalise", 2)
+        return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, pe, self.raw_width, fifo)}
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.out.warnings
+
+
+@dataclass(frozen=True, eq=False)
+class RequantizeBlock(Block):
+    """The requantize unit on ``lanes`` elements a cycle."""
+
+    op: Requantize
+    lanes: int
+    sv_module: ClassVar[str] = "mase_requantize"
+
+    def __post_init__(self) -> None:
+        for grid in (self.op.x, self.op.out.grid):
+            check_lanes(f"{self.op.kind} {self.op.name!r}", grid, self.lanes)
+
+    @property
+    def stream_in(self) -> StreamType:
+        return StreamType(self.op.rows, self.op.cols, self.lanes, self.op.x)
+
+    @property
+    def stream_out(self) -> StreamType:
+        return StreamType(self.op.rows, self.op.cols, self.lanes, self.op.out.raw_grid(self.op.raw_width))
+
+    def compute(self, x: Code) -> Code:
+        return self.op.reference(x)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a firing to its output beat."""
+        return 2 + (self.op.out.mult_bits > 0) + (not self.op.out.grid.block)
+
+    def schedule(self) -> Schedule:
+        body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
+        return Schedule((Actor("", body, {"out": self.latency}),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        op = self.op
+        return {
+            "Beats": self.stream_in.beats,
+            "Lanes": self.lanes,
+            "XWidth": op.x.width,
+            "XSigned": int(op.x.signed),
+            "XExpBits": op.x.exp_bits,
+            "XBlock": max(1, op.x.block),
+            "Mult": 1 if op.out.multiplier is None else int(op.out.multiplier[0]),
+            **op.out.sv_params(op.raw_width),
+            "FifoDepth": self.fifo,
+        }
+
+    def work(self) -> Work:
+        op = self.op
+        wide = op.raw_width - op.out.mult_bits
+        rounders = () if op.out.grid.block else ((self.lanes, op.raw_width, op.out.grid.width),)
+        return Work(
+            multipliers=((self.lanes, wide, op.out.mult_bits + 1),) * (op.out.mult_bits > 0),
+            shifters=((self.lanes, wide, op.x.span),) * (op.x.block > 0),
+            registers=self.lanes * (wide + (op.raw_width if op.out.mult_bits else 0))
+            + sum(n * w for n, _, w in rounders),
+            fifos=((self.stream_out.bits + 1, self.fifo),),
+            rounders=rounders,
+            counters=(self.stream_in.beats,),
+        )
