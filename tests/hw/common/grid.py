@@ -70,6 +70,7 @@ CONVERSIONS = (
     conversion(1, 1, 1, rows=1, width=1),
     conversion(1, 3, 2, rows=5, width=9),
     conversion(13, 3, 5, rows=1, depth=2),
+    conversion(13, 5, 1, rows=2, depth=2),
     conversion(13, 5, 1, rows=2, depth=3),
     Conversion(4, 4, 2, 2, 4, 3, 2, 2, 1),  # an input row of 8 of which the output wants 6: the rest is dropped
     reshaping(12, 4, 12, 3, rows=1),
@@ -93,7 +94,7 @@ INSTANCES = (
 
 def run_common(test_module: str, work: Path, simulator: str) -> None:
     """Run the cocotb tests of one module on the simulation of all instances, in the folder ``work``."""
-    sources = sorted((hw_dir() / "common").glob("*.sv"))
+    sources = [hw_dir() / "common" / f"{name}.sv" for name in dict.fromkeys(instance.module for instance in INSTANCES)]
     top = work / f"{TOP}.sv"
     top.write_text(bench(TOP, INSTANCES, sources))
     for words in ROM_WORDS.values():

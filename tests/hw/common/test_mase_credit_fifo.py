@@ -52,7 +52,7 @@ def predicted(depth: int, latency: int) -> list[tuple[int, int]]:
     return cycles
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=CREDIT_DEPTHS, latency=[1, 2, 5], stalls=[(0.0, 0.5), (0.3, 0.3), (0.0, 0.9)])
 async def nothing_is_lost(dut: HierarchyObject, depth: int, latency: int, stalls: tuple[float, float]) -> None:
     await start(dut)
@@ -60,7 +60,7 @@ async def nothing_is_lost(dut: HierarchyObject, depth: int, latency: int, stalls
     assert [beat.data for beat in beats] == WORDS
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=CREDIT_DEPTHS, latency=[1, 2, 3, 5])
 async def a_popped_slot_is_a_credit_in_the_next_cycle(dut: HierarchyObject, depth: int, latency: int) -> None:
     await start(dut)
@@ -76,7 +76,7 @@ def test_depth_of_latency_plus_two_is_full_rate() -> None:
         assert [begin for begin, _ in predicted(latency + 1, latency)] != list(range(len(WORDS)))
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=CREDIT_DEPTHS)
 async def there_are_depth_credits(dut: HierarchyObject, depth: int) -> None:
     await start(dut)
@@ -90,7 +90,7 @@ async def there_are_depth_credits(dut: HierarchyObject, depth: int) -> None:
     assert taken == depth
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=CREDIT_DEPTHS)
 async def credit_and_valid_follow_no_input_within_a_cycle(dut: HierarchyObject, depth: int) -> None:
     await start(dut)

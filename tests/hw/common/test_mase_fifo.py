@@ -20,7 +20,7 @@ def streams(dut: HierarchyObject, depth: int) -> tuple[Stream, Stream]:
     return Stream.of(dut, "in", f"fifo_{depth}"), Stream.of(dut, "out", f"fifo_{depth}")
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=FIFO_DEPTHS, stalls=[(0.0, 0.0), (0.4, 0.0), (0.0, 0.4), (0.5, 0.5), (0.0, 0.9)])
 async def every_beat_leaves_once_and_in_order(dut: HierarchyObject, depth: int, stalls: tuple[float, float]) -> None:
     await start(dut)
@@ -28,7 +28,7 @@ async def every_beat_leaves_once_and_in_order(dut: HierarchyObject, depth: int, 
     assert [beat.data for beat in beats] == WORDS
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=FIFO_DEPTHS)
 async def a_beat_is_offered_one_cycle_later_at_full_rate(dut: HierarchyObject, depth: int) -> None:
     await start(dut)
@@ -39,7 +39,7 @@ async def a_beat_is_offered_one_cycle_later_at_full_rate(dut: HierarchyObject, d
     assert [beat.cycle for beat in beats] == [t + 1 for t in taken]
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=FIFO_DEPTHS)
 async def a_stalled_fifo_takes_depth_beats_and_offers_the_first(dut: HierarchyObject, depth: int) -> None:
     await start(dut)
@@ -54,7 +54,7 @@ async def a_stalled_fifo_takes_depth_beats_and_offers_the_first(dut: HierarchyOb
     assert (int(sink.valid.value), int(sink.data.value)) == (1, 0x5A)
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=FIFO_DEPTHS)
 async def reset_in_mid_stream_empties_it(dut: HierarchyObject, depth: int) -> None:
     await start(dut)
@@ -69,7 +69,7 @@ async def reset_in_mid_stream_empties_it(dut: HierarchyObject, depth: int) -> No
     assert [beat.data for beat in beats] == WORDS
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(depth=FIFO_DEPTHS)
 async def no_path_runs_through_the_handshake(dut: HierarchyObject, depth: int) -> None:
     await start(dut)

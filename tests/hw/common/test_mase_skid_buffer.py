@@ -22,7 +22,7 @@ def words(width: int) -> list[int]:
     return [Random(5 + i).getrandbits(width) for i in range(100)]
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(width=SKID_WIDTHS, stalls=[(0.4, 0.0), (0.0, 0.4), (0.5, 0.5), (0.0, 0.9)])
 async def every_beat_leaves_once_and_in_order(dut: HierarchyObject, width: int, stalls: tuple[float, float]) -> None:
     await start(dut)
@@ -30,7 +30,7 @@ async def every_beat_leaves_once_and_in_order(dut: HierarchyObject, width: int, 
     assert [beat.data for beat in beats] == words(width)
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(width=SKID_WIDTHS)
 async def a_beat_is_offered_one_cycle_later_at_full_rate(dut: HierarchyObject, width: int) -> None:
     await start(dut)
@@ -40,7 +40,7 @@ async def a_beat_is_offered_one_cycle_later_at_full_rate(dut: HierarchyObject, w
     assert [beat.cycle for beat in beats] == [t + 1 for t in taken]
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(width=SKID_WIDTHS)
 async def a_stalled_slice_takes_two_beats(dut: HierarchyObject, width: int) -> None:
     await start(dut)
@@ -54,7 +54,7 @@ async def a_stalled_slice_takes_two_beats(dut: HierarchyObject, width: int) -> N
     assert taken == [1, 1, 0, 0, 0]
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(width=SKID_WIDTHS)
 async def no_path_runs_through_the_handshake(dut: HierarchyObject, width: int) -> None:
     await start(dut)

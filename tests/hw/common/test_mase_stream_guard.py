@@ -31,14 +31,14 @@ async def watch(dut: HierarchyObject, beats: int, lasts: list[int]) -> list[int]
     return errors
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(beats=GUARD_BEATS)
 async def right_lasts_are_silent(dut: HierarchyObject, beats: int) -> None:
     await start(dut)
     assert await watch(dut, beats, [int(i % beats == beats - 1) for i in range(4 * beats)]) == [0] * 4 * beats
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(beats=GUARD_BEATS, wrong=[0, 1, 5, 9])
 async def a_wrong_last_sticks_until_reset(dut: HierarchyObject, beats: int, wrong: int) -> None:
     await start(dut)

@@ -10,7 +10,7 @@ from random import Random
 import cocotb
 import pytest
 from cocotb.handle import HierarchyObject
-from cocotb.triggers import ClockCycles, FallingEdge
+from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from tests.hw.common.grid import CONVERSIONS, SIMULATORS, Conversion, conversion, run_common
 from tests.hw.stream import Stream, check_registered, cycle, pack, receive, reset, send, start, transfer
@@ -70,11 +70,21 @@ def predicted(case: Conversion, words: int, beats: int) -> tuple[list[int], list
     raise AssertionError("firings ended")
 
 
+def taken_until_full(case: Conversion) -> int:
+    """Return how many input beats are taken when no output beat ever leaves."""
+    taken = given = 0
+    for consumes, produces in firings(case):
+        if produces and given == case.fifo_depth:
+            return taken
+        taken, given = taken + consumes, given + produces
+    raise AssertionError("firings ended")
+
+
 def streams(dut: HierarchyObject, case: Conversion) -> tuple[Stream, Stream]:
     return Stream.of(dut, "in", case.scope), Stream.of(dut, "out", case.scope)
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(case=CONVERSIONS, stalls=[(0.4, 0.0), (0.0, 0.4), (0.5, 0.5), (0.0, 0.9)])
 async def every_unit_arrives_in_its_place(dut: HierarchyObject, case: Conversion, stalls: tuple[float, float]) -> None:
     await start(dut)
@@ -83,7 +93,7 @@ async def every_unit_arrives_in_its_place(dut: HierarchyObject, case: Conversion
     assert [(beat.data, beat.last) for beat in beats] == expected
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(case=CONVERSIONS)
 async def every_beat_moves_in_its_cycle(dut: HierarchyObject, case: Conversion) -> None:
     await start(dut)
@@ -95,7 +105,20 @@ async def every_beat_moves_in_its_cycle(dut: HierarchyObject, case: Conversion) 
     assert [(beat.data, beat.last) for beat in beats] == expected
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
+@cocotb.parametrize(case=CONVERSIONS)
+async def a_stalled_converter_takes_what_its_fifo_allows(dut: HierarchyObject, case: Conversion) -> None:
+    await start(dut)
+    source, sink = streams(dut, case)
+    source.valid.value, taken = 1, 0
+    for _ in range(100):
+        await ReadOnly()
+        taken += int(source.ready.value)
+        await FallingEdge(dut.clk_i)
+    assert (taken, int(sink.valid.value)) == (taken_until_full(case), 1)
+
+
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(case=CONVERSIONS)
 async def reset_in_mid_stream_starts_over(dut: HierarchyObject, case: Conversion) -> None:
     await start(dut)
@@ -112,7 +135,7 @@ async def reset_in_mid_stream_starts_over(dut: HierarchyObject, case: Conversion
     assert [(beat.data, beat.last) for beat in beats] == expected
 
 
-@cocotb.test(timeout_time=100, timeout_unit="us")
+@cocotb.test(timeout_time=10, timeout_unit="us")
 @cocotb.parametrize(case=CONVERSIONS)
 async def no_path_runs_through_the_handshake(dut: HierarchyObject, case: Conversion) -> None:
     await start(dut)
