@@ -7,9 +7,13 @@ Under it the choice is exact; how well it fits is for the real evaluation of the
 from __future__ import annotations
 
 import bisect
+import contextlib
+import ctypes
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,13 +185,14 @@ class _Model:
             constraints.append(
                 LinearConstraint(rows, ub=[cap / scale for (_, cap), scale in zip(limits, scales, strict=True)])
             )
-        result = milp(
-            objective,
-            integrality=np.ones_like(objective),
-            bounds=Bounds(0.0, upper),
-            constraints=constraints,
-            options={"mip_rel_gap": gap},
-        )
+        with _silent():
+            result = milp(
+                objective,
+                integrality=np.ones_like(objective),
+                bounds=Bounds(0.0, upper),
+                constraints=constraints,
+                options={"mip_rel_gap": gap},
+            )
         if result.status == 2:
             return None
         if result.x is None:
@@ -230,6 +235,22 @@ class _Model:
                 raise ConfigError(f"tables: {what}: axis {name!r} has a figure that is not finite")
             row[start:stop] = join(row[start:stop], figures)
         return row
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what C code prints meanwhile: HiGHS 1.12 lets a debugging line through whatever its options say."""
+    flush = ctypes.CDLL(None).fflush
+    flush(None)
+    screen = os.dup(1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(screen, 1)
+        os.close(screen)
 
 
 def _scaled(row: Row) -> Row:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mase.errors import ConfigError, UnknownName
 from mase.explore import strategies
 from mase.explore.choice import Tables, sweep
-from mase.explore.space import Space
+from mase.explore.pareto import hypervolume, losses
+from mase.explore.space import Axis, Point, Space
 from mase.explore.strategy import STRATEGIES, Problem, build
 from mase.explore.study import Study
-from mase.explore.trial import Constraint
+from mase.explore.trial import Constraint, Objective
 from tests.explore.evaluators import OBJECTIVES, SMALL, WIDTHS, bowl
 
 BITS = {axis: tuple(map(float, WIDTHS)) for axis in ("a.width", "b.width", "c.width")}
 TABLES = Tables({axis: tuple(2.0**-w for w in WIDTHS) for axis in BITS}, sums={"bits": BITS})
 OPTIONS: dict[str, dict[str, Any]] = {  # smaller than the defaults, so that 20 trials reach what a strategy learns
     "tpe": {"startup": 6},
-    "gp": {"startup": 16},
+    "gp": {"startup": 18},
     "nsga2": {"population": 6},
     "nsga3": {"population": 6},
     "ilp": {"tables": TABLES},
@@ -89,6 +91,34 @@ def test_a_constraint_steers() -> None:
         return sum(trial.metrics["bits"] <= 12.0 for trial in done[20:]) / 40
 
     assert share((Constraint("bits", "<=", 12.0),)) > share(()) + 0.3
+
+
+def test_rough_tables_carry_seeded_to_the_front_of_many_axes() -> None:
+    """Thirty unlike layers; the damage in the tables is wrong by a log-normal factor of 0.5, as that of a proxy."""
+    rng = np.random.default_rng(0)
+    weight, cycles = rng.lognormal(0, 1.5, 30), rng.lognormal(0, 1, 30)
+    space = Space(tuple(Axis(f"layer{i}.width", WIDTHS) for i in range(30)))
+    objectives = (Objective("loss"), Objective("cycles"))
+
+    def evaluate(point: Point) -> dict[str, float]:
+        widths = np.array([float(str(width)) for width in point.values()])
+        return {"loss": float(np.log((weight * 4.0**-widths).sum())), "cycles": float((cycles * widths).sum())}
+
+    def tables(factor: np.ndarray) -> Tables:
+        damage = {axis.name: [factor[i] * 4.0**-w for w in WIDTHS] for i, axis in enumerate(space.axes)}
+        return Tables(damage, {"cycles": {a.name: [cycles[i] * w for w in WIDTHS] for i, a in enumerate(space.axes)}})
+
+    uniform = [evaluate(point) for point in space.uniform_points()]
+    reference = [max(m[o.name] for m in uniform) + 0.1 for o in objectives]
+
+    def volume(strategy: str, options: dict[str, Any]) -> float:
+        done = Study.create(space, objectives, None).optimize(evaluate, 100, strategy=strategy, options=options)
+        return hypervolume(losses(done, objectives), reference)
+
+    best = volume("ilp", {"tables": tables(weight)})
+    rough = volume("seeded", {"tables": tables(weight * rng.lognormal(0, 0.5, 30))})
+    assert rough >= 0.95 * best
+    assert volume("nsga2", {}) < 0.9 * best
 
 
 def problem(space: Space = SMALL) -> Problem:
