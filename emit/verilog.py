@@ -131,8 +131,8 @@ def _instance(
     """Return the text of one instance and note its memories."""
     item = netlist.instances[index]
     name = instances[item.name]
-    before = signals[netlist.instances[index - 1].edge or netlist.instances[index - 1].name] if index else signals[netlist.entry]
-    after = signals[item.edge or item.name]
+    before = signals[netlist.instances[index - 1].stream] if index else signals[netlist.entry]
+    after = signals[item.stream]
     values: dict[str, str] = {key: str(value) for key, value in item.block.sv_params().items()}
     images = item.block.memories()
     for key in STRINGS if item.block.sv_module == "mase_linear" else ():
@@ -157,7 +157,7 @@ def _top(netlist: Netlist, top: str, signals: Names, body: list[str]) -> str:
     declared = [f"  logic {first}_valid, {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
     unused = []
     for item in netlist.instances:
-        signal, bits = signals[item.edge or item.name], item.block.stream_out.bits
+        signal, bits = signals[item.stream], item.block.stream_out.bits
         declared.append(f"  logic {signal}_valid, {signal}_ready, {signal}_last;\n  logic [{bits - 1}:0] {signal}_data;")
         if item is not netlist.instances[-1]:
             unused.append(f"{signal}_last")

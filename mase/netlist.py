@@ -36,6 +36,11 @@ class Instance:
         """Name that is unique in the netlist."""
         return f"{self.node}.{self.role}" if self.role else self.node
 
+    @property
+    def stream(self) -> str:
+        """Name of its output stream, unique in the netlist: the edge, or a name of its own inside a node."""
+        return self.edge or f"{self.name}.out"
+
 
 @dataclass(frozen=True, eq=False)
 class Netlist:

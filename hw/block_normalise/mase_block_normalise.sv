@@ -44,6 +44,7 @@ module mase_block_normalise #(
   localparam int ColWidth = (RowBeats > 1) ? $clog2(RowBeats) : 1;
   localparam int BeatWidth = (BlockBeats > 1) ? $clog2(BlockBeats) : 1;
   localparam int RowWidth = (Rows > 1) ? $clog2(Rows) : 1;
+  localparam int BankWidth = $clog2(2 * BlockBeats);
 
   // ---- fill: one bank takes beats and the OR of their magnitudes ------------------------------------------------
 
@@ -85,7 +86,7 @@ module mase_block_normalise #(
   always_ff @(posedge clk_i) begin
     if (fill) begin
       gathered_q <= gathered;
-      bank[(BeatWidth+1)'(fill_beat_q) + (fill_bank_q ? (BeatWidth+1)'(BlockBeats) : '0)] <= in_data_i;
+      bank[BankWidth'(fill_beat_q) + (fill_bank_q ? BankWidth'(BlockBeats) : '0)] <= in_data_i;
       if (fill_last) or_q[fill_bank_q] <= gathered;
     end
   end
@@ -152,7 +153,7 @@ module mase_block_normalise #(
     else valid_q <= {valid_q[1:0], leave};
   end
   always_ff @(posedge clk_i) begin
-    t_q    <= bank[(BeatWidth+1)'(beat_q) + (leave_bank_q ? (BeatWidth+1)'(BlockBeats) : '0)];
+    t_q    <= bank[BankWidth'(beat_q) + (leave_bank_q ? BankWidth'(BlockBeats) : '0)];
     exp_q  <= exp_d;
     exp_q2 <= exp_q;
     exp_q3 <= exp_q2;
@@ -163,7 +164,7 @@ module mase_block_normalise #(
     logic [ShiftWidth-1:0]  shift;
     logic signed [Wide-1:0] high;
     logic [Wide-1:0]        lost;
-    logic signed [Kept-1:0] kept_q, rounded;
+    logic signed [Kept-1:0] kept_q, floored, rounded;
     logic                   sticky_q;
     assign shift = ShiftWidth'(exp_q[(l/Group)*ExpBits +: ExpBits]) + ShiftWidth'(Down);
     assign high  = Wide'($signed({t_q[l*InWidth +: InWidth], 1'b0})) << Up;
@@ -173,7 +174,8 @@ module mase_block_normalise #(
       sticky_q <= lost != '0;
     end
     // kept_q[0] is the half: up if more than the half was dropped, or on a tie if the result is odd.
-    assign rounded = (kept_q >>> 1) + ((kept_q[0] && (sticky_q || kept_q[1])) ? Kept'(1) : '0);
+    assign floored = kept_q >>> 1;  // alone: a sum with an unsigned number would make the shift logical
+    assign rounded = floored + Kept'(kept_q[0] && (sticky_q || kept_q[1]));
     always_ff @(posedge clk_i) begin
       if (rounded > $signed(High)) mantissa_q[l*Width +: Width] <= High[Width-1:0];
       else if (rounded < -$signed(High)) mantissa_q[l*Width +: Width] <= -High[Width-1:0];
