@@ -36,10 +36,6 @@ module mase_stream_guard #(
     end
   end
 
-`ifdef FORMAL
-  `include "mase_stream_guard_formal.svh"
-`endif
-
 endmodule
 
 `default_nettype wire

@@ -34,8 +34,11 @@ module mase_width_converter #(
   output      logic                          out_last_o
 );
 
-  // An input beat is taken only while fewer than OutUnits units are held.
+  // An input beat is taken only while fewer than OutUnits units are held. Whatever a firing leaves is less than an
+  // output beat (it gave none) or less than an input beat (it gave one), so the registers hold fewer units.
   localparam int Capacity = InUnits + OutUnits - 1;
+  localparam int Larger = (InUnits > OutUnits) ? InUnits : OutUnits;
+  localparam int Kept = (Larger > 1) ? Larger - 1 : 1;
   localparam int CountWidth = $clog2(Capacity + 1);
   localparam int InBeatWidth = (InBeats > 1) ? $clog2(InBeats) : 1;
   localparam int OutBeatWidth = (OutBeats > 1) ? $clog2(OutBeats) : 1;
@@ -87,30 +90,31 @@ module mase_width_converter #(
     end
   end
 
-  // The buffer with the input beat set in above the units held. What lies above the count is rubbish and is
-  // overwritten before it counts, so at most InUnits - 1 units ever have to move down after an output beat.
-  logic [Capacity*UnitWidth-1:0] buffer_q;
+  // The units held, with the input beat set in above them. What lies above the count is rubbish and is overwritten
+  // before it counts, so at most InUnits - 1 units ever have to move down after an output beat.
+  logic [Kept*UnitWidth-1:0]     buffer_q;
+  logic [Kept*UnitWidth-1:0]     buffer_d;
   logic [Capacity*UnitWidth-1:0] filled;
-  logic [Capacity*UnitWidth-1:0] buffer_d;
   logic [OutWidth-1:0]           beat_d;
 
   always_comb begin
-    filled = buffer_q;
+    filled = (Capacity * UnitWidth)'(buffer_q);
     for (int unit = 0; unit < OutUnits; unit++) begin
       if (consume && count_q == CountWidth'(unit)) filled[unit*UnitWidth+:InWidth] = in_data_i;
     end
   end
 
-  if (InUnits > 1) begin : gen_remainder
-    localparam int MovedWidth = (InUnits - 1) * UnitWidth;
-    logic [MovedWidth-1:0] moved;
-    assign moved = out_row_end ? filled[TailWidth+:MovedWidth] : filled[OutWidth+:MovedWidth];
-    always_comb begin
-      buffer_d = filled;
-      if (produce) buffer_d[MovedWidth-1:0] = moved;
+  for (genvar unit = 0; unit < Kept; unit++) begin : gen_buffer
+    logic [UnitWidth-1:0] stay;
+    assign stay = filled[unit*UnitWidth+:UnitWidth];
+    if (unit < InUnits - 1) begin : gen_moved
+      logic [UnitWidth-1:0] moved;
+      assign moved = out_row_end ? filled[(unit+OutTail)*UnitWidth+:UnitWidth]
+                                 : filled[(unit+OutUnits)*UnitWidth+:UnitWidth];
+      assign buffer_d[unit*UnitWidth+:UnitWidth] = produce ? moved : stay;
+    end else begin : gen_stay
+      assign buffer_d[unit*UnitWidth+:UnitWidth] = stay;
     end
-  end else begin : gen_no_remainder
-    assign buffer_d = filled;
   end
 
   if (OutTail < OutUnits) begin : gen_tail
@@ -156,7 +160,7 @@ module mase_width_converter #(
 `ifndef SYNTHESIS
   always @(posedge clk_i or negedge rst_ni) begin
     if (rst_ni) begin
-      assert (32'(count_q) <= Capacity)
+      assert (32'(count_q) <= Kept)
       else $error("mase_width_converter: more units than the buffer holds");
       assert (DropTail == 0 || !fire || !produce || !out_row_end || (consume ? in_row_end : in_beat_q == '0))
       else $error("mase_width_converter: an output row ended inside an input row");

@@ -92,11 +92,15 @@ INSTANCES = (
 )
 
 
+def sources() -> list[Path]:
+    """Return the files of the modules that are tested."""
+    return [hw_dir() / "common" / f"{name}.sv" for name in dict.fromkeys(instance.module for instance in INSTANCES)]
+
+
 def run_common(test_module: str, work: Path, simulator: str) -> None:
     """Run the cocotb tests of one module on the simulation of all instances, in the folder ``work``."""
-    sources = [hw_dir() / "common" / f"{name}.sv" for name in dict.fromkeys(instance.module for instance in INSTANCES)]
     top = work / f"{TOP}.sv"
-    top.write_text(bench(TOP, INSTANCES, sources))
+    top.write_text(bench(TOP, INSTANCES, sources()))
     for words in ROM_WORDS.values():
         (work / f"rom_{len(words)}.mem").write_text("".join(f"{word:03x}\n" for word in words))
-    run_block(TOP, [*sources, top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator)
+    run_block(TOP, [*sources(), top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator)
