@@ -90,12 +90,8 @@ def typed(*operands: Tensor) -> Tensor:
 class OpNode:
     """View one node together with the graph that it belongs to."""
 
-    def __init__(self, graph: Graph, node: fx.Node, record: Record | None = None) -> None:
-        self.graph, self.node, self._record = graph, node, record
-
-    def with_record(self, record: Record) -> OpNode:
-        """Return a view of the same node as if it had another record."""
-        return OpNode(self.graph, self.node, record)
+    def __init__(self, graph: Graph, node: fx.Node) -> None:
+        self.graph, self.node = graph, node
 
     @property
     def name(self) -> str:
@@ -105,7 +101,7 @@ class OpNode:
     @property
     def record(self) -> Record:
         """The typed record."""
-        record: Record = self._record or self.node.meta[META]
+        record: Record = self.graph.overlay.get(self.node.name) or self.node.meta[META]
         return record
 
     @property
@@ -150,12 +146,18 @@ class Graph:
         module: fx module whose nodes carry records in ``meta["mase"]``.
         tensors: parameters, buffers and constants by path.
         quant: format parameters by edge name or tensor key.
+        overlay: records that stand in for those of the module, by node name (see :meth:`overlaid`).
     """
 
     def __init__(
-        self, module: fx.GraphModule, tensors: Mapping[str, Tensor], quant: Mapping[str, QuantParams] | None = None
+        self,
+        module: fx.GraphModule,
+        tensors: Mapping[str, Tensor],
+        quant: Mapping[str, QuantParams] | None = None,
+        overlay: Mapping[str, Record] | None = None,
     ) -> None:
         self.module, self.tensors, self.quant = module, dict(tensors), dict(quant or {})
+        self.overlay = dict(overlay or {})
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -211,15 +213,19 @@ class Graph:
         quant: Mapping[str, QuantParams] | None = None,
     ) -> Graph:
         """Return a graph with some records (by node name), tensors or format parameters replaced."""
-        copy = copy_module(self.module)
+        copy, changed = copy_module(self.module), {**self.overlay, **(records or {})}
         for node in copy.graph.nodes:
-            if records and node.name in records:
-                node.meta[META] = records[node.name]
+            if node.name in changed:
+                node.meta[META] = changed[node.name]
         return Graph(copy, {**self.tensors, **(tensors or {})}, {**self.quant, **(quant or {})})
+
+    def overlaid(self, records: Mapping[str, Record], quant: Mapping[str, QuantParams] | None = None) -> Graph:
+        """Return a view with some records and format parameters replaced that copies no graph: cheap, for trials."""
+        return Graph(self.module, self.tensors, {**self.quant, **(quant or {})}, {**self.overlay, **records})
 
     def edited(self) -> tuple[Graph, fx.Graph]:
         """Return a copy whose fx graph may be edited, and that fx graph; call ``verify`` after editing."""
-        copy = Graph(copy_module(self.module), self.tensors, self.quant)
+        copy = self.replace()
         return copy, copy.module.graph
 
     def verify(self) -> Graph:
@@ -232,7 +238,7 @@ class Graph:
 
         for node in self.nodes():
             if META not in node.node.meta:
-                raise GraphError(f"node {node.name!r}: has no record")
+                raise GraphError(f"node {node.node.name!r}: has no record")
             for role, kind in node.record.operands.items():
                 tensor = self.tensors.get(node.record.key(role))
                 if tensor is None:

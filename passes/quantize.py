@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mase.errors import ConfigError, FormatError, UnsupportedOp, suggest
-from mase.formats import Format, QuantParams, parse
-from mase.formats.fixed import Fixed
-from mase.formats.int import Int
+from mase.calib.fit import WEIGHT_AXIS, fit
+from mase.errors import ConfigError, suggest
+from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record, new_type
 from mase.interpreter import is_exact, run
 from mase.netlist import host_prefix
 from mase.ops.base import OPS, HardwareOp
+from mase.ops.linear import Linear
 from passes.base import graph_pass
-
-AUTO_GUARD = 8  # guard bits where the exact accumulator of block formats would pass its limit
 
 
 @dataclass(frozen=True)
@@ -78,23 +77,34 @@ def quantize(graph: Graph, config: QuantizeConfig, calib: Sequence[Tensor] = ())
 
 def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -> tuple[Graph, QuantizeReport]:
     """Do the same on activations that were observed before: float values by edge name."""
-    rules = Rules(config, graph)
-    prefix = host_prefix(graph)
+    rules, prefix = Rules(config, graph), host_prefix(graph)
     records: dict[str, Record] = {}
     quant: dict[str, QuantParams] = {}
     for node in graph.nodes():
         if node.kind == "output" or node.name in prefix[:-1]:
             continue
-        records[node.name] = rules.record(node, is_input=bool(prefix) and node.name == prefix[-1], records=records)
-        for role, kind in records[node.name].operands.items():
-            if kind.format is not None:
-                axis = 0 if isinstance(kind.format, Int) else -1
-                quant[node.record.key(role)] = kind.format.calibrate(node.tensor(role), axis)
-        fmt = records[node.name].output.format
-        if fmt is not None:
-            quant[node.name] = _activation_params(node, fmt, samples, quant)
+        record = node.record
+        is_input = node.kind == "input" or node.name in prefix
+        if node.kind == "layout" and not is_input:
+            source = node.inputs[0].name
+            fmt = records[source].output.format if source in records else None
+            if source in quant:
+                quant[node.name] = quant[source]
+            records[node.name] = replace(record, output=new_type(record.output, fmt))
+            continue
+        if not is_input:
+            record = replace(record, attrs=rules.attrs(node))
+        for role, text in rules.operands(node).items():
+            fmt, quant[record.key(role)] = fit(text, node.tensor(role), f"quantize: {record.key(role)}", WEIGHT_AXIS)
+            record = replace(record, operands={**record.operands, role: new_type(record.operands[role], fmt)})
+        text = rules.output(node, is_input)
+        if text is not None:
+            where = f"quantize: {'inputs' if is_input else node.path}"
+            fmt, quant[node.name] = fit(text, samples.get(node.name), where)
+            record = replace(record, output=new_type(record.output, fmt))
+        records[node.name] = record
     done = graph.replace(records, quant=quant)
-    done, warnings = settle_accumulation(done)
+    done, warnings = settle(done)
     return done.verify(), _report(done, warnings)
 
 
@@ -127,83 +137,46 @@ class Rules:
                 return replace(base, **given)
         return base
 
-    def record(self, node: OpNode, is_input: bool, records: Mapping[str, Record]) -> Record:
-        """Return the node's record with its formats."""
-        record, formats = node.record, self.formats(node.path)
-        if is_input or node.kind == "input":
-            text = self.config.inputs or self.config.default.activation
-            return replace(record, output=new_type(record.output, _parse(text, "quantize.inputs")))
+    def attrs(self, node: OpNode) -> dict[str, Any]:
+        """Return the node's attributes with accumulation and rounding."""
+        formats, attrs = self.formats(node.path), dict(node.record.attrs)
         if node.kind == "opaque":
-            return record
-        where = f"quantize: {node.path}"
-        if node.kind == "layout":
-            source = node.inputs[0]
-            fmt = records[source.name].output.format if source.name in records else None
-            return replace(record, output=new_type(record.output, fmt))
-        operands = dict(record.operands)
-        for role in operands:
-            text = formats.bias if role == "bias" else formats.weight
-            operands[role] = new_type(operands[role], _parse(text, f"{where}.{role}"))
-        output = new_type(record.output, _parse(formats.output or formats.activation, f"{where}.output"))
-        attrs = {**record.attrs, "accumulation": formats.accumulation or "auto"} if operands else dict(record.attrs)
+            return attrs
+        if node.record.operands:
+            attrs["accumulation"] = formats.accumulation or "auto"
         attrs["rounding"] = formats.rounding or "even"
-        return replace(record, operands=operands, output=output, attrs=attrs)
+        return attrs
+
+    def operands(self, node: OpNode) -> dict[str, str]:
+        """Return text forms by role, for the parameters that get a format."""
+        formats = self.formats(node.path)
+        texts = {role: formats.bias if role == "bias" else formats.weight for role in node.record.operands}
+        return {role: text for role, text in texts.items() if text is not None and node.kind != "opaque"}
+
+    def output(self, node: OpNode, is_input: bool) -> str | None:
+        """Return the text form of the produced tensor's format."""
+        if node.kind == "opaque":
+            return None
+        if is_input:
+            return self.config.inputs or self.config.default.activation
+        formats = self.formats(node.path)
+        return formats.output or formats.activation
 
 
-def settle_accumulation(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
-    """Turn ``auto`` into ``exact``, or into ``aligned(8)`` where the exact accumulator of block formats is too wide."""
+def settle(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
+    """Build every operator once: write down the accumulation that ``auto`` chose, and collect the warnings."""
     records, warnings = {}, []
     for node in graph.operators():
-        if is_exact(node):
-            records[node.name], notes = settled(node)
-            warnings += notes
+        if not is_exact(node):
+            continue
+        op = OPS[node.kind]
+        assert issubclass(op, HardwareOp)
+        built = op.from_node(node)
+        warnings += built.warnings()
+        if isinstance(built, Linear):
+            attrs = {**node.record.attrs, "accumulation": built.accumulation}
+            records[node.name] = replace(node.record, attrs=attrs)
     return graph.replace(records), tuple(warnings)
-
-
-def settled(node: OpNode) -> tuple[Record, tuple[str, ...]]:
-    """Return the record with its accumulation chosen, and the operator's warnings.
-
-    Raises:
-        UnsupportedOp: no choice has an exact reference.
-    """
-    record, op = node.record, OPS[node.kind]
-    assert issubclass(op, HardwareOp)
-    if record.attrs.get("accumulation") != "auto":
-        return record, op.from_node(node).warnings()
-    exact = replace(record, attrs={**record.attrs, "accumulation": "exact"})
-    try:
-        return exact, op.from_node(node.with_record(exact)).warnings()
-    except UnsupportedOp as refused:
-        aligned = replace(record, attrs={**record.attrs, "accumulation": f"aligned({AUTO_GUARD})"})
-        try:
-            return aligned, op.from_node(node.with_record(aligned)).warnings()
-        except UnsupportedOp:
-            raise refused from None
-
-
-def _activation_params(
-    node: OpNode,
-    fmt: Format,
-    samples: Mapping[str, Tensor],
-    quant: Mapping[str, QuantParams],
-) -> QuantParams:
-    """Calibrate a produced tensor; layout passes its input's parameters on."""
-    if node.kind == "layout" and node.inputs[0].name in quant:
-        return quant[node.inputs[0].name]
-    if isinstance(fmt, Fixed):
-        return QuantParams()
-    if node.name not in samples:
-        raise ConfigError(f"quantize: {node.path}: format {fmt} is calibrated on data; pass calibration batches")
-    return fmt.calibrate(samples[node.name])
-
-
-def _parse(text: str | None, where: str) -> Format | None:
-    if text is None:
-        return None
-    try:
-        return parse(text)
-    except FormatError as error:
-        raise ConfigError(f"{where}: {error}") from None
 
 
 def _report(graph: Graph, warnings: tuple[str, ...]) -> QuantizeReport:

@@ -27,6 +27,7 @@ from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
 
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (ARITHMETIC 3)
+AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
 REFUSE = 62  # bits of any accumulator
 Formatted = tuple[Format, QuantParams]
 CHUNK = 1 << 22  # elements of the widest temporary of aligned accumulation
@@ -115,10 +116,27 @@ class Linear(HardwareOp):
         bias = node.tensor("bias") if "bias" in record.operands else None
         operands = (x, source.params()), (w, node.params("weight")), (y, node.params())
         rows = math.prod(record.output.shape[1:-1])
-        return cls.build(node.name, node.where(), rows, *operands, node.tensor("weight"), bias, record.attrs, not_negative(source))
+        weight, positive = node.tensor("weight"), not_negative(source)
+        return cls.build(node.name, node.where(), rows, *operands, weight, bias, attrs=record.attrs, positive=positive)
 
     @classmethod
-    def build(
+    def build(cls, *args: Any, attrs: Mapping[str, Any], **kwargs: Any) -> Self:  # those of _build
+        """Build from formats with their parameters, and real weights; see :meth:`_build`.
+
+        Accumulation ``auto`` is ``exact``, or ``aligned(8)`` where the exact accumulator of block formats is too wide.
+        """
+        if attrs.get("accumulation") != "auto":
+            return cls._build(*args, attrs=attrs, **kwargs)
+        try:
+            return cls._build(*args, attrs={**attrs, "accumulation": "exact"}, **kwargs)
+        except UnsupportedOp as refused:
+            try:
+                return cls._build(*args, attrs={**attrs, "accumulation": f"aligned({AUTO_GUARD})"}, **kwargs)
+            except UnsupportedOp:
+                raise refused from None
+
+    @classmethod
+    def _build(
         cls,
         name: str,
         where: str,
@@ -128,10 +146,11 @@ class Linear(HardwareOp):
         y_format: Formatted,
         weight: Tensor,
         bias: Tensor | None,
+        *,
         attrs: Mapping[str, Any],
         positive: bool = False,
     ) -> Self:
-        """Build from formats with their parameters, and real weights.
+        """Build for one way of accumulation.
 
         Args:
             where: for errors. positive: the producer of x gives no negative value.
@@ -160,6 +179,11 @@ class Linear(HardwareOp):
         sizes, grids = (rows, weight.shape[1], weight.shape[0]), (x, w, low)
         constants = (code.mantissa, code.exponent, start, start_exp)
         return cls(name, *sizes, *grids, *constants, width, bound, accumulation.guard, out)
+
+    @property
+    def accumulation(self) -> str:
+        """How products are summed, in the configuration's words."""
+        return "exact" if self.guard is None else f"aligned({self.guard})"
 
     # -- arithmetic -------------------------------------------------------------------------------------------------
 

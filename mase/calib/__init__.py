@@ -1,0 +1,1 @@
+"""Calibration: formats and their parameters from data."""

@@ -1,0 +1,62 @@
+"""Fit a format to data: parse its text form, choose an open binary point, calibrate the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mase.errors import ConfigError, FormatError
+from mase.formats import Format, QuantParams, parse
+from mase.formats.base import floor_log2
+from mase.formats.fixed import Fixed
+from mase.formats.int import Int
+
+OPEN_POINT = re.compile(r"(u?)fixed(\d+)")  # the fraction is fitted
+FINER = 3  # fractions tried above the one that does not clip
+WEIGHT_AXIS: Mapping[type[Format], int] = {Int: 0}  # channels are outputs; blocks lie along the inputs
+
+
+def fit(
+    text: str, x: Tensor | None, where: str, axes: Mapping[type[Format], int] | None = None
+) -> tuple[Format, QuantParams]:
+    """Return the format that a text form names, with parameters calibrated on ``x``.
+
+    ``fixed8`` and ``ufixed8``, without a point, get the fraction that gives the least mean squared error.
+
+    Args:
+        text: text form. x: real data, or None where there is none. where: for errors.
+        axes: axis of channels or blocks by kind of format; the last one by default.
+
+    Raises:
+        ConfigError: the text names no format, or the format needs data and there is none.
+    """
+    try:
+        match = OPEN_POINT.fullmatch(text)
+        if match is None:
+            fmt = parse(text)
+            if isinstance(fmt, Fixed):
+                return fmt, QuantParams()
+        if x is None:
+            raise ConfigError(f"{where}: format {text} is calibrated on data; pass calibration batches")
+        if match is not None:
+            return fit_point(int(match[2]), match[1] == "", x), QuantParams()
+        return fmt, fmt.calibrate(x, (axes or {}).get(type(fmt), -1))
+    except FormatError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def fit_point(width: int, signed: bool, x: Tensor) -> Fixed:
+    """Return the fixed-point format of ``width`` bits with the least mean squared error on ``x``; of equals the coarsest."""
+    top = x.detach().abs().max().double() if x.numel() else torch.tensor(0.0).double()
+    high = max(Fixed(width, 0, signed).code_range()[1], 1)
+    start = 0 if top == 0 else int(floor_log2(high / top))
+    best, least = Fixed(width, start, signed), float("inf")
+    for frac in range(start, start + FINER + 1):
+        fmt = Fixed(width, frac, signed)
+        error = float(((fmt.decode(fmt.encode(x)) - x.double()) ** 2).mean()) if x.numel() else 0.0
+        if error < least:
+            best, least = fmt, error
+    return best
