@@ -15,6 +15,7 @@ from mase.formats.fixed import Fixed
 from mase.formats.int import Int
 
 OPEN_POINT = re.compile(r"(u?)fixed(\d+)")  # the fraction is fitted
+MOST = 64  # greatest fraction
 FINER = 3  # fractions tried above the one that does not clip
 WEIGHT_AXIS: Mapping[type[Format], int] = {Int: 0}  # channels are outputs; blocks lie along the inputs
 
@@ -52,7 +53,7 @@ def fit_point(width: int, signed: bool, x: Tensor) -> Fixed:
     """Return the fixed-point format of ``width`` bits with the least mean squared error on ``x``; of equals the coarsest."""
     top = x.detach().abs().max().double() if x.numel() else torch.tensor(0.0).double()
     high = max(Fixed(width, 0, signed).code_range()[1], 1)
-    start = 0 if top == 0 else int(floor_log2(high / top))
+    start = 0 if top == 0 else min(max(int(floor_log2(high / top)), -MOST), MOST - FINER)
     best, least = Fixed(width, start, signed), float("inf")
     for frac in range(start, start + FINER + 1):
         fmt = Fixed(width, frac, signed)

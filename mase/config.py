@@ -1,0 +1,223 @@
+"""Configuration of a run: typed, closed, with the same types printing the JSON schema (DESIGN 11, 13)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from mase.errors import ConfigError, suggest
+
+SCHEMA = 1
+
+
+class Section(BaseModel):
+    """A closed, frozen part of a configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """Which model: a registered name with its options, or a function of the user's file that returns an nn.Module."""
+
+    name: str | None = Field(None, description="a name from `mase list models`")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the model")
+    python: str | None = Field(None, description="file.py:function, beside or below this configuration")
+    weights: str | None = Field(None, description="safetensors file with the parameters, beside or below this file")
+
+
+class DataConfig(Section):
+    """Which data: a registered name, or a function of the user's file that returns mase.data.base.Data."""
+
+    name: str | None = Field(None, description="a name from `mase list data`")
+    python: str | None = Field(None, description="file.py:function, beside or below this configuration")
+
+
+class TrainConfig(Section):
+    """How the run trains the model, with Adam and cross entropy."""
+
+    epochs: PositiveInt = 60
+    batch: PositiveInt = 64
+    rate: float = Field(0.004, gt=0, description="learning rate; falls to 0 along a cosine")
+    decay: float = Field(0.0, ge=0, description="weight decay")
+
+
+class FormatsConfig(Section):
+    """Formats by text form (`mase list formats`); left out: the default's, or float where the default has none."""
+
+    weight: str | None = None
+    activation: str | None = Field(None, description="in `default`: every produced tensor and the graph inputs")
+    output: str | None = Field(None, description="of the produced tensor; overrides `activation`")
+    bias: str | None = Field(None, description="left out: the accumulator's own grid")
+    accumulation: str | None = Field(None, description="auto, exact or aligned(G)")
+    rounding: str | None = Field(None, description="even, half_up or trunc")
+
+
+class QuantizeSection(Section):
+    """Formats by hand."""
+
+    default: FormatsConfig = FormatsConfig()
+    overrides: dict[str, FormatsConfig] = Field(default_factory=dict, description="glob of module paths -> formats")
+    inputs: str | None = Field(None, description="format of the graph inputs; left out: default.activation")
+
+
+class SearchConfig(Section):
+    """What is searched, how, and what is chosen: the cheapest design within `tolerance` of float accuracy."""
+
+    strategy: str = Field("tpe", description="a name from `mase list strategies`")
+    trials: PositiveInt = 48
+    weight: list[str] = Field(min_length=1, description="formats of each layer's weights")
+    activation: list[str] = Field(min_length=1, description="formats of each produced tensor and of the input")
+    tie: bool = Field(False, description="one weight and one activation format for all layers")
+    tolerance: float = Field(0.01, ge=0, description="points of accuracy that may be lost, on the validation split")
+    samples: PositiveInt | None = Field(None, description="validation samples a trial scores; left out: all")
+    workers: PositiveInt = 1
+    cluster: Literal["local", "ray"] = "local"
+    storage: str | None = Field(None, description="database URL; left out: study.journal in the run folder")
+
+
+class FoldingConfig(Section):
+    """Lanes of one operator."""
+
+    simd: PositiveInt = 1
+    pe: PositiveInt = 1
+
+
+class HardwareConfig(Section):
+    """What is built."""
+
+    target: str = Field("xcup", description="a name from `mase list devices`")
+    clock_mhz: float = Field(200.0, gt=0)
+    interval: PositiveInt | None = Field(None, description="cycles a sample to keep; left out: as cheap as possible")
+    folding: dict[str, FoldingConfig] = Field(default_factory=dict, description="glob of module paths -> lanes by hand")
+    top: str = Field("mase_top", description="name of the top module, made legal")
+
+
+class SimulateConfig(Section):
+    """What goes through the emitted RTL."""
+
+    samples: PositiveInt | None = Field(None, description="test samples; left out: the whole test split")
+
+
+class SynthesizeConfig(Section):
+    """Synthesis by Yosys."""
+
+    enabled: bool = True
+
+
+class RunConfig(Section):
+    """A whole run: model + data -> formats -> hardware -> proof -> report."""
+
+    version: Literal[1] = Field(SCHEMA, description="of this layout")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the run folder")
+    seed: int = Field(0, ge=0)
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig | None = None
+    fuse: bool = Field(True, description="merge ReLU into the layer before it: one rounding")
+    quantize: QuantizeSection | None = None
+    search: SearchConfig | None = None
+    hardware: HardwareConfig = HardwareConfig()
+    simulate: SimulateConfig = SimulateConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML configuration and lay ``key=value`` overrides over it.
+
+    Args:
+        overrides: such as ``search.trials=8``; the value is YAML.
+
+    Raises:
+        ConfigError: the file is absent or no YAML, a key is unknown or a value impossible; one line that says where.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = suggest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        raise ConfigError(f"{path}: no such file{near}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {type(data).__name__}; a mapping of sections is needed")
+    for text in overrides:
+        _override(data, text)
+    return parse(data, str(path))
+
+
+def parse(data: Mapping[str, Any], where: str) -> RunConfig:
+    """Check a configuration that is already a mapping.
+
+    Raises:
+        ConfigError: see :func:`load`.
+    """
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error)}") from None
+    if config.quantize is None and config.search is None:
+        raise ConfigError(f"{where}: neither quantize nor search; give one, so that the tensors get formats")
+    for what, part in (("model", config.model), ("data", config.data)):
+        if (part.name is None) == (part.python is None):
+            raise ConfigError(f"{where}: {what}: give one of name and python")
+    return config
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a run configuration."""
+    return RunConfig.model_json_schema()
+
+
+def dump(config: RunConfig) -> str:
+    """Return the configuration as YAML with every default written out."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"--set {text[:60]!r}; allowed is key=value, such as search.trials=8")
+    parts, place = key.split("."), data
+    for part in parts[:-1]:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {key}: {part!r} is not a section")
+    try:
+        place[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: no YAML: {' '.join(str(error).split())[:120]}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first complaint as ``where: what; what is allowed``."""
+    item = error.errors()[0]
+    path = [str(part) for part in item["loc"]]
+    where = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        fields = _fields(path[:-1])
+        return f"{where}: unknown field{suggest(path[-1], fields)}"
+    if item["type"] == "missing":
+        return f"{where}: is missing"
+    found = repr(item.get("input"))[:60]
+    return f"{where}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _fields(path: Sequence[str]) -> list[str]:
+    """Return the fields of the section at ``path``, from the schema."""
+    whole = schema()
+    place: Mapping[str, Any] = whole
+    for part in path:
+        inner = place.get("properties", {}).get(part) or place.get("additionalProperties") or {}
+        options = [inner, *inner.get("anyOf", []), *inner.get("allOf", [])] if isinstance(inner, dict) else []
+        reference = next((o["$ref"] for o in options if "$ref" in o), None)
+        place = whole["$defs"][reference.rsplit("/", 1)[1]] if reference else (inner if isinstance(inner, dict) else {})
+    return list(place.get("properties", {}))
