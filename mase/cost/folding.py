@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from mase.cost.resources import Resources
+import numpy as np
+
+from mase.cost.device import device
+from mase.cost.resources import Resources, bill
 from mase.ops.base import HardwareOp
+from mase.ops.work import Foldings
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,7 @@ class Choice:
     """One folding of one operator.
 
     Args:
-        cycles: a sample. resources: of all its blocks.
+        simd: input lanes. pe: output lanes. cycles: a sample. resources: of all its blocks. cost: in LUT-equivalents.
     """
 
     simd: int
@@ -24,4 +29,36 @@ class Choice:
 
 
 def choices(op: HardwareOp, target: str) -> list[Choice]:
-    return [Choice(1, 1, 1, Resources())]
+    """Return the foldings of which no other is as fast and cheaper, fastest first.
+
+    FIFO depths are not known before the whole netlist is: each block is priced with ``Foldings.fifos``.
+
+    Raises:
+        UnknownName: there is no such target.
+    """
+    return list(_choices(op.foldings, target))
+
+
+@lru_cache(maxsize=4096)
+def _choices(foldings: Foldings, target: str) -> tuple[Choice, ...]:
+    where = device(target)
+    simd, pe = foldings.lanes()
+    cycles = np.broadcast_to(foldings.cycles(simd, pe), simd.shape)
+    total = np.zeros((4, simd.size))
+    for work in foldings.work(simd, pe, foldings.fifos(simd, pe)).values():
+        one = bill(work, where)
+        for row, figure in zip(total, (one.lut, one.ff, one.dsp, one.bram), strict=True):
+            row += figure
+    cost = total[0] + where.dsp_weight * total[2] + where.bram_weight * total[3]
+    kept = _front(cycles, cost)
+    return tuple(
+        Choice(int(simd[i]), int(pe[i]), int(cycles[i]), Resources(*map(float, total[:, i])), float(cost[i]))
+        for i in kept
+    )
+
+
+def _front(cycles: np.ndarray, cost: np.ndarray) -> list[int]:
+    """Return the indices that no other beats in both, by ascending cycles; of equals, the first."""
+    order = np.lexsort((np.arange(cost.size), cost, cycles))
+    best = np.minimum.accumulate(np.concatenate(([np.inf], cost[order][:-1])))
+    return [int(i) for i in order[cost[order] < best]]

@@ -14,6 +14,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
+from mase.ops.work import Foldings, Work
 from mase.registry import Registry
 from mase.schedule import Schedule
 from mase.stream import StreamType
@@ -38,35 +39,6 @@ class MemoryImage:
         """Return the ``$readmemh`` file: one hexadecimal word a line."""
         digits = -(-self.width // 4)
         return "".join(f"{word:0{digits}x}\n" for word in self.words)
-
-
-@dataclass(frozen=True)
-class RomShape:
-    """Give the size of a ROM, for costs: no contents."""
-
-    width: int
-    depth: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """Count what an RTL block is made of, for the resource model; all are counts or bits, nothing is estimated here.
-
-    Args:
-        multipliers: (count, bits a, bits b) of each kind of product.
-        adders: (count, bits). shifters: (count, bits, greatest shift). registers: bits. roms: shapes.
-        fifos: (bits, depth). buffers: RAM of (bits, depth), read every cycle. rounders: (count, bits in, bits out).
-    """
-
-    multipliers: tuple[tuple[int, int, int], ...] = ()
-    adders: tuple[tuple[int, int], ...] = ()
-    shifters: tuple[tuple[int, int, int], ...] = ()
-    registers: int = 0
-    roms: tuple[RomShape, ...] = ()
-    fifos: tuple[tuple[int, int], ...] = ()
-    buffers: tuple[tuple[int, int], ...] = ()
-    rounders: tuple[tuple[int, int, int], ...] = ()
-    counters: tuple[int, ...] = ()
 
 
 class Op(ABC):
@@ -149,6 +121,11 @@ class HardwareOp(Op):
     @abstractmethod
     def oracle(self, *inputs: Code) -> Code:
         """Compute the same on Python integers, one by one, written for reading."""
+
+    @property
+    @abstractmethod
+    def foldings(self) -> Foldings:
+        """Everything that cycles and hardware depend on but the lanes."""
 
     @abstractmethod
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from mase.formats import Code
 from mase.formats.base import floor_log2, pow2
-from mase.ops.base import Block, Work
+from mase.ops.base import Block
 from mase.ops.grid import Grid, check_lanes
+from mase.ops.work import Count, Work, ceil_div
 from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.stream import StreamType
 
@@ -50,6 +52,37 @@ def normalise_scalar(row: list[int], unit: int, grid: Grid) -> tuple[list[int], 
             mantissas.append(min(max(m, grid.low), grid.high))
         exponents.append(exponent)
     return mantissas, exponents
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """The normaliser before it is folded: parameters of the RTL."""
+
+    rows: int
+    cols: int
+    in_width: int
+    width: int
+    block: int
+    exp_bits: int
+    offset: int
+
+    def fifo(self, beats: Count) -> Count:
+        """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
+        return ceil_div(LATENCY, beats) + 2
+
+    def work(self, lanes: Count, fifo: Count) -> Work:
+        """Return what it is made of at any numbers of lanes."""
+        size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
+        wide = self.in_width + max(0, self.offset + self.width - 2) + 1
+        return Work(
+            adders=((lanes, self.in_width),),
+            shifters=((lanes, wide, (1 << self.exp_bits) - 1),),
+            registers=lanes * (self.in_width + wide + self.width) + 3 * exps * self.in_width,
+            fifos=((lanes * self.width + exps * self.exp_bits + 1, fifo),),
+            buffers=((lanes * self.in_width, BANKS * size),),
+            rounders=((lanes, wide, self.width),),
+            counters=(2 * ceil_div(self.cols, lanes), 2 * size, self.rows),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,19 +143,16 @@ class BlockNormalise(Block):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        beats = max(1, self.grid.block // self.lanes)
-        wide = self.in_width + max(0, self.sv_params()["Offset"] + self.grid.width - 2) + 1
-        exps = self.stream_out.exponents
-        return Work(
-            adders=((self.lanes, self.in_width),),
-            shifters=((self.lanes, wide, self.grid.span),),
-            registers=self.lanes * (self.in_width + wide + self.grid.width) + 3 * exps * self.in_width,
-            fifos=((self.stream_out.bits + 1, self.fifo),),
-            buffers=((self.lanes * self.in_width, BANKS * beats),),
-            rounders=((self.lanes, wide, self.grid.width),),
-            counters=(2 * self.stream_in.row_beats, 2 * beats, self.rows),
+    @property
+    def normaliser(self) -> Normaliser:
+        """All that its hardware depends on but the lanes."""
+        grid = self.grid
+        return Normaliser(
+            self.rows, self.cols, self.in_width, grid.width, grid.block, grid.exp_bits, self.sv_params()["Offset"]
         )
+
+    def work(self) -> Work:
+        return self.normaliser.work(self.lanes, self.fifo)
 
 
 def _fill(beats: int) -> Loop:

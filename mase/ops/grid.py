@@ -80,6 +80,17 @@ class Grid:
         return max(1, lanes // self.block) if self.block else 0
 
 
+def activation_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
+    """Return the grid of a tensor that travels on a stream.
+
+    Raises:
+        UnsupportedOp: as :meth:`Grid.of`; or the format has a scale for each channel.
+    """
+    if params.scale is not None and params.scale.numel() > 1:
+        raise UnsupportedOp(f"{where}: {fmt} has a scale a channel; activations take one scale a tensor")
+    return Grid.of(fmt, params, where)
+
+
 def check_lanes(where: str, grid: Grid, lanes: int) -> None:
     """Raise unless the lanes divide the block or the block divides the lanes (ARITHMETIC 4)."""
     if grid.block and lanes % grid.block and grid.block % lanes:

@@ -19,10 +19,12 @@ from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
 from mase.graph import OpNode, Record
 from mase.ops.activation import not_negative
-from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, RomShape, Work, pack_words
-from mase.ops.grid import Grid, check_lanes, signed_width
+from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, pack_words
+from mase.ops.grid import Grid, activation_grid, check_lanes, signed_width
+from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.output import Output
 from mase.ops.rounding import FLOAT_SAFE
+from mase.ops.work import Work
 from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
 
@@ -156,7 +158,8 @@ class Linear(HardwareOp):
             where: for errors. positive: the producer of x gives no negative value.
             attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
         """
-        x, w, y = (Grid.of(*pair, where) for pair in (x_format, w_format, y_format))
+        x, y = (activation_grid(*pair, where) for pair in (x_format, y_format))
+        w = Grid.of(*w_format, where)
         code = w_format[0].encode(weight, w_format[1])
         if w.block:
             assert code.exponent is not None
@@ -289,6 +292,44 @@ class Linear(HardwareOp):
         """Bits of the integers that are rounded."""
         return self.acc_width + self.out.mult_bits + (self.exp_max if self.guard is not None else 0)
 
+    @property
+    def weight_exp_bits(self) -> int:
+        """Stored bits of a weight exponent; at least one, so that a block format keeps its exponent path."""
+        return max(1, self.w.span.bit_length()) if self.w.block else 0
+
+    @cached_property
+    def bias_width(self) -> int:
+        """Stored bits of a bias."""
+        return min(self.acc_width, signed_width(int(self.bias.min()), int(self.bias.max())))
+
+    @cached_property
+    def foldings(self) -> LinearFoldings:
+        x, w, out = self.x, self.w, self.out
+        normaliser = None
+        if out.grid.block:
+            normaliser = out.normaliser(self.rows, self.outputs, out.grid.block, self.raw_width, 2).normaliser
+        return LinearFoldings(
+            self.rows,
+            self.inputs,
+            self.outputs,
+            x.width,
+            x.element_bits,
+            x.block,
+            x.exp_bits,
+            w.width,
+            w.block,
+            self.weight_exp_bits,
+            out.grid.width,
+            out.grid.block,
+            self.acc_width,
+            self.bias_width,
+            out.mult_bits,
+            self.raw_width,
+            self.guard,
+            self.exp_max,
+            normaliser,
+        )
+
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         core = LinearBlock(self, simd, pe, fifo=fifos.get("", 2))
         if not self.out.grid.block:
@@ -338,23 +379,9 @@ class LinearBlock(Block):
         return -(-self.op.outputs // self.pe)
 
     @property
-    def group(self) -> int:
-        """Input lanes that share both exponents."""
-        return math.gcd(*(min(self.simd, g.block) if g.block else self.simd for g in (self.op.x, self.op.w)))
-
-    @property
-    def region_beats(self) -> int:
-        """Beats that complete a region, in aligned mode."""
-        return 1 if self.op.guard is None else max(1, self.op.region // self.simd)
-
-    @property
     def latency(self) -> int:
         """Cycles from the last firing of a tile to its output beat."""
-        op, has_exp = self.op, bool(self.op.x.block or self.op.w.block)
-        part = 2 + _clog2(self.group)
-        acc = part + (self.region_beats > 1) + has_exp + _clog2(self.simd // self.group) + 1
-        push = acc + (op.out.mult_bits > 0) + (op.guard is not None) + (not op.out.grid.block)
-        return push + 1
+        return int(self.op.foldings.latency(self.simd))
 
     def schedule(self) -> Schedule:
         k, o = self.in_tiles, self.out_tiles
@@ -381,33 +408,23 @@ class LinearBlock(Block):
             "XExpBits": op.x.exp_bits,
             "XBlock": max(1, op.x.block),
             "WWidth": op.w.width,
-            "WExpBits": self.weight_exp_bits,
+            "WExpBits": op.weight_exp_bits,
             "WBlock": max(1, op.w.block),
             "Aligned": int(op.guard is not None),
             "Guard": op.guard or 0,
             "ExpWidth": max(1, op.exp_max.bit_length()),
             "ExpMax": op.exp_max,
             "AccWidth": op.acc_width,
-            "BiasWidth": self.bias_width,
+            "BiasWidth": op.bias_width,
             **op.out.sv_params(op.raw_width),
             "FifoDepth": self.fifo,
         }
-
-    @property
-    def weight_exp_bits(self) -> int:
-        """Stored bits of a weight exponent; at least one, so that a block format keeps its exponent path."""
-        return max(1, self.op.w.span.bit_length()) if self.op.w.block else 0
-
-    @property
-    def bias_width(self) -> int:
-        """Stored bits of a bias."""
-        return min(self.op.acc_width, signed_width(int(self.op.bias.min()), int(self.op.bias.max())))
 
     def memories(self) -> Mapping[str, MemoryImage]:
         op, o, k = self.op, self.out_tiles, self.in_tiles
         weight = _pad2(op.weight.numpy(), o * self.pe, k * self.simd)
         tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
-        tiled = {"BiasFile": (op.bias, self.bias_width)}
+        tiled = {"BiasFile": (op.bias, op.bias_width)}
         if op.out.multiplier is not None:
             tiled["MultFile"] = (op.out.multiplier.expand(op.outputs), op.out.mult_bits)
         if op.bias_exp is not None:
@@ -428,7 +445,7 @@ class LinearBlock(Block):
         return images
 
     def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
-        op, bits = self.op, self.weight_exp_bits
+        op, bits = self.op, self.op.weight_exp_bits
         exps = max(1, self.simd // op.w.block)
         words = -(-self.in_tiles // max(1, op.w.block // self.simd))
         table = _pad2((exponent - op.w.base).numpy(), self.out_tiles * self.pe, words * exps)
@@ -437,50 +454,7 @@ class LinearBlock(Block):
         return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
 
     def work(self) -> Work:
-        op, group = self.op, self.group
-        groups = self.simd // group
-        a, b = op.x.element_bits, op.w.width
-        has_exp = bool(op.x.block or op.w.block)
-        sum_width = a + b + _clog2(group)
-        term = op.acc_width if has_exp else min(sum_width, op.acc_width)
-        adders = _tree(group, a + b, sum_width, self.pe * groups) + _tree(groups, term, op.acc_width, self.pe)
-        mults: tuple[tuple[int, int, int], ...] = ((self.pe * self.simd, a, b),)
-        if op.out.mult_bits:
-            mults += ((self.pe, op.acc_width, op.out.mult_bits + 1),)
-        shifters: tuple[tuple[int, int, int], ...] = ()
-        if has_exp:
-            width = op.acc_width if op.guard is None else sum_width + op.guard
-            shifters += ((self.pe * groups, width, op.exp_max),)
-            if op.guard is not None:
-                shifters += ((self.pe, op.raw_width, op.exp_max),)
-        registers = self.simd * op.x.width + sum(n * w for n, w in adders) + self.pe * self.simd * (a + b)
-        registers += self.pe * (op.acc_width + (op.raw_width if op.out.mult_bits else 0)) + self.latency * 4
-        registers += self.pe * groups * term if has_exp else 0
-        rounders = () if op.out.grid.block else ((self.pe, op.raw_width, op.out.grid.width),)
-        registers += sum(n * w for n, _, w in rounders)
-        roms = tuple(RomShape(image_width, depth) for image_width, depth in self._rom_shapes())
-        replay = self.out_tiles > 1 or op.guard is not None
-        return Work(
-            multipliers=mults,
-            adders=(*adders, (self.pe, op.acc_width)),
-            shifters=shifters,
-            registers=registers,
-            roms=roms,
-            fifos=((self.stream_out.bits + 1, self.fifo),),
-            buffers=((self.stream_in.bits, self.in_tiles),) * replay,
-            rounders=rounders,
-            counters=(self.in_tiles, self.out_tiles, op.rows, self.in_tiles * self.out_tiles),
-        )
-
-    def _rom_shapes(self) -> list[tuple[int, int]]:
-        op, o, k = self.op, self.out_tiles, self.in_tiles
-        shapes = [(self.pe * self.simd * op.w.width, o * k), (self.pe * self.bias_width, o)]
-        if op.out.mult_bits:
-            shapes.append((self.pe * op.out.mult_bits, o))
-        if op.w.block:
-            exps = max(1, self.simd // op.w.block)
-            shapes.append((self.pe * exps * self.weight_exp_bits, o * -(-k // max(1, op.w.block // self.simd))))
-        return shapes
+        return self.op.foldings.work(self.simd, self.pe, {"": self.fifo, "normalise": 2})[""]
 
 
 @dataclass(frozen=True, eq=False)
@@ -538,20 +512,6 @@ def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return a if b is None else b
     return a * b
-
-
-def _clog2(n: int) -> int:
-    return (n - 1).bit_length()
-
-
-def _tree(count: int, width: int, most: int, copies: int) -> tuple[tuple[int, int], ...]:
-    """Return (adders, bits) of each level of ``copies`` adder trees."""
-    out, level = [], 0
-    while count > 1:
-        level += 1
-        out.append((copies * (count // 2), min(width + level, most)))
-        count = -(-count // 2)
-    return tuple(out)
 
 
 def _pad2(x: np.ndarray, rows: int, cols: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -12,11 +13,65 @@ from torch import Tensor
 
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Block, HardwareOp, Work
-from mase.ops.grid import Grid, check_lanes, signed_width
+from mase.ops.base import OPS, Block, HardwareOp
+from mase.ops.block_normalise import Normaliser
+from mase.ops.grid import Grid, activation_grid, check_lanes
 from mase.ops.output import Output
+from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.schedule import Actor, Loop, Schedule, stream
 from mase.stream import StreamType
+
+
+@dataclass(frozen=True)
+class RequantizeFoldings(Foldings):
+    """The requantize unit before it is folded.
+
+    Args:
+        rows, cols: shape. x_width, x_bits, x_block, x_exp_bits: of the input, as in LinearFoldings.
+        out_width, out_block: of the result. mult_bits, raw_width: of the multiplier (0: none) and the exact result.
+        normaliser: what follows where the result has blocks.
+    """
+
+    rows: int
+    cols: int
+    x_bits: int
+    x_block: int
+    x_exp_bits: int
+    out_width: int
+    out_block: int
+    mult_bits: int
+    raw_width: int
+    normaliser: Normaliser | None
+
+    def lanes(self) -> tuple[Lanes, Lanes]:
+        lanes = tile_lanes(self.cols, self.x_block, self.out_block)
+        return lanes, lanes
+
+    def cycles(self, simd: Count, pe: Count) -> Count:
+        return self.rows * ceil_div(self.cols, pe)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a firing to its output beat."""
+        return 2 + (self.mult_bits > 0) + (not self.out_block)
+
+    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
+        return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
+
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        wide = self.raw_width - self.mult_bits
+        rounders = () if self.out_block else ((pe, self.raw_width, self.out_width),)
+        core = Work(
+            multipliers=((pe, wide, self.mult_bits + 1),) * (self.mult_bits > 0),
+            shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
+            registers=pe * (wide + self.raw_width * (self.mult_bits > 0) + self.out_width * (not self.out_block)),
+            fifos=((pe * (self.raw_width if self.out_block else self.out_width) + 1, fifos[""]),),
+            rounders=rounders,
+            counters=(self.rows * ceil_div(self.cols, pe),),
+        )
+        if self.normaliser is None:
+            return {"": core}
+        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
 
 
 @OPS.add("requantize")
@@ -50,8 +105,8 @@ class Requantize(HardwareOp):
         source, record, where = node.inputs[0], node.record, node.where()
         x_type, y_type = source.record.output, record.output
         assert x_type.format is not None and y_type.format is not None
-        x = Grid.of(x_type.format, source.params(), where)
-        y = Grid.of(y_type.format, node.params(), where)
+        x = activation_grid(x_type.format, source.params(), where)
+        y = activation_grid(y_type.format, node.params(), where)
         top = max(-x.low, x.high) << x.span
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
@@ -81,6 +136,25 @@ class Requantize(HardwareOp):
     def raw_width(self) -> int:
         """Bits of the integers that are rounded, as the RTL derives them."""
         return self.x.element_bits + ((1 << self.x.exp_bits) - 1 if self.x.block else 0) + self.out.mult_bits
+
+    @cached_property
+    def foldings(self) -> RequantizeFoldings:
+        x, out = self.x, self.out
+        normaliser = None
+        if out.grid.block:
+            normaliser = out.normaliser(self.rows, self.cols, out.grid.block, self.raw_width, 2).normaliser
+        return RequantizeFoldings(
+            self.rows,
+            self.cols,
+            x.element_bits,
+            x.block,
+            x.exp_bits,
+            out.grid.width,
+            out.grid.block,
+            out.mult_bits,
+            self.raw_width,
+            normaliser,
+        )
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         core = RequantizeBlock(self, pe, fifo=fifos.get("", 2))
@@ -119,7 +193,7 @@ class RequantizeBlock(Block):
     @property
     def latency(self) -> int:
         """Cycles from a firing to its output beat."""
-        return 2 + (self.op.out.mult_bits > 0) + (not self.op.out.grid.block)
+        return self.op.foldings.latency
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
@@ -140,15 +214,4 @@ class RequantizeBlock(Block):
         }
 
     def work(self) -> Work:
-        op = self.op
-        wide = op.raw_width - op.out.mult_bits
-        rounders = () if op.out.grid.block else ((self.lanes, op.raw_width, op.out.grid.width),)
-        return Work(
-            multipliers=((self.lanes, wide, op.out.mult_bits + 1),) * (op.out.mult_bits > 0),
-            shifters=((self.lanes, wide, op.x.span),) * (op.x.block > 0),
-            registers=self.lanes * (wide + (op.raw_width if op.out.mult_bits else 0))
-            + sum(n * w for n, _, w in rounders),
-            fifos=((self.stream_out.bits + 1, self.fifo),),
-            rounders=rounders,
-            counters=(self.stream_in.beats,),
-        )
+        return self.op.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]

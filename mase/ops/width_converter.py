@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from mase.errors import UnsupportedOp
 from mase.formats import Code
-from mase.ops.base import Block, Work
+from mase.ops.base import Block
+from mase.ops.work import Work
 from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
 

@@ -1,0 +1,110 @@
+"""What RTL blocks are made of, for one folding or for many at once: counts, nothing is estimated here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mase.errors import UnsupportedOp
+
+Lanes = npt.NDArray[np.int64]
+Count = Any  # int, or Lanes: one number a folding; numpy's types do not carry such a union through arithmetic
+
+
+@dataclass(frozen=True)
+class Work:
+    """Count what an RTL block is made of; every number is one, or an array with one for each folding.
+
+    Args:
+        multipliers: (count, bits a, bits b) of each kind of product.
+        adders: (count, bits). shifters: (count, bits, greatest shift). registers: bits. roms: (bits, depth).
+        fifos: (bits, depth). buffers: RAM of (bits, depth), read every cycle. rounders: (count, bits in, bits out).
+        counters: numbers of states.
+    """
+
+    multipliers: tuple[tuple[Count, Count, Count], ...] = ()
+    adders: tuple[tuple[Count, Count], ...] = ()
+    shifters: tuple[tuple[Count, Count, Count], ...] = ()
+    registers: Count = 0
+    roms: tuple[tuple[Count, Count], ...] = ()
+    fifos: tuple[tuple[Count, Count], ...] = ()
+    buffers: tuple[tuple[Count, Count], ...] = ()
+    rounders: tuple[tuple[Count, Count, Count], ...] = ()
+    counters: tuple[Count, ...] = ()
+
+
+class Foldings(ABC):
+    """Everything that cycles and hardware of an operator depend on, and nothing else: hashable, no weights.
+
+    Arrays of input lanes and output lanes name foldings, element by element.
+    """
+
+    @abstractmethod
+    def lanes(self) -> tuple[Lanes, Lanes]:
+        """Return input and output lanes of every legal folding that differs from the others in cycles."""
+
+    @abstractmethod
+    def cycles(self, simd: Count, pe: Count) -> Count:
+        """Return the closed form of the interval: cycles a sample."""
+
+    @abstractmethod
+    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
+        """Return, by role, FIFO depths that keep a block at full rate beside a consumer as fast as itself.
+
+        The search prices these: real depths come from the recurrence, which needs the whole netlist.
+        """
+
+    @abstractmethod
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        """Return what the blocks are made of, by role."""
+
+
+def clog2(n: Count) -> Count:
+    """Return the bits that count to n - 1: ceil(log2(n)), 0 for n = 1."""
+    if isinstance(n, int):
+        return (n - 1).bit_length()
+    return np.frexp(n - 1.0)[1].astype(np.int64)
+
+
+def ceil_div(a: Count, b: Count) -> Count:
+    """Return a / b rounded up."""
+    return -(-a // b)
+
+
+def tree(count: Count, width: Count, most: Count, copies: Count) -> tuple[tuple[Count, Count], ...]:
+    """Return (adders, bits) of each level of ``copies`` pipelined adder trees over ``count`` numbers."""
+    out, level = [], 0
+    while np.any(np.greater(count, 1)):
+        level += 1
+        out.append((copies * (count // 2), np.minimum(width + level, most)))
+        count = ceil_div(count, 2)
+    return tuple(out)
+
+
+def tile_lanes(size: int, *blocks: int) -> Lanes:
+    """Return the least legal lanes for every number of tiles that ``size`` elements can be cut into, ascending.
+
+    Args:
+        blocks: block sizes, 0 for none; lanes divide each or are multiples of it (ARITHMETIC 4).
+
+    Raises:
+        UnsupportedOp: no lanes fit all blocks.
+    """
+    blocks = tuple(block for block in blocks if block)
+    most = -(-size // max(blocks)) * max(blocks) if blocks else size
+    lanes = np.arange(1, most + 1)
+    for block in blocks:
+        lanes = lanes[(lanes % block == 0) | (block % lanes == 0)]
+    if not lanes.size:
+        raise UnsupportedOp(f"no number of lanes fits blocks of {' and '.join(map(str, blocks))}")
+    return lanes[np.unique(-(-size // lanes), return_index=True)[1]][::-1].copy()
+
+
+def pairs(a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
+    """Return every combination of the two, flattened."""
+    return np.repeat(a, b.size), np.tile(b, a.size)
