@@ -60,10 +60,8 @@ module mase_credit_fifo #(
 `ifndef SYNTHESIS
   always @(posedge clk_i or negedge rst_ni) begin
     if (rst_ni) begin
-      assert (!take_i || credit_o)
-      else $error("mase_credit_fifo: a slot was taken without a credit");
-      assert (!push_i || fits)
-      else $error("mase_credit_fifo: a beat was pushed into a full FIFO");
+      assert (!take_i || credit_o);  // nobody takes a slot that is not free
+      assert (!push_i || fits);  // nobody pushes what was not taken
     end
   end
 `endif

@@ -160,10 +160,9 @@ module mase_width_converter #(
 `ifndef SYNTHESIS
   always @(posedge clk_i or negedge rst_ni) begin
     if (rst_ni) begin
-      assert (32'(count_q) <= Kept)
-      else $error("mase_width_converter: more units than the buffer holds");
-      assert (DropTail == 0 || !fire || !produce || !out_row_end || (consume ? in_row_end : in_beat_q == '0))
-      else $error("mase_width_converter: an output row ended inside an input row");
+      assert (32'(count_q) <= Kept);
+      // With DropTail the parameters must let both rows end in the same firing.
+      assert (DropTail == 0 || !fire || !produce || !out_row_end || (consume ? in_row_end : in_beat_q == '0));
     end
   end
 `endif

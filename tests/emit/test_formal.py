@@ -1,0 +1,127 @@
+"""Every block that stores beats is proven, a broken block is not, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from emit import formal, tools
+from emit.formal import Proof, main, prove
+from mase.errors import ConfigError, ToolError
+from mase.paths import hw_dir
+
+COMMON = hw_dir() / "common"
+BROKEN = {  # block and task, what is replaced by what
+    "a FIFO that takes one beat too many": ("mase_fifo.depth5", "count_q != CountWidth'(Depth)", "!(&count_q)"),
+    "a FIFO that counts wrong": ("mase_fifo.depth2", "if (push && !pop) count_q", "if (push) count_q"),
+    "a FIFO that turns its order": ("mase_fifo.depth2", "memory_q[read_q];", "memory_q[write_q];"),
+    "a slice that loses a beat": ("mase_skid_buffer.width4", "in_ready_o ? in_data_i : skid_q", "in_data_i"),
+    "a slice that withdraws an offer": ("mase_skid_buffer.width4", "end else if (in_valid_i) begin", "end else begin"),
+    "a credit too many": (
+        "mase_credit_fifo.depth2",
+        "free_q <= CountWidth'(Depth);",
+        "free_q <= CountWidth'(Depth + 1);",
+    ),
+    "a credit returned twice": ("mase_credit_fifo.depth2", "if (pop && !take_i) free_q", "if (pop) free_q"),
+    "units in the wrong lane": ("mase_width_converter.narrow", "(unit+OutUnits)", "(unit+OutUnits-1)"),
+    "a tail that is not zero": (
+        "mase_width_converter.three_to_two",
+        "out_row_end ? {(OutWidth - TailWidth) {1'b0}} : ",
+        "",
+    ),
+    "a wrong last": ("mase_width_converter.same", "row_q == RowWidth'(Rows - 1)", "row_q == '0"),
+    "a tail that is kept": ("mase_width_converter.drop", "(DropTail != 0 && out_row_end) ? '0 : held", "held"),
+}
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(hw_dir().rglob("*.sby")), ids=lambda path: path.stem)
+def test_every_proof_of_the_hardware_holds(path: Path) -> None:
+    proofs = prove(path)
+    assert [str(proof) for proof in proofs if not proof.holds] == []
+    tasks = re.search(r"\[tasks\]\n(.*?)\n\n", path.read_text(), re.DOTALL)
+    assert tasks is not None
+    assert {proof.task for proof in proofs} == {line.split()[0] for line in tasks[1].splitlines()}
+
+
+def test_every_common_block_that_stores_beats_has_a_proof() -> None:
+    texts = {path: path.read_text() for path in COMMON.glob("*.sv")}
+    stores = {path for path, text in texts.items() if "out_valid_o" in text and "always_ff" in text}
+    assert {path.stem for path in stores} >= {
+        "mase_fifo",
+        "mase_credit_fifo",
+        "mase_skid_buffer",
+        "mase_width_converter",
+    }
+    assert [path.name for path in stores if not path.with_suffix(".sby").exists()] == []
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN)
+def test_the_proof_fails_for(fault: str, tmp_path: Path) -> None:
+    task, text, instead = BROKEN[fault]
+    block = task.partition(".")[0]
+    folder = Path(shutil.copytree(COMMON, tmp_path / "common"))
+    source = folder / f"{block}.sv"
+    assert text in source.read_text()
+    source.write_text(source.read_text().replace(text, instead))
+    (proof,) = prove(folder / f"{block}.sby", [task.partition(".")[2]])
+    assert proof.status in {"FAIL", "UNKNOWN"}
+    assert "failed assertion" in proof.reason
+
+
+@pytest.mark.sim
+def test_a_cover_that_is_never_reached_fails(tmp_path: Path) -> None:
+    (tmp_path / "never.sv").write_text("module never (input a);\n  always @* cover (a && !a);\nendmodule\n")
+    script = "[script]\nread_verilog -sv -formal never.sv\nprep -top never\n\n[files]\nnever.sv\n"
+    (tmp_path / "never.sby").write_text(f"[options]\nmode cover\ndepth 3\n\n[engines]\nsmtbmc yices\n\n{script}")
+    (proof,) = prove(tmp_path)
+    assert (proof.block, proof.task, proof.status) == ("never", "", "FAIL")
+    assert "Unreached cover statement" in proof.reason
+
+
+@pytest.mark.sim
+def test_a_source_that_does_not_parse_is_an_error_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.sv").write_text("module bad;\n  nonsense here nor there\nendmodule\n")
+    script = "[script]\nread_verilog -sv -formal bad.sv\nprep -top bad\n\n[files]\nbad.sv\n"
+    (tmp_path / "bad.sby").write_text(f"[options]\nmode bmc\n\n[engines]\nsmtbmc yices\n\n{script}")
+    (proof,) = prove(tmp_path / "bad.sby")
+    assert proof.status == "ERROR"
+    assert "syntax error" in proof.reason
+
+
+@pytest.mark.sim
+def test_a_file_without_a_verdict_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.sby").write_text("[nonsense]\n")
+    with pytest.raises(ToolError, match=r"empty\.sby: yowasp-sby ended with"):
+        prove(tmp_path / "empty.sby")
+
+
+@pytest.mark.parametrize("name", ["nothing.sby", "."])
+def test_a_path_without_proofs_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such"):
+        prove(tmp_path / name)
+
+
+def test_a_missing_solver_names_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "which", lambda name, environ=None: None)
+    with pytest.raises(ToolError, match=r"pip install 'mase-dse\[synth\]'"):
+        prove(COMMON)
+
+
+def test_the_exit_code_says_whether_everything_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = [Proof("block", "one", "PASS", ""), Proof("block", "two", "FAIL", "failed assertion x")]
+    monkeypatch.setattr(formal, "prove", lambda path: outcomes)
+    assert main(["hw"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["block.two", "FAIL:", "failed", "assertion", "x"]
+    assert printed[2].startswith("2 tasks, 1 failed")
+    monkeypatch.setattr(formal, "prove", lambda path: outcomes[:1])
+    assert main(["hw"]) == 0
