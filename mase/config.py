@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -126,6 +126,9 @@ class RunConfig(Section):
     synthesize: SynthesizeConfig = SynthesizeConfig()
 
 
+Part = TypeVar("Part", bound=Section)
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML configuration and lay ``key=value`` overrides over it.
 
@@ -170,6 +173,18 @@ def parse(data: Mapping[str, Any], where: str) -> RunConfig:
     return config
 
 
+def section(cls: type[Part], data: Mapping[str, Any], where: str) -> Part:
+    """Check one section that is already a mapping.
+
+    Raises:
+        ConfigError: see :func:`load`.
+    """
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error, cls)}") from None
+
+
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a run configuration."""
     return RunConfig.model_json_schema()
@@ -197,13 +212,13 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {key}: no YAML: {' '.join(str(error).split())[:120]}") from None
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
     """Return the first complaint as ``where: what; what is allowed``."""
     item = error.errors()[0]
     path = [str(part) for part in item["loc"]]
     where = ".".join(path)
     if item["type"] == "extra_forbidden":
-        fields = _fields(path[:-1])
+        fields = _fields(cls, path[:-1])
         return f"{where}: unknown field{suggest(path[-1], fields)}"
     if item["type"] == "missing":
         return f"{where}: is missing"
@@ -211,9 +226,9 @@ def _first(error: ValidationError) -> str:
     return f"{where}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
-def _fields(path: Sequence[str]) -> list[str]:
+def _fields(cls: type[Section], path: Sequence[str]) -> list[str]:
     """Return the fields of the section at ``path``, from the schema."""
-    whole = schema()
+    whole = cls.model_json_schema()
     place: Mapping[str, Any] = whole
     for part in path:
         inner = place.get("properties", {}).get(part) or place.get("additionalProperties") or {}

@@ -1,0 +1,518 @@
+"""The command line. Exit code 0 only when all that was asked holds; 1 when a proof fails; 2 on bad input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from click.exceptions import Abort, ClickException, Exit
+
+from mase.errors import MaseError
+
+if TYPE_CHECKING:
+    from mase.flow import Notices, Outcome
+
+app = typer.Typer(
+    name="mase",
+    help="Find number formats and hardware for a PyTorch model; emit the accelerator; prove it bit for bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Config = Annotated[Path, typer.Argument(help="YAML configuration, or the folder of an earlier run")]
+Folder = Annotated[Path, typer.Argument(help="folder of a run")]
+Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/<name> by default")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the configuration, such as search.trials=8")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+DataFile = Annotated[Path | None, typer.Option("--data", help="samples: .npy, .npz, .csv or .safetensors; else the test split")]
+Dump = Annotated[Path | None, typer.Option("--dump", help="folder for every intermediate tensor, as .npy files")]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are one line on standard error."""
+    try:
+        result = typer.main.get_command(app).main(list(arguments), prog_name="mase", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except Exit as done:
+        return done.exit_code
+    except MaseError as error:
+        return _fail(str(error), 2)
+    except ClickException as error:
+        return _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, Abort):
+        return _fail("interrupted; the same command goes on where this one stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"mase: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+# -- commands that walk the road ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    config: Config,
+    out: Out = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print sizes and an estimate of the time, and stop")] = False,
+) -> int:
+    """Do it all: train, search, build, emit, simulate, synthesize, report.
+
+    [bold]Examples[/]
+
+        mase run configs/quickstart.yaml
+
+        mase run configs/quickstart.yaml --set search.trials=8 --set name=small --json
+
+        mase run configs/quickstart.yaml --dry-run
+    """
+    if dry_run:
+        return _dry(config, out, set_ or [], as_json)
+    done = _upto(config, out, set_, "report", as_json)
+    assert done.report is not None and done.proof is not None
+    from mase.report.summary import to_json
+
+    _give(to_json(done.report), as_json, lambda: _headline(done))
+    return 0 if done.proof.ok and not done.lint_warnings else 1
+
+
+@app.command()
+def trace(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = False) -> int:
+    """Trace the model and print its nodes: kind, shape, parameters, multiply-accumulates.
+
+    [bold]Example[/]: mase trace configs/quickstart.yaml
+    """
+    from mase.flow import shapes
+
+    done = _upto(config, out, set_, "trace", as_json)
+    facts = shapes.run(done.graph, shapes.config())[1].to_json()
+    rows = [[n["path"], n["kind"], "x".join(map(str, n["shape"])), n["parameters"], n["macs"]] for n in facts["nodes"]]
+    _give(facts, as_json, lambda: _table("nodes", ["path", "kind", "shape", "parameters", "MACs"], rows))
+    return 0
+
+
+@app.command()
+def search(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = False) -> int:
+    """Search formats, or go on with a search; print the Pareto front and the chosen design.
+
+    [bold]Example[/]: mase search configs/quickstart.yaml --set search.trials=96
+    """
+    done = _upto(config, out, set_, "search", as_json)
+    if done.study is None or done.chosen is None:
+        return _fail(f"{config}: has no search section", 2)
+    from mase.flow import OBJECTIVES
+    from mase.explore.export import pareto_json
+
+    found = pareto_json(done.study.trials, done.study.space, OBJECTIVES, done.study.constraints)
+    best = sorted((t for t in done.study.trials if t.feasible(done.study.constraints)), key=lambda t: t.metrics["cost"])
+    rows = [
+        [t.number, f"{t.metrics['accuracy']:.4f}", f"{t.metrics['cost']:.0f}", "chosen" if t is done.chosen else ""]
+        for t in best[:12]
+    ]
+    found["chosen"] = done.chosen.number
+    _give(found, as_json, lambda: _table("cheapest within tolerance", ["trial", "accuracy", "LUT-eq.", ""], rows))
+    return 0
+
+
+@app.command()
+def quantize(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = False) -> int:
+    """Build the quantized, mapped graph (after the search, where the configuration has one) and print its formats.
+
+    [bold]Example[/]: mase quantize configs/quickstart.yaml --out runs/q
+    """
+    done = _upto(config, out, set_, "build", as_json)
+    assert done.built is not None
+    rows = []
+    for node in done.built.operators():
+        weight = node.record.operands.get("weight")
+        hw = node.record.hw
+        lanes = f"{hw.simd} x {hw.pe}" if hw else ""
+        rows.append([node.path, node.kind, str(weight.format) if weight else "", str(node.record.output.format), lanes])
+    heads = ["path", "kind", "weight", "output", "lanes"]
+    data = {"nodes": [dict(zip(heads, row, strict=True)) for row in rows], "validation": done.chosen_validation}
+    _give(data, as_json, lambda: _table(f"accuracy {done.chosen_validation:.4f} (validation)", heads, rows))
+    return 0
+
+
+@app.command()
+def emit(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = False) -> int:
+    """Write the accelerator: SystemVerilog, memories, file lists, wrapper, vectors.
+
+    [bold]Example[/]: mase emit configs/quickstart.yaml
+    """
+    done = _upto(config, out, set_, "emit", as_json)
+    assert done.design is not None
+    data = {"folder": str(done.design.folder), "top": done.design.top, "cycles": done.design.manifest["cycles"]}
+    _give(data, as_json, lambda: print(f"{done.design.folder}: top {done.design.top}" if done.design else ""))
+    return 0
+
+
+@app.command()
+def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: AsJson = False) -> int:
+    """Run samples through the emitted RTL of a run and print what it took.
+
+    [bold]Example[/]: mase simulate runs/quickstart --data x.npy --json
+    """
+    from emit.sim import simulate as run_rtl
+    from mase.flow import finished
+    from mase.files import write_atomic
+
+    _, design, x = finished(folder, data)
+    result = run_rtl(design, x)
+    if dump is not None:
+        for edge in design.edges:
+            write_atomic(dump / f"{edge.signal}.npy", _npy(edge.decode(result.codes[edge.name]).numpy()))
+    activity = {edge.path: vars(result.edges[edge.name]) for edge in design.edges}
+    found = {
+        "samples": x.shape[0],
+        "first_output_cycles": result.first_output,
+        "latency_cycles": result.latency,
+        "interval_cycles": float(result.interval),
+        "edges": activity,
+    }
+    rows = [[path, a["beats"], a["stalled"], a["idle"]] for path, a in activity.items()]
+    title = f"{x.shape[0]} samples: latency {result.latency}, interval {float(result.interval):g} cycles"
+    _give(found, as_json, lambda: _table(title, ["edge", "beats", "stalled", "idle"], rows))
+    return 0
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    data: DataFile = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="write the result as JUnit XML")] = None,
+    window: Annotated[Path | None, typer.Option("--window", help="folder for a waveform of the first difference")] = None,
+    dump: Dump = None,
+    as_json: AsJson = False,
+) -> int:
+    """Prove again that model and RTL agree on every named edge; on a difference say where and write a waveform.
+
+    [bold]Examples[/]
+
+        mase verify runs/quickstart
+
+        mase verify runs/quickstart --data mine.npy --junit proof.xml --dump tensors
+    """
+    from emit import verify as proving
+    from mase.flow import finished
+    from mase.interpreter import run as interpret
+
+    built, design, x = finished(folder, data)
+    proof = proving.prove(built, design, x)
+    if junit is not None:
+        proving.junit(proof, junit)
+    if dump is not None:
+        proving.dump(interpret(built, (x,), keep=True), dump)
+    seen = None if proof.ok else proving.window(design, x, proof, window or folder)
+    extra = {"window": None if seen is None else str(seen.file)}
+
+    def show() -> None:
+        print(proving.explain(proof))
+        if seen is not None:
+            print(f"waveform: {seen.file}, cycles {seen.start} to {seen.end}; the beat moves in {seen.cycle} on {seen.signal}")
+
+    _give({**proof.to_json(), **extra}, as_json, show)
+    return 0 if proof.ok else 1
+
+
+@app.command()
+def synth(
+    folder: Folder,
+    target: Annotated[str | None, typer.Option("--target", help="device; that of the run by default")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Synthesize the emitted RTL of a run with Yosys and print its resources beside the predicted ones.
+
+    [bold]Example[/]: mase synth runs/quickstart --target ecp5
+    """
+    from emit.design import Design
+    from emit.synth import synthesize
+    from mase import config as configuration
+    from mase.cost.estimate import estimate_graph
+    from mase.graph import Graph
+
+    hardware = configuration.load(folder / "config.yaml").hardware
+    name = target or hardware.target
+    predicted = estimate_graph(Graph.load(folder / "best"), name, hardware.clock_mhz).resources
+    result = synthesize(Design.load(folder / "rtl"), name)
+    found = result.resources
+    rows = [[k.upper(), f"{getattr(predicted, k):.0f}", f"{getattr(found, k):.0f}"] for k in ("lut", "ff", "dsp", "bram")]
+    data = {"target": name, "predicted": vars(predicted), "synthesised": vars(found), "tool": result.tool}
+    _give(data, as_json, lambda: _table(f"{name}, {result.tool}", ["", "predicted", "synthesised"], rows))
+    return 0
+
+
+@app.command()
+def report(folder: Folder, as_json: AsJson = False) -> int:
+    """Write report.html of a run again from its report.json.
+
+    [bold]Example[/]: mase report runs/quickstart
+    """
+    from mase.report import html, summary
+
+    content = summary.load(folder / "report.json")
+    html.write(content, folder / "report.html")
+    _give(summary.to_json(content), as_json, lambda: print(folder / "report.html"))
+    return 0
+
+
+# -- commands that look around -----------------------------------------------------------------------------------------
+
+WHAT = "formats, passes, ops, models, data, strategies or devices"
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(help=WHAT)], as_json: AsJson = False) -> int:
+    """Print what there is: formats, passes, ops, models, data, strategies or devices.
+
+    [bold]Example[/]: mase list formats
+    """
+    from mase.errors import UnknownName
+
+    tables = _tables()
+    if what not in tables:
+        raise UnknownName("list", what, tables)
+    heads, rows = tables[what]()
+    _give([dict(zip(heads, row, strict=True)) for row in rows], as_json, lambda: _table(what, heads, rows))
+    return 0
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON schema of a configuration, for editors that complete YAML.
+
+    [bold]Example[/]: mase schema > mase.schema.json
+    """
+    from mase.config import schema as of_config
+
+    print(json.dumps(of_config(), indent=1))
+    return 0
+
+
+@app.command()
+def doctor(
+    warm: Annotated[bool, typer.Option("--warm", help="compile once what later runs share")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Say which tools are there, which are missing, and how to get them.
+
+    [bold]Example[/]: mase doctor
+    """
+    from dataclasses import asdict
+
+    from emit import tools
+
+    found = tools.doctor()
+    rows = [
+        [t.name, "yes" if t.found else ("no (optional)" if t.optional else "NO"), t.version, t.needed_for, "" if t.found else t.how_to_get]
+        for t in found
+    ]
+    heads = ["tool", "found", "version", "needed for", "how to get it"]
+    _give([asdict(t) for t in found], as_json, lambda: _table("tools", heads, rows))
+    if warm:
+        from emit import formal, sim
+
+        sim.warm()
+        formal.warm()
+    return 0 if all(t.found or t.optional for t in found) else 1
+
+
+@app.command()
+def cache(
+    clean: Annotated[bool, typer.Option("--clean", help="remove everything in it")] = False, as_json: AsJson = False
+) -> int:
+    """Show the cache of compiled simulations, or clean it.
+
+    [bold]Example[/]: mase cache --clean
+    """
+    import shutil
+
+    from mase.paths import cache_dir
+
+    folder = cache_dir()
+    rows = []
+    for part in sorted(p for p in folder.glob("*") if p.is_dir()):
+        files = [f for f in part.rglob("*") if f.is_file()]
+        rows.append([part.name, len(files), round(sum(f.stat().st_size for f in files) / 2**20, 1)])
+        if clean:
+            shutil.rmtree(part)
+    heads = ["part", "files", "MiB"]
+    data = {"folder": str(folder), "cleaned": clean, "parts": [dict(zip(heads, row, strict=True)) for row in rows]}
+    _give(data, as_json, lambda: _table(f"{folder}{' (removed)' if clean else ''}", heads, rows))
+    return 0
+
+
+Rows = tuple[list[str], list[list[Any]]]
+
+
+def _tables() -> Mapping[str, Callable[[], Rows]]:
+    def first(thing: object) -> str:
+        return ((getattr(thing, "__doc__", "") or "").strip().splitlines() or [""])[0]
+
+    def formats() -> Rows:
+        from mase.formats import FORMATS
+
+        return ["name", "example", "what"], [[name, str(cls()), first(cls)] for name, cls in FORMATS.items()]
+
+    def passes() -> Rows:
+        from passes.base import PASSES
+
+        rows = [[n, ", ".join(p.requires), ", ".join(p.provides), first(p.run)] for n, p in PASSES.items()]
+        return ["name", "requires", "provides", "what"], rows
+
+    def ops() -> Rows:
+        from mase.ops.base import OPS, HardwareOp
+
+        return ["name", "hardware", "what"], [
+            [n, "yes" if issubclass(op, HardwareOp) else "no", first(op)] for n, op in OPS.items()
+        ]
+
+    def models() -> Rows:
+        from mase.models.base import MODELS
+
+        return ["name", "what"], [[name, first(build)] for name, build in MODELS.items()]
+
+    def data() -> Rows:
+        from mase.data.base import DATASETS
+
+        return ["name", "what"], [[name, first(load)] for name, load in DATASETS.items()]
+
+    def strategies() -> Rows:
+        from mase.explore.strategy import STRATEGIES
+
+        return ["name", "what"], [[name, first(entry)] for name, entry in STRATEGIES.items()]
+
+    def devices() -> Rows:
+        from mase.cost.device import DEVICES
+
+        heads = ["name", "part", "family", "LUT", "FF", "DSP", "BRAM18", "LUTs a DSP", "LUTs a BRAM18"]
+        return heads, [[d.name, d.part, d.family, d.lut, d.ff, d.dsp, d.bram, d.dsp_weight, d.bram_weight] for d in DEVICES.values()]
+
+    return {f.__name__: f for f in (formats, passes, ops, models, data, strategies, devices)}
+
+
+# -- showing -----------------------------------------------------------------------------------------------------------
+
+
+def _upto(config: Path, out: Path | None, overrides: list[str] | None, last: str, quiet: bool) -> Outcome:
+    """Do the stages of a run with progress on standard error."""
+    from mase.flow import open_run, upto
+
+    with _Screen(quiet) as screen:
+        return upto(open_run(config, out, screen.notices(), overrides or []), last)
+
+
+class _Screen:
+    """Show stages and trials on standard error: live on a terminal, a line each elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._console = Console(stderr=True, quiet=quiet)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._task: Any = None
+
+    def __enter__(self) -> _Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def notices(self) -> Notices:
+        from mase.flow import Notices
+
+        return Notices(self._stage, self._trial, lambda text: self._console.print(text, markup=False, highlight=False))
+
+    def _stage(self, name: str, what: str) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+        if what == "start":
+            self._task = self._progress.add_task(name, total=None)
+        else:
+            self._console.print(f"{name:<12} {what}", markup=False, highlight=False)
+
+    def _trial(self, trial: Any, total: int) -> None:
+        if self._task is not None:
+            metrics = trial.metrics
+            text = f"search: accuracy {metrics['accuracy']:.4f}, cost {metrics['cost']:.0f}"
+            self._progress.update(self._task, total=total, completed=trial.number + 1, description=text)
+
+
+def _give(data: Any, as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(data, indent=1, default=str))
+    else:
+        show()
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left")
+    for i, head in enumerate(heads):
+        numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        table.add_column(head, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def _headline(done: Outcome) -> None:
+    report, proof = done.report, done.proof
+    assert report is not None and proof is not None
+    from emit.verify import explain
+
+    print(explain(proof))
+    found = report.resources
+    rows = [
+        [k.upper(), f"{getattr(found, k).predicted:.0f}", "-" if getattr(found, k).synthesised is None else f"{getattr(found, k).synthesised:.0f}"]
+        for k in ("lut", "ff", "dsp", "bram")
+    ]
+    _table(f"{found.target}", ["", "predicted", f"by {found.synthesised_by or 'synthesis'}"], rows)
+    a = report.accuracy
+    print(f"test accuracy: float {a.float:.4f}, accelerator {a.chosen:.4f}; lint warnings: {done.lint_warnings}")
+
+
+def _dry(config: Path, out: Path | None, overrides: list[str], as_json: bool) -> int:
+    from mase.flow import open_run, sizes
+
+    found = sizes(open_run(config, out, None, overrides))
+    _give(found, as_json, lambda: _table("dry run (times are estimates)", ["what", "value"], [[k, v] for k, v in found.items()]))
+    return 0
+
+
+def _npy(x: Any) -> bytes:
+    import io
+
+    import numpy as np
+
+    file = io.BytesIO()
+    np.save(file, x, allow_pickle=False)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()

