@@ -72,11 +72,6 @@ def pack(values: Sequence[int], width: int) -> int:
     return sum((value & mask) << (i * width) for i, value in enumerate(values))
 
 
-def unpack(word: int, width: int, count: int) -> list[int]:
-    """Return ``count`` unsigned fields of ``width`` bits, the lowest first."""
-    return [(word >> (i * width)) & ((1 << width) - 1) for i in range(count)]
-
-
 async def start(dut: HierarchyObject) -> None:
     """Start the clock, silence every stream of the top and of its scopes, and reset; end at a falling edge."""
     for block in (dut, *(child for child in dut if isinstance(child, HierarchyObject))):
@@ -195,7 +190,6 @@ def run_block(
     cache: Path,
     work: Path,
     simulator: str = "verilator",
-    tests: Sequence[str] = (),
 ) -> None:
     """Compile a block unless it lies in the cache, and run the cocotb tests of a module on it.
 
@@ -207,7 +201,6 @@ def run_block(
         cache: folder of compiled simulations; the model's own folder is named by its content.
         work: folder in which the simulation runs and leaves its results.
         simulator: ``verilator`` or ``icarus``.
-        tests: names of the tests to run; all by default.
 
     Raises:
         AssertionError: the model does not compile, or a test failed; the text has the end of the log.
@@ -244,7 +237,6 @@ def run_block(
                 hdl_toplevel=top,
                 hdl_toplevel_lang="verilog",
                 test_module=test_module,
-                test_filter="|".join(rf"\.{name}(/|$)" for name in tests) or None,
                 build_dir=build,
                 test_dir=work,
                 results_xml=str(work / f"{test_module}.xml"),
