@@ -63,7 +63,8 @@ def _design_table(index: int, design: Design) -> str:
 
 _PROGRAM = r"""// Streams binary files through one or more accelerators, records every named edge, counts cycles.
 // usage: sim JOB   JOB holds one line a design: samples stall_in stall_out seed restart_at flush (permille, cycles),
-// then one line: limit vcd_start vcd_end. Reads D.in, writes D.SIGNAL.bin and D.done; prints JSON.
+// then one line: limit vcd_start vcd_end. Reads D.in, writes D.SIGNAL.bin and D.done; prints JSON. Built for traces, it
+// also writes D.SIGNAL.time: the cycle of each beat, in the count of the window.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -86,7 +87,7 @@ struct Edge {
   const CData* ready;
   const void* data;
   size_t bytes;
-  FILE* file = nullptr;
+  FILE *file = nullptr, *times = nullptr;
   uint64_t beats = 0, stalled = 0, idle = 0;
   bool held = false;                // offered and not taken in the cycle before
   std::vector<unsigned char> last;  // what was offered then
@@ -123,7 +124,8 @@ struct Design {
     for (auto& e : edges) {
       e.beats = e.stalled = e.idle = 0;
       e.held = false;
-      if (e.file) { fflush(e.file); ::rewind(e.file); if (ftruncate(fileno(e.file), 0)) abort(); }
+      for (FILE* f : {e.file, e.times})
+        if (f) { fflush(f); ::rewind(f); if (ftruncate(fileno(f), 0)) abort(); }
     }
   }
 
@@ -154,7 +156,12 @@ struct Design {
     for (auto& e : edges) {
       const bool valid = *e.valid, ready = *e.ready;
       if (strict && e.held && (!valid || std::memcmp(e.last.data(), e.data, e.bytes))) fail(std::string("edge ") + e.name + " changed while stalled");
-      if (valid && ready) { fwrite(e.data, 1, e.bytes, e.file); e.beats++; moved = true; }
+      if (valid && ready) {
+        fwrite(e.data, 1, e.bytes, e.file);
+        if (e.times) fwrite(&cycle, sizeof cycle, 1, e.times);
+        e.beats++;
+        moved = true;
+      }
       e.stalled += valid && !ready;
       e.idle += !valid;
       e.held = valid && !ready;
@@ -211,6 +218,10 @@ int main(int argc, char** argv) {
     for (auto& e : it.edges) {
       e.file = fopen((folder + std::to_string(d) + "." + e.name + ".bin").c_str(), "wb+");
       if (!e.file) { perror(e.name); return 2; }
+#if VM_TRACE
+      e.times = fopen((folder + std::to_string(d) + "." + e.name + ".time").c_str(), "wb+");
+      if (!e.times) { perror(e.name); return 2; }
+#endif
     }
     it.finished = it.samples == 0;
   }
@@ -256,6 +267,7 @@ int main(int argc, char** argv) {
     for (size_t i = 0; i < it.edges.size(); i++) {
       Edge& e = it.edges[i];
       fclose(e.file);
+      if (e.times) fclose(e.times);
       printf("%s{\"signal\": \"%s\", \"beats\": %llu, \"stalled\": %llu, \"idle\": %llu, \"valid\": %d, \"ready\": %d}", i ? ", " : "", e.name,
              (unsigned long long)e.beats, (unsigned long long)e.stalled, (unsigned long long)e.idle, int(*e.valid), int(*e.ready));
     }

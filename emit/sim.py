@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -66,7 +67,8 @@ class SimResult:
     Args:
         codes: by edge name. completions: cycle of the last output beat of each sample; cycle 0 took the first beat.
         first_output: cycle of the first output beat. edges: activity by edge name.
-        window: the waveform file, where one was asked for.
+        window: the waveform file, where one was asked for. beats: then also the cycle of each beat ``[samples, beats]``
+            by edge name, in the count of the window, which begins with the reset.
     """
 
     design: Design
@@ -75,6 +77,7 @@ class SimResult:
     first_output: int
     edges: dict[str, EdgeActivity] = field(default_factory=dict)
     window: Path | None = None
+    beats: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
     @property
     def output(self) -> Tensor:
@@ -102,8 +105,12 @@ def simulate(design: Design, x: Tensor, optimise: str | None = None) -> SimResul
     Raises:
         ToolError: a tool is missing, the RTL does not compile, or the simulation stops; says who waits on whom.
     """
-    beats = x.shape[0] * max(design.input.stream.beats, design.output.stream.beats)
-    return simulate_many([Job(design, design.encode(x))], optimise or (FAST if beats > 1 << 18 else QUICK))[0]
+    return simulate_many([Job(design, design.encode(x))], optimise or flags_for(design, x.shape[0]))[0]
+
+
+def flags_for(design: Design, samples: int) -> str:
+    """Return the compiler flags that pay off for a run of so many samples."""
+    return FAST if samples * max(design.input.stream.beats, design.output.stream.beats) > 1 << 18 else QUICK
 
 
 def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int, int] | None = None) -> list[SimResult]:
@@ -152,14 +159,16 @@ def _result(folder: Path, index: int, job: Job, report: dict) -> SimResult:
             for edge in design.edges
         ]
         raise ToolError(f"simulation of {design.top}: {report['fault']} at {report['got']} output beats; {'; '.join(states)}")
-    codes, activity = {}, {}
+    codes, activity, times = {}, {}, {}
     for edge, e in zip(design.edges, report["edges"], strict=True):
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
         beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
         codes[edge.name] = edge.shaped(edge.stream.unpack(beats))
         activity[edge.name] = EdgeActivity(e["beats"], e["stalled"], e["idle"])
+        if (clock := folder / f"{index}.{edge.signal}.time").exists():
+            times[edge.name] = np.fromfile(clock, np.uint64).reshape(-1, edge.stream.beats)
     done = np.fromfile(folder / f"{index}.done", np.uint64)
-    return SimResult(design, codes, tuple(int(t) for t in done), report["first_output"], activity)
+    return SimResult(design, codes, tuple(int(t) for t in done), report["first_output"], activity, beats=times)
 
 
 # -- compilation ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,400 @@
+"""Prove that the RTL computes what the graph computes: codes of every named edge, cycles of every sample (DESIGN 2)."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emit.design import Design, Edge
+from emit.names import Names
+from emit.sim import Job, SimResult, flags_for, simulate, simulate_many
+from mase.errors import ConfigError, GraphError
+from mase.files import write_atomic
+from mase.formats import Code
+from mase.graph import Graph
+from mase.interpreter import Values, run
+from mase.netlist import build
+from mase.ops.base import HardwareOp
+from mase.schedule import Timing
+
+BUDGET = 1 << 28  # bytes that the working tensors of one chunk may take
+WINDOW = 4096  # most cycles of a waveform before the beat that differs
+AFTER = 8  # cycles of a waveform after it
+
+
+@dataclass(frozen=True)
+class EdgeProof:
+    """One named edge: elements compared and different; cycles with a beat, a held one, or none."""
+
+    name: str
+    path: str
+    format: str
+    elements: int
+    mismatches: int
+    beats: int
+    stalled: int
+    idle: int
+
+
+@dataclass(frozen=True)
+class Element:
+    """Give the value of one element: integer code, exponent of its block (None without one), real value."""
+
+    code: int
+    exponent: int | None
+    real: float
+
+    def __str__(self) -> str:
+        return f"code {self.code}{'' if self.exponent is None else f', exponent {self.exponent}'} ({self.real:g})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first element that differs: first edge in order of the stream, then lowest sample, then lowest element.
+
+    Args:
+        edge, path: name and module path. format: text form. sample: index in the data.
+        element: flat index in the sample. index: the same along the axes of the sample.
+        expected: by the integer reference. found: in the RTL.
+    """
+
+    edge: str
+    path: str
+    format: str
+    sample: int
+    element: int
+    index: tuple[int, ...]
+    expected: Element
+    found: Element
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Cycles that the schedules predict and those that the simulation counted."""
+
+    predicted: int | float
+    simulated: int | float
+
+
+@dataclass(frozen=True)
+class Late:
+    """The first sample whose completion is not as predicted, in cycles since its chunk's first input beat."""
+
+    sample: int
+    completion: Pair
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a run of samples through reference and RTL showed.
+
+    Args:
+        chunk: samples that were streamed without a pause; each chunk starts from reset.
+        edges: in order of the stream. first: None where every code is equal.
+        first_output, latency, interval: cycles of the first chunk. late: None where every completion is as predicted.
+    """
+
+    design: str
+    samples: int
+    chunk: int
+    edges: tuple[EdgeProof, ...]
+    first: Difference | None
+    first_output: Pair
+    latency: Pair
+    interval: Pair
+    late: Late | None
+
+    @property
+    def mismatches(self) -> int:
+        """Elements that differ, over all edges."""
+        return sum(edge.mismatches for edge in self.edges)
+
+    @property
+    def cycles_equal(self) -> bool:
+        """Tell whether each sample, and the first output beat, came in the predicted cycle."""
+        return self.late is None and self.first_output.predicted == self.first_output.simulated
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether all codes and all cycles are equal."""
+        return self.mismatches == 0 and self.cycles_equal
+
+    def to_json(self) -> dict[str, Any]:  # JSON
+        """Return JSON data."""
+        return {**asdict(self), "mismatches": self.mismatches, "cycles_equal": self.cycles_equal, "ok": self.ok}
+
+
+def prove(
+    graph: Graph, design: Design, x: Tensor, *, chunk: int | None = None, ops: dict[str, HardwareOp] | None = None
+) -> Proof:
+    """Run samples through the integer reference and through the RTL, and compare all codes and all cycles.
+
+    Args:
+        x: model inputs ``[samples, *input_shape]``.
+        chunk: samples a simulation, 1 or more; None takes as many as keep the memory bounded.
+        ops: operators built before, by node name.
+
+    Raises:
+        ConfigError: there is no sample. GraphError: the design is not of this graph.
+        ToolError: the RTL does not compile, or stops; says who waits on whom.
+    """
+    if not x.shape[0] or (chunk is not None and chunk < 1):
+        raise ConfigError(f"verify: found {x.shape[0]} samples, {chunk} a chunk; allowed is 1 or more of both")
+    _check(graph, design)
+    ops = {} if ops is None else ops
+    size = min(chunk or _chunk(design), x.shape[0])
+    timing = build(graph, ops).timing(size)
+    flags = flags_for(design, x.shape[0])
+    parts = []
+    for start in range(0, x.shape[0], size):
+        part = x[start : start + size]
+        expected = run(graph, (part,), keep=True, ops=ops).codes
+        parts.append(_part(design, expected, simulate(design, part, flags), timing, start))
+    return _joined(design, x.shape[0], size, timing, parts)
+
+
+def explain(proof: Proof) -> str:
+    """Return in one paragraph what was shown, or what differs first."""
+    elements, d = sum(edge.elements for edge in proof.edges), proof.first
+    text = f"{proof.design}: {proof.samples} samples, {elements} codes on {len(proof.edges)} edges, all equal."
+    if d is not None:
+        text = f"{proof.design}: {proof.mismatches} of {elements} codes differ in {proof.samples} samples. "
+        text += f"The first: edge {d.path!r} ({d.format}), sample {d.sample}, element {d.element}: "
+        text += f"expected {d.expected}, found {d.found}."
+    if proof.cycles_equal:
+        return f"{text} Cycles as predicted: latency {proof.latency.simulated}, interval {proof.interval.simulated:g}."
+    pair = proof.first_output if proof.late is None else proof.late.completion
+    what = "the first output beat" if proof.late is None else f"sample {proof.late.sample}"
+    return f"{text} Cycles differ: {what} is due in cycle {pair.predicted}, and comes in cycle {pair.simulated}."
+
+
+# -- comparing ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one chunk showed."""
+
+    edges: tuple[EdgeProof, ...]
+    first: Difference | None
+    timing: Timing
+    late: Late | None
+
+
+def _check(graph: Graph, design: Design) -> None:
+    types = {node.name: node.record.output for node in graph.nodes()}
+    for edge in design.edges:
+        kind = types.get(edge.name)
+        found = None if kind is None else (str(kind.format), kind.shape[1:])
+        if found != (str(edge.format), edge.shape):
+            has = "no such edge" if found is None else f"{found[0]} {found[1]} there"
+            what = f"edge {edge.path!r} is {edge.format} {edge.shape}"
+            raise GraphError(f"{design.folder}: {what}; the graph has {has}; emit the graph again")
+
+
+def _chunk(design: Design) -> int:
+    """Return how many samples keep a chunk within the budget: codes become arrays of bits, beats become lists."""
+    bits = max(edge.stream.beats * edge.stream.bits for edge in design.edges)
+    elements = sum(math.prod(edge.shape) for edge in design.edges)
+    beats = sum(edge.stream.beats for edge in design.edges)
+    return max(1, BUDGET // (10 * bits + 40 * elements + 200 * beats))
+
+
+def _part(design: Design, expected: dict[str, Code], result: SimResult, timing: Timing, start: int) -> _Part:
+    edges, first = [], None
+    for edge in design.edges:
+        a, b = edge.shaped(expected[edge.name]), result.codes[edge.name]
+        wrong = _differs(edge, a, b).reshape(b.mantissa.shape[0], -1)
+        activity = asdict(result.edges[edge.name])
+        edges.append(EdgeProof(edge.name, edge.path, str(edge.format), wrong.numel(), int(wrong.sum()), **activity))
+        if first is None and edges[-1].mismatches:
+            first = _difference(edge, a, b, wrong, start)
+    pairs = zip(timing.completions, result.completions, strict=False)  # the last chunk may be shorter
+    late = next((Late(start + i, Pair(p, s)) for i, (p, s) in enumerate(pairs) if p != s), None)
+    return _Part(tuple(edges), first, Timing(result.first_output, result.completions), late)
+
+
+def _differs(edge: Edge, a: Code, b: Code) -> Tensor:
+    """Tell for each element whether its code, or the exponent of its block, differs."""
+    wrong = a.mantissa != b.mantissa
+    if a.exponent is None or b.exponent is None:
+        return wrong
+    block, cols = edge.stream.grid.block, edge.shape[-1]
+    return wrong | (a.exponent != b.exponent).repeat_interleave(block, -1)[..., :cols]
+
+
+def _difference(edge: Edge, a: Code, b: Code, wrong: Tensor, start: int) -> Difference:
+    sample, element = (int(i) for i in wrong.nonzero()[0])
+    index = tuple(int(i) for i in np.unravel_index(element, edge.shape))
+    at = (edge.name, edge.path, str(edge.format), start + sample, element, index)
+    return Difference(*at, _element(edge, a, sample, index), _element(edge, b, sample, index))
+
+
+def _element(edge: Edge, code: Code, sample: int, index: tuple[int, ...]) -> Element:
+    one = slice(sample, sample + 1)
+    only = Code(code.mantissa[one], None if code.exponent is None else code.exponent[one])
+    exponent = None
+    if code.exponent is not None:
+        exponent = int(code.exponent[(sample, *index[:-1], index[-1] // edge.stream.grid.block)])
+    return Element(int(code.mantissa[(sample, *index)]), exponent, float(edge.decode(only)[(0, *index)]))
+
+
+def _joined(design: Design, samples: int, size: int, timing: Timing, parts: Sequence[_Part]) -> Proof:
+    order = {edge.name: i for i, edge in enumerate(design.edges)}
+    found = [part.first for part in parts if part.first is not None]
+    first = min(found, key=lambda d: (order[d.edge], d.sample), default=None)
+    late = next((part.late for part in parts if part.late is not None), None)
+    seen = parts[0].timing
+    pairs = (
+        Pair(timing.first, next((p.timing.first for p in parts if p.timing.first != timing.first), timing.first)),
+        Pair(timing.latency, seen.latency),
+        Pair(_number(timing.interval), _number(seen.interval)),
+    )
+    edges = tuple(_sum(same) for same in zip(*(part.edges for part in parts), strict=True))
+    return Proof(design.top, samples, size, edges, first, *pairs, late)
+
+
+def _sum(parts: Sequence[EdgeProof]) -> EdgeProof:
+    counts = ("elements", "mismatches", "beats", "stalled", "idle")
+    return replace(parts[0], **{name: sum(getattr(part, name) for part in parts) for name in counts})
+
+
+def _number(x: Any) -> int | float:  # Any: a Fraction
+    return int(x) if x.denominator == 1 else float(x)
+
+
+# -- for whoever looks for the fault ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """A waveform around a difference.
+
+    Args:
+        file: VCD of all signals; cycle ``c`` lies at times ``2 c`` (clock low) and ``2 c + 1``.
+        start, end: first and last cycle in it. cycle: in which the differing beat moves.
+        signal: base name of its stream in the top module, with ``_valid``, ``_ready`` and ``_data``.
+    """
+
+    file: Path
+    start: int
+    end: int
+    cycle: int
+    signal: str
+
+
+def window(design: Design, x: Tensor, proof: Proof, folder: str | Path) -> Window:
+    """Simulate up to the first difference again and write the cycles around it to ``difference.vcd``.
+
+    The waveform begins where the differing sample enters the block that gives the wrong code, at most 4,096 cycles
+    before the wrong beat, and ends a few cycles after it. Without a wrong code it shows the first late sample.
+
+    Args:
+        x: the samples that ``proof`` is about.
+
+    Raises:
+        ConfigError: ``proof`` found no difference.
+    """
+    if proof.ok:
+        raise ConfigError("verify: nothing differs, so there is no window to write")
+    name, sample, element = _place(design, proof)
+    start = sample // proof.chunk * proof.chunk
+    fed = x[start : min(start + proof.chunk, sample + 3)]  # two samples follow it, as they did
+    job = Job(design, design.encode(fed))
+    beats = simulate_many([job], window=(0, 0))[0].beats
+    names = [edge.name for edge in design.edges]
+    edge = design.edges[names.index(name)]
+    cycle = int(beats[name][sample - start, _beat(edge, element)])
+    enters = int(beats[names[max(0, names.index(name) - 1)]][sample - start, 0])
+    span = max(enters, cycle - WINDOW), cycle + AFTER
+    made = simulate_many([job], window=span)[0].window
+    assert made is not None  # the run reaches the beat that it reached before
+    target = Path(folder) / "difference.vcd"
+    write_atomic(target, made.read_bytes())
+    shutil.rmtree(made.parent)
+    return Window(target, *span, cycle, edge.signal)
+
+
+def _place(design: Design, proof: Proof) -> tuple[str, int, int]:
+    """Return edge, sample and element to look at."""
+    if proof.first is not None:
+        return proof.first.edge, proof.first.sample, proof.first.element
+    return design.output.name, 0 if proof.late is None else proof.late.sample, 0
+
+
+def _beat(edge: Edge, element: int) -> int:
+    """Return the beat of a sample that carries an element."""
+    row, col = divmod(element, edge.stream.cols)
+    return row * edge.stream.row_beats + col // edge.stream.lanes
+
+
+def dump(values: Values, folder: str | Path) -> Path:
+    """Write every tensor of a run as ``.npy`` files: codes, exponents of blocks, real values; return ``index.json``.
+
+    File names are made from node names, legal and unique whatever those are; ``index.json`` says which is which.
+    """
+    folder, files, entries = Path(folder), Names("t_"), []
+    for node in values.graph.nodes():
+        if node.name not in values.codes and node.name not in values.reals:
+            continue
+        fmt = node.record.output.format
+        parts = {"real": values.real(node.name)}
+        if node.name in values.codes:
+            code = values.codes[node.name]
+            parts |= {"code": code.mantissa} | ({} if code.exponent is None else {"exponent": code.exponent})
+        stem = files[node.name]
+        for part, tensor in parts.items():
+            write_atomic(folder / f"{stem}.{part}.npy", _npy(tensor))
+        entry = {"name": node.name, "path": node.path, "kind": node.kind, "format": None if fmt is None else str(fmt)}
+        entries.append({**entry, "files": {part: f"{stem}.{part}.npy" for part in sorted(parts)}})
+    index = folder / "index.json"
+    write_atomic(index, json.dumps({"schema": 1, "tensors": entries}, indent=1) + "\n")
+    return index
+
+
+def _npy(x: Tensor) -> bytes:
+    file = io.BytesIO()
+    x = x.float() if x.dtype == torch.bfloat16 else x  # numpy has no bfloat16
+    np.save(file, x.detach().cpu().numpy(), allow_pickle=False)
+    return file.getvalue()
+
+
+def junit(proof: Proof, path: str | Path) -> None:
+    """Write the proof as JUnit XML, for continuous integration: one test case an edge, and one for the cycles."""
+    failures = [_failure(proof, edge) for edge in proof.edges]
+    names = [f"{edge.path} ({edge.format})" for edge in proof.edges]
+    cases = [*zip(names, failures, strict=True), ("cycles", "" if proof.cycles_equal else explain(proof))]
+    failed = sum(1 for _, text in cases if text)
+    attributes = {"name": proof.design, "tests": str(len(cases)), "failures": str(failed)}
+    root = ET.Element("testsuites")
+    suite = ET.SubElement(root, "testsuite", attributes | {"errors": "0", "skipped": "0"})
+    for name, text in cases:
+        case = ET.SubElement(suite, "testcase", {"classname": f"verify.{proof.design}", "name": _xml(name)})
+        if text:
+            ET.SubElement(case, "failure", {"message": _xml(text)})
+    write_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _failure(proof: Proof, edge: EdgeProof) -> str:
+    if not edge.mismatches:
+        return ""
+    if proof.first is not None and proof.first.edge == edge.name:
+        return explain(proof)
+    return f"{edge.mismatches} of {edge.elements} elements differ"
+
+
+def _xml(text: str) -> str:
+    """Replace what XML 1.0 cannot hold even as an entity: most control characters, surrogates."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
