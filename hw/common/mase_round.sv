@@ -44,11 +44,11 @@ module mase_round #(
     assign rounded = {sum[Full-1:ShiftRight+1], sum[ShiftRight] && !tie};
   end
 
-  always_comb begin
-    if ($signed(rounded) < $signed(Low)) out_o = Low[OutWidth-1:0];
-    else if ($signed(rounded) > $signed(High)) out_o = High[OutWidth-1:0];
-    else out_o = rounded[OutWidth-1:0];
-  end
+  logic [OutWidth-1:0] least, most;
+  assign least = Low[OutWidth-1:0];
+  assign most  = High[OutWidth-1:0];
+  assign out_o = ($signed(rounded) < $signed(Low)) ? least :
+                 ($signed(rounded) > $signed(High)) ? most : rounded[OutWidth-1:0];
 
 endmodule
 

@@ -411,7 +411,8 @@ module mase_linear #(
     for (genvar p = 0; p < Pe; p++) begin : gen_lane
       logic [RawWidth-1:0] raw_q;
       always_ff @(posedge clk_i) begin
-        raw_q <= RawWidth'($signed(total[p*TotalWidth +: TotalWidth])) << gen_exp.gen_aligned.max_exp[p*ExpWidth +: ExpWidth];
+        raw_q <= RawWidth'($signed(total[p*TotalWidth +: TotalWidth]))
+              << gen_exp.gen_aligned.max_exp[p*ExpWidth +: ExpWidth];
       end
       assign raw[p*RawWidth +: RawWidth] = raw_q;
     end
