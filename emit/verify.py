@@ -7,14 +7,15 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from emit.design import Design, Edge
@@ -134,6 +135,36 @@ class Proof:
     def to_json(self) -> dict[str, Any]:  # JSON
         """Return JSON data."""
         return {**asdict(self), "mismatches": self.mismatches, "cycles_equal": self.cycles_equal, "ok": self.ok}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Proof:  # JSON
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            GraphError: the data is no proof.
+        """
+        names = {f.name for f in fields(cls)}
+        try:
+            return TypeAdapter(cls).validate_python({k: v for k, v in data.items() if k in names})
+        except ValidationError as error:
+            raise GraphError(f"proof: {error.errors()[0]['msg']}") from None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Proof:
+        """Read what ``to_json`` gave.
+
+        Raises:
+            GraphError: a field is missing or wrong.
+        """
+        from pydantic import TypeAdapter, ValidationError  # only who reads a kept proof pays for it
+
+        try:
+            return TypeAdapter(cls).validate_python({f.name: data[f.name] for f in fields(cls)})
+        except KeyError as error:
+            raise GraphError(f"proof: field {error} is missing") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise GraphError(f"proof: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
 
 
 def prove(

@@ -84,7 +84,7 @@ def run(
         mase run configs/quickstart.yaml --dry-run
     """
     if dry_run:
-        return _dry(config, out, set_ or [], as_json)
+        return _dry(config, set_ or [], as_json)
     done = _upto(config, out, set_, "report", as_json)
     assert done.report is not None and done.proof is not None
     from mase.report.summary import to_json
@@ -327,10 +327,10 @@ def doctor(
     heads = ["tool", "found", "version", "needed for", "how to get it"]
     _give([asdict(t) for t in found], as_json, lambda: _table("tools", heads, rows))
     if warm:
-        from emit import formal, sim
+        from emit import sim
 
         sim.warm()
-        formal.warm()
+        tools.warm()
     return 0 if all(t.found or t.optional for t in found) else 1
 
 
@@ -496,10 +496,13 @@ def _headline(done: Outcome) -> None:
     print(f"test accuracy: float {a.float:.4f}, accelerator {a.chosen:.4f}; lint warnings: {done.lint_warnings}")
 
 
-def _dry(config: Path, out: Path | None, overrides: list[str], as_json: bool) -> int:
+def _dry(config: Path, overrides: list[str], as_json: bool) -> int:
+    import tempfile
+
     from mase.flow import open_run, sizes
 
-    found = sizes(open_run(config, out, None, overrides))
+    with tempfile.TemporaryDirectory(prefix="mase-dry-") as folder:  # nothing is left behind
+        found = sizes(open_run(config, folder, None, overrides))
     _give(found, as_json, lambda: _table("dry run (times are estimates)", ["what", "value"], [[k, v] for k, v in found.items()]))
     return 0
 

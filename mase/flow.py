@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from torch import Tensor, nn
 from emit import lint as linter
 from emit import sim, synth
 from emit.design import Design
-from emit.verify import Proof, load_samples, prove
+from emit.samples import load_samples
+from emit.verify import Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
@@ -361,14 +364,14 @@ class Run:
         """Write ``report.json`` and ``report.html``."""
         assert out.built is not None and out.design is not None and out.proof is not None
         built, test, few = out.built, self.data.test, self.data.validation.x[:256]
-        hardware = self.config.hardware
+        hardware, proof, made = self.config.hardware, out.proof, out.synthesised
         content = assemble(
             self.config,
             self.data,
             built,
             cost=estimate_graph(built, hardware.target, hardware.clock_mhz),
-            shapes=shapes.run(built, shapes.config())[1],
-            noise=noise.run(built, noise.config(), out.graph, few)[1],
+            facts=shapes.run(built, shapes.config())[1].to_json(),
+            snr=noise.run(built, noise.config(), out.graph, [few])[1].snr_db,
             accuracy=summary.Accuracy(
                 "accuracy",
                 score(out.model, test),
@@ -377,9 +380,9 @@ class Run:
                 out.chosen_validation,
                 self.config.search.tolerance if self.config.search else 0.0,
             ),
-            rtl=out.proof.summary(out.lint_warnings),
+            rtl=_rtl(proof, out.lint_warnings),
             search=None if out.study is None or out.chosen is None else (out.study, out.chosen),
-            synthesised=out.synthesised,
+            synthesised=None if made is None else (made.resources, f"{made.tool} {made.version}"),
             seconds=self.stages.seconds,
             versions=versions(),
             warnings=tuple(dict.fromkeys(self.warnings)),
@@ -541,6 +544,53 @@ def finished(run_folder: str | Path, data: str | Path | None = None) -> tuple[Gr
         return built, design, load_samples(Path(data), design.input_shape)
     made = Run(configuration.load(folder / "config.yaml"), folder, _home(folder))
     return built, design, head(made.data.test, made.config.simulate.samples).x
+
+
+def sizes(made: Run) -> dict[str, str]:
+    """Return what a run would do, without training or compiling: sizes, and estimates of the time of each stage."""
+    model = made._model().eval()
+    graph, samples = made.trace(model)
+    facts = shapes.run(graph, shapes.config())[1].to_json()["nodes"]
+    data, config = made.data, made.config
+    found = {
+        "model": f"{sum(n['parameters'] for n in facts):,} parameters, {sum(n['macs'] for n in facts):,} MACs a sample",
+        "data": f"{data.name}: {len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test",
+    }
+    if config.train is not None:
+        found["train"] = f"{config.train.epochs} epochs, about {_train_seconds(model, made):.0f} s"
+    if config.search is not None:
+        axes = space(graph, tuple(config.search.weight), tuple(config.search.activation), config.search.tie)
+        start, scorer = time.perf_counter(), made.scorer(graph, samples)
+        for point in axes.uniform_points()[:2]:
+            scorer(point)
+        trial = (time.perf_counter() - start) / 2
+        found["search"] = f"{config.search.trials} of {axes.size:,} points, at most {trial * config.search.trials:.0f} s"
+    interval = config.hardware.interval
+    if interval is not None:
+        lanes = sum(-(-n["macs"] // interval) for n in facts)
+        cycles = len(head(data.test, config.simulate.samples)) * interval
+        found["hardware"] = f"about {lanes:,} multipliers for {interval} cycles a sample"
+        found["simulate"] = f"{cycles:,} cycles; compile and run about {10 + lanes / 40 + cycles / 1e5:.0f} s"
+        if config.synthesize.enabled:
+            found["synthesize"] = f"about {10 + lanes / 8:.0f} s"
+    return found
+
+
+def _train_seconds(model: nn.Module, made: Run) -> float:
+    """Time one batch on a copy and scale it."""
+    assert made.config.train is not None
+    trial, part = copy.deepcopy(model), made.config.train
+    small = Data("", head(made.data.train, part.batch), made.data.validation, made.data.test)
+    start = time.perf_counter()
+    train(trial, small, part.model_copy(update={"epochs": 3}), 0, lambda epoch, loss: None)
+    return (time.perf_counter() - start) / 3 * part.epochs * -(-len(made.data.train) // part.batch)
+
+
+def _rtl(proof: Proof, lint_warnings: int | None) -> summary.Rtl:
+    names = [f.name for f in fields(summary.RtlEdge)]
+    edges = tuple(summary.RtlEdge(**{name: getattr(edge, name) for name in names}) for edge in proof.edges)
+    pairs = (summary.Cycles(p.predicted, p.simulated) for p in (proof.latency, proof.interval))
+    return summary.Rtl(proof.samples, proof.mismatches, lint_warnings, *pairs, edges)
 
 
 def head(split: Split, samples: int | None) -> Split:
