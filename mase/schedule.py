@@ -76,14 +76,18 @@ class Schedule:
     """What an operator promises about cycles: its actors, and the channels inside it.
 
     The stream that enters is port ``in`` of ``actors[0]``, the one that leaves is port ``out`` of ``actors[-1]``.
+
+    Args:
+        pace: cycles of a tensor that the channels inside ask for, where that is more than any actor's.
     """
 
     actors: tuple[Actor, ...]
     channels: tuple[Channel, ...] = ()
+    pace: int = 0
 
     def interval(self) -> int:
         """Return the least cycles between two tensors when nothing stalls the operator."""
-        return max(actor.cycles() for actor in self.actors)
+        return max(self.pace, *(actor.cycles() for actor in self.actors))
 
 
 def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step:

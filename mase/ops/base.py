@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -143,7 +144,7 @@ class HardwareOp(Op):
 OPS: Registry[type[Op]] = Registry("op", "mase.ops")
 
 
-def pack_words(codes: npt.NDArray, width: int) -> list[int]:
+def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:
     """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
     mask = (1 << width) - 1
     return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]

@@ -66,6 +66,15 @@ class Normaliser:
     exp_bits: int
     offset: int
 
+    def cycles(self, lanes: Count) -> Count:
+        """Return the cycles of a sample.
+
+        A block that ends a row early frees its bank early, but the block after it waits for the other bank, where a
+        whole block leaves meanwhile: so every block of a row takes the time of a whole one, unless there is just one.
+        """
+        beats, size = ceil_div(self.cols, lanes), np.maximum(1, self.block // lanes)
+        return self.rows * np.where(beats > size, ceil_div(beats, size) * size, beats)
+
     def fifo(self, beats: Count) -> Count:
         """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
         return ceil_div(LATENCY, beats) + 2
@@ -127,7 +136,7 @@ class BlockNormalise(Block):
             Actor(FILL, (Loop(self.rows, fill),), {BANK: 1}),
             Actor(LEAVE, (Loop(self.rows, leave),), {OUT: LATENCY}),
         )
-        return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),))
+        return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),), int(self.normaliser.cycles(self.lanes)))
 
     def sv_params(self) -> Mapping[str, int]:
         limit = self.in_width + self.grid.width + 2

@@ -52,7 +52,8 @@ class LinearFoldings(Foldings):
         return ceil_div(self.inputs, simd) * (1 if self.guard is None else 2)
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        return self.rows * ceil_div(self.outputs, pe) * self.beats(simd)
+        core = self.rows * ceil_div(self.outputs, pe) * self.beats(simd)
+        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
 
     def group(self, simd: Count) -> Count:
         """Return the input lanes that share both exponents."""

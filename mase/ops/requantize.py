@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,8 @@ class RequantizeFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        return self.rows * ceil_div(self.cols, pe)
+        core = self.rows * ceil_div(self.cols, pe)
+        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
 
     @property
     def latency(self) -> int:

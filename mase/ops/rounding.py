@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,8 @@ from mase.errors import UnsupportedOp
 MODES = ("even", "half_up", "trunc")  # index is the RTL parameter
 MULT_BITS = 16
 FLOAT_SAFE = 1 << 52  # integers below this, and half of one, are exact in float64
+NARROW_SAFE = 1 << 24  # integers up to this are exact in float32
+NARROW_SHIFT = 64  # 24 bits shifted by this are far from the ends of float32's exponents
 INT_BITS = 62  # widest value that the int64 path may round
 
 
@@ -32,14 +33,19 @@ class Rounding:
     mode: str = "even"
 
     def apply(self, t: Tensor) -> Tensor:
-        """Round integers held exactly in float32, float64 or int64; the result has the same dtype."""
+        """Round integers held exactly in float32, float64 or int64; float32 becomes float64 where it has too few bits."""
         if t.dtype == torch.int64:
             return self._integer(t)
+        if t.dtype == torch.float32 and (abs(self.shift) > NARROW_SHIFT or max(-self.low, self.high) > NARROW_SAFE):
+            t = t.to(torch.float64)
         y = t * 2.0**-self.shift
-        if self.mode == "even":
+        if self.mode == "trunc":
+            y = y.floor_()
+        elif self.mode == "even":
             y = y.round_()
-        else:
-            y = (y.add_(0.5) if self.mode == "half_up" else y).floor_()
+        else:  # the distance to a neighbour is exact, y + 0.5 is not
+            even = y.round()
+            y = even.add_(y - even == 0.5)
         return y.clamp_(self.low, self.high)
 
     def _integer(self, t: Tensor) -> Tensor:
@@ -65,16 +71,6 @@ class Rounding:
             up = rest > half or (rest == half and (self.mode == "half_up" or down % 2 == 1))
             y = down + (up and self.mode != "trunc")
         return min(max(y, self.low), self.high)
-
-    def sv_params(self, in_width: int, out_width: int) -> Mapping[str, int]:
-        """Return RTL parameters; shifts beyond which nothing changes are cut there."""
-        return {
-            "ShiftRight": min(max(self.shift, 0), in_width + 1),
-            "ShiftLeft": min(max(-self.shift, 0), out_width + 1),
-            "RoundMode": MODES.index(self.mode),
-            "Low": self.low,
-            "High": self.high,
-        }
 
 
 def dyadic(ratio: Tensor, where: str) -> tuple[Tensor, int, list[str]]:

@@ -1,0 +1,183 @@
+"""Random networks for the property test: every draw is legal, reproducible, and small enough to simulate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+import torch
+from torch import Tensor, nn
+
+from mase.errors import UnsupportedOp
+from mase.formats import parse
+from mase.formats.mxint import MXInt
+from mase.interpreter import run
+from mase.netlist import build
+from passes.map import Folding
+from passes.quantize import NodeFormats
+from tests.emit.designs import Network
+from tests.emit.proof import Case
+
+FIXED, INT, MX = "fixed", "int", "mxint"
+CLASSES = (FIXED, INT, MX)
+SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 19, 23, 29, 31, 32, 33, 37, 41, 48, 53, 61, 64, 67, 70)
+BLOCKS = (1, 2, 4, 8, 16, 32)
+MOST_LANES = 40  # products a cycle
+MOST_CYCLES = 1500  # a sample
+SAMPLES = 6
+Triple = tuple[str, str, str]  # classes of input, weight and output
+
+
+def chains(rng: Random) -> list[list[Triple]]:
+    """Return walks of 1 to 4 layers that together have each of the 27 triples of classes once, in a drawn order."""
+    left = {x: [(w, y) for w in CLASSES for y in CLASSES] for x in CLASSES}
+    for options in left.values():
+        rng.shuffle(options)
+    path, tour = [("", rng.choice(CLASSES))], list[tuple[str, str]]()  # Hierholzer: every class has as many in as out
+    while path:
+        if options := left[path[-1][1]]:
+            path.append(options.pop())
+        else:
+            tour.append(path.pop())
+    tour.reverse()
+    triples = [(tour[i][1], tour[i + 1][0], tour[i + 1][1]) for i in range(len(tour) - 1)]
+    lengths, out = [4, 3, 2, 1, 3, 2, 4, 2, 3, 1, 2], list[list[Triple]]()
+    for length in lengths:
+        out.append(triples[:length])
+        triples = triples[length:]
+    assert not triples and all(out)
+    return out
+
+
+def drawn(name: str, seed: int, triples: Sequence[Triple]) -> Case:
+    """Return a random network whose layers have these classes; draws that hardware refuses are drawn again."""
+    rng, refusals = Random(seed), list[str]()
+    for _ in range(60):
+        torch.manual_seed(rng.getrandbits(31))
+        try:
+            case = _network(name, rng, triples).case()
+        except UnsupportedOp as error:
+            refusals.append(str(error))
+            continue
+        if build(case.graph).interval() <= MOST_CYCLES:
+            return case
+        refusals.append("too many cycles")
+    raise AssertionError(f"{name}: nothing legal in 60 draws: {refusals[-3:]}")
+
+
+def _network(name: str, rng: Random, triples: Sequence[Triple]) -> Network:
+    rows = rng.choice((1, 1, 1, 2, 3, 5))
+    size = rng.choice(SIZES)
+    shape = (rows, size) if rows > 1 or rng.random() < 0.2 else (size,)
+    x = torch.randn(SAMPLES, *shape) * 2.0 ** rng.choice((-9, 0, 0, 0, 6))
+    layers, middles = _layers(rng, shape, len(triples))
+    network = Network(name, layers, x, "", {}, fused=rng.random() < 0.75)
+    graph = network.traced()
+    wanted = [node.path for node in graph.operators() if node.kind == "linear"]
+    requantized = [path for path in wanted if rng.random() < 0.15]
+    network = Network(name, layers, x, "", {}, fused=network.fused, requantized=requantized)
+    graph, formats = network.traced(), dict[str, NodeFormats]()
+    values = run(graph, (x,), keep=True).reals
+    entry, layer = graph.inputs[0].name, -1
+    inputs = activation(rng, triples[0][0], values[entry], values[entry].ndim > 2)
+    for node in graph.operators():
+        if node.kind == "layout":
+            continue
+        layer += node.kind == "linear"
+        y = triples[max(layer, 0)][2] if layer >= 0 else triples[0][0]
+        if node.kind == "linear" and node.path in requantized:
+            y = rng.choice(CLASSES)
+        out = activation(rng, y, values[node.name], rows > 1)
+        rounding = "even" if out.startswith(MX) else rng.choice(("even", "even", "half_up", "trunc"))
+        w = None if node.kind != "linear" else weight(rng, triples[layer][1], node.tensor("weight"))
+        block = node.kind == "linear" and MX in triples[layer][:2]
+        accumulation = rng.choice(("auto", f"aligned({rng.randint(0, 12)})")) if block else "auto"
+        formats[node.path] = NodeFormats(w, output=out, accumulation=accumulation, rounding=rounding)
+    chosen = Network(name, layers, x, inputs, formats, {}, network.fused, requantized)
+    return Network(name, layers, x, inputs, formats, lanes(rng, chosen), network.fused, requantized)
+
+
+def _layers(rng: Random, shape: tuple[int, ...], count: int) -> tuple[list[nn.Module], list[int]]:
+    """Return ``count`` linear layers with what may stand around them."""
+    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 and rng.random() < 0.25 else []
+    shape = (math.prod(shape),) if layers else shape
+    if rng.random() < 0.1:
+        layers.append(nn.ReLU())
+    for i in range(count):
+        if len(shape) > 1 and i and rng.random() < 0.5:
+            layers.append(nn.Flatten())
+            shape = (math.prod(shape),)
+        outputs = rng.choice(SIZES[:14] if len(shape) > 1 else SIZES)
+        linear = nn.Linear(shape[-1], outputs, bias=rng.random() < 0.8)
+        with torch.no_grad():
+            linear.weight.mul_(2.0 ** rng.choice((-8, 0, 0, 0, 0, 7)))
+            linear.weight[torch.rand_like(linear.weight) < 0.1] = 0.0
+        layers.append(linear)
+        shape = (*shape[:-1], outputs)
+        if i < count - 1 or rng.random() < 0.3:
+            layers += [nn.ReLU()] * rng.choice((0, 1, 1, 1, 2))
+    return layers, []
+
+
+def weight(rng: Random, kind: str, x: Tensor) -> str:
+    """Return a weight format of a class, fitted loosely to the data."""
+    if kind == INT:
+        return f"int{rng.randint(2, 8)}{rng.choice(('', 'c', 'p', 'cp'))}{rng.choice(('', '', 'f'))}"
+    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice((2, 4, 5, 6, 7, 8, 8)))
+
+
+def activation(rng: Random, kind: str, x: Tensor, small: bool) -> str:
+    """Return an activation format of a class, fitted loosely to the data."""
+    if kind == INT:
+        return f"int{rng.randint(2, 9)}{rng.choice(('', '', 'p'))}{rng.choice(('', '', 'f'))}"
+    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice((3, 4, 5, 6, 7, 8, 8, 11)))
+
+
+def _fixed(rng: Random, x: Tensor) -> str:
+    width, signed = rng.choice((1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 11)), bool((x < 0).any()) or rng.random() < 0.3
+    top = float(x.abs().max()) or 1.0
+    frac = width - signed - math.frexp(top)[1] + rng.choice((-1, 0, 0, 1, 3))
+    return f"{'' if signed else 'u'}fixed{width}.{max(-64, min(64, frac))}"
+
+
+def _mxint(rng: Random, width: int) -> str:
+    return f"mxint{width}b{rng.choice(BLOCKS)}e{rng.choice((1, 2, 3, 4, 4, 5))}"
+
+
+def lanes(rng: Random, network: Network) -> dict[str, Folding]:
+    """Return random lanes that fit the blocks, not always dividing and sometimes wider than the row."""
+    graph, out = network.quantized(), {}
+    for node in graph.operators():
+        if node.kind == "layout":
+            continue
+        x, y = node.inputs[0].record.output, node.record.output
+        w = node.record.operands.get("weight")
+        ins = [t.format for t in (x, w) if t is not None and isinstance(t.format, MXInt)]
+        outs = [y.format] if isinstance(y.format, MXInt) else []
+        if node.kind != "linear":
+            ins = outs = [*ins, *outs]
+        simd = rng.choice(_fitting(ins, x.shape[-1] + 3))
+        pe = simd
+        if node.kind == "linear":
+            pe = rng.choice([n for n in _fitting(outs, y.shape[-1] + 3) if n * simd <= MOST_LANES] or [1])
+        elif simd > MOST_LANES // 2:
+            simd = pe = 1
+        out[node.path] = Folding(simd, pe)
+    return out
+
+
+def _fitting(formats: Sequence[object], most: int) -> list[int]:
+    blocks = [f.block for f in formats if isinstance(f, MXInt)]
+    return [n for n in range(1, min(most, MOST_LANES) + 1) if all(n % b == 0 or b % n == 0 for b in blocks)]
+
+
+def combinations(case: Case) -> set[Triple]:
+    """Return the classes (input, weight, output) of every linear node of a case."""
+    out = set()
+    for node in case.graph.operators():
+        if node.kind == "linear":
+            kinds = node.inputs[0].record.output, node.record.operands["weight"], node.record.output
+            names = [parse(str(kind.format)) for kind in kinds]
+            out.add(tuple(type(fmt).__name__.lower() for fmt in names))
+    return out  # type: ignore[return-value]  # three each

@@ -1,0 +1,140 @@
+"""Prove emitted designs: scalar oracle, vectorised reference and RTL give the same codes, and cycles are as predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from emit.design import Design
+from emit.sim import Job, SimResult, simulate_many
+from emit.verilog import emit
+from mase.errors import ToolError
+from mase.formats import Code
+from mase.graph import Graph
+from mase.netlist import Netlist, build
+
+SHARE = 3  # the scalar oracle sees one sample in so many
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A mapped graph, and the codes on its first hardware edge that it is fed."""
+
+    name: str
+    graph: Graph
+    code: Code
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to run: probabilities of a pause of source and sink, and a reset or a flush in mid-stream."""
+
+    stall_in: float = 0.0
+    stall_out: float = 0.0
+    seed: int = 1
+    restart_at: int = 0
+    flush: bool = False
+
+
+FREE = Run()
+STALLED = (Run(0.5, 0.0, 3), Run(0.0, 0.6, 5), Run(0.3, 0.3, 7))
+RESTARTED = (Run(restart_at=37), Run(restart_at=53, flush=True), Run(0.2, 0.2, 9, restart_at=91))
+
+
+def rows(code: Code, index: slice) -> Code:
+    """Return some samples of codes."""
+    return Code(code.mantissa[index], None if code.exponent is None else code.exponent[index])
+
+
+def joined(codes: Sequence[Code]) -> Code:
+    """Return the samples of several codes one after another."""
+    blocks = None if codes[0].exponent is None else torch.cat([c.exponent for c in codes if c.exponent is not None])
+    return Code(torch.cat([c.mantissa for c in codes]), blocks)
+
+
+def edges(netlist: Netlist, code: Code, oracle: bool = False) -> dict[str, Code]:
+    """Return the codes of every graph edge from those on the first one, by the reference or by the oracle."""
+    values = {netlist.entry: code}
+    for name in dict.fromkeys(instance.node for instance in netlist.instances):
+        op, source = netlist.ops[name], netlist.graph.node(name).inputs[0].name
+        values[name] = (op.oracle if oracle else op.reference)(_through(netlist, values, source))
+    return values
+
+
+def _through(netlist: Netlist, values: dict[str, Code], name: str) -> Code:
+    """Return the codes of an edge; a layout node without hardware passes them on in its own shape."""
+    if name not in values:
+        node = netlist.graph.node(name)
+        values[name] = netlist.ops[name].reference(_through(netlist, values, node.inputs[0].name))
+    return values[name]
+
+
+def difference(expected: Code, found: Code) -> str:
+    """Say where codes differ first; empty where they do not."""
+    parts = (("mantissa", expected.mantissa, found.mantissa), ("exponent", expected.exponent, found.exponent))
+    for what, a, b in parts:
+        if a is None or b is None:
+            if a is not b:
+                return f"{what} on one side alone"
+        elif a.shape != b.shape:
+            return f"{what} of shape {tuple(a.shape)}, found {tuple(b.shape)}"
+        elif not torch.equal(a, b):
+            where = (a != b).nonzero()[0].tolist()
+            return f"{what} {where}: {int(a[tuple(where)])}, found {int(b[tuple(where)])}; {int((a != b).sum())} differ"
+    return ""
+
+
+def check_software(case: Case, netlist: Netlist) -> dict[str, Code]:
+    """Assert that the oracle gives what the reference gives on every edge, and return that."""
+    expected = edges(netlist, case.code)
+    few = slice(None, None, SHARE)
+    for name, code in edges(netlist, rows(case.code, few), oracle=True).items():
+        assert not (text := difference(code, rows(expected[name], few))), f"{case.name}, oracle of {name}: {text}"
+    return expected
+
+
+def check_values(case: Case, expected: Mapping[str, Code], result: SimResult, run: Run) -> None:
+    """Assert that every named edge of a simulation carried the expected codes."""
+    for edge in result.design.edges:
+        text = difference(edge.shaped(expected[edge.name]), result.codes[edge.name])
+        assert not text, f"{case.name}, {run}, edge {edge.path} ({edge.format}): {text}"
+
+
+def check_cycles(case: Case, netlist: Netlist, result: SimResult) -> None:
+    """Assert that every sample left in its predicted cycle."""
+    timing = netlist.timing(len(result.completions))
+    found, predicted = (result.first_output, *result.completions), (timing.first, *timing.completions)
+    assert found == predicted, f"{case.name}: {found[:5]}, predicted {predicted[:5]}"
+
+
+def prove(cases: Sequence[Case], folder: Path, others: Sequence[Run] = (*STALLED[2:], *RESTARTED[2:])) -> list[Design]:
+    """Emit all cases, run them in one bundle, and assert everything that is promised; return the designs."""
+    designs = [emit(case.graph, folder / case.name, case.name) for case in cases]
+    netlists = [build(case.graph) for case in cases]
+    expected = [check_software(case, netlist) for case, netlist in zip(cases, netlists, strict=True)]
+    for run in (FREE, *others):
+        for case, want, netlist, result in zip(cases, expected, netlists, run_all(cases, designs, run), strict=True):
+            check_values(case, want, result, run)
+            if run == FREE:
+                check_cycles(case, netlist, result)
+    return designs
+
+
+def run_all(cases: Sequence[Case], designs: Sequence[Design], run: Run) -> list[SimResult]:
+    """Simulate all designs side by side."""
+    pairs = zip(cases, designs, strict=True)
+    return simulate_many([Job(design, case.code, **vars(replace(run, seed=run.seed + i))) for i, (case, design) in enumerate(pairs)])
+
+
+def verdict(case: Case, design: Design, result: SimResult | ToolError) -> str:
+    """Say what is wrong with a simulated design: ``values``, ``cycles``, the fault that stopped it, or nothing."""
+    if isinstance(result, ToolError):
+        return str(result)
+    netlist = build(case.graph)
+    expected, timing = edges(netlist, case.code), netlist.timing(len(case.code.mantissa))
+    wrong = [edge.path for edge in design.edges if difference(edge.shaped(expected[edge.name]), result.codes[edge.name])]
+    late = (result.first_output, *result.completions) != (timing.first, *timing.completions)
+    return f"{'values of ' + ', '.join(wrong) if wrong else ''}{' cycles' if late else ''}".strip()

@@ -1,0 +1,107 @@
+"""FIFO depths and intervals of whole networks: least depths, and closed forms that the recurrence confirms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+
+from mase.errors import UnsupportedOp
+from mase.frontend.module import trace_module
+from mase.netlist import UNBOUNDED, Netlist, build, sized
+from mase.ops.base import LEAST_FIFO
+from mase.schedule import run
+from passes.map import Folding
+from passes.quantize import NodeFormats, QuantizeConfig, quantize
+from tests.emit.designs import Network
+from tests.emit.draws import chains, drawn
+
+LONG = 16  # samples: many more than ``sized`` looks at
+
+
+def networks() -> list[Netlist]:
+    rng = Random(11)
+    return [build(drawn(f"drawn_{i}", 500 + i, chain).graph) for i, chain in enumerate(chains(rng)[:7])]
+
+
+@pytest.fixture(scope="module", name="drawn_netlists")
+def _drawn_netlists() -> list[Netlist]:
+    return networks()
+
+
+def blocks_end_early() -> Netlist:
+    """Return 9 outputs in blocks of 8, one a cycle: the short block at a row's end leaves the normaliser waiting."""
+    formats = {"0": NodeFormats("int4", output="mxint6b8e4")}
+    x = torch.randn(4, 3)
+    network = Network("early", [nn.Linear(3, 9)], x, "int8", formats, {"0": Folding(3, 1)})
+    return build(network.case().graph)
+
+
+def test_closed_form_is_the_interval_once_fifos_are_deep(drawn_netlists: list[Netlist]) -> None:
+    for netlist in [*drawn_netlists, blocks_end_early()]:
+        deep = dict.fromkeys([i.name for i in netlist.instances], UNBOUNDED)
+        assert run(*netlist.network(deep), LONG).interval == netlist.interval()
+
+
+def test_a_normaliser_takes_whole_blocks() -> None:
+    assert blocks_end_early().interval() == 16  # two blocks of 8 beats, though the second one holds 1 element
+
+
+def test_sized_fifos_keep_the_closed_form(drawn_netlists: list[Netlist]) -> None:
+    for netlist in [*drawn_netlists, blocks_end_early()]:
+        assert netlist.timing(LONG).interval == netlist.interval()
+
+
+def test_one_entry_less_lowers_the_throughput(drawn_netlists: list[Netlist]) -> None:
+    tried = 0
+    for netlist in drawn_netlists:
+        depths = {i.name: i.block.fifo for i in netlist.instances}
+        for name in [name for name, depth in depths.items() if depth > LEAST_FIFO]:
+            fewer = run(*netlist.network({**depths, name: depths[name] - 1}), LONG).interval
+            assert fewer > netlist.interval(), f"{name}: {depths[name]} is not the least depth"
+            tried += 1
+    assert tried >= 5
+
+
+def test_depths_are_those_of_the_mapped_graph(drawn_netlists: list[Netlist]) -> None:
+    for netlist in drawn_netlists[:3]:
+        assert sized(netlist) == {i.name: i.block.fifo for i in netlist.instances}
+
+
+def test_choices_promise_the_cycles_of_the_blocks(drawn_netlists: list[Netlist]) -> None:
+    for netlist in drawn_netlists:
+        for instance in [i for i in netlist.instances if i.role == ""]:
+            op, node = netlist.ops[instance.node], netlist.graph.node(instance.node)
+            assert node.record.hw is not None
+            simd, pe = node.record.hw.simd, node.record.hw.pe
+            blocks = op.blocks(simd, pe, node.record.hw.fifos).values()
+            if node.kind != "layout":
+                assert int(op.foldings.cycles(simd, pe)) == max(b.schedule().interval() for b in blocks)
+
+
+def test_a_branch_is_refused_by_name() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.fc(x)
+            return y.relu() + y
+
+    graph, _ = trace_module(Fork().eval(), (torch.randn(2, 3),))
+    config = QuantizeConfig(NodeFormats("fixed4.2", "fixed4.2"))
+    with pytest.raises(UnsupportedOp, match=r"node 'fc' .*2 consumers"):
+        build(quantize.run(graph, config, [torch.randn(2, 3)])[0])
+
+
+def test_an_unformatted_input_is_refused() -> None:
+    network = Network("plain", [nn.Linear(3, 2)], torch.randn(2, 3), "fixed8.4", {"0": NodeFormats("int4", output="int4")})
+    graph = network.quantized()
+    entry = graph.node("input_1")
+    bare = graph.replace({entry.name: replace(entry.record, output=replace(entry.record.output, format=None))})
+    with pytest.raises(UnsupportedOp, match="input has no format"):
+        build(bare)
