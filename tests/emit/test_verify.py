@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -262,6 +263,23 @@ def test_a_design_of_another_graph_is_refused(case: Case) -> None:
 def test_data_that_has_no_code_is_refused(case: Case) -> None:
     with pytest.raises(FormatError, match="NaN"):
         prove(case.graph, Design.load(case.folder), case.x * torch.nan)
+
+
+@pytest.mark.parametrize("make", [proof, failed])
+def test_a_proof_that_was_kept_reads_back_equal(make: Callable[[], Proof]) -> None:
+    kept = replace(make(), late=Late(1, Pair(6, 7.5)))
+    assert Proof.from_json(json.loads(json.dumps(kept.to_json()))) == kept
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"samples": "x"}, "samples: input should be"), ({}, "late: field required")]
+)
+def test_a_damaged_proof_is_refused(change: dict[str, object], said: str) -> None:
+    data = {**proof().to_json(), **change}
+    if not change:
+        del data["late"]
+    with pytest.raises(GraphError, match=said):
+        Proof.from_json(data)
 
 
 # -- what others read --------------------------------------------------------------------------------------------------
