@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -149,7 +150,7 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
     return results
 
 
-def _result(folder: Path, index: int, job: Job, report: dict) -> SimResult:
+def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimResult:
     design = job.design
     if report["fault"]:
         edges = {e["signal"]: e for e in report["edges"]}

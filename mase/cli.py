@@ -99,7 +99,7 @@ def trace(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = F
 
     [bold]Example[/]: mase trace configs/quickstart.yaml
     """
-    from mase.flow import shapes
+    from passes.shapes import shapes
 
     done = _upto(config, out, set_, "trace", as_json)
     facts = shapes.run(done.graph, shapes.config())[1].to_json()

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from mase.errors import ConfigError, suggest
 
-SCHEMA = 1
-
 
 class Section(BaseModel):
     """A closed, frozen part of a configuration."""
@@ -112,7 +110,7 @@ class SynthesizeConfig(Section):
 class RunConfig(Section):
     """A whole run: model + data -> formats -> hardware -> proof -> report."""
 
-    version: Literal[1] = Field(SCHEMA, description="of this layout")
+    version: Literal[1] = Field(1, description="of this layout")
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the run folder")
     seed: int = Field(0, ge=0)
     model: ModelConfig

@@ -382,7 +382,7 @@ class Run:
             ),
             rtl=_rtl(proof, out.lint_warnings),
             search=None if out.study is None or out.chosen is None else (out.study, out.chosen),
-            synthesised=None if made is None else (made.resources, f"{made.tool} {made.version}"),
+            synthesised=None if made is None else (made.resources, made.tool),
             seconds=self.stages.seconds,
             versions=versions(),
             warnings=tuple(dict.fromkeys(self.warnings)),
@@ -589,8 +589,8 @@ def _train_seconds(model: nn.Module, made: Run) -> float:
 def _rtl(proof: Proof, lint_warnings: int | None) -> summary.Rtl:
     names = [f.name for f in fields(summary.RtlEdge)]
     edges = tuple(summary.RtlEdge(**{name: getattr(edge, name) for name in names}) for edge in proof.edges)
-    pairs = (summary.Cycles(p.predicted, p.simulated) for p in (proof.latency, proof.interval))
-    return summary.Rtl(proof.samples, proof.mismatches, lint_warnings, *pairs, edges)
+    latency, interval = (summary.Cycles(p.predicted, p.simulated) for p in (proof.latency, proof.interval))
+    return summary.Rtl(proof.samples, proof.mismatches, lint_warnings, latency, interval, edges)
 
 
 def head(split: Split, samples: int | None) -> Split:

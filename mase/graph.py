@@ -21,6 +21,7 @@ from mase.formats import Code, Format, QuantParams, parse
 
 SCHEMA = 1  # of graph.json
 META = "mase"
+PARTS = ("scale", "zero_point", "base")  # of format parameters, on chip
 Json = Any  # JSON-able: str, int, float, bool, None, list, dict
 
 
@@ -255,7 +256,7 @@ class Graph:
         """Return a networkx DiGraph: nodes by name with their ``kind`` and ``path``, edges producer -> consumer."""
         import networkx as nx
 
-        out = nx.DiGraph()
+        out: nx.DiGraph[str] = nx.DiGraph()
         for node in self.nodes():
             out.add_node(node.name, kind=node.kind, path=node.path)
             out.add_edges_from((producer.name, node.name) for producer in node.inputs)
@@ -279,7 +280,7 @@ class Graph:
         quant = {}
         for key, params in self.quant.items():
             quant[key] = {"axis": params.axis}
-            for part in ("scale", "zero_point", "base"):
+            for part in PARTS:
                 value = getattr(params, part)
                 if value is not None:
                     tensors[f"{key}::{part}"] = value.contiguous()
@@ -307,16 +308,18 @@ class Graph:
             document = json.loads((folder / "graph.json").read_text())
             tensors = unpack((folder / "weights.safetensors").read_bytes())
         except FileNotFoundError as error:
-            raise GraphError(f"{error.filename}: no such file; a saved graph has graph.json and weights.safetensors") from None
+            raise GraphError(
+                f"{error.filename}: no such file; a saved graph has graph.json and weights.safetensors"
+            ) from None
         except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
             raise GraphError(f"{folder}: saved graph is corrupt: {error}") from None
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             found = document.get("schema") if isinstance(document, dict) else type(document).__name__
             raise GraphError(f"{folder / 'graph.json'}: schema {found}; this version reads schema {SCHEMA}")
-        quant = {
-            key: QuantParams(*(tensors.pop(f"{key}::{p}", None) for p in ("scale", "zero_point", "base")), entry["axis"])
-            for key, entry in document["quant"].items()
-        }
+        quant = {}
+        for key, entry in document["quant"].items():
+            scale, zero, base = (tensors.pop(f"{key}::{part}", None) for part in PARTS)
+            quant[key] = QuantParams(scale=scale, zero_point=zero, base=base, axis=entry["axis"])
         return cls(_module_from_json(document["nodes"]), tensors, quant).verify()
 
 

@@ -105,9 +105,9 @@ def check_inputs(graph: Graph, inputs: Sequence[Tensor]) -> None:
         raise GraphError(f"inputs: found {len(inputs)} tensors; the graph takes {len(expected)}")
     for node, x in zip(graph.inputs, inputs, strict=True):
         shape = node.record.output.shape
-        if not isinstance(x, Tensor) or tuple(x.shape[1:]) != shape[1:] or x.ndim != len(shape):
-            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise GraphError(f"input {node.name!r}: found {found}; allowed is (batch, {', '.join(map(str, shape[1:]))})")
+        if tuple(x.shape[1:]) != shape[1:] or x.ndim != len(shape):
+            allowed = ", ".join(map(str, shape[1:]))
+            raise GraphError(f"input {node.name!r}: found {tuple(x.shape)}; allowed is (batch, {allowed})")
 
 
 def _store(values: Values, node: OpNode, x: Tensor) -> None:

@@ -187,7 +187,7 @@ def space(graph: Graph, weight: tuple[str, ...], activation: tuple[str, ...], ti
         if node.record.operands:
             axes.append(Axis(f"{node.path}.weight", weight))
         axes.append(Axis(f"{node.path}.activation", activation))
-    ties = ()
+    ties: tuple[tuple[str, ...], ...] = ()
     if tie:
         groups = [tuple(a.name for a in axes if a.name.endswith(end)) for end in (".weight", ".activation")]
         ties = tuple(group for group in groups if len(group) > 1)

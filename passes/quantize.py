@@ -97,10 +97,10 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
         for role, text in rules.operands(node).items():
             fmt, quant[record.key(role)] = fit(text, node.tensor(role), f"quantize: {record.key(role)}", WEIGHT_AXIS)
             record = replace(record, operands={**record.operands, role: new_type(record.operands[role], fmt)})
-        text = rules.output(node, is_input)
-        if text is not None:
+        chosen = rules.output(node, is_input)
+        if chosen is not None:
             where = f"quantize: {'inputs' if is_input else node.path}"
-            fmt, quant[node.name] = fit(text, samples.get(node.name), where)
+            fmt, quant[node.name] = fit(chosen, samples.get(node.name), where)
             record = replace(record, output=new_type(record.output, fmt))
         records[node.name] = record
     done = graph.replace(records, quant=quant)
@@ -165,7 +165,8 @@ class Rules:
 
 def settle(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
     """Build every operator once: write down the accumulation that ``auto`` chose, and collect the warnings."""
-    records, warnings = {}, []
+    records: dict[str, Record] = {}
+    warnings: list[str] = []
     for node in graph.operators():
         if not is_exact(node):
             continue

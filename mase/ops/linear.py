@@ -179,9 +179,23 @@ class Linear(HardwareOp):
         out = Output.of(y, scale, target, unit, bound, relu, mode, where)
         if accumulation.guard is not None and out.total >= FLOAT_SAFE:
             raise UnsupportedOp(f"{where}: aligned sum times multiplier takes over 53 bits; allowed is a smaller guard")
-        sizes, grids = (rows, weight.shape[1], weight.shape[0]), (x, w, low)
-        constants = (code.mantissa, code.exponent, start, start_exp)
-        return cls(name, *sizes, *grids, *constants, width, bound, accumulation.guard, out)
+        return cls(
+            name=name,
+            rows=rows,
+            inputs=weight.shape[1],
+            outputs=weight.shape[0],
+            x=x,
+            w=w,
+            low=low,
+            weight=code.mantissa,
+            weight_exp=code.exponent,
+            bias=start,
+            bias_exp=start_exp,
+            acc_width=width,
+            bound=bound,
+            guard=accumulation.guard,
+            out=out,
+        )
 
     @property
     def accumulation(self) -> str:
@@ -239,8 +253,8 @@ class Linear(HardwareOp):
         return -(-self.inputs // self.region)
 
     def _regions(self, x: Tensor) -> Tensor:
-        x = functional.pad(x, (0, self.regions * self.region - self.inputs))
-        return x.unflatten(-1, (self.regions, self.region))
+        padded: Tensor = functional.pad(x, (0, self.regions * self.region - self.inputs))
+        return padded.reshape(*x.shape[:-1], self.regions, self.region)
 
     def _region_exp(self, exponent: Tensor | None, grid: Grid) -> Tensor:
         assert exponent is not None
@@ -266,11 +280,14 @@ class Linear(HardwareOp):
         w_exps = None if self.weight_exp is None else self.weight_exp[o].tolist()
 
         def exponent(k: int) -> int:
-            e = 0 if exps is None else exps[k // self.x.block] - self.x.base
-            return e + (0 if w_exps is None else w_exps[k // self.w.block] - self.w.base)
+            e: int = 0 if exps is None else exps[k // self.x.block] - self.x.base
+            return e if w_exps is None else e + int(w_exps[k // self.w.block]) - self.w.base
 
         if self.guard is None:
-            return int(self.bias[o]) + sum((x * w) << exponent(k) for k, (x, w) in enumerate(zip(row, weight, strict=True)))
+            total = int(self.bias[o])
+            for k, (x, w) in enumerate(zip(row, weight, strict=True)):
+                total += int(x * w) << exponent(k)
+            return total
         assert self.bias_exp is not None
         parts = []  # (sum of a region, its exponent)
         for start in range(0, self.inputs, self.region):
@@ -278,14 +295,15 @@ class Linear(HardwareOp):
             parts.append((sum(row[k] * weight[k] for k in span), exponent(start)))
         parts.append((int(self.bias[o]), int(self.bias_exp[o])))
         top = max(e for _, e in parts)
-        return sum((p << self.guard) >> (top - e) for p, e in parts) << top
+        return sum(int(p << self.guard) >> (top - e) for p, e in parts) << top
 
     # -- hardware ---------------------------------------------------------------------------------------------------
 
     @property
     def exp_max(self) -> int:
         """Greatest sum of two exponents, and of the bias's in aligned mode."""
-        return self.x.span + self.w.span if self.bias_exp is None else max(self.x.span + self.w.span, int(self.bias_exp.max()))
+        most = self.x.span + self.w.span
+        return most if self.bias_exp is None else max(most, int(self.bias_exp.max()))
 
     @property
     def raw_width(self) -> int:
@@ -385,14 +403,16 @@ class LinearBlock(Block):
 
     def schedule(self) -> Schedule:
         k, o = self.in_tiles, self.out_tiles
+        first: tuple[Step | Loop, ...]
+        again: tuple[Step | Loop, ...]
         if self.op.guard is None:
-            first = (*((Loop(k - 1, (stream(take=True),)),) * (k > 1)), stream(take=True, produce=True))
-            again = (*((Loop(k - 1, (Step(),)),) * (k > 1)), stream(produce=True))
+            first = (Loop(k - 1, (stream(take=True),)), stream(take=True, produce=True))
+            again = (Loop(k - 1, (Step(),)), stream(produce=True))
         else:  # scan the exponents of the row, then sum from the buffer
-            total = (Loop(k - 1, (Step(),)),) * (k > 1)
-            first = (Loop(k, (stream(take=True),)), *total, stream(produce=True))
-            again = (Loop(k, (Step(),)), *total, stream(produce=True))
-        row = (Loop(1, first), *((Loop(o - 1, again),) * (o > 1)))
+            total = Loop(k - 1, (Step(),))
+            first = (Loop(k, (stream(take=True),)), total, stream(produce=True))
+            again = (Loop(k, (Step(),)), total, stream(produce=True))
+        row = (Loop(1, first), Loop(o - 1, again))
         return Schedule((Actor("", (Loop(self.op.rows, row),), {"out": self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:

@@ -64,7 +64,7 @@ class Rounding:
     def scalar(self, t: int) -> int:
         """Round one Python integer, from the definition: the oracle of :meth:`apply`."""
         if self.shift <= 0:
-            y = t * 2**-self.shift
+            y = t << -self.shift
         else:
             down, rest = divmod(t, 2**self.shift)
             half = 2 ** (self.shift - 1)
