@@ -50,7 +50,7 @@ def render(netlist: Netlist, top: str) -> dict[str, str | bytes]:
     """Return all files by relative path."""
     instances, signals = Names("u_"), Names("s_")
     edges = _edges(netlist, signals)
-    sources = _sources([i.block.sv_module for i in netlist.instances])
+    sources = library_files([i.block.sv_module for i in netlist.instances])
     memories: dict[str, MemoryImage] = {}
     files: dict[str, str | bytes] = {}
     body = [_instance(netlist, i, top, instances, signals, memories) for i in range(len(netlist.instances))]
@@ -108,7 +108,7 @@ def _edges(netlist: Netlist, signals: Names) -> list[Edge]:
     return out
 
 
-def _sources(modules: list[str]) -> list[Path]:
+def library_files(modules: list[str]) -> list[Path]:
     """Return the library files that the modules need, every file before those that use it."""
     library = {path.stem: path for path in sorted(hw_dir().rglob("mase_*.sv"))}
     order: list[str] = []

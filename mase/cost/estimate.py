@@ -1,101 +1,148 @@
-"""Predict what a mapped graph costs: resources, cycles, bits; each figure with its origin."""
+"""What an accelerator costs before it is built: resources, cycles, memory, an energy proxy (DESIGN 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
-from mase.cost.device import device
-from mase.cost.resources import Resources, estimate
+from mase.cost.device import Device, device
+from mase.cost.resources import Resources, bill, estimate, origins
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.base import HardwareOp
+from mase.ops.work import Work
+
+# Energy of one operation in pJ, 45 nm at 0.9 V: 8-bit product, 8-bit sum, one bit read from an 8 KB SRAM.
+# Source: M. Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9.
+MULTIPLY_PJ, ADD_PJ, READ_PJ = 0.2 / 64, 0.03 / 8, 10.0 / 64
 
 
 @dataclass(frozen=True)
 class InstanceCost:
-    """One RTL block: graph node, role in it, cycles a sample, resources and where each figure comes from."""
+    """One RTL instance.
+
+    Args:
+        node: graph node it belongs to. role: its part in the node, empty for the operator. module: of the RTL.
+        resources: predicted. cycles: a sample. rom_bits, ram_bits: stored constants; buffers and FIFOs.
+        energy_pj: proxy, a sample.
+    """
 
     node: str
     role: str
-    cycles: int
+    module: str
     resources: Resources
-    origin: Mapping[str, str]
+    cycles: int
+    rom_bits: int
+    ram_bits: int
+    energy_pj: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a design costs.
+    """A mapped graph on a device.
 
     Args:
-        target: device. resources: in all; ``equivalents`` in LUTs by the weights of the device.
-        utilisation: share of the device by resource. first_output, latency, interval: exact cycles, source always
-            valid and sink always ready. samples_per_second: at ``clock_mhz``, if the clock is met.
+        target, part: device and the part whose budget counts. clock_mhz: assumed, not derived.
+        resources: of all instances and the top module. origin: where each figure comes from.
+        lut_equivalents: one number by the weights of the device. utilisation: share of the part's budget.
+        latency_cycles: last output beat of the first sample. interval_cycles: between samples, steady.
+        instances: by name in the netlist, in order of the stream.
+        energy_pj: proxy a sample: products, sums, shifts, memory reads at 45 nm; no clock, no wires, no leakage.
     """
 
     target: str
+    part: str
     clock_mhz: float
-    instances: tuple[InstanceCost, ...]
     resources: Resources
-    equivalents: float
+    origin: Mapping[str, str]
+    lut_equivalents: float
     utilisation: Mapping[str, float]
-    first_output: int
-    latency: int
-    interval: float
+    latency_cycles: int
+    interval_cycles: Fraction
+    instances: Mapping[str, InstanceCost]
+    energy_pj: float
 
     @property
     def samples_per_second(self) -> float:
-        """Throughput at the clock."""
-        return self.clock_mhz * 1e6 / self.interval
+        """Throughput at the assumed clock."""
+        return self.clock_mhz * 1e6 / float(self.interval_cycles)
 
-    def to_json(self) -> dict[str, Any]:  # JSON
-        """Return JSON data."""
-        return {
-            "target": self.target,
-            "clock_mhz": self.clock_mhz,
-            "resources": vars(self.resources),
-            "equivalents": self.equivalents,
-            "utilisation": dict(self.utilisation),
-            "first_output": self.first_output,
-            "latency": self.latency,
-            "interval": self.interval,
-            "samples_per_second": self.samples_per_second,
-            "instances": [
-                {**vars(item), "resources": vars(item.resources), "origin": dict(item.origin)} for item in self.instances
-            ],
-        }
+    @property
+    def latency_us(self) -> float:
+        """Latency at the assumed clock."""
+        return self.latency_cycles / self.clock_mhz
+
+    @property
+    def rom_bits(self) -> int:
+        """Bits of stored constants, padding included."""
+        return sum(instance.rom_bits for instance in self.instances.values())
+
+    @property
+    def ram_bits(self) -> int:
+        """Bits of buffers and FIFOs."""
+        return sum(instance.ram_bits for instance in self.instances.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether every resource is within the part's budget."""
+        return all(share <= 1.0 for share in self.utilisation.values())
+
+    def node(self, name: str) -> Resources:
+        """Return the resources of all instances of one graph node; none for a node that the host does."""
+        return sum((i.resources for i in self.instances.values() if i.node == name), Resources())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole as JSON-able data, derived figures included."""
+        derived = ("samples_per_second", "latency_us", "rom_bits", "ram_bits", "fits")
+        data = {**asdict(self), **{name: getattr(self, name) for name in derived}}
+        return {**data, "interval_cycles": str(self.interval_cycles)}
 
 
-def estimate_graph(
-    graph: Graph, target: str, clock_mhz: float = 200.0, ops: dict[str, HardwareOp] | None = None
-) -> Cost:
-    """Predict a quantized, mapped graph.
+def estimate_graph(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0) -> Cost:
+    """Predict what a mapped graph costs.
 
     Raises:
-        UnknownName: there is no such device. UnsupportedOp: a node has no hardware.
+        UnknownName: there is no such target. UnsupportedOp: a node has no hardware; names it.
     """
-    return estimate_netlist(build(graph, ops), target, clock_mhz)
-
-
-def estimate_netlist(netlist: Netlist, target: str, clock_mhz: float) -> Cost:
-    """Predict a laid-out graph."""
-    part, timing = device(target), netlist.timing(4)
-    items = []
-    for instance in netlist.instances:
-        figures = estimate(instance.block, part)
-        cycles = instance.block.schedule().interval()
-        items.append(InstanceCost(instance.node, instance.role, cycles, figures.resources, figures.origin))
-    total = sum((item.resources for item in items), Resources())
-    shares = {name: getattr(total, name) / getattr(part, name) for name in ("lut", "ff", "dsp", "bram")}
+    where, netlist = device(target), build(graph)
+    instances = {item.name: _instance(netlist, index, where) for index, item in enumerate(netlist.instances)}
+    total = sum((one.resources for one in instances.values()), _top(netlist, where))
+    timing = netlist.timing()
+    budget = {"lut": where.lut, "ff": where.ff, "dsp": where.dsp, "bram": where.bram}
     return Cost(
-        target,
+        where.name,
+        where.part,
         clock_mhz,
-        tuple(items),
         total,
-        total.equivalent(part),
-        shares,
-        timing.first,
+        origins(where),
+        total.equivalent(where),
+        {name: getattr(total, name) / most for name, most in budget.items()},
         timing.latency,
-        float(timing.interval),
+        timing.interval,
+        instances,
+        sum(one.energy_pj for one in instances.values()),
     )
+
+
+def _instance(netlist: Netlist, index: int, where: Device) -> InstanceCost:
+    item = netlist.instances[index]
+    work, cycles = item.block.work(), item.block.schedule().interval()
+    rom = sum(int(bits * depth) for bits, depth in work.roms)
+    ram = sum(int(bits * depth) for bits, depth in (*work.fifos, *work.buffers))
+    found = estimate(item.block, where).resources
+    return InstanceCost(item.node, item.role, item.block.sv_module, found, cycles, rom, ram, cycles * energy_pj(work))
+
+
+def _top(netlist: Netlist, where: Device) -> Resources:
+    """Price what the top module adds: the monitor of ``last``, and the reset register."""
+    return Resources.of(bill(Work(registers=2, counters=(netlist.stream_in.beats,)), where))
+
+
+def energy_pj(work: Work) -> float:
+    """Return the energy proxy of one cycle in which every part works once."""
+    products = sum(float(n * a * b) for n, a, b in work.multipliers) * MULTIPLY_PJ
+    sums = sum(float(n * bits) for n, bits in work.adders)
+    shifts = sum(float(n * bits) * int(shift).bit_length() for n, bits, shift in work.shifters)
+    reads = sum(float(bits) for bits, _ in (*work.roms, *work.buffers, *work.fifos))
+    return products + (sums + shifts) * ADD_PJ + reads * READ_PJ

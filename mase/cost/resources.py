@@ -26,6 +26,11 @@ class Resources:
     def __add__(self, other: Resources) -> Resources:
         return Resources(self.lut + other.lut, self.ff + other.ff, self.dsp + other.dsp, self.bram + other.bram)
 
+    @classmethod
+    def of(cls, total: Bill) -> Resources:
+        """Return the bill of one folding."""
+        return cls(*(float(np.max(figure)) for figure in (total.lut, total.ff, total.dsp, total.bram)))
+
     def equivalent(self, device: Device) -> float:
         """Return LUT-equivalents, the one figure that ranks designs (DESIGN 10)."""
         return self.lut + device.dsp_weight * self.dsp + device.bram_weight * self.bram
@@ -51,9 +56,12 @@ class Bill:
 
 def estimate(block: Block, device: Device) -> Estimate:
     """Predict the resources of one block."""
-    total = bill(block.work(), device)
-    values = (float(np.max(figure)) for figure in (total.lut, total.ff, total.dsp, total.bram))
-    return Estimate(Resources(*values), dict.fromkeys(("lut", "ff", "dsp", "bram"), ASSUMED))
+    return Estimate(Resources.of(bill(block.work(), device)), origins(device))
+
+
+def origins(device: Device) -> Mapping[str, str]:
+    """Return where each figure of a device comes from."""
+    return dict.fromkeys(("lut", "ff", "dsp", "bram"), ASSUMED)
 
 
 def bill(work: Work, device: Device) -> Bill:
