@@ -5,12 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from mase.formats.base import FORMATS, Code, Format, QuantParams, checked, within
+from mase.errors import FormatError
+from mase.formats.base import (
+    FORMATS,
+    ROUNDING_WORDS,
+    Code,
+    Format,
+    Kernel,
+    Layout,
+    QuantParams,
+    Words,
+    checked,
+    one_of,
+    text_form,
+    within,
+)
+from mase.formats.chunks import Scratch
+from mase.formats.rounding import MODES, Rounding, rounded
+
+FAST_WIDTH = 22  # bits of a code that ``saturating`` rounds right
 
 
 @FORMATS.add("fixed")
@@ -22,23 +40,30 @@ class Fixed(Format):
         width: stored bits, sign included, 1..32.
         frac: fraction bits; may be negative or above ``width``, -64..64.
         signed: two's complement, or unsigned.
+        rounding: what happens to bits below the last.
+        overflow: ``saturate``, or ``wrap`` modulo 2**width (infinity is then refused).
     """
 
     width: int = 8
     frac: int = 4
     signed: bool = True
-    grammar: ClassVar[re.Pattern[str]] = re.compile(r"(u?)fixed(\d+)\.(-?\d+)")
+    rounding: Rounding = "even"
+    overflow: Literal["saturate", "wrap"] = "saturate"
+    grammar: ClassVar[re.Pattern[str]] = text_form(r"(u?)fixed(\d+)\.(-?\d+)")
+    words: ClassVar[Words] = {**ROUNDING_WORDS, "wrap": ("overflow", "wrap")}
 
     def __post_init__(self) -> None:
         within("fixed", "width", self.width, 1, 32)
         within("fixed", "frac", self.frac, -64, 64)
+        one_of("fixed", "rounding", self.rounding, MODES)
+        one_of("fixed", "overflow", self.overflow, ("saturate", "wrap"))
 
     @classmethod
     def from_match(cls, match: re.Match[str]) -> Self:
-        return cls(int(match[2]), int(match[3]), match[1] == "")
+        return cls(int(match[2]), int(match[3]), match[1] == "", **cls._options(match))
 
     def __str__(self) -> str:
-        return f"{'' if self.signed else 'u'}fixed{self.width}.{self.frac}"
+        return f"{'' if self.signed else 'u'}fixed{self.width}.{self.frac}{self._suffix()}"
 
     def code_range(self) -> tuple[int, int]:
         return (-(1 << self.width - 1), (1 << self.width - 1) - 1) if self.signed else (0, (1 << self.width) - 1)
@@ -47,14 +72,61 @@ class Fixed(Format):
         return QuantParams(axis=axis)
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
-        low, high = self.code_range()
-        return Code((checked(x, self) * 2.0**self.frac).round_().clamp_(low, high).to(torch.int64))
+        seed = params.seed if params is not None else 0
+        return Code(self._codes(checked(x, self), seed).to(torch.int64))
 
     def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
         return code.mantissa.to(torch.float64) * 2.0**-self.frac
 
-    def bits(self, shape: Sequence[int]) -> float:
+    def _codes(self, x: Tensor, seed: int) -> Tensor:
+        code = rounded(x * 2.0**self.frac, self.rounding, seed)
+        low, high = self.code_range()
+        if self.overflow == "saturate":
+            return code.clamp_(low, high)
+        if bool(torch.isinf(code).any()):
+            raise FormatError(f"{self}: data holds infinity, which cannot wrap; finite values are needed")
+        return torch.remainder(code - low, 2.0**self.width) + low
+
+    def _exact(self, x: Tensor, params: QuantParams) -> Tensor:
+        return (self._codes(x, params.seed) + 0.0) * 2.0**-self.frac  # -0 + 0 is +0
+
+    def _kernel(self, params: QuantParams) -> Kernel | None:
+        if self.width > FAST_WIDTH or self.rounding != "even" or self.overflow != "saturate":
+            return None
+        return saturating(*self.code_range(), 2.0**-self.frac)
+
+    def limits(self, x: Tensor, params: QuantParams) -> tuple[Tensor, Tensor]:
+        low, high = (code * 2.0**-self.frac for code in self.code_range())
+        bounds = (low, high) if self.overflow == "saturate" else (-torch.inf, torch.inf)  # wrapping has slope 1
+        return torch.tensor(bounds[0], dtype=torch.float64), torch.tensor(bounds[1], dtype=torch.float64)
+
+    def bits(self, shape: Sequence[int], axis: int = -1) -> float:
         return float(self.width)
+
+    def layout(self) -> Layout:
+        sign = int(self.signed)
+        fraction = min(max(self.frac, 0), self.width - sign)
+        named = (("sign", sign), ("integer", self.width - sign - fraction), ("fraction", fraction))
+        return Layout(tuple((name, bits) for name, bits in named if bits))
+
+    def values(self) -> Tensor:
+        low, high = self.code_range()
+        return torch.arange(low, high + 1, dtype=torch.float64) * 2.0**-self.frac
 
     def sv_params(self) -> Mapping[str, int]:
         return {"Width": self.width, "Frac": self.frac, "Signed": int(self.signed)}
+
+
+def saturating(low: int, high: int, unit: float) -> Kernel:
+    """Return a kernel that rounds to multiples of a power of two between ``low`` and ``high`` of it.
+
+    Adding 1.5 * 2**23 units rounds to nearest even, because float32 has no bits below the unit there; it needs
+    magnitudes of at most 2**22 units.
+    """
+    magic = 1.5 * 2.0**23 * unit
+
+    def kernel(x: Tensor, out: Tensor, _: Scratch) -> bool:
+        torch.clamp(x, low * unit, high * unit, out=out).add_(magic).sub_(magic)
+        return not bool(torch.isnan(out.sum()))
+
+    return kernel

@@ -3,22 +3,65 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from mase.formats.base import FORMATS, Code, Format, QuantParams, checked, floor_log2, pow2, within
+from mase.formats import compat
+from mase.formats.base import (
+    FORMATS,
+    NAN_WORDS,
+    ROUNDING_WORDS,
+    Code,
+    Compat,
+    Layout,
+    NanPolicy,
+    QuantParams,
+    Words,
+    compat_words,
+    one_of,
+    refuse_codes,
+    text_form,
+    within,
+)
+from mase.formats.blocks import OCP_BASE, TILE, BlockFormat, check_block, read_tile, sharing, tile_text
+from mase.formats.chunks import Scratch
+from mase.formats.rounding import Rounding, rounded
 
-OCP_BASE = -127  # least exponent of E8M0
+MAGIC = 1.5 * 2.0**23  # adding it rounds a float32 below 2**22 to an integer, ties to even
+
+
+class IntegerBlocks(BlockFormat):
+    """Blocks whose elements are integers: what MXINT and block floating point share."""
+
+    width: int
+    integer = True
+
+    def _bounds(self) -> tuple[float, float]:
+        low, high = self.code_range()
+        return float(low), float(high)
+
+    def _put(self, v: Tensor, seed: int) -> Tensor:
+        return rounded(v, self.rounding, seed).clamp_(*self.code_range()).to(torch.int64)
+
+    def _get(self, codes: Tensor) -> Tensor:
+        return codes.to(torch.float64)
+
+    def _rounder(self) -> Callable[[Tensor, Scratch], None] | None:
+        low, high = self.code_range()
+
+        def rounder(v: Tensor, _: Scratch) -> None:
+            v.clamp_(low, high).add_(MAGIC).sub_(MAGIC)
+
+        return rounder if self.rounding == "even" and not self.compat else None
 
 
 @FORMATS.add("mxint")
 @dataclass(frozen=True)
-class MXInt(Format):
+class MXInt(IntegerBlocks):
     """Integers that share one power-of-two scale per block of the blocked axis.
 
     A block with exponent e = floor(log2(max |x|)) has step 2**(e - (width - 2)); mantissas round to nearest even and
@@ -28,7 +71,14 @@ class MXInt(Format):
     Args:
         width: bits of one mantissa, sign included, 2..16.
         block: elements that share one exponent, 1..65536.
-        exp_bits: bits of the exponent; 8 is OCP's E8M0, fewer is a window below a calibrated top, 1..8.
+        exp_bits: bits of the exponent, 1..8; 8 is OCP's E8M0 (-127..127), fewer is a window below a calibrated top.
+        outer: extents of the block along the axes before the blocked one; none by default.
+        rounding: of mantissas.
+        nan: ``error`` refuses NaN and saturates infinity; ``encode`` makes a block that holds either all NaN, as OCP
+            does by scale code 255.
+        compat: reproduce a published tool instead of the specification: ``microxcaling`` and ``brevitas`` (logarithm in
+            float32; Brevitas also halves the step, so that maxima clip), ``qera`` (drops float32 subnormals), ``mase``
+            (ceiling exponent; values only).
 
     Source: OCP Microscaling Formats v1.0, INT8 element; here with any width.
     """
@@ -36,66 +86,63 @@ class MXInt(Format):
     width: int = 8
     block: int = 32
     exp_bits: int = 8
-    grammar: ClassVar[re.Pattern[str]] = re.compile(r"mxint(\d+)(?:b(\d+))?(?:e(\d+))?")
+    outer: tuple[int, ...] = ()
+    rounding: Rounding = "even"
+    nan: NanPolicy = "error"
+    compat: Compat = ""
+    grammar: ClassVar[re.Pattern[str]] = text_form(rf"mxint(\d+)(?:b{TILE})?(?:e(\d+))?")
+    words: ClassVar[Words] = {
+        **ROUNDING_WORDS,
+        **NAN_WORDS,
+        **compat_words("microxcaling", "brevitas", "qera", "mase"),
+    }
 
     def __post_init__(self) -> None:
         within("mxint", "width", self.width, 2, 16)
-        within("mxint", "block", self.block, 1, 65536)
-        within("mxint", "exp_bits", self.exp_bits, 1, 8)
+        check_block("mxint", self.block, self.outer, self.exp_bits, self.rounding)
+        one_of("mxint", "nan", self.nan, ("error", "encode"))
+        one_of("mxint", "compat", self.compat, ("", "microxcaling", "brevitas", "qera", "mase"))
 
     @classmethod
     def from_match(cls, match: re.Match[str]) -> Self:
-        return cls(int(match[1]), int(match[2] or 32), int(match[3] or 8))
+        tile: Mapping[str, Any] = read_tile(match[2], 32)  # Any: fields of two types
+        return cls(int(match[1]), exp_bits=int(match[3] or 8), **tile, **cls._options(match))
 
     def __str__(self) -> str:
-        block = "" if self.block == 32 else f"b{self.block}"
-        return f"mxint{self.width}{block}{'' if self.exp_bits == 8 else f'e{self.exp_bits}'}"
+        exponent = "" if self.exp_bits == 8 else f"e{self.exp_bits}"
+        return f"mxint{self.width}{tile_text(self.tile, 32)}{exponent}{self._suffix()}"
 
     def code_range(self) -> tuple[int, int]:
-        return -(1 << self.width - 1) + 1, (1 << self.width - 1) - 1
-
-    def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
-        wide = checked(x, self).abs()
-        wide = wide[torch.isfinite(wide)]
-        top = int(floor_log2(wide.max())) if wide.numel() and bool(wide.max() > 0) else 0
-        base = OCP_BASE if self.exp_bits == 8 else max(OCP_BASE, top - self.span)
-        return QuantParams(base=torch.tensor(base), axis=axis)
+        return -(1 << self.width - 1) + (self.compat != "brevitas"), (1 << self.width - 1) - 1
 
     @property
-    def span(self) -> int:
-        """Return the greatest exponent less the least."""
-        return (1 << self.exp_bits) - 1
+    def offset(self) -> int:
+        return self.width - 2 + (self.compat == "brevitas")
+
+    def _exponent(self, blocks: Tensor) -> Tensor:
+        if self.compat in ("microxcaling", "brevitas"):
+            return compat.log2_exponent(blocks.abs().amax(-1))
+        return super()._exponent(blocks)
+
+    def _scaled(self, blocks: Tensor, exponent: Tensor) -> Tensor:
+        scaled = super()._scaled(blocks, exponent)
+        return scaled.masked_fill_((exponent <= OCP_BASE).unsqueeze(-1), 0.0) if self.compat == "qera" else scaled
+
+    def _put(self, v: Tensor, seed: int) -> Tensor:
+        if self.compat == "microxcaling":
+            return compat.microxcaling_digits(v, self.rounding).clamp_(*self.code_range()).to(torch.int64)
+        return super()._put(v, seed)
+
+    def _published(self, blocks: Tensor) -> Tensor:
+        return compat.mase_mxint(blocks, self.width)
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
-        params = params if params is not None else self.calibrate(x)
-        wide = checked(x, self).movedim(params.axis, -1)
-        blocks = self.blocks(wide)
-        top = blocks.abs().amax(-1)
-        base = self.base(params)
-        exponent = floor_log2(top).clamp_(base, base + self.span)
-        scaled = (blocks * pow2(self.width - 2 - exponent).unsqueeze(-1)).round_()
-        mantissa = scaled.clamp_(*self.code_range()).to(torch.int64).flatten(-2)[..., : wide.shape[-1]]
-        return Code(mantissa.movedim(-1, params.axis), exponent.movedim(-1, params.axis))
+        refuse_codes(self, self.compat)
+        return super().encode(x, params)
 
-    def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
-        axis = params.axis if params is not None else -1
-        assert code.exponent is not None
-        mantissa, exponent = code.mantissa.movedim(axis, -1), code.exponent.movedim(axis, -1)
-        step = pow2(exponent - (self.width - 2)).repeat_interleave(self.block, -1)[..., : mantissa.shape[-1]]
-        return (mantissa.to(torch.float64) * step).movedim(-1, axis)
-
-    def blocks(self, x: Tensor) -> Tensor:
-        """Return ``[..., n]`` as ``[..., ceil(n / block), block]``, the last block padded with zeros."""
-        count = -(-x.shape[-1] // self.block)
-        return pad(x, (0, count * self.block - x.shape[-1])).unflatten(-1, (count, self.block))
-
-    def base(self, params: QuantParams) -> int:
-        """Return the least exponent of the window."""
-        return OCP_BASE if params.base is None else int(params.base)
-
-    def bits(self, shape: Sequence[int]) -> float:
-        elements = shape[-1] if shape else 1
-        return self.width + self.exp_bits * -(-elements // self.block) / elements
+    def layout(self) -> Layout:
+        element = (("sign", 1), ("integer", 1), ("fraction", self.width - 2))
+        return Layout(tuple(f for f in element if f[1]), (("exponent", self.exp_bits),), sharing(self.tile))
 
     def sv_params(self) -> Mapping[str, int]:
         return {"Width": self.width, "Block": self.block, "ExpBits": self.exp_bits}

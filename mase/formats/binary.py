@@ -1,0 +1,103 @@
+"""Binary: a sign."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from mase.formats.base import FORMATS, Layout, QuantParams, Words, checked, one_of, text_form
+from mase.formats.scaled import PER, Per, ScaledFormat
+
+PER_LETTERS: Mapping[str, Per] = {"": "tensor", "c": "channel", "u": "none"}
+
+
+class SignFormat(ScaledFormat):
+    """Codes around zero times the mean of magnitudes: what binary and ternary share."""
+
+    per: Per
+
+    @property
+    def _sharing(self) -> Per:
+        return self.per
+
+    def _ends(self) -> tuple[int, int]:
+        return -1, 1
+
+    def code_range(self) -> tuple[int, int]:
+        return -1, 1
+
+    def _reals(self, codes: Tensor, spread: QuantParams) -> Tensor:
+        values = codes.to(torch.float64)
+        return values if spread.scale is None else values * spread.scale
+
+    def _rows(self, x: Tensor, axis: int) -> Tensor:
+        """Return magnitudes, float64 ``[scales, elements]``."""
+        size = checked(x, self).abs()
+        return size.reshape(1, -1) if self.per != "channel" or x.ndim == 0 else size.movedim(axis, 0).flatten(1)
+
+    def _shaped(self, shared: Tensor) -> Tensor:
+        return shared if self.per == "channel" else shared.reshape(())
+
+    def bits(self, shape: Sequence[int], axis: int = -1) -> float:
+        sizes = list(shape) or [1]
+        count = {"none": 0, "tensor": 1, "channel": sizes[axis]}[self.per]
+        return sum(bits for _, bits in self.layout().element) + 32 * count / max(1, math.prod(sizes))
+
+    def _shared_fields(self) -> tuple[tuple[tuple[str, int], ...], str]:
+        return ((), "") if self.per == "none" else ((("scale", 32),), self.per)
+
+
+def mean(rows: Tensor, kept: Tensor) -> Tensor:
+    """Return each row's mean over its kept elements, rounded to float32 and back; 1 where none are kept."""
+    count = kept.sum(1)
+    total = torch.where(kept, rows, 0.0).sum(1) / count.clamp(min=1)
+    return torch.where(total > 0, total, 1.0).to(torch.float32).to(torch.float64)
+
+
+@FORMATS.add("binary")
+@dataclass(frozen=True)
+class Binary(SignFormat):
+    """Codes -1 and 1 (stored as one bit, 1 for negative) times the mean magnitude; 0 and -0 become 1.
+
+    Args:
+        per: who shares a scale: ``tensor``, ``channel`` (text suffix ``c``), or ``none``: values are -1 and 1 (``u``).
+
+    Source: Rastegari et al., XNOR-Net, 2016.
+    """
+
+    per: Per = "tensor"
+    grammar: ClassVar[re.Pattern[str]] = text_form(r"binary([cu]?)")
+    words: ClassVar[Words] = {}
+
+    def __post_init__(self) -> None:
+        one_of("binary", "per", self.per, PER)
+
+    @classmethod
+    def from_match(cls, match: re.Match[str]) -> Self:
+        return cls(PER_LETTERS[match[1]], **cls._options(match))
+
+    def __str__(self) -> str:
+        return "binary" + next(letter for letter, per in PER_LETTERS.items() if per == self.per)
+
+    def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
+        rows = self._rows(x, axis)
+        scale = None if self.per == "none" else self._shaped(mean(rows, torch.isfinite(rows)))
+        return QuantParams(scale=scale, axis=axis)
+
+    def _codes(self, x: Tensor, spread: QuantParams) -> Tensor:
+        return torch.where(x >= 0, 1, -1)
+
+    def layout(self) -> Layout:
+        return Layout((("sign", 1),), *self._shared_fields())
+
+    def values(self) -> Tensor:
+        return torch.tensor([-1.0, 1.0], dtype=torch.float64)
+
+    def sv_params(self) -> Mapping[str, int]:
+        return {"Width": 1}
