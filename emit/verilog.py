@@ -237,13 +237,8 @@ def _vectors(netlist: Netlist, edges: list[Edge]) -> dict[str, Code]:
     if grid.block:
         blocks = (*shape[:-1], -(-shape[-1] // grid.block))
         exponent = grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator)
-    code = Code(mantissa, exponent)
-    values = {entry.name: code}
-    for item in netlist.instances:
-        if item.role != "convert" and item.node not in values:
-            source = netlist.graph.node(item.node).inputs[0].name
-            values[item.node] = netlist.ops[item.node].reference(values[source])
-    return {"input": code, "output": values[edges[-1].name]}
+    values = netlist.codes(Code(mantissa, exponent))
+    return {"input": values[entry.name], "output": values[edges[-1].name]}
 
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mase.errors import UnsupportedOp
+from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import is_exact
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
@@ -23,7 +24,8 @@ class Instance:
 
     Args:
         node: graph node that it belongs to. role: ``""`` the operator, ``convert`` before it, ``normalise`` after it.
-        edge: name of the graph edge that its output stream is, or "" inside a node.
+        edge: name of the graph edge that its output stream is (a reshape that moves nothing gives it its own), or ""
+            inside a node.
     """
 
     node: str
@@ -65,6 +67,18 @@ class Netlist:
     def edges(self) -> dict[str, StreamType]:
         """Return the stream of each named edge, the entry first."""
         return {self.entry: self.stream_in} | {i.edge: i.block.stream_out for i in self.instances if i.edge}
+
+    def codes(self, code: Code, oracle: bool = False) -> dict[str, Code]:
+        """Return the codes of every graph edge from those of the entry, by name.
+
+        Args:
+            oracle: compute on Python integers, one by one, instead of by the vectorised reference.
+        """
+        values = {self.entry: code}
+        for node in _chain(self.graph.node(self.entry)):
+            op, source = self.ops[node.name], values[node.inputs[0].name]
+            values[node.name] = op.oracle(source) if oracle else op.reference(source)
+        return values
 
     def network(self, depths: Mapping[str, int] | None = None) -> tuple[list[Actor], list[Channel]]:
         """Return actors and channels for the recurrence; ``depths`` by instance name overrides the blocks' own."""
@@ -136,6 +150,8 @@ def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
             for role, block in blocks.items():
                 instances.append(Instance(node.name, role, block, node.name if role == roles[-1] else ""))
             stream = instances[-1].block.stream_out
+        elif instances:  # the same beats are rows of another shape
+            instances[-1] = replace(instances[-1], edge=node.name)
     if not instances:
         raise UnsupportedOp("graph: nothing between input and output to build")
     feed = instances[0].block.stream_in

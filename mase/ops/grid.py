@@ -44,12 +44,12 @@ class Grid:
         Raises:
             UnsupportedOp: the format has no place on chip yet.
         """
+        if reason := _refusal(fmt):
+            raise UnsupportedOp(f"{where}: format {fmt} {reason}")
         low, high = fmt.code_range()
         if isinstance(fmt, Fixed):
             return cls(fmt.width, fmt.signed, low, high, unit=-fmt.frac)
         if isinstance(fmt, Int):
-            if params.zero_point is not None:
-                raise UnsupportedOp(f"{where}: {fmt} has a zero point; hardware takes symmetric integers")
             if fmt.power and not fmt.channel:
                 assert params.scale is not None
                 return cls(fmt.width, True, low, high, unit=int(floor_log2(params.scale.double())))
@@ -59,7 +59,7 @@ class Grid:
             return cls(
                 fmt.width, True, low, high, base - (fmt.width - 2), False, fmt.block, fmt.exp_bits, base, fmt.span
             )
-        raise UnsupportedOp(f"{where}: format {fmt} has no hardware; allowed are fixed, int and mxint")
+        raise AssertionError(fmt)
 
     @property
     def element_bits(self) -> int:
@@ -89,6 +89,25 @@ def activation_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     if params.scale is not None and params.scale.numel() > 1:
         raise UnsupportedOp(f"{where}: {fmt} has a scale a channel; activations take one scale a tensor")
     return Grid.of(fmt, params, where)
+
+
+def _refusal(fmt: Format) -> str:
+    """Say what hardware cannot do about a format; nothing where it can."""
+    if isinstance(fmt, Fixed):
+        return "wraps; hardware saturates" if fmt.overflow == "wrap" else ""
+    if isinstance(fmt, Int):
+        if fmt.zero != "none":
+            return f"has a {'zero point' if fmt.zero == 'int' else 'real offset'}; hardware takes symmetric integers"
+        if fmt.full:
+            return "has a scale with a sign; hardware takes positive scales, so no full range"
+        return "has a scale for each of several groups; hardware takes one a tensor or a channel" if fmt.group else ""
+    if isinstance(fmt, MXInt):
+        if fmt.outer:
+            return "has blocks over several axes; hardware takes blocks along one axis"
+        if fmt.nan != "error":
+            return "encodes NaN; none travels on chip"
+        return f"follows {fmt.compat}; hardware follows the specification" if fmt.compat else ""
+    return "has no hardware; allowed are fixed, int and mxint"
 
 
 def check_lanes(where: str, grid: Grid, lanes: int) -> None:

@@ -160,6 +160,8 @@ class Linear(HardwareOp):
         """
         x, y = (activation_grid(*pair, where) for pair in (x_format, y_format))
         w = Grid.of(*w_format, where)
+        if not w.signed:  # the RTL reads weights as signed numbers
+            w = replace(w, width=w.element_bits, signed=True)
         code = w_format[0].encode(weight, w_format[1])
         if w.block:
             assert code.exponent is not None

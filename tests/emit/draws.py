@@ -23,6 +23,8 @@ FIXED, INT, MX = "fixed", "int", "mxint"
 CLASSES = (FIXED, INT, MX)
 SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 19, 23, 29, 31, 32, 33, 37, 41, 48, 53, 61, 64, 67, 70)
 BLOCKS = (1, 2, 4, 8, 16, 32)
+MANTISSAS = (2, 3, 4, 4, 5, 6, 7, 8, 8, 8, 11, 16)
+WINDOWS = (1, 2, 3, 4, 4, 4, 5, 6, 8)  # bits of a block's exponent
 MOST_LANES = 40  # products a cycle
 MOST_CYCLES = 1500  # a sample
 SAMPLES = 6
@@ -113,6 +115,10 @@ def _layers(rng: Random, shape: tuple[int, ...], count: int) -> tuple[list[nn.Mo
         with torch.no_grad():
             linear.weight.mul_(2.0 ** rng.choice((-8, 0, 0, 0, 0, 7)))
             linear.weight[torch.rand_like(linear.weight) < 0.1] = 0.0
+            if rng.random() < 0.15:
+                linear.weight.abs_()
+            if linear.bias is not None:
+                linear.bias.mul_(2.0 ** rng.choice((-6, 0, 0, 0, 5)))
         layers.append(linear)
         shape = (*shape[:-1], outputs)
         if i < count - 1 or rng.random() < 0.3:
@@ -123,15 +129,15 @@ def _layers(rng: Random, shape: tuple[int, ...], count: int) -> tuple[list[nn.Mo
 def weight(rng: Random, kind: str, x: Tensor) -> str:
     """Return a weight format of a class, fitted loosely to the data."""
     if kind == INT:
-        return f"int{rng.randint(2, 8)}{rng.choice(('', 'c', 'p', 'cp'))}{rng.choice(('', '', 'f'))}"
-    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice((2, 4, 5, 6, 7, 8, 8)))
+        return f"int{rng.randint(2, 8)}{rng.choice(('', 'c', 'p', 'cp'))}"
+    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice(MANTISSAS))
 
 
 def activation(rng: Random, kind: str, x: Tensor, small: bool) -> str:
     """Return an activation format of a class, fitted loosely to the data."""
     if kind == INT:
-        return f"int{rng.randint(2, 9)}{rng.choice(('', '', 'p'))}{rng.choice(('', '', 'f'))}"
-    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice((3, 4, 5, 6, 7, 8, 8, 11)))
+        return f"int{rng.randint(2, 9)}{rng.choice(('', '', 'p'))}"
+    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice(MANTISSAS))
 
 
 def _fixed(rng: Random, x: Tensor) -> str:
@@ -142,7 +148,7 @@ def _fixed(rng: Random, x: Tensor) -> str:
 
 
 def _mxint(rng: Random, width: int) -> str:
-    return f"mxint{width}b{rng.choice(BLOCKS)}e{rng.choice((1, 2, 3, 4, 4, 5))}"
+    return f"mxint{width}b{rng.choice(BLOCKS)}e{rng.choice(WINDOWS)}"
 
 
 def lanes(rng: Random, network: Network) -> dict[str, Folding]:

@@ -55,23 +55,6 @@ def joined(codes: Sequence[Code]) -> Code:
     return Code(torch.cat([c.mantissa for c in codes]), blocks)
 
 
-def edges(netlist: Netlist, code: Code, oracle: bool = False) -> dict[str, Code]:
-    """Return the codes of every graph edge from those on the first one, by the reference or by the oracle."""
-    values = {netlist.entry: code}
-    for name in dict.fromkeys(instance.node for instance in netlist.instances):
-        op, source = netlist.ops[name], netlist.graph.node(name).inputs[0].name
-        values[name] = (op.oracle if oracle else op.reference)(_through(netlist, values, source))
-    return values
-
-
-def _through(netlist: Netlist, values: dict[str, Code], name: str) -> Code:
-    """Return the codes of an edge; a layout node without hardware passes them on in its own shape."""
-    if name not in values:
-        node = netlist.graph.node(name)
-        values[name] = netlist.ops[name].reference(_through(netlist, values, node.inputs[0].name))
-    return values[name]
-
-
 def difference(expected: Code, found: Code) -> str:
     """Say where codes differ first; empty where they do not."""
     parts = (("mantissa", expected.mantissa, found.mantissa), ("exponent", expected.exponent, found.exponent))
@@ -89,9 +72,9 @@ def difference(expected: Code, found: Code) -> str:
 
 def check_software(case: Case, netlist: Netlist) -> dict[str, Code]:
     """Assert that the oracle gives what the reference gives on every edge, and return that."""
-    expected = edges(netlist, case.code)
+    expected = netlist.codes(case.code)
     few = slice(None, None, SHARE)
-    for name, code in edges(netlist, rows(case.code, few), oracle=True).items():
+    for name, code in netlist.codes(rows(case.code, few), oracle=True).items():
         assert not (text := difference(code, rows(expected[name], few))), f"{case.name}, oracle of {name}: {text}"
     return expected
 
@@ -134,7 +117,7 @@ def verdict(case: Case, design: Design, result: SimResult | ToolError) -> str:
     if isinstance(result, ToolError):
         return str(result)
     netlist = build(case.graph)
-    expected, timing = edges(netlist, case.code), netlist.timing(len(case.code.mantissa))
+    expected, timing = netlist.codes(case.code), netlist.timing(len(case.code.mantissa))
     wrong = [edge.path for edge in design.edges if difference(edge.shaped(expected[edge.name]), result.codes[edge.name])]
     late = (result.first_output, *result.completions) != (timing.first, *timing.completions)
     return f"{'values of ' + ', '.join(wrong) if wrong else ''}{' cycles' if late else ''}".strip()
