@@ -47,7 +47,8 @@ class Edge:
     def shaped(self, code: Code) -> Code:
         """Return codes with the sample's own shape; blocks lie along its last axis."""
         n = code.mantissa.shape[0]
-        exponent = None if code.exponent is None else code.exponent.reshape(n, *self.shape[:-1], -1)
+        blocks = -(-self.shape[-1] // max(1, self.stream.grid.block))
+        exponent = None if code.exponent is None else code.exponent.reshape(n, *self.shape[:-1], blocks)
         return Code(code.mantissa.reshape(n, *self.shape), exponent)
 
 

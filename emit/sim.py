@@ -164,6 +164,8 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
     for edge, e in zip(design.edges, report["edges"], strict=True):
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
         beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
+        if not edge.stream.tails(beats):
+            raise ToolError(f"simulation of {design.top}: edge {edge.path}: a lane past the end of a row is not 0")
         codes[edge.name] = edge.shaped(edge.stream.unpack(beats))
         activity[edge.name] = EdgeActivity(e["beats"], e["stalled"], e["idle"])
         if (clock := folder / f"{index}.{edge.signal}.time").exists():

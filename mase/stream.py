@@ -58,7 +58,8 @@ class StreamType:
         parts = [_to_bits(padded.reshape(-1, self.beats, self.lanes), self.grid.width)]
         if self.grid.block:
             assert code.exponent is not None
-            exponent = code.exponent.reshape(mantissa.shape[0], self.rows, -1).numpy() - self.grid.base
+            blocks = -(-self.cols // self.grid.block)
+            exponent = code.exponent.reshape(mantissa.shape[0], self.rows, blocks).numpy() - self.grid.base
             index = self._block_of_beat()
             spread = _pad(exponent, int(index.max()) + 1)[..., index]
             parts.append(_to_bits(spread.reshape(-1, self.beats, self.exponents), self.grid.exp_bits))
@@ -67,13 +68,14 @@ class StreamType:
     def unpack(self, data: Bits) -> Code:
         """Return codes ``[samples, rows, cols]`` from ``[samples, beats, bytes]``."""
         raw = np.unpackbits(data, axis=-1, bitorder="little")[..., : self.bits]
-        split = self.lanes * self.grid.width
-        mantissa = _from_bits(raw[..., :split].reshape(*raw.shape[:2], self.lanes, -1), self.grid.signed)
-        mantissa = mantissa.reshape(raw.shape[0], self.rows, -1)[..., : self.cols]
+        split, lanes = self.lanes * self.grid.width, self.row_beats * self.lanes
+        mantissa = _from_bits(raw[..., :split].reshape(*raw.shape[:2], self.lanes, self.grid.width), self.grid.signed)
+        mantissa = mantissa.reshape(raw.shape[0], self.rows, lanes)[..., : self.cols]
         if not self.grid.block:
             return Code(torch.from_numpy(np.ascontiguousarray(mantissa)))
-        fields = raw[..., split:].reshape(*raw.shape[:2], self.exponents, -1)
-        exponent = _from_bits(fields, False).reshape(raw.shape[0], self.rows, -1) + self.grid.base
+        fields = raw[..., split:].reshape(*raw.shape[:2], self.exponents, self.grid.exp_bits)
+        per_row = self.row_beats * self.exponents
+        exponent = _from_bits(fields, False).reshape(raw.shape[0], self.rows, per_row) + self.grid.base
         blocks = -(-self.cols // self.grid.block)
         first = np.arange(blocks) * self.grid.block // self.lanes * self.exponents
         inside = np.arange(blocks) % max(1, self.lanes // self.grid.block)
@@ -81,6 +83,8 @@ class StreamType:
 
     def tails(self, data: Bits) -> bool:
         """Tell whether all lanes past the end of a row carry code 0."""
+        if self.cols % self.lanes == 0:
+            return True
         raw = np.unpackbits(data, axis=-1, bitorder="little")[..., : self.lanes * self.grid.width]
         lanes = raw.reshape(raw.shape[0], self.rows, self.row_beats * self.lanes, self.grid.width)
         return not lanes[:, :, self.cols :].any()
@@ -97,7 +101,7 @@ def _pad(x: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
 
 def _to_bits(x: npt.NDArray[np.int64], width: int) -> Bits:
     bits = (x[..., None] >> np.arange(width)) & 1
-    return bits.astype(np.uint8).reshape(*x.shape[:-1], -1)
+    return bits.astype(np.uint8).reshape(*x.shape[:-1], x.shape[-1] * width)
 
 
 def _from_bits(bits: Bits, signed: bool) -> npt.NDArray[np.int64]:
