@@ -1,0 +1,224 @@
+"""Describe the values of every edge and every parameter: range, moments, zeros, percentiles, histogram.
+
+One pass over the data serves all tensors, batch by batch; nothing grows with the number of samples. Values are counted
+in classes that are a float32's sign, exponent and first bits of its fraction, so the classes need no range in advance,
+and counts of two batches add. A percentile is right to the width of its class, which is relative: 2**-resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mase.errors import ConfigError
+from mase.graph import Graph
+from mase.interpreter import run
+from passes.base import graph_pass
+
+Batch = Tensor | tuple[Tensor, ...]
+CHUNK = 1 << 20  # elements counted at a time; bounds the temporaries
+GREATEST = float(torch.finfo(torch.float32).max)
+SMALLEST = float(torch.finfo(torch.float32).tiny)
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """What to describe.
+
+    Args:
+        percentiles: in percent, 0..100. bins: of the histogram, of equal width from the least value to the greatest.
+        resolution: bits of fraction of a class, 3..10; a tensor's counts take ``8 * 2**(9 + resolution)`` bytes.
+    """
+
+    percentiles: tuple[float, ...] = (0.1, 1.0, 10.0, 50.0, 90.0, 99.0, 99.9)
+    bins: int = 64
+    resolution: int = 6
+
+    def __post_init__(self) -> None:
+        if not all(0.0 <= p <= 100.0 for p in self.percentiles):
+            raise ConfigError(f"statistics.percentiles: found {self.percentiles}; allowed is 0..100 each")
+        for name, low, high in (("bins", 1, 4096), ("resolution", 3, 10)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"statistics.{name}: found {getattr(self, name)}; allowed is {low}..{high}")
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts in bins of equal width from ``low`` to ``high``; all of them are the finite values."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """Describe the finite values of one tensor over all data.
+
+    Args:
+        count: of elements. nan, infinite: how many of these are none of the finite values.
+        std: of the population. second_moment: mean of squares. zeros: fraction that is exactly zero.
+        percentiles: by percent, such as ``99.9``.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    count: int
+    nan: int
+    infinite: int
+    minimum: float
+    maximum: float
+    absmax: float
+    mean: float
+    std: float
+    second_moment: float
+    zeros: float
+    percentiles: Mapping[str, float]
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class StatisticsReport:
+    """Edges by node name and parameters by table key; a tensor without finite values is left out.
+
+    Args:
+        samples: seen. resolution: relative error that a percentile may have.
+    """
+
+    samples: int
+    resolution: float
+    edges: Mapping[str, TensorStatistics]
+    parameters: Mapping[str, TensorStatistics]
+
+    def to_json(self) -> dict[str, Any]:  # JSON
+        """Return JSON data."""
+        return asdict(self)
+
+
+@graph_pass("statistics", StatisticsConfig, provides=("statistics",))
+def statistics(graph: Graph, config: StatisticsConfig, data: Iterable[Batch] = ()) -> tuple[Graph, StatisticsReport]:
+    """Describe every edge on the data, and every parameter; the graph stays as it is.
+
+    Args:
+        data: batches, a tensor or one tensor an input each, one by one; without any, parameters alone are described.
+    """
+    edges = {node.name: Accumulator(config) for node in graph.nodes() if node.kind != "output"}
+    samples = 0
+    for batch in data:
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        values = run(graph, inputs, keep=True)
+        samples += inputs[0].shape[0]
+        for name, seen in edges.items():
+            seen.add(values.real(name))
+    types = {node.name: (node.path, node.record.output.shape[1:]) for node in graph.nodes()}
+    found = {name: seen.result(*types[name]) for name, seen in edges.items() if seen.finite}
+    return graph, StatisticsReport(samples, 2.0**-config.resolution, found, _parameters(graph, config))
+
+
+def _parameters(graph: Graph, config: StatisticsConfig) -> dict[str, TensorStatistics]:
+    found = {}
+    for key, tensor in graph.tensors.items():
+        seen = Accumulator(config)
+        seen.add(tensor)
+        if seen.finite:
+            found[key] = seen.result(key, tuple(tensor.shape))
+    return found
+
+
+class Accumulator:
+    """Take in values of any float dtype, part by part; how they are cut changes moments by rounding, no more."""
+
+    def __init__(self, config: StatisticsConfig) -> None:
+        self.config, self.shift = config, 23 - config.resolution
+        self.counts = np.zeros(1 << (9 + config.resolution), np.int64)  # by sign, exponent and first bits of fraction
+        self.count = self.finite = self.nan = self.zeros = 0
+        self.low, self.high, self.mean, self.spread = math.inf, -math.inf, 0.0, 0.0  # spread: sum of (x - mean)**2
+
+    def add(self, x: Tensor) -> None:
+        """Take in a tensor; integers, which are no activations, are passed over."""
+        if x.is_floating_point():
+            for part in x.detach().reshape(-1).split(CHUNK):
+                self._add(part)
+
+    def _add(self, part: Tensor) -> None:
+        good = part[torch.isfinite(part)]
+        self.count += part.numel()
+        self.nan += int(torch.isnan(part).sum())
+        if not good.numel():
+            return
+        wide = good.double()
+        self.low, self.high = min(self.low, float(wide.min())), max(self.high, float(wide.max()))
+        self.zeros += int((wide == 0).sum())
+        self._merge(good.numel(), float(wide.mean()), float(wide.var(correction=0)) * good.numel())
+        pattern = (wide.clamp(-GREATEST, GREATEST).float() + 0.0).numpy().view(np.uint32)  # -0 becomes 0
+        self.counts += np.bincount(pattern >> self.shift, minlength=self.counts.size)
+
+    def _merge(self, count: int, mean: float, spread: float) -> None:
+        """Join means and spreads of two parts without the cancellation of sums of squares (Chan et al., 1979)."""
+        total = self.finite + count
+        step = mean - self.mean
+        self.spread += spread + step * step * self.finite * count / total
+        self.mean += step * count / total
+        self.finite = total
+
+    def result(self, path: str, shape: tuple[int, ...]) -> TensorStatistics:
+        """Return the description; there is at least one finite value."""
+        edges, counts = self._ascending()
+        power = self.spread / self.finite
+        return TensorStatistics(
+            path=path,
+            shape=shape,
+            count=self.count,
+            nan=self.nan,
+            infinite=self.count - self.nan - self.finite,
+            minimum=self.low,
+            maximum=self.high,
+            absmax=max(-self.low, self.high),
+            mean=self.mean,
+            std=math.sqrt(power),
+            second_moment=power + self.mean**2,
+            zeros=self.zeros / self.finite,
+            percentiles={f"{p:g}": self._percentile(p, edges, counts) for p in self.config.percentiles},
+            histogram=self._histogram(edges, counts),
+        )
+
+    def _ascending(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return the classes from the one of the least value to that of the greatest: borders and counts."""
+        half = self.counts.size // 2
+        top = np.arange(half + 1, dtype=np.uint32) << self.shift  # borders of the classes of positive values
+        with np.errstate(over="ignore", invalid="ignore"):
+            borders = np.nan_to_num(top.view(np.float32).astype(np.float64), nan=math.inf)
+        borders = np.concatenate((-borders[:0:-1], borders))
+        counts = np.concatenate((self.counts[: half - 1 : -1], self.counts[:half]))
+        used = np.flatnonzero(counts)
+        first, last = int(used[0]), int(used[-1])
+        borders, counts = borders[first : last + 2].copy(), counts[first : last + 1]
+        borders[0], borders[-1] = self.low, self.high
+        return borders.clip(self.low, self.high), counts  # float64 may round into the class beyond the greatest value
+
+    def _percentile(self, percent: float, borders: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> float:
+        """Return the value of the element of rank ``floor(percent * (n - 1))``, to the width of its class."""
+        rank = math.floor(percent / 100 * (self.finite - 1))
+        upto = np.cumsum(counts)
+        i = int(np.searchsorted(upto, rank, side="right"))
+        low, high, inside = float(borders[i]), float(borders[i + 1]), rank - int(upto[i] - counts[i])
+        if low <= 0.0 <= high and high - low < SMALLEST:  # zero, or next to it
+            return min(max(0.0, self.low), self.high)
+        return low + (high - low) * inside / max(1, int(counts[i]) - 1)
+
+    def _histogram(self, borders: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> Histogram:
+        """Spread each class evenly over the bins that it meets, then round the running sums, so that none is lost."""
+        if self.low == self.high:
+            return Histogram(self.low, self.high, (self.finite,))
+        bins = np.linspace(self.low, self.high, self.config.bins + 1)
+        upto = np.concatenate(([0.0], np.cumsum(counts)))
+        running = np.interp(bins, borders, upto)
+        running[0], running[-1] = 0, self.finite
+        return Histogram(self.low, self.high, tuple(int(n) for n in np.diff(np.rint(running).astype(np.int64))))
