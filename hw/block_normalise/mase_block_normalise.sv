@@ -1,6 +1,6 @@
 // Gather blocks of exact integers and give each block one exponent and rounded mantissas (MXINT).
 //
-//   e = clamp(msb(max |t| of the block) + Offset, 0, 2**ExpBits - 1)       exponent above the window's base
+//   e = clamp(msb(max |t| of the block) + Offset, 0, Top)                  exponent above the window's base
 //   m = clamp(round_even(t * 2**(Offset + Width - 2 - e)), +-(2**(Width-1) - 1))
 //
 // Offset is the exponent of t's unit less the base. A carry never changes e; a zero block has e = 0; partial blocks
@@ -126,6 +126,8 @@ module mase_block_normalise #(
 
   localparam int Up = (Offset + Width - 2 > 0) ? Offset + Width - 2 : 0;     // t << Up ...
   localparam int Down = (Offset + Width - 2 < 0) ? -(Offset + Width - 2) : 0;  // ... >> (e + Down)
+  // Greatest exponent above the base; of 8 bits the last code is NaN.
+  localparam int Top = (1 << ExpBits) - 1 - int'(ExpBits == 8);
   localparam int Wide = InWidth + Up + 1;                                    // a bit below for the half
   localparam int ShiftWidth = $clog2((1 << ExpBits) + Down);
   localparam int Kept = (Wide > Width + 2) ? Wide : Width + 2;
@@ -142,7 +144,7 @@ module mase_block_normalise #(
       for (int i = 0; i < InWidth; i++) begin
         if (or_q[leave_bank_q][e*InWidth+i]) begin
           exp_d[e*ExpBits +: ExpBits] =
-            (i + Offset < 0) ? '0 : (i + Offset >= (1 << ExpBits)) ? '1 : ExpBits'(i + Offset);
+            (i + Offset < 0) ? '0 : ExpBits'((i + Offset > Top) ? Top : i + Offset);
         end
       end
     end

@@ -1,0 +1,221 @@
+"""Scalar oracle == vectorised reference == RTL on every named edge, and every sample leaves in its predicted cycle.
+
+Random networks go through every combination of classes; directed ones meet the corners that random data misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mase.formats import Code
+from mase.netlist import build
+from mase.ops.linear import Linear
+from passes.map import Folding
+from passes.quantize import NodeFormats
+from tests.emit.designs import Network
+from tests.emit.draws import CLASSES, chains, combinations, drawn
+from tests.emit.proof import RESTARTED, STALLED, Case, difference, joined, prove, rows
+
+ROUNDS = 2  # through all combinations
+GROUPS = 4  # bundles
+EVERYTHING = (*STALLED, *RESTARTED)
+
+
+# -- random networks --------------------------------------------------------------------------------------------------
+
+
+def walks() -> list[Case]:
+    """Return networks that go through all combinations of classes, each as many times as there are rounds."""
+    out, rng = list[Case](), Random(1)
+    for _ in range(ROUNDS):
+        out += [drawn(f"net{len(out) + i}", 100 + len(out) + i, chain) for i, chain in enumerate(chains(rng))]
+    return out
+
+
+@pytest.fixture(scope="module", name="networks")
+def _networks() -> list[Case]:
+    return walks()
+
+
+def test_the_networks_have_all_combinations_of_classes(networks: list[Case]) -> None:
+    found = set().union(*map(combinations, networks))
+    assert found == {(x, w, y) for x in CLASSES for w in CLASSES for y in CLASSES}
+
+
+def test_the_networks_have_what_the_road_knows(networks: list[Case]) -> None:
+    nodes = [node for case in networks for node in case.graph.operators()]
+    kinds = {node.kind for node in nodes}
+    assert kinds == {"linear", "activation", "layout", "requantize"}
+    attrs = [node.record.attrs for node in nodes]
+    assert {a.get("rounding") for a in attrs} >= {"even", "half_up", "trunc"}
+    accumulations = {str(a.get("accumulation")).partition("(")[0] for a in attrs}
+    assert accumulations >= {"exact", "aligned"}
+    assert any("bias" not in node.record.operands for node in nodes if node.kind == "linear")
+    assert any(len(node.record.output.shape) > 2 for node in nodes)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_random_networks(networks: list[Case], group: int, tmp_path: Path) -> None:
+    prove(networks[group::GROUPS], tmp_path, (STALLED[2], RESTARTED[2]))
+
+
+# -- directed networks ------------------------------------------------------------------------------------------------
+
+
+def layer(weight: Sequence[Sequence[float]] | Tensor, bias: Sequence[float] | None = None) -> nn.Linear:
+    """Return a linear layer with these weights ``[outputs, inputs]``."""
+    values = torch.as_tensor(weight, dtype=torch.float32)
+    linear = nn.Linear(values.shape[1], values.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        linear.weight.copy_(values)
+        if bias is not None:
+            linear.bias.copy_(torch.tensor(bias))
+    return linear
+
+
+def network(
+    name: str,
+    layers: Sequence[nn.Module],
+    inputs: str,
+    formats: Mapping[str, NodeFormats],
+    folding: Mapping[str, tuple[int, int]],
+    x: Tensor | None = None,
+) -> Network:
+    """Return a network with lanes given as pairs (inputs, outputs)."""
+    first = next(m for m in layers if isinstance(m, nn.Linear))
+    x = torch.linspace(-2, 2, 6 * first.in_features).reshape(6, -1) if x is None else x
+    return Network(name, layers, x, inputs, formats, {path: Folding(*lanes) for path, lanes in folding.items()})
+
+
+def every_tie(rounding: str) -> Case:
+    """Return y = x / 16 of every ten-bit x: all ties, and saturation on both sides."""
+    formats = {"0": NodeFormats("fixed2.0", output="fixed5.-4", rounding=rounding)}
+    case = network(f"ties_{rounding}", [layer([[1.0]])], "fixed10.0", formats, {"0": (1, 1)}).case()
+    return Case(case.name, case.graph, Code(torch.arange(-512, 512).unsqueeze(1)))
+
+
+def extremes(op: Linear) -> Code:
+    """Return for each output the input codes that drive its accumulator to its greatest and to its least value."""
+    high = torch.where(op.weight >= 0, op.x.high, op.low)
+    low = torch.where(op.weight >= 0, op.low, op.x.high)
+    mantissa = torch.cat([high, low])
+    exponent = None
+    if op.x.block:
+        exponent = torch.full((len(mantissa), -(-op.inputs // op.x.block)), op.x.base + op.x.span)
+    return Code(mantissa, exponent)
+
+
+def full_accumulator(name: str, inputs: str, formats: NodeFormats, lanes: tuple[int, int]) -> Case:
+    """Return a layer that is fed what fills its accumulator to the last code on both sides."""
+    torch.manual_seed(3)
+    weight = torch.randn(5, 11)
+    weight[0], weight[1] = weight.abs().max(), -weight.abs().max()  # most positive and most negative codes
+    x = torch.linspace(-1, 1, 22).reshape(2, 11)
+    case = network(name, [layer(weight, [0.5, -0.5, 0.0, 3.0, -3.0])], inputs, {"0": formats}, {"0": lanes}, x).case()
+    op = build(case.graph).ops["_0"]
+    assert isinstance(op, Linear)
+    return Case(case.name, case.graph, joined([extremes(op), case.code]))
+
+
+def blocks(name: str, inputs: int, outputs: int, lanes: tuple[int, int], accumulation: str, relu: bool = False) -> Case:
+    """Return a layer with blocks everywhere, fed zero blocks, single elements, and exponents a window apart."""
+    torch.manual_seed(4)
+    weight = torch.randn(outputs, inputs)
+    weight[:, :2] *= 2.0**-12  # exponents far apart within a row
+    weight[0] = 0.0
+    weights = "mxint5b4e3" if accumulation == "exact" else "mxint5b4e5"
+    formats = {"0": NodeFormats(weights, output="mxint4b4e3", accumulation=accumulation)}
+    layers = [layer(weight, [2.0**-6] * outputs), *([nn.ReLU()] * relu)]
+    case = network(name, layers, "mxint6b8e4", formats, {"0": lanes}).case()
+    grid = build(case.graph).stream_in.grid
+    count = -(-inputs // 8)
+    mantissa = torch.zeros(2 + inputs, inputs, dtype=torch.int64)
+    mantissa[2:] = torch.eye(inputs, dtype=torch.int64) * grid.low
+    mantissa[1] = grid.high
+    exponent = grid.base + (torch.arange(2 + inputs).unsqueeze(1) * 7 + torch.arange(count) * 11) % (grid.span + 1)
+    return Case(case.name, case.graph, joined([Code(mantissa, exponent), case.code]))
+
+
+def whole_exponents() -> Case:
+    """Return a layer between OCP's 8-bit exponents, whose code 255 is not a number: it must never come out."""
+    formats = {"0": NodeFormats("int4p", output="mxint4b2e8", accumulation="aligned(2)")}
+    case = network("whole_exponents", [layer([[3.0, 1.0], [7.0, -7.0]])], "mxint4b2e8", formats, {"0": (2, 1)}).case()
+    grid = build(case.graph).stream_in.grid
+    top = Code(torch.tensor([[7, 7], [-7, 7], [7, 0], [1, 1]]), torch.full((4, 1), grid.base + grid.span))
+    return Case(case.name, case.graph, joined([top, case.code]))
+
+
+def directed() -> list[Case]:
+    """Return the corners: ties, both saturations, most negative codes, zero blocks, odd sizes, lanes beyond the row."""
+    fixed, scaled = NodeFormats("fixed8.7", output="fixed8.4"), NodeFormats("int4c", output="int6", rounding="half_up")
+    return [
+        *(every_tie(rounding) for rounding in ("even", "half_up", "trunc")),
+        full_accumulator("full_fixed", "fixed8.6", fixed, (4, 2)),
+        full_accumulator("full_int", "int8", scaled, (13, 7)),  # more lanes than inputs, and than outputs
+        full_accumulator("full_wide", "fixed16.0", NodeFormats("fixed16.0", output="fixed24.0"), (3, 1)),
+        full_accumulator("full_blocks", "mxint4b4e3", NodeFormats("mxint4b8e2", output="fixed8.-2"), (8, 3)),
+        blocks("one_input", 1, 6, (1, 2), "exact"),
+        blocks("less_than_a_block", 3, 9, (8, 4), "exact", relu=True),
+        blocks("a_block_and_one", 9, 5, (2, 1), "exact"),
+        blocks("aligned_no_guard", 9, 5, (4, 8), "aligned(0)", relu=True),
+        blocks("aligned_wide_beats", 17, 4, (16, 1), "aligned(5)"),
+        blocks("aligned_one_lane", 13, 6, (1, 4), "aligned(12)"),
+        whole_exponents(),
+    ]
+
+
+@pytest.fixture(scope="module", name="corners")
+def _corners() -> list[Case]:
+    return directed()
+
+
+def test_extremes_reach_both_ends_of_the_accumulator() -> None:
+    case = full_accumulator("full", "fixed8.6", NodeFormats("fixed8.7", output="fixed8.4"), (1, 1))
+    op = build(case.graph).ops["_0"]
+    assert isinstance(op, Linear)
+    sums = extremes(op).mantissa.double() @ op.weight.T.double() + op.bias
+    assert max(float(sums.max()), -float(sums.min()) - 1) >= 1 << op.acc_width - 2  # one bit less would not hold it
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("half", range(2))
+def test_corners(corners: list[Case], half: int, tmp_path: Path) -> None:
+    prove(corners[half::2], tmp_path, EVERYTHING)
+
+
+# -- foldings ---------------------------------------------------------------------------------------------------------
+
+
+def at_every_folding() -> list[Case]:
+    """Return one network at four foldings: one lane, odd lanes, whole rows, more lanes than elements."""
+    torch.manual_seed(5)
+    formats = {"0": NodeFormats("int5c", output="mxint6b4e4"), "2": NodeFormats("mxint5b4e3", output="int7")}
+    layers, x = [nn.Linear(7, 12), nn.ReLU(), nn.Linear(12, 5)], torch.randn(6, 3, 7)
+    lanes = [((1, 1), (1, 1)), ((3, 2), (4, 3)), ((7, 12), (12, 5)), ((8, 4), (16, 8))]
+    out = []
+    for i, (first, second) in enumerate(lanes):
+        out.append(network(f"fold{i}", layers, "fixed7.4", formats, {"0": first, "2": second}, x).case())
+    return out
+
+
+@pytest.mark.sim
+def test_every_folding_gives_the_same_codes(tmp_path: Path) -> None:
+    cases = at_every_folding()
+    codes = [build(case.graph).codes(case.code) for case in cases]
+    for other in codes[1:]:
+        assert [name for name in other if difference(codes[0][name], other[name])] == []
+    prove(cases, tmp_path, STALLED[:1])
+
+
+def test_samples_do_not_depend_on_each_other() -> None:
+    case = at_every_folding()[0]
+    netlist = build(case.graph)
+    together, alone = netlist.codes(case.code), netlist.codes(rows(case.code, slice(4, 5)))
+    assert [name for name in alone if difference(rows(together[name], slice(4, 5)), alone[name])] == []
