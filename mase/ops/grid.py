@@ -91,6 +91,18 @@ def activation_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     return Grid.of(fmt, params, where)
 
 
+def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
+    """Return the grid of a tensor that a node rounds.
+
+    Raises:
+        UnsupportedOp: as :func:`activation_grid`; or the format has a rounding of its own.
+    """
+    mode = getattr(fmt, "rounding", "even")
+    if mode != "even":
+        raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's own field rounding decides that")
+    return activation_grid(fmt, params, where)
+
+
 def _refusal(fmt: Format) -> str:
     """Say what hardware cannot do about a format; nothing where it can."""
     if isinstance(fmt, Fixed):

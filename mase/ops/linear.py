@@ -20,7 +20,7 @@ from mase.formats.base import pow2
 from mase.graph import OpNode, Record
 from mase.ops.activation import not_negative
 from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, pack_words
-from mase.ops.grid import Grid, activation_grid, check_lanes, signed_width
+from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid, signed_width
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.output import Output
 from mase.ops.rounding import FLOAT_SAFE
@@ -116,6 +116,8 @@ class Linear(HardwareOp):
         x, w, y = source.record.output.format, record.operands["weight"].format, record.output.format
         assert x is not None and w is not None and y is not None
         bias = node.tensor("bias") if "bias" in record.operands else None
+        if bias is not None and (own := record.operands["bias"].format) is not None:
+            bias = own.quantize(bias, node.params("bias"))
         operands = (x, source.params()), (w, node.params("weight")), (y, node.params())
         rows = math.prod(record.output.shape[1:-1])
         weight, positive = node.tensor("weight"), not_negative(source)
@@ -158,7 +160,7 @@ class Linear(HardwareOp):
             where: for errors. positive: the producer of x gives no negative value.
             attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
         """
-        x, y = (activation_grid(*pair, where) for pair in (x_format, y_format))
+        x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
         w = Grid.of(*w_format, where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)

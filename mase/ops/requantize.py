@@ -16,7 +16,7 @@ from mase.formats import Code
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Block, HardwareOp
 from mase.ops.block_normalise import Normaliser
-from mase.ops.grid import Grid, activation_grid, check_lanes
+from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid
 from mase.ops.output import Output
 from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.schedule import Actor, Loop, Schedule, stream
@@ -108,7 +108,7 @@ class Requantize(HardwareOp):
         x_type, y_type = source.record.output, record.output
         assert x_type.format is not None and y_type.format is not None
         x = activation_grid(x_type.format, source.params(), where)
-        y = activation_grid(y_type.format, node.params(), where)
+        y = produced_grid(y_type.format, node.params(), where)
         top = max(-x.low, x.high) << x.span
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
