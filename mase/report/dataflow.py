@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, pairwise
+from itertools import accumulate, chain, count, pairwise
 
 from mase.errors import GraphError
 from mase.report.summary import Dataflow, Edge, Layer, Node
@@ -24,6 +24,7 @@ FAMILIES = {
 WIDTH, BROAD, HEIGHT = 132, 220, 88  # of a node in a wide and in a narrow picture, in pixels
 ACROSS, DOWN = 74, 40  # between ranks, in a wide and in a narrow picture: room for a label
 BESIDE = 20  # between slots: room for a remark above a node
+LANE = 24  # of a slot that only edges pass, with its distance
 MARGIN = 20  # around everything: where edges turn into the next row
 PAGE = 1204  # width of the report where the window has room for it: six nodes
 TRACK = 34  # between edges on their way from one row to the next: room for their labels
@@ -78,12 +79,12 @@ class Plan:
         """Number of ranks."""
         return 1 + max((rank for rank, _ in self.nodes.values()), default=-1)
 
-    def slots(self, ranks: Iterable[int]) -> int:
-        """Return how many slots these ranks need."""
-        wanted = set(ranks)
-        used = [slot for rank, slot in self.nodes.values() if rank in wanted]
-        used += [lane for edge, lane in self.lanes.items() if wanted & set(self.between(edge))]
-        return 1 + max(used, default=0)
+    def slots(self, ranks: range, room: float) -> list[float]:
+        """Return where each slot of these ranks begins, and the last ends: ``room`` for nodes, less for edges alone."""
+        full = {slot for rank, slot in self.nodes.values() if rank in ranks}
+        lanes = {lane for edge, lane in self.lanes.items() if any(rank in ranks for rank in self.between(edge))}
+        sizes = (room if slot in full else LANE for slot in range(1 + max(full | lanes, default=0)))
+        return list(accumulate(sizes, initial=0.0))
 
     def between(self, edge: Edge) -> range:
         """Return the ranks that an edge passes by."""
@@ -185,15 +186,23 @@ class Down(Drawing):
 
     node = BROAD
 
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.lefts = plan.slots(range(plan.ranks), BROAD + 2 * BESIDE)
+
     def size(self) -> Point:
-        slots = self.plan.slots(range(self.plan.ranks))
-        return (2 * MARGIN + slots * (self.node + 2 * BESIDE), 2 * MARGIN + self.plan.ranks * (HEIGHT + DOWN) - DOWN)
+        return 2 * MARGIN + self.lefts[-1] - 2 * BESIDE, 2 * MARGIN + self.plan.ranks * (HEIGHT + DOWN) - DOWN
 
     def corner(self, place: Place) -> Point:
-        return MARGIN + place[1] * (self.node + 2 * BESIDE), MARGIN + place[0] * (HEIGHT + DOWN)
+        return MARGIN + self.lefts[place[1]], MARGIN + place[0] * (HEIGHT + DOWN)
+
+    def top(self, place: Place) -> Point:
+        """Return where an edge enters a place."""
+        left, right = self.lefts[place[1]], self.lefts[place[1] + 1] - 2 * BESIDE
+        return MARGIN + (left + right) / 2, self.corner(place)[1]
 
     def route(self, edge: Edge) -> tuple[str, Point]:
-        tops = [(x + self.node / 2, y) for x, y in map(self.corner, self.stops(edge))]
+        tops = list(map(self.top, self.stops(edge)))
         path = [f"M{_at(tops[0][0], tops[0][1] + HEIGHT)}"]
         for (x, y), (to_x, to_y) in pairwise(tops):
             middle = (y + HEIGHT + to_y) / 2
@@ -218,13 +227,13 @@ class Across(Drawing):
         rows = max(1, -(-plan.ranks // fitting))
         self.columns = max(1, -(-plan.ranks // rows))  # rows of the same length
         self.tracks: dict[tuple[int, str], int] = {}  # by row and producer: all edges of one tensor share a track
-        self.tops, self.bottoms = [float(MARGIN)], list[float]()
+        self.tops, self.bottoms, self.slots = [float(MARGIN)], list[float](), list[list[float]]()  # by row
         for row in range(-(-plan.ranks // self.columns)):
             last = (row + 1) * self.columns - 1
             crossing = [e.source for e in plan.edges if plan.nodes[e.source][0] <= last < plan.nodes[e.target][0]]
             self.tracks |= {(row, source): i for i, source in enumerate(dict.fromkeys(crossing))}
-            slots = plan.slots(range(last + 1 - self.columns, last + 1))
-            self.bottoms.append(self.tops[-1] + slots * (HEIGHT + BESIDE) - BESIDE)
+            self.slots.append(plan.slots(range(last + 1 - self.columns, last + 1), HEIGHT + BESIDE))
+            self.bottoms.append(self.tops[-1] + self.slots[-1][-1] - BESIDE)
             self.tops.append(self.bottoms[-1] + TRACK * (len(set(crossing)) + 1))
 
     def size(self) -> Point:
@@ -233,11 +242,17 @@ class Across(Drawing):
 
     def corner(self, place: Place) -> Point:
         row, column = divmod(place[0], self.columns)
-        return MARGIN + column * (WIDTH + ACROSS), self.tops[row] + place[1] * (HEIGHT + BESIDE)
+        return MARGIN + column * (WIDTH + ACROSS), self.tops[row] + self.slots[row][place[1]]
+
+    def left(self, place: Place) -> Point:
+        """Return where an edge enters a place."""
+        row, slot = place[0] // self.columns, place[1]
+        top, bottom = self.slots[row][slot], self.slots[row][slot + 1] - BESIDE
+        return self.corner(place)[0], self.tops[row] + (top + bottom) / 2
 
     def route(self, edge: Edge) -> tuple[str, Point]:
         places = self.stops(edge)
-        lefts = [(x, y + HEIGHT / 2) for x, y in map(self.corner, places)]
+        lefts = list(map(self.left, places))
         path = [f"M{_at(lefts[0][0] + WIDTH, lefts[0][1])}"]
         for (rank, _), (x, y), (to_x, to_y) in zip(places, lefts, lefts[1:], strict=False):
             if (rank + 1) % self.columns:

@@ -98,8 +98,10 @@ def test_wide_picture_keeps_its_width_and_fills_its_rows_evenly() -> None:
     assert len({box.y for box in wide(chain(6)).boxes}) == 1
 
 
-def test_tall_picture_of_a_chain_fits_a_phone() -> None:
+def test_tall_picture_fits_a_phone_where_only_edges_lie_beside() -> None:
     assert tall(chain(30)).width <= 340
+    assert tall(RESIDUAL).width <= 340
+    assert tall(ATTENTION).width > 340
 
 
 def test_boxes_know_their_layers_by_path() -> None:
