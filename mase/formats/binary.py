@@ -34,12 +34,14 @@ class SignFormat(ScaledFormat):
 
     def _reals(self, codes: Tensor, spread: QuantParams) -> Tensor:
         values = codes.to(torch.float64)
-        return values if spread.scale is None else values * spread.scale
+        return values if spread.scale is None else values * spread.scale + 0.0  # -0 + 0 is +0
 
     def _rows(self, x: Tensor, axis: int) -> Tensor:
         """Return magnitudes, float64 ``[scales, elements]``."""
         size = checked(x, self).abs()
-        return size.reshape(1, -1) if self.per != "channel" or x.ndim == 0 else size.movedim(axis, 0).flatten(1)
+        if self.per != "channel" or x.ndim == 0:
+            return size.reshape(1, x.numel())
+        return size.movedim(axis, 0).flatten(1) if x.ndim > 1 else size.unsqueeze(1)
 
     def _shaped(self, shared: Tensor) -> Tensor:
         return shared if self.per == "channel" else shared.reshape(())
@@ -54,10 +56,9 @@ class SignFormat(ScaledFormat):
 
 
 def mean(rows: Tensor, kept: Tensor) -> Tensor:
-    """Return each row's mean over its kept elements, rounded to float32 and back; 1 where none are kept."""
-    count = kept.sum(1)
-    total = torch.where(kept, rows, 0.0).sum(1) / count.clamp(min=1)
-    return torch.where(total > 0, total, 1.0).to(torch.float32).to(torch.float64)
+    """Return each row's mean over its kept elements, rounded to float32 and back; 0 where none are kept."""
+    total = torch.where(kept, rows, 0.0).sum(1)
+    return (total / kept.sum(1).clamp(min=1)).to(torch.float32).to(torch.float64)
 
 
 @FORMATS.add("binary")

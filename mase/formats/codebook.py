@@ -107,7 +107,7 @@ class TableBlocks(Format):
 
     def _codes(self, blocks: Tensor, scale: Tensor) -> Tensor:
         entries = self._entries(blocks)
-        return torch.bucketize(blocks / scale, (entries[1:] + entries[:-1]) / 2)
+        return torch.bucketize((blocks / scale).contiguous(), (entries[1:] + entries[:-1]) / 2)
 
     def _pieces(self, x: Tensor, y: Tensor, params: QuantParams, limit: int) -> Pieces:
         for source, target in block_pieces(x, y, Tiling.of(x.ndim, (self.block,), params, str(self)), limit):

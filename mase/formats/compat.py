@@ -33,7 +33,7 @@ def microxcaling_digits(v: Tensor, rounding: str) -> Tensor:
         digits = size.floor()
     else:
         tie = ((size - 0.5) % 2 == 0) if rounding == "even" else torch.zeros_like(size, dtype=torch.bool)
-        digits = (size + 0.5).floor() - tie
+        digits = (size + 0.5).floor() - tie.to(size.dtype)
     return torch.copysign(digits.to(torch.float64), v)
 
 
@@ -101,7 +101,7 @@ def mase_bfp(blocks: Tensor, width: int, exp_bits: int) -> Tensor:
     exponent = torch.ceil(torch.log2(_maxima(blocks))).clamp_(-bias, (1 << exp_bits) - 1 - bias).unsqueeze(-1)
     shift, most = 1 << width - 1, (1 << width - 1) - 1
     digits = ((blocks.abs() + EPS) / _two_to(exponent) * shift).round().clamp(0, most)
-    return _tiny_kept(blocks, _sign(blocks) * _two_to(exponent) * digits / shift)
+    return _tiny_kept(blocks, _sign(blocks) * _two_to(exponent) * (digits / shift))
 
 
 def mase_minifloat(x: Tensor, exp: int, man: int, bias: Tensor) -> Tensor:

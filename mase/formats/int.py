@@ -147,7 +147,7 @@ class Int(ScaledFormat):
 
     @property
     def _offset_type(self) -> str:
-        return "fp32" if self.scale_type == "e8m0" else self.scale_type  # an offset is no power of two
+        return "fp32" if self.scale_type in ("short", "e8m0") else self.scale_type  # an offset is no power of two
 
     @property
     def _sharing(self) -> Per:
@@ -231,7 +231,7 @@ class Int(ScaledFormat):
         assert spread.scale is not None
         codes = codes if spread.zero_point is None else codes - spread.zero_point
         values = codes.to(torch.float64) * spread.scale
-        return values if spread.offset is None else values + spread.offset
+        return values + (0.0 if spread.offset is None else spread.offset)  # -0 + 0 is +0
 
     def _kernel(self, params: QuantParams) -> Kernel | None:
         """Divide in float32, which rounds once: only a quotient exactly on a tie may have come from beside it."""

@@ -1,0 +1,67 @@
+"""NVFP4: laws and values by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mase.errors import FormatError
+from mase.formats.base import Code
+from mase.formats.nvfp4 import NVFP4
+from mase.testing import FormatLaws
+
+
+class TestTwoLevels(FormatLaws):
+    fmt = NVFP4()
+    nearest = False  # a reciprocal in float32 may move a tie; see below
+    scales = True
+
+
+class TestOneLevel(FormatLaws):
+    fmt = NVFP4(block=8, two_level=False)
+    axis = 0
+    nearest = False
+
+
+def test_block_by_hand() -> None:
+    x = torch.tensor([6.0, 3.0, -1.0, 0.2] + [0.0] * 12 + [448 * 6.0] + [0.0] * 15)
+    fmt = NVFP4()
+    params = fmt.calibrate(x)
+    code = fmt.encode(x, params)
+    assert params.scale == 1.0
+    assert code.scale is not None
+    assert code.scale.tolist() == [0b0_0111_000, 0b0_1111_110]  # 1 and 448 in E4M3
+    assert code.mantissa[:4].tolist() == [7, 5, 10, 0]
+    assert code.mantissa[16] == 7
+
+
+def test_off_a_tie_the_nearest_element_is_taken() -> None:
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    fmt = NVFP4()
+    params = fmt.calibrate(x)
+    code = fmt.encode(x, params)
+    errors = [
+        (fmt.decode(Code(torch.full_like(code.mantissa, m), scale=code.scale), params) - x).abs() for m in range(16)
+    ]
+    chosen = (fmt.decode(code, params) - x).abs()
+    assert bool((chosen <= torch.stack(errors).amin(0) * (1 + 1e-6)).all())  # float32 reciprocal: 2**-24, twice
+
+
+def test_least_block_scale_is_the_least_normal() -> None:
+    x = torch.zeros(2, 16)
+    x[0, 0], x[1, 0] = 2688.0, 1e-3
+    code = NVFP4().encode(x)
+    assert code.scale is not None
+    assert code.scale.tolist() == [[126], [8]]
+
+
+def test_stored_bits_by_hand() -> None:
+    assert NVFP4().bits((64, 64)) == 4.5 + 32 / 4096
+    assert NVFP4(two_level=False).bits((64, 64)) == 4.5
+
+
+def test_missing_scales_and_empty_blocks_are_refused() -> None:
+    with pytest.raises(FormatError, match="nvfp4: block is 0"):
+        NVFP4(block=0)
+    with pytest.raises(FormatError, match="nvfp4: decode needs a scale"):
+        NVFP4().decode(NVFP4().encode(torch.ones(16)))
