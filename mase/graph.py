@@ -283,7 +283,7 @@ class Graph:
             for part in PARTS:
                 value = getattr(params, part)
                 if value is not None:
-                    tensors[f"{key}::{part}"] = value.contiguous()
+                    tensors[f"{key}::{part}"] = value.contiguous().clone()  # a reshape shares those of its input
         nodes = [
             {"name": n.name, "inputs": [i.name for i in n.inputs], **_record_to_json(n.record)} for n in self.nodes()
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from mase.stream import StreamType
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
 UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
+LEAST_TENSORS = 6  # of a run that shows a steady interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,11 @@ class Netlist:
         """What the last block gives."""
         return self.instances[-1].block.stream_out
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the graph nodes from the entry to the output; a reshape that moves nothing has no instance."""
+        return tuple(node.name for node in _chain(self.graph.node(self.entry)))
+
     def edges(self) -> dict[str, StreamType]:
         """Return the stream of each named edge, the entry first."""
         return {self.entry: self.stream_in} | {i.edge: i.block.stream_out for i in self.instances if i.edge}
@@ -75,9 +82,9 @@ class Netlist:
             oracle: compute on Python integers, one by one, instead of by the vectorised reference.
         """
         values = {self.entry: code}
-        for node in _chain(self.graph.node(self.entry)):
-            op, source = self.ops[node.name], values[node.inputs[0].name]
-            values[node.name] = op.oracle(source) if oracle else op.reference(source)
+        for name in self.nodes:
+            op, source = self.ops[name], values[self.graph.node(name).inputs[0].name]
+            values[name] = op.oracle(source) if oracle else op.reference(source)
         return values
 
     def network(self, depths: Mapping[str, int] | None = None) -> tuple[list[Actor], list[Channel]]:
@@ -173,14 +180,16 @@ def host_prefix(graph: Graph) -> list[str]:
     return out
 
 
-def sized(netlist: Netlist, tensors: int = 6) -> dict[str, int]:
+def sized(netlist: Netlist) -> dict[str, int]:
     """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs.
 
-    Args:
-        tensors: samples that each trial run evaluates; the interval is taken over the last half of them.
+    Each trial run lasts twice the time to the first output, and its second half decides: a FIFO that is too short stops
+    its producer once for each time that a slot takes to come back, which is less.
     """
     names = [instance.name for instance in netlist.instances]
     depths = dict.fromkeys(names, UNBOUNDED)
+    free = run(*netlist.network(depths), LEAST_TENSORS)
+    tensors = max(LEAST_TENSORS, 2 * math.ceil(free.first / free.interval) + 2)
     target = run(*netlist.network(depths), tensors).interval
     for name in names:
         low, high = LEAST_FIFO, LEAST_FIFO

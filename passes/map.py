@@ -10,8 +10,9 @@ from mase.cost.folding import Choice, choices
 from mase.cost.resources import Resources
 from mase.errors import ConfigError, UnsupportedOp, suggest
 from mase.graph import Graph, HwRecord
-from mase.netlist import Netlist, build, sized
+from mase.netlist import Instance, Netlist, build, sized
 from mase.ops.base import HardwareOp
+from mase.ops.width_converter import WidthConverter
 from passes.base import graph_pass
 
 
@@ -56,22 +57,40 @@ def map_graph(graph: Graph, config: MapConfig) -> tuple[Graph, MapReport]:
 def mapped(graph: Graph, config: MapConfig, ops: dict[str, HardwareOp]) -> tuple[Graph, MapReport]:
     """Do the same with operators built before, by node name."""
     netlist = build(graph, ops)
-    nodes = list(dict.fromkeys(instance.node for instance in netlist.instances))
     _check_globs(graph, config)
-    chosen: dict[str, Choice] = {}
-    for name in nodes:
-        chosen[name] = _choose(netlist, name, config)
-    _follow_layouts(netlist, nodes, chosen)
-    records = {n: replace(graph.node(n).record, hw=HwRecord(c.simd, c.pe)) for n, c in chosen.items()}
-    folded = graph.replace(records)
-    laid = build(folded, ops)
+    limit = config.interval
+    while True:
+        chosen = {name: _choose(netlist, name, config, limit) for name in netlist.nodes}
+        _follow_layouts(netlist, chosen)
+        records = {n: replace(graph.node(n).record, hw=HwRecord(c.simd, c.pe)) for n, c in chosen.items()}
+        laid = build(graph.replace(records), ops)
+        slowest = max(laid.instances, key=_cycles)
+        if config.interval is None or _cycles(slowest) <= config.interval:
+            break
+        limit = _tighter(laid, slowest, config, limit)
     depths = sized(laid)
     final = {}
-    for name in nodes:
+    for name, choice in chosen.items():
         fifos = {i.role: depths[i.name] for i in laid.instances if i.node == name}
-        final[name] = replace(folded.node(name).record, hw=HwRecord(chosen[name].simd, chosen[name].pe, fifos))
-    slowest = max(laid.instances, key=lambda i: i.block.schedule().interval())
-    return folded.replace(final), MapReport(chosen, depths, slowest.node)
+        final[name] = replace(graph.node(name).record, hw=HwRecord(choice.simd, choice.pe, fifos))
+    return graph.replace(final), MapReport(chosen, depths, slowest.node)
+
+
+def _cycles(instance: Instance) -> int:
+    return instance.block.schedule().interval()
+
+
+def _tighter(laid: Netlist, slowest: Instance, config: MapConfig, limit: int | None) -> int:
+    """Return a lower limit for the operators where a converter between them, which may add a cycle a row, is too slow."""
+    assert config.interval is not None
+    assert limit is not None
+    lower = limit - (_cycles(slowest) - config.interval)
+    converts = isinstance(slowest.block, WidthConverter)
+    if converts and lower >= 1:
+        return lower
+    what = "the width converter" if converts else "the chosen folding"
+    where = laid.graph.node(slowest.node).where()
+    raise UnsupportedOp(f"{where}: {what} takes {_cycles(slowest)} cycles a sample; map.interval allows {config.interval}")
 
 
 def _check_globs(graph: Graph, config: MapConfig) -> None:
@@ -81,24 +100,31 @@ def _check_globs(graph: Graph, config: MapConfig) -> None:
             raise ConfigError(f"map.folding {glob!r}: matches no node{suggest(glob, paths)}")
 
 
-def _choose(netlist: Netlist, name: str, config: MapConfig) -> Choice:
+def _choose(netlist: Netlist, name: str, config: MapConfig, limit: int | None) -> Choice:
+    """Return the lanes that are fixed by hand, else the cheapest that take at most ``limit`` cycles a sample."""
     node, op = netlist.graph.node(name), netlist.ops[name]
     for glob, folding in config.folding.items():
         if fnmatchcase(node.path, glob):
-            cycles = max(b.schedule().interval() for b in op.blocks(folding.simd, folding.pe, {}).values())
-            return Choice(folding.simd, folding.pe, cycles, Resources())
+            blocks = op.blocks(folding.simd, folding.pe, {}).values()
+            return Choice(folding.simd, folding.pe, max((b.schedule().interval() for b in blocks), default=0), Resources())
     table = choices(op, config.target)
-    if config.interval is None:
+    if limit is None:
         return min(table, key=lambda c: (c.cost, c.cycles, c.pe))
-    fitting = [c for c in table if c.cycles <= config.interval]
+    fitting = [c for c in table if c.cycles <= limit]
     if not fitting:
         best = min(c.cycles for c in table)
-        raise UnsupportedOp(f"{node.where()}: needs {best} cycles a sample at full width; map.interval allows {config.interval}")
+        allowed = f"map.interval allows {config.interval}"
+        extra = "" if limit == config.interval else f", of which converters take {config.interval - limit}"
+        raise UnsupportedOp(f"{node.where()}: needs {best} cycles a sample at full width; {allowed}{extra}")
     return min(fitting, key=lambda c: (c.cost, -c.cycles, c.pe))
 
 
-def _follow_layouts(netlist: Netlist, nodes: list[str], chosen: dict[str, Choice]) -> None:
-    """Let a layout node give the lanes that its consumer takes."""
-    for name, after in zip(nodes, nodes[1:], strict=False):
-        if netlist.graph.node(name).kind == "layout":
-            chosen[name] = replace(chosen[name], pe=chosen[after].simd)
+def _follow_layouts(netlist: Netlist, chosen: dict[str, Choice]) -> None:
+    """Let a layout node give the lanes that the operator after it takes; at the end, those that came to it."""
+    operators = [name for name in chosen if netlist.graph.node(name).kind != "layout"]
+    lanes = chosen[operators[-1]].pe if operators else 1
+    for name in reversed(netlist.nodes):
+        if name in operators:
+            lanes = chosen[name].simd
+        else:
+            chosen[name] = replace(chosen[name], pe=lanes)

@@ -19,7 +19,7 @@ from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import Network
 from tests.emit.draws import chains, drawn
 
-LONG = 16  # samples: many more than ``sized`` looks at
+LONG = 60  # samples: more than ``sized`` looks at
 
 
 def networks() -> list[Netlist]:

@@ -1,0 +1,117 @@
+"""Lanes for an interval, FIFO depths, layouts that follow their neighbours, and what cannot be kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from mase.errors import ConfigError, UnknownName, UnsupportedOp
+from mase.graph import Graph
+from mase.netlist import build
+from passes.map import Folding, MapConfig, map_graph
+from passes.quantize import NodeFormats
+from tests.emit.designs import Network
+
+
+def graph(layers: list[nn.Module], shape: tuple[int, ...], output: str = "fixed8.4") -> Graph:
+    """Return a quantized chain that is not mapped yet."""
+    torch.manual_seed(0)
+    formats = {str(i): NodeFormats("int4", output=output) for i, m in enumerate(layers) if isinstance(m, nn.Linear)}
+    return Network("chain", layers, torch.randn(4, *shape), "fixed8.4", formats).quantized()
+
+
+def mlp(*sizes: int, output: str = "fixed8.4") -> Graph:
+    return graph([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)], (sizes[0],), output)
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3, 5, 8, 16, 40, 100, 500])
+def test_the_interval_is_kept(interval: int) -> None:
+    for output in ("fixed8.4", "mxint5b4e3"):
+        mapped, _ = map_graph(mlp(13, 7, 11, 5, output=output), MapConfig(interval=interval))
+        netlist = build(mapped)
+        assert netlist.interval() <= interval
+        assert netlist.timing(80).interval <= interval
+
+
+def test_a_converter_that_adds_a_cycle_is_counted() -> None:
+    """Ten elements from 2 lanes to 3 take 6 cycles, though neither side takes more than 5: the producer gets 3 lanes."""
+    config = MapConfig(interval=5, folding={"1": Folding(3, 1)})
+    mapped, report = map_graph(mlp(1, 10, 1), config)
+    assert [(c.simd, c.pe) for c in report.choices.values()] == [(1, 3), (3, 1)]
+    assert build(mapped).timing(20).interval == 4
+    slow = replace(config, folding={"0": Folding(1, 2), "1": Folding(3, 1)})
+    with pytest.raises(UnsupportedOp, match=r"node '1' .*the width converter takes 6 cycles a sample; map.interval allows 5"):
+        map_graph(mlp(1, 10, 1), slow)
+
+
+def test_less_time_never_costs_less() -> None:
+    def cost(interval: int | None) -> float:
+        return sum(c.cost for c in map_graph(mlp(16, 16, 8), MapConfig(interval=interval))[1].choices.values())
+
+    costs = [cost(interval) for interval in (4, 16, 64, 256, None)]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_folding_by_hand_beats_the_interval_and_the_first_glob_wins() -> None:
+    config = MapConfig(interval=300, folding={"1": Folding(2, 3), "*": Folding(4, 1)})
+    mapped, report = map_graph(mlp(8, 6, 4), config)
+    assert [(c.simd, c.pe) for c in report.choices.values()] == [(4, 1), (2, 3)]
+    assert [n.record.hw and (n.record.hw.simd, n.record.hw.pe) for n in mapped.operators()] == [(4, 1), (2, 3)]
+
+
+def test_a_folding_that_is_too_slow_is_refused() -> None:
+    with pytest.raises(UnsupportedOp, match=r"node '0' .*the chosen folding takes 48 cycles a sample; map.interval allows 20"):
+        map_graph(mlp(8, 6, 4), MapConfig(interval=20, folding={"0": Folding(1, 1)}))
+
+
+def test_an_interval_below_full_width_is_refused() -> None:
+    network = graph([nn.Linear(4, 3)], (5, 4))
+    with pytest.raises(UnsupportedOp, match=r"node '0' .*needs 5 cycles a sample at full width; map.interval allows 4"):
+        map_graph(network, MapConfig(interval=4))
+
+
+def test_layouts_take_the_lanes_of_what_follows() -> None:
+    layers = [nn.Linear(4, 6), nn.Unflatten(1, (3, 2)), nn.Flatten(), nn.Linear(6, 2), nn.Unflatten(1, (2, 1))]
+    config = MapConfig(folding={"0": Folding(4, 6), "3": Folding(6, 2)})
+    netlist = build(map_graph(graph(layers, (4,)), config)[0])
+    assert netlist.stream_out.lanes == 2
+    assert not [i.name for i in netlist.instances if i.role == "convert"]
+    assert netlist.interval() <= 3
+
+
+def test_a_reshape_that_moves_nothing_costs_nothing() -> None:
+    config = MapConfig(folding={"0": Folding(4, 6), "2": Folding(6, 2)})
+    netlist = build(map_graph(graph([nn.Linear(4, 6), nn.Flatten(), nn.Linear(6, 2)], (1, 4)), config)[0])
+    assert [i.node for i in netlist.instances] == ["_0", "_2"]
+
+
+def test_the_graph_that_was_given_stays_as_it_was() -> None:
+    before = mlp(8, 6, 4)
+    records = {node.name: node.record for node in before.nodes()}
+    mapped, _ = map_graph(before, MapConfig(interval=10))
+    assert {node.name: node.record for node in before.nodes()} == records
+    assert mapped.tensors["0.weight"].data_ptr() == before.tensors["0.weight"].data_ptr()
+
+
+def test_report_names_the_bottleneck() -> None:
+    _, report = map_graph(mlp(8, 6, 4), MapConfig(folding={"0": Folding(8, 6), "1": Folding(1, 1)}))
+    assert report.bottleneck == "_1"
+    assert set(report.fifos) >= {"_0", "_1"}
+
+
+def test_unknown_names_suggest() -> None:
+    with pytest.raises(ConfigError, match=r"map.folding 'O': matches no node"):
+        map_graph(mlp(8, 6, 4), MapConfig(folding={"O": Folding(1, 1)}))
+    with pytest.raises(UnknownName, match="xcupp.*did you mean xcup"):
+        map_graph(mlp(8, 6, 4), MapConfig(target="xcupp"))
+
+
+def test_an_operator_without_hardware_is_named() -> None:
+    network = mlp(8, 6, 4)
+    node = network.node("1")
+    other = replace(node.record, kind="opaque", attrs={"target": "tanh"}, source="model.py:7")
+    with pytest.raises(UnsupportedOp, match=r"node '1' \(opaque, model.py:7\) tanh: has no hardware; supported: .*linear"):
+        map_graph(network.replace({node.name: other}), MapConfig())
