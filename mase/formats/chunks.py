@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # elements: long, so that calls cost little beside their work; a few float32 buffers still fit a cache
+CHUNK = 1 << 19  # elements: long, so that calls cost little beside their work; a few float32 buffers still fit a cache
 
 
 def chunks(tensors: tuple[Tensor, ...], limit: int, whole: int = 0) -> Iterator[tuple[Tensor, ...]]:
