@@ -15,7 +15,7 @@ import torch
 
 from emit import package
 from emit.design import SCHEMA, Design, Edge, edge_json
-from emit.names import Names, identifier
+from emit.names import Names, identifier, top_name
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
@@ -39,7 +39,9 @@ def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str
     """
     folder = Path(folder)
     netlist = build(graph, ops)
-    files = render(netlist, identifier(name, "mase_") if not name.startswith("mase_") else identifier(name, ""))
+    files = render(netlist, top_name(name, _library()))
+    if folder.exists() and not folder.is_dir():
+        raise GraphError(f"{folder}: is a file; allowed is an empty folder or an earlier emission")
     if folder.exists() and any(folder.iterdir()) and not (folder / "design.json").is_file():
         raise GraphError(f"{folder}: holds files but no design.json; allowed is an empty folder or an earlier emission")
     _write(folder, files)
@@ -48,7 +50,7 @@ def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str
 
 def render(netlist: Netlist, top: str) -> dict[str, str | bytes]:
     """Return all files by relative path."""
-    instances, signals = Names("u_"), Names("s_")
+    instances, signals = Names("u_", taken=("u_guard",)), Names("s_")
     edges = _edges(netlist, signals)
     sources = library_files([i.block.sv_module for i in netlist.instances])
     memories: dict[str, MemoryImage] = {}
@@ -154,18 +156,20 @@ def _instance(
 def _top(netlist: Netlist, top: str, signals: Names, body: list[str]) -> str:
     feed, give = netlist.stream_in, netlist.stream_out
     first, last = signals[netlist.entry], signals[netlist.instances[-1].edge]
-    declared = [f"  logic {first}_valid, {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
+    declared = [f"  logic {first}_valid;\n  logic {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
     unused = []
     for item in netlist.instances:
         signal, bits = signals[item.stream], item.block.stream_out.bits
-        declared.append(f"  logic {signal}_valid, {signal}_ready, {signal}_last;\n  logic [{bits - 1}:0] {signal}_data;")
+        declared += [f"  logic {signal}_{part};" for part in ("valid", "ready", "last")]
+        declared.append(f"  logic [{bits - 1}:0] {signal}_data;")
         if item is not netlist.instances[-1]:
             unused.append(f"{signal}_last")
     spare = ""
     if unused:
+        listed = "".join(f",\n    {name}" for name in unused)
         spare = (
             "  // Inner blocks count beats themselves.\n  logic unused_last;\n"
-            f"  assign unused_last = &{{1'b0, {', '.join(unused)}}};\n\n"
+            f"  assign unused_last = &{{\n    1'b0{listed}\n  }};\n\n"
         )
     return f"""// Top of the accelerator: one input stream, one output stream, valid/ready, last beat of a sample marked.
 //
@@ -255,8 +259,13 @@ def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.rename(old / "old")
-            temporary.rename(folder)
-            shutil.rmtree(old)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                (old / "old").rename(folder)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             temporary.rename(folder)
     except OSError as error:

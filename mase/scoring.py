@@ -106,7 +106,7 @@ class Scorer:
             if weight:
                 fmt = self._fit(record.key("weight"), weight, None)[0]
                 shape = record.operands["weight"].shape
-                bits += fmt.bits(shape) * shape[0] * shape[1]
+                bits += fmt.bits(shape, WEIGHT_AXIS.get(type(fmt), -1)) * shape[0] * shape[1]
             before = after
         score = self._scores.get(prefix)
         if score is None:

@@ -75,6 +75,11 @@ module mase_stream_converter #(
   for (genvar u = 0; u < OutUnits; u++) begin : gen_out
     assign out_data_o[u*Mantissas +: Mantissas] = out_units[u*UnitWidth +: Mantissas];
   end
+  if (UnitExps != 0) begin : gen_unused
+    // Units of one block carry the same exponent; the first one's is taken.
+    logic unused_exps;
+    assign unused_exps = &{1'b0, out_units};
+  end
   for (genvar e = 0; e < OutExps; e++) begin : gen_out_exp
     localparam int First = e * Block / Unit;
     localparam int Index = (UnitExps > 1) ? e % UnitExps : 0;

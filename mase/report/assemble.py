@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def assemble(
         snr: signal-to-noise ratio in dB by edge name. synthesised: counts of the tool, and its name and version.
     """
     nodes = {entry["name"]: entry for entry in facts["nodes"]}
-    total = sum(entry["parameters"] for entry in nodes.values())
+    total = facts["parameters"]
     model = config.model.name or str(config.model.python)
     return summary.Report(
         name=config.name,
@@ -60,7 +61,7 @@ def assemble(
         seed=config.seed,
         reproduce=summary.Reproduce(f"mase run {shlex.quote(config.name + '.yaml')}", configuration.dump(config)),
         rtl=rtl,
-        search=None if search is None else _search(config, *search, total, seconds),
+        search=None if search is None else _search(config, *search, _weights(built), seconds),
         warnings=tuple(warnings),
     )
 
@@ -71,6 +72,12 @@ def _built_nodes(built: Graph) -> list[OpNode]:
     return [node for node in built.operators() if node.name not in prefix]
 
 
+def _weights(built: Graph) -> int:
+    """Return how many weights the metric ``bits`` counts: biases live on the accumulator's grid."""
+    shapes = [node.record.operands["weight"].shape for node in built.operators() if "weight" in node.record.operands]
+    return sum(math.prod(shape) for shape in shapes)
+
+
 def _resources(cost: Cost, target: str, synthesised: tuple[Resources, str] | None) -> summary.Resources:
     part, predicted = device(target), cost.resources
     found = None if synthesised is None else synthesised[0]
@@ -79,12 +86,13 @@ def _resources(cost: Cost, target: str, synthesised: tuple[Resources, str] | Non
         for name in ("lut", "ff", "dsp", "bram")
     }
     worth = summary.Figure(round(predicted.equivalent(part), 1), None if found is None else found.equivalent(part))
-    return summary.Resources(**figures, lut_equivalents=worth, target=target, synthesised_by=synthesised[1] if synthesised else None)
+    tool = None if synthesised is None else synthesised[1]
+    return summary.Resources(**figures, lut_equivalents=worth, target=target, synthesised_by=tool)
 
 
 def _layer(node: OpNode, cost: Cost, facts: Mapping[str, Any], snr: Mapping[str, float]) -> summary.Layer:
     record, weight = node.record, node.record.operands.get("weight")
-    items = [item for item in cost.instances if item.node == node.name]
+    items = [item for item in cost.instances.values() if item.node == node.name]
     total = sum((item.resources for item in items), Resources())
     cycles = max((item.cycles for item in items), default=0)
     return summary.Layer(
@@ -102,7 +110,7 @@ def _layer(node: OpNode, cost: Cost, facts: Mapping[str, Any], snr: Mapping[str,
         weight_bits=facts["weight_bits"],
         resources=summary.LayerResources(*(round(x, 1) for x in (total.lut, total.ff, total.dsp, total.bram))),
         snr_db=snr.get(node.name),
-        bottleneck=cycles == max(item.cycles for item in cost.instances),
+        bottleneck=cycles == max(item.cycles for item in cost.instances.values()),
     )
 
 
@@ -117,9 +125,9 @@ def _dataflow(built: Graph) -> summary.Dataflow:
     return summary.Dataflow(nodes, tuple(edges))
 
 
-def _search(config: RunConfig, study: Study, chosen: Trial, parameters: int, seconds: Mapping[str, float]) -> summary.Search:
+def _search(config: RunConfig, study: Study, chosen: Trial, weights: int, seconds: Mapping[str, float]) -> summary.Search:
     assert config.search is not None
-    points = {trial.number: _point(trial, study, parameters) for trial in study.trials}
+    points = {trial.number: _point(trial, study, weights) for trial in study.trials}
     best = front(study.trials, study.objectives, study.constraints)
     return summary.Search(
         strategy=config.search.strategy,
@@ -131,13 +139,13 @@ def _search(config: RunConfig, study: Study, chosen: Trial, parameters: int, sec
     )
 
 
-def _point(trial: Trial, study: Study, parameters: int) -> summary.SearchPoint:
+def _point(trial: Trial, study: Study, weights: int) -> summary.SearchPoint:
     metrics = trial.metrics
     return summary.SearchPoint(
         trial.number,
         metrics["accuracy"],
         metrics["cost"],
-        metrics["bits"] / max(1, parameters),
+        metrics["bits"] / max(1, weights),
         metrics["interval"],
         trial.feasible(study.constraints),
         {name: str(value) for name, value in study.space.text(trial.point).items()},

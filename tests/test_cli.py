@@ -1,0 +1,149 @@
+"""The command line: exit codes, one line for an error, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mase.cli import app, call
+
+COMMANDS = ("run", "trace", "quantize", "search", "emit", "simulate", "verify", "synth", "report", "list", "schema", "doctor")
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "model": {"name": "mlp", "options": {"sizes": [64, 6, 10]}},
+    "data": {"name": "digits"},
+    "train": {"epochs": 2},
+    "quantize": {"default": {"weight": "int6c", "activation": "fixed8"}},
+    "hardware": {"interval": 64},
+    "simulate": {"samples": 5},
+    "synthesize": {"enabled": False},
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return tmp_path / "tiny.yaml"
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.strip()
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert set(COMMANDS) <= names
+    for name in sorted(names):
+        assert call([name, "--help"]) == 0
+        assert f"mase {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["run"], "Missing argument"),
+        (["run", "none.yaml"], "none.yaml: no such file"),
+        (["list", "format"], "unknown name 'format'; did you mean formats?"),
+        (["verify", "nowhere"], "graph.json: no such file"),
+        (["synth", "nowhere"], "config.yaml: no such file"),
+        (["report", "nowhere"], "report.json: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert call(arguments) == 2
+    error = lines(capsys)
+    assert text in error
+    assert "\n" not in error
+    assert {p.name for p in tiny.parent.iterdir()} == {"tiny.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("model.name=mpl", "model: unknown name 'mpl'; did you mean mlp?"),
+        ("data.name=digit", "data: unknown name 'digit'; did you mean digits?"),
+        ("quantize.default.weight=imt8", "quantize: fc1.weight: format 'imt8'"),
+        ("quantize.overrides={fc3: {weight: int8}}", "quantize.overrides 'fc3': matches no node; did you mean fc"),
+        ("hardware.folding={fc9: {pe: 2}}", "map.folding 'fc9': matches no node; did you mean fc"),
+        ("hardware.target=xcpu", "unknown name 'xcpu'; did you mean xcup?"),
+        ("hardware.interval=1", "needs 2 cycles a sample at full width"),
+        ("model.options={size: [3]}", "model.options"),
+        ("model.options={sizes: [3]}", "model mlp: sizes [3]"),
+        ("search={strategy: tpf, trials: 2, weight: [int8], activation: [int8]}", "did you mean tpe?"),
+    ],
+)
+def test_a_wrong_configuration_says_where(
+    change: str, text: str, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert call(["quantize", str(tiny), "--set", change, "--json"]) == 2
+    error = lines(capsys)
+    assert text in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("what", ["formats", "passes", "ops", "models", "data", "strategies", "devices"])
+def test_lists_are_tables_and_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows
+    assert all(row["name"] for row in rows)
+    assert call(["list", what]) == 0
+    assert rows[0]["name"] in capsys.readouterr().out
+
+
+def test_schema_is_that_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["schema"]) == 0
+    assert "search" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_doctor_tells_each_tool(capsys: pytest.CaptureFixture[str]) -> None:
+    call(["doctor", "--json"])
+    assert {"g++", "verilator", "pyosys"} <= {tool["name"] for tool in json.loads(capsys.readouterr().out)}
+
+
+def test_cache_is_shown_and_cleaned(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASE_CACHE", str(tmp_path))
+    (tmp_path / "sim" / "k").mkdir(parents=True)
+    (tmp_path / "sim" / "k" / "sim").write_bytes(bytes(1 << 20))
+    assert call(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"] == [{"part": "sim", "files": 1, "MiB": 1.0}]
+    assert call(["cache", "--clean"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_trace_prints_nodes_and_a_dry_run_leaves_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["run", str(tiny), "--dry-run", "--json"]) == 0
+    assert "444 MACs" in json.loads(capsys.readouterr().out)["model"]
+    assert {p.name for p in tiny.parent.iterdir()} == {"tiny.yaml"}
+    assert call(["trace", str(tiny), "--json"]) == 0
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    assert [n["macs"] for n in nodes if n["kind"] == "linear"] == [384, 60]
+
+
+def test_a_file_that_is_not_beside_the_configuration_does_not_run(
+    tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "deep").mkdir()
+    data = {**TINY, "model": {"python": "../outside.py:build"}}
+    (tmp_path / "outside.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "deep" / "c.yaml").write_text(yaml.safe_dump(data))
+    assert call(["trace", str(tmp_path / "deep" / "c.yaml")]) == 2
+    assert "lies outside" in lines(capsys)
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "mase.cli", "list", "ops"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "linear" in done.stdout

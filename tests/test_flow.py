@@ -1,0 +1,211 @@
+"""The road end to end: the API of the README, and a small run with its folder, resumed, kept and repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import mase
+from mase import flow
+from mase.cli import call
+from mase.errors import ConfigError, GraphError, UnsupportedOp
+from mase.explore.study import Study
+
+FORMATS = ["fixed4", "fixed8", "int6", "mxint6b8e4"]
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": {"name": "mlp", "options": {"sizes": [64, 12, 10]}},
+    "data": {"name": "digits"},
+    "train": {"epochs": 12},
+    "search": {"strategy": "random", "trials": 8, "tolerance": 0.05, "weight": FORMATS, "activation": FORMATS},
+    "hardware": {"interval": 80},
+    "simulate": {"samples": 24},
+    "synthesize": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flow")
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return folder
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Return every file that the same configuration must give again, byte for byte."""
+    files = [*folder.glob("rtl/**/*"), *folder.glob("best/*"), folder / "pareto.json", folder / "trials.csv"]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.is_file()}
+
+
+@pytest.mark.sim
+def test_the_api_walks_the_whole_road(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(10, 9), nn.ReLU(), nn.Linear(9, 3)).eval()
+    x = torch.randn(16, 2, 5)
+    graph = mase.trace(model, x)
+    assert torch.equal(graph(x), model(x))
+    graph = mase.quantize(graph, {"default": {"weight": "int8", "activation": "fixed8.4"}}, calib=[x])
+    y = mase.emulate(graph, x)
+    assert (y - model(x)).abs().max() < 0.2
+    cost = mase.estimate(graph, target="xcup", clock_mhz=200)
+    design = mase.emit(graph, tmp_path / "mlp")
+    result = mase.simulate(design, x)
+    assert torch.equal(result.output, y)
+    assert result.cycles.latency == cost.latency_cycles
+    assert mase.simulate(tmp_path / "mlp", x[:3]).output.equal(y[:3])
+
+
+@pytest.mark.sim
+def test_a_run_leaves_a_proven_design_and_a_second_one_keeps_it(home: Path) -> None:
+    said: list[tuple[str, str]] = []
+    report = flow.run(home / "small.yaml", home / "first", flow.Notices(lambda name, what: said.append((name, what))))
+    folder = home / "first"
+    assert report.rtl is not None and report.search is not None
+    assert (report.rtl.samples, report.rtl.mismatches, report.rtl.lint_warnings) == (24, 0, 0)
+    assert report.rtl.latency_cycles.predicted == report.rtl.latency_cycles.simulated
+    assert report.rtl.interval_cycles.predicted == report.rtl.interval_cycles.simulated
+    assert report.accuracy.chosen_validation >= report.accuracy.float_validation - 0.05 - 1e-9
+    chosen = report.search.points[report.search.chosen]
+    assert chosen.accuracy == report.accuracy.chosen_validation
+    within = [p for p in report.search.points if p.feasible]
+    assert chosen.cost == min(p.cost for p in within)
+    expected = {"config.yaml", "study.journal", "trials.csv", "pareto.json", "best", "rtl", "report.json", "report.html"}
+    assert expected <= {p.name for p in folder.iterdir()}
+    before = {f: f.stat().st_mtime_ns for f in folder.glob("rtl/**/*")}
+    said.clear()
+    flow.run(home / "small.yaml", folder, flow.Notices(lambda name, what: said.append((name, what))))
+    assert [what for name, what in said if name != "report"] == ["kept"] * len([s for s in said if s[0] != "report"])
+    assert before == {f: f.stat().st_mtime_ns for f in folder.glob("rtl/**/*")}
+
+
+@pytest.mark.sim
+def test_the_same_configuration_gives_the_same_bytes(home: Path) -> None:
+    flow.run(home / "small.yaml", home / "first")
+    flow.run(home / "small.yaml", home / "second")
+    assert bytes_of(home / "first") == bytes_of(home / "second")
+
+
+def test_a_killed_search_goes_on_with_the_same_points(home: Path) -> None:
+    whole = flow.search(home / "small.yaml", home / "whole")
+    code = f"import mase; mase.search({str(home / 'small.yaml')!r}, {str(home / 'killed')!r})"
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    journal = home / "killed" / "study.journal"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        if journal.is_file() and journal.read_bytes().count(b"\n") > 4:
+            break
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    after = flow.search(home / "small.yaml", home / "killed")
+    assert [(t.point, t.metrics) for t in after.trials] == [(t.point, t.metrics) for t in whole.trials]
+
+
+def test_more_trials_go_on_and_another_space_starts_anew_beside_the_old_journal(home: Path) -> None:
+    shutil.copytree(home / "whole", home / "more") if (home / "whole").is_dir() else None
+    first = flow.upto(flow.open_run(home / "small.yaml", home / "more"), "search").study
+    second = flow.upto(flow.open_run(home / "small.yaml", home / "more", None, ["search.trials=10"]), "search").study
+    assert first is not None and second is not None
+    assert second.trials[:8] == first.trials and len(second.trials) == 10
+    other = flow.upto(flow.open_run(home / "small.yaml", home / "more", None, ["search.weight=[fixed8, int6]"]), "search")
+    assert other.study is not None and len(other.study.trials) == 8
+    kept = list((home / "more").glob("study-*.journal"))
+    assert len(kept) == 1
+    assert len(Study.load(kept[0], "small").trials) == 10
+
+
+def test_two_workers_find_the_same_metrics_for_the_same_points(home: Path) -> None:
+    one = {t.point: t.metrics for t in flow.search(home / "small.yaml", home / "whole").trials}
+    made = flow.open_run(home / "small.yaml", home / "two", None, ["search.workers=2"])
+    study = flow.upto(made, "search").study
+    assert study is not None
+    texts = {tuple(sorted(study.space.text(t.point).items())): t.metrics for t in study.trials}
+    for point, metrics in one.items():
+        assert texts.get(tuple(sorted(study.space.text(point).items())), metrics) == metrics
+
+
+def test_no_design_within_tolerance_says_the_nearest(home: Path) -> None:
+    changes = ["search.tolerance=0", "search.weight=[fixed2]", "search.activation=[fixed2]", "search.trials=1"]
+    with pytest.raises(ConfigError, match="the nearest is trial 0"):
+        flow.upto(flow.open_run(home / "small.yaml", home / "none", None, changes), "search")
+
+
+@pytest.mark.sim
+def test_verify_finds_a_tampered_memory_and_writes_a_waveform(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flow.run(home / "small.yaml", home / "first")
+    shutil.copytree(home / "first", home / "tampered", dirs_exist_ok=True)
+    memory = sorted((home / "tampered" / "rtl" / "mem").glob("*fc2*weight.mem"))[0]
+    words = memory.read_text().split()
+    words[0] = f"{int(words[0], 16) ^ 1:0{len(words[0])}x}"
+    memory.write_text("\n".join(words) + "\n")
+    junit = home / "junit.xml"
+    assert call(["verify", str(home / "tampered"), "--junit", str(junit), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["first"]["path"] == "fc2"
+    assert Path(found["window"]).read_text().startswith("$version")
+    assert "failure" in junit.read_text()
+    assert call(["verify", str(home / "first")]) == 0
+    assert "all equal" in capsys.readouterr().out
+
+
+def test_the_users_own_model_and_data_run_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\nfrom mase.data.base import Data, Split\n\n\n"
+        "def build(width):\n    torch.manual_seed(1)\n    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))\n\n\n"
+        "def load():\n    g = torch.Generator().manual_seed(0)\n    x = torch.randn(90, 6, generator=g)\n"
+        "    y = x[:, :3].argmax(1)\n    return Data('mine', Split(x[:50], y[:50]), Split(x[50:70], y[50:70]), Split(x[70:], y[70:]))\n"
+    )
+    config = {
+        "name": "mine",
+        "model": {"python": "mine.py:build", "options": {"width": 8}},
+        "data": {"python": "mine.py:load"},
+        "quantize": {"default": {"weight": "int8", "activation": "int8"}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    said: list[str] = []
+    made = flow.open_run(tmp_path / "mine.yaml", tmp_path / "run", flow.Notices(say=said.append))
+    done = flow.upto(made, "emit")
+    assert done.design is not None and done.design.input_shape == (6,)
+    assert [text for text in said if "mine.py" in text]
+
+
+def test_what_has_no_hardware_is_named_with_its_source_line(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x) * 2
+
+    graph = mase.trace(Odd().eval(), torch.randn(2, 3))
+    with pytest.raises(UnsupportedOp, match=r"node 'tanh' \(opaque, test_flow.py:\d+\) tanh: has no hardware; supported: activation"):
+        mase.emit(mase.quantize(graph, {"default": {"activation": "fixed8.4"}}), tmp_path / "odd")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_trains_or_holds_nan_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(GraphError, match="training mode"):
+        mase.trace(model, torch.randn(1, 2))
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    with pytest.raises(GraphError, match=r"parameter '0.weight': holds NaN"):
+        mase.trace(model.eval(), torch.randn(1, 2))
+
+
+def test_a_read_only_folder_is_one_clear_error(home: Path, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        (tmp_path / "runs").write_text("a file where a folder should be")
+        assert call(["trace", str(home / "small.yaml"), "--out", str(tmp_path / "runs" / "x")]) == 2
+    else:
+        (tmp_path / "locked").mkdir(mode=0o555)
+        assert call(["trace", str(home / "small.yaml"), "--out", str(tmp_path / "locked" / "x")]) == 2
