@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 
 LONGEST = 40
 
@@ -11,13 +12,13 @@ class Names:
     """Give each text one identifier: lower case, ``[a-z0-9_]``, a prefix that no keyword has, at most 40 characters.
 
     Args:
-        prefix: first characters of every identifier, such as ``u_``.
+        prefix: first characters of every identifier, such as ``u_``. taken: identifiers that are given already.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, taken: Iterable[str] = ()) -> None:
         self.prefix = prefix
         self._given: dict[str, str] = {}
-        self._used: set[str] = set()
+        self._used = set(taken)
 
     def __getitem__(self, text: str) -> str:
         if text not in self._given:
@@ -31,6 +32,14 @@ class Names:
             name = f"{base[: LONGEST - 6]}_{count}"
         self._used.add(name)
         return name
+
+
+def top_name(text: str, library: Collection[str]) -> str:
+    """Return the name of a top module for any text: ``mase_...``, and none of the library's, with ``_axis`` neither."""
+    name = identifier(text, "" if text.startswith("mase_") else "mase_")
+    while {name, f"{name}_axis"} & set(library):
+        name += "_top"
+    return name
 
 
 def identifier(text: str, prefix: str) -> str:

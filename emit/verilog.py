@@ -110,9 +110,14 @@ def _edges(netlist: Netlist, signals: Names) -> list[Edge]:
     return out
 
 
+def _library() -> dict[str, Path]:
+    """Return the files of our own modules by module name."""
+    return {path.stem: path for path in sorted(hw_dir().rglob("mase_*.sv"))}
+
+
 def library_files(modules: list[str]) -> list[Path]:
     """Return the library files that the modules need, every file before those that use it."""
-    library = {path.stem: path for path in sorted(hw_dir().rglob("mase_*.sv"))}
+    library = _library()
     order: list[str] = []
 
     def visit(module: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.graph import PythonCode
 
 from mase.errors import GraphError, suggest
 from mase.files import write_atomic
@@ -81,6 +82,14 @@ class Record:
     def key(self, role: str) -> str:
         """Return the table key of a parameter."""
         return self.table.get(role, f"{self.path}.{role}")
+
+
+class NodeGraph(fx.GraphModule):
+    """Hold an fx graph without the Python that fx writes for it: names of the user's modules would become code there."""
+
+    def recompile(self) -> PythonCode:
+        """Write no code; whoever runs the graph interprets it."""
+        return PythonCode("", {}, {})
 
 
 def typed(*operands: Tensor) -> Tensor:
@@ -330,7 +339,7 @@ def copy_module(module: fx.GraphModule) -> fx.GraphModule:
     for node in module.graph.nodes:
         env[node] = graph.node_copy(node, lambda n: env[n])
         env[node].name, env[node].meta = node.name, dict(node.meta)
-    return fx.GraphModule(module, graph)
+    return NodeGraph(module, graph)
 
 
 def new_type(kind: TensorType, fmt: Format | None) -> TensorType:
@@ -395,4 +404,4 @@ def _module_from_json(nodes: Sequence[Mapping[str, Json]]) -> fx.GraphModule:
             node = graph.call_function(typed, operands)
         node.name, node.meta[META] = data["name"], record
         env[data["name"]] = node
-    return fx.GraphModule(nn.Module(), graph)
+    return NodeGraph(nn.Module(), graph)

@@ -44,9 +44,10 @@ module mase_align_terms #(
   logic [Pe*ExpWidth-1:0] max_q, bias_down_q, seen_q;
 
   for (genvar p = 0; p < Pe; p++) begin : gen_max
-    logic [ExpWidth-1:0] top;
+    logic [ExpWidth-1:0] seen, top;
+    assign seen = first_i ? bias_exp_i[p*ExpWidth +: ExpWidth] : max_q[p*ExpWidth +: ExpWidth];
     always_comb begin
-      top = first_i ? bias_exp_i[p*ExpWidth +: ExpWidth] : max_q[p*ExpWidth +: ExpWidth];
+      top = seen;
       for (int g = 0; g < Groups; g++) begin
         if (exp_i[(p*Groups+g)*ExpWidth +: ExpWidth] > top) top = exp_i[(p*Groups+g)*ExpWidth +: ExpWidth];
       end

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from mase.errors import GraphError
-from mase.graph import META, Graph, Record, TensorType, typed
+from mase.graph import META, Graph, NodeGraph, Record, TensorType, typed
 
 OWN = str(Path(torch.__file__).parent)  # frames below it are not the user's
 
@@ -60,7 +60,7 @@ def trace_module(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Graph, Tra
     except (fx.proxy.TraceError, TypeError) as error:
         raise GraphError(f"{type(model).__name__}: cannot be traced: {first_line(error)}") from error
     _drop_unused_inputs(graph, len(inputs))
-    module = fx.GraphModule(model, graph)
+    module = NodeGraph(model, graph)
     try:
         with torch.no_grad():
             ShapeProp(module).propagate(*inputs)
@@ -78,7 +78,7 @@ def trace_module(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Graph, Tra
             continue
         node.meta = {META: record}
     graph.eliminate_dead_code()
-    traced = Graph(fx.GraphModule(model, graph), tensors).verify()
+    traced = Graph(NodeGraph(model, graph), tensors).verify()
     check_against(traced, model, inputs)
     return traced, TraceReport(tuple(lifted), opaque)
 
