@@ -59,6 +59,7 @@ class BFP(IntegerBlocks):
     code: Literal["sm", "tc"] = "sm"
     rounding: Rounding = "even"
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"bfp" nat ["b" tile] ["e" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(rf"bfp(\d+)(?:b{TILE})?(?:e(\d+))?")
     words: ClassVar[Words] = {
         "xfloor": RULE_WORDS["xfloor"],

@@ -73,6 +73,7 @@ class Binary(SignFormat):
     """
 
     per: Per = "tensor"
+    ebnf: ClassVar[str] = '"binary" ["c" | "u"]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"binary([cu]?)")
     words: ClassVar[Words] = {}
 

@@ -49,6 +49,7 @@ class BlockLog(BlockFormat):
     outer: tuple[int, ...] = ()
     compat: Compat = ""
     rounding: ClassVar[str] = "even"  # type: ignore[misc]  # of the logarithm, which has no ties
+    ebnf: ClassVar[str] = '"bl" nat ["b" tile] ["s" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(rf"bl(\d+)(?:b{TILE})?(?:s(\d+))?")
     words: ClassVar[Words] = compat_words("mase")
 

@@ -59,6 +59,7 @@ class BlockMinifloat(FloatBlocks):
     outer: tuple[int, ...] = ()
     rounding: Rounding = "even"
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"bm" nat "e" nat ["b" tile] ["s" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(rf"bm(\d+)e(\d+)(?:b{TILE})?(?:s(\d+))?")
     words: ClassVar[Words] = {**ROUNDING_WORDS, **compat_words("mase")}
 

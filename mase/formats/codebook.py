@@ -132,6 +132,7 @@ class Codebook(TableBlocks):
     entries: tuple[float, ...] = (-1.0, -0.25, 0.25, 1.0)
     block: int = 64
     scale_type: ScaleType = "fp32"
+    ebnf: ClassVar[str] = '"codebook[" number {"," number} "]" ["b" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"codebook\[([^\[\]]*)\](?:b(\d+))?")
     words: ClassVar[Words] = SCALE_WORDS
 

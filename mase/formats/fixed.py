@@ -49,6 +49,7 @@ class Fixed(Format):
     signed: bool = True
     rounding: Rounding = "even"
     overflow: Literal["saturate", "wrap"] = "saturate"
+    ebnf: ClassVar[str] = '["u"] "fixed" nat "." int'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"(u?)fixed(\d+)\.(-?\d+)")
     words: ClassVar[Words] = {**ROUNDING_WORDS, "wrap": ("overflow", "wrap")}
 

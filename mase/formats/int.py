@@ -74,6 +74,7 @@ class Int(ScaledFormat):
     scale_type: ScaleType = "short"
     rounding: Rounding = "even"
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"int" nat ["c" | "g" nat] ["p"] ["a" | "r"] ["f"]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"int(\d+)(c|g\d+)?(p?)([ar]?)(f?)")
     words: ClassVar[Words] = {
         **ROUNDING_WORDS,

@@ -58,6 +58,7 @@ class Log(Format):
     width: int = 4
     bias: int = AUTO  # resolved at construction, so that equal formats compare equal
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"log" nat ["b" int]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"log(\d+)(?:b(-?\d+))?")
     words: ClassVar[Words] = compat_words("mase")
 

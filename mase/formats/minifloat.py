@@ -78,6 +78,7 @@ class Minifloat(ScaledFormat):
     nan: NanPolicy = "error"
     per: Per = "none"
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"e" nat "m" nat ["b" int] ["ieee" | "fn" | "fnuz" | "finite"] ["t" | "c"]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"e(\d+)m(\d+)(?:b(-?\d+))?(ieee|fnuz|fn|finite)?([tc]?)")
     words: ClassVar[Words] = {**ROUNDING_WORDS, "inf": ("overflow", "special"), **NAN_WORDS, **compat_words("mase")}
 

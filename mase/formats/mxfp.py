@@ -100,6 +100,7 @@ class MXFP(FloatBlocks):
     rounding: Rounding = "even"
     nan: NanPolicy = "error"
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"mxfp" nat ["e" nat "m" nat] ["b" tile]'
     grammar: ClassVar[re.Pattern[str]] = text_form(rf"mxfp(\d+)(?:e(\d+)m(\d+))?(?:b{TILE})?")
     words: ClassVar[Words] = {
         **RULE_WORDS,

@@ -90,6 +90,7 @@ class MXInt(IntegerBlocks):
     rounding: Rounding = "even"
     nan: NanPolicy = "error"
     compat: Compat = ""
+    ebnf: ClassVar[str] = '"mxint" nat ["b" tile] ["e" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(rf"mxint(\d+)(?:b{TILE})?(?:e(\d+))?")
     words: ClassVar[Words] = {
         **ROUNDING_WORDS,

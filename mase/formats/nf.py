@@ -53,6 +53,7 @@ class NormalFloat(TableBlocks):
     width: int = 4
     block: int = 64
     scale_type: ScaleType = "fp32"
+    ebnf: ClassVar[str] = '"nf" nat ["b" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"nf(\d+)(?:b(\d+))?")
     words: ClassVar[Words] = SCALE_WORDS
 

@@ -52,6 +52,7 @@ class NVFP4(Format):
 
     block: int = 16
     two_level: bool = True
+    ebnf: ClassVar[str] = '"nvfp4" ["l1"] ["b" nat]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"nvfp4(l1)?(?:b(\d+))?")
     words: ClassVar[Words] = {}
 

@@ -30,6 +30,7 @@ class Ternary(SignFormat):
     """
 
     per: Per = "tensor"
+    ebnf: ClassVar[str] = '"ternary" ["c" | "u"]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"ternary([cu]?)")
     words: ClassVar[Words] = {}
 
