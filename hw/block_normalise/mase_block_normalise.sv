@@ -61,14 +61,18 @@ module mase_block_normalise #(
   assign fill_last  = fill_beat_q == BeatWidth'(BlockBeats - 1) || fill_col_q == ColWidth'(RowBeats - 1);
 
   for (genvar e = 0; e < Exps; e++) begin : gen_or
-    always_comb begin
-      beat_or[e*InWidth +: InWidth] = '0;
-      for (int i = 0; i < Group; i++) begin
-        beat_or[e*InWidth +: InWidth] = beat_or[e*InWidth +: InWidth]
-          | (in_data_i[(e*Group+i+1)*InWidth-1] ? -in_data_i[(e*Group+i)*InWidth +: InWidth]
-                                                : in_data_i[(e*Group+i)*InWidth +: InWidth]);
-      end
+    logic [Group*InWidth-1:0] magnitude;
+    logic [InWidth-1:0]       all;
+    for (genvar i = 0; i < Group; i++) begin : gen_magnitude
+      localparam int L = e * Group + i;
+      assign magnitude[i*InWidth +: InWidth] =
+        in_data_i[(L+1)*InWidth-1] ? -in_data_i[L*InWidth +: InWidth] : in_data_i[L*InWidth +: InWidth];
     end
+    always_comb begin
+      all = '0;
+      for (int i = 0; i < Group; i++) all = all | magnitude[i*InWidth +: InWidth];
+    end
+    assign beat_or[e*InWidth +: InWidth] = all;
   end
   assign gathered = beat_or | ((fill_beat_q == '0) ? '0 : gathered_q);
 

@@ -91,8 +91,11 @@ module mase_linear #(
   localparam int RegionBeats = (Aligned && Region > Simd) ? Region / Simd : 1;
   localparam bit Regions = RegionBeats > 1;
   localparam int FullWidth = XWidth + (XSigned ? 0 : 1) + WWidth + $clog2(GroupSize);
-  localparam int SumWidth = (HasExp || FullWidth < AccWidth) ? FullWidth : AccWidth;
-  localparam int PartWidth = SumWidth + (Regions ? $clog2(RegionBeats) : 0);
+  // No sum of a beat or of a region takes more bits than the accumulator leaves for it.
+  localparam int SumMost = Aligned ? AccWidth - Guard : HasExp ? FullWidth : AccWidth;
+  localparam int SumWidth = (FullWidth < SumMost) ? FullWidth : SumMost;
+  localparam int PartFull = SumWidth + (Regions ? $clog2(RegionBeats) : 0);
+  localparam int PartWidth = (Aligned && PartFull > SumMost) ? SumMost : PartFull;
   localparam int TermWidth = HasExp ? AccWidth : SumWidth;
   localparam int TotalWidth = AccWidth + MultBits;
   localparam int RawWidth = TotalWidth + (Aligned ? ExpMax : 0);

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from emit import harness
 from emit.design import Design
+from emit.lint import lint
 from emit.sim import Job, SimResult, simulate_many
 from emit.verilog import emit
 from mase.errors import ToolError
@@ -96,6 +98,7 @@ def check_cycles(case: Case, netlist: Netlist, result: SimResult) -> None:
 def prove(cases: Sequence[Case], folder: Path, others: Sequence[Run] = (*STALLED[2:], *RESTARTED[2:])) -> list[Design]:
     """Emit all cases, run them in one bundle, and assert everything that is promised; return the designs."""
     designs = [emit(case.graph, folder / case.name, case.name) for case in cases]
+    check_lint(designs, folder)
     netlists = [build(case.graph) for case in cases]
     expected = [check_software(case, netlist) for case, netlist in zip(cases, netlists, strict=True)]
     for run in (FREE, *others):
@@ -104,6 +107,17 @@ def prove(cases: Sequence[Case], folder: Path, others: Sequence[Run] = (*STALLED
             if run == FREE:
                 check_cycles(case, netlist, result)
     return designs
+
+
+def check_lint(designs: Sequence[Design], folder: Path) -> None:
+    """Assert that no parser finds anything in the files of designs, elaborated side by side in one top."""
+    top = folder / "bundle.sv"
+    top.write_text(harness.bundle(designs))
+    files = dict.fromkeys(path.name for design in designs for path in design.sources)
+    where = {path.name: path for design in designs for path in design.sources}
+    found = [str(f) for f in lint([*(where[name] for name in files), top], "bundle") if f.severity != "absent"]
+    found = [text for text in found if "bundle.sv" not in text]
+    assert not found, "\n".join(found[:5])
 
 
 def run_all(cases: Sequence[Case], designs: Sequence[Design], run: Run) -> list[SimResult]:
