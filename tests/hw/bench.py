@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PARAMETER = re.compile(r"^\s*parameter\s+(?:int\s+)?(\w+)\s*=\s*([^,\n]+?),?\s*$", re.M)
+PARAMETER = re.compile(r"^\s*parameter\s+(?:(?:int|bit)\s+)?(\w+)\s*=\s*([^,\n]+?),?\s*$", re.M)
 PORT = re.compile(r"^\s*(?:input\s+wire|output)\s+logic\s*(\[[^\]]+\])?\s*(\w+),?\s*$", re.M)
 
 

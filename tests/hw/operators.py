@@ -1,0 +1,280 @@
+"""The operator blocks under test, all compiled into one simulation, each with the codes that it is fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+import cocotb
+import torch
+from cocotb.handle import HierarchyObject
+from cocotb.triggers import ClockCycles, FallingEdge
+from torch import Tensor
+
+from emit.verilog import library_files
+from mase.calib.fit import WEIGHT_AXIS
+from mase.formats import Code, Format, QuantParams, parse
+from mase.formats.mxint import MXInt
+from mase.netlist import SINK
+from mase.ops.base import Block
+from mase.ops.block_normalise import BlockNormalise
+from mase.ops.grid import Grid
+from mase.ops.linear import Linear, LinearBlock
+from mase.ops.output import Output
+from mase.ops.requantize import Requantize, RequantizeBlock
+from mase.ops.rounding import MODES, Rounding
+from mase.ops.width_converter import WidthConverter
+from mase.paths import cache_dir
+from mase.schedule import IN, OUT, Channel, Loop, run
+from mase.stream import StreamType
+from tests.emit.designs import corners
+from tests.hw.bench import Instance, bench
+from tests.hw.stream import Stream, check_registered, cycle, receive, reset, run_block, send, start, transfer
+
+TOP = "operator_bench"
+SAMPLES = 4
+ICARUS = getattr(cocotb, "SIM_NAME", "").startswith("Icarus")  # it knows undefined bits, but is slow
+STALLS = ((0.4, 0.4),) if ICARUS else ((0.5, 0.0), (0.0, 0.6), (0.4, 0.4))
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One block, and the codes that go in and come out."""
+
+    scope: str
+    block: Block
+    fed: Code
+    given: Code
+
+    def words(self) -> list[int]:
+        """Return the beats that go in."""
+        return _beats(self.block.stream_in, self.fed)
+
+    def expected(self) -> list[tuple[int, int]]:
+        """Return the beats that come out, each with its ``last``."""
+        beats = self.block.stream_out.beats
+        words = _beats(self.block.stream_out, self.given)
+        return [(word, int(i % beats == beats - 1)) for i, word in enumerate(words)]
+
+    def completions(self) -> list[int]:
+        """Return the cycle of the last beat of each sample, counted from the first beat in."""
+        schedule = self.block.schedule()
+        sink = replace(SINK, body=(Loop(self.block.stream_out.beats, SINK.body),))
+        out = Channel((schedule.actors[-1].name, OUT), (sink.name, IN), self.block.fifo)
+        return list(run([*schedule.actors, sink], [*schedule.channels, out], SAMPLES).completions)
+
+
+def _beats(stream: StreamType, code: Code) -> list[int]:
+    packed = stream.pack(code).reshape(-1, stream.bytes)
+    return [int.from_bytes(beat.tobytes(), "little") for beat in packed]
+
+
+def _formatted(text: str, x: Tensor) -> tuple[Format, QuantParams]:
+    fmt = parse(text)
+    return fmt, fmt.calibrate(x, WEIGHT_AXIS.get(type(fmt), -1))
+
+
+def _fed(block: Block) -> Code:
+    return corners(block.stream_in, SAMPLES, torch.Generator().manual_seed(9))
+
+
+def linear(
+    formats: tuple[str, str, str], sizes: tuple[int, int, int], lanes: tuple[int, int], fifo: int, **attrs: str
+) -> Unit:
+    """Return a linear unit with formats of (input, weight, output) and sizes (rows, inputs, outputs)."""
+    torch.manual_seed(sum(sizes))
+    rows, inputs, outputs = sizes
+    weight, bias = torch.randn(outputs, inputs), torch.randn(outputs)
+    x, w, y = (_formatted(text, data) for text, data in zip(formats, (bias, weight, 2 * bias), strict=True))
+    op = Linear.build("unit", "unit", rows, x, w, y, weight, bias, attrs={"accumulation": "auto", **attrs})
+    block = LinearBlock(op, *lanes, fifo=fifo)
+    scope = "_".join(["linear", *map(str, (*sizes, *lanes, fifo)), *formats, *attrs.values()])
+    code = _fed(block)
+    return Unit(_scope(scope), block, code, op.reference(code) if not op.out.grid.block else _raw(op, code))
+
+
+def _raw(op: Linear, code: Code) -> Code:
+    """Return what leaves before a block normaliser."""
+    assert op.guard is None
+    t = op.x.integers(code) @ op.w.integers(Code(op.weight, op.weight_exp)).T + op.bias
+    t = t if op.out.multiplier is None else t * op.out.multiplier
+    return Code((t.clamp(min=0) if op.out.relu else t).long())
+
+
+def requantize(source: str, target: str, cols: int, lanes: int, fifo: int, mode: str = "even", relu: bool = False) -> Unit:
+    """Return a requantize unit on two rows a sample."""
+    torch.manual_seed(cols)
+    (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
+    x, y = Grid.of(fx, px, "unit"), Grid.of(fy, py, "unit")
+    scales = px.scale if x.scaled else None, py.scale if y.scaled else None
+    out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
+    block = RequantizeBlock(Requantize("unit", 2, cols, x, out), lanes, fifo=fifo)
+    code = _fed(block)
+    given = block.op.reference(code)
+    if y.block:
+        t = x.integers(code) * (1 if out.multiplier is None else out.multiplier)
+        given = Code((t.clamp(min=0) if relu else t).long())
+    return Unit(_scope(f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}"), block, code, given)
+
+
+def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit: int, fifo: int) -> Unit:
+    """Return a block normaliser of 14-bit integers on two rows a sample."""
+    grid = Grid.of(MXInt(width, size, exp_bits), QuantParams(base=torch.tensor(-3)), "unit")
+    block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
+    code = _fed(block)
+    return Unit(_scope(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}"), block, code, block.compute(code))
+
+
+def convert(before: tuple[int, int, int], after: tuple[int, int, int], size: int, fifo: int) -> Unit:
+    """Return a converter between streams (rows, cols, lanes); size of a block, or 0."""
+    grid = Grid(5, True, -16, 15)
+    if size:
+        grid = Grid.of(MXInt(5, size, 3), QuantParams(base=torch.tensor(0)), "unit")
+    block = WidthConverter(StreamType(*before, grid), StreamType(*after, grid), fifo=fifo)
+    code = _fed(block)
+    return Unit(_scope("_".join(map(str, ("convert", *before, *after, size, fifo)))), block, code, block.compute(code))
+
+
+def _scope(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text).replace("__", "_").strip("_")
+
+
+@cache
+def units() -> tuple[Unit, ...]:
+    """Return all blocks: sizes 1, primes and what lanes do not divide; every class of formats; least and deep FIFOs."""
+    return (
+        linear(("fixed6.4", "fixed5.4", "fixed6.3"), (1, 1, 1), (1, 1), 2),
+        linear(("ufixed4.4", "ufixed3.2", "ufixed5.2"), (2, 7, 5), (2, 3), 3, rounding="half_up"),
+        linear(("int5", "int4c", "int6"), (3, 5, 4), (8, 8), 8, activation="relu", rounding="trunc"),
+        linear(("mxint5b4e3", "mxint4b2e3", "fixed7.3"), (1, 11, 3), (4, 2), 2, accumulation="exact"),
+        linear(("mxint5b4e4", "mxint4b8e4", "int7"), (2, 13, 3), (2, 1), 5, accumulation="aligned(3)"),
+        linear(("mxint4b2e3", "int4p", "fixed6.2"), (1, 9, 2), (4, 2), 4, accumulation="aligned(0)"),
+        linear(("fixed6.4", "int4", "mxint4b4e3"), (2, 3, 7), (3, 2), 3, activation="relu"),
+        requantize("fixed6.4", "fixed4.1", 7, 3, 2),
+        requantize("int5", "ufixed4.3", 1, 1, 6, "half_up", relu=True),
+        requantize("mxint5b2e3", "int4", 5, 4, 5, "trunc"),
+        requantize("mxint5b4e3", "mxint4b4e2", 6, 2, 3, relu=True),
+        normalise(7, 1, 1, 4, 4, -2, 2),
+        normalise(13, 2, 8, 8, 2, -12, 3),
+        normalise(5, 8, 4, 2, 8, 0, 7),
+        normalise(9, 4, 4, 6, 3, 7, 4),
+        normalise(1, 2, 2, 16, 5, -40, 2),
+        convert((2, 12, 4), (2, 12, 6), 0, 3),
+        convert((3, 7, 3), (3, 7, 7), 0, 2),
+        convert((2, 13, 8), (2, 13, 2), 4, 4),
+        convert((2, 9, 1), (2, 9, 8), 8, 2),
+        convert((3, 8, 4), (1, 24, 16), 2, 3),
+        convert((1, 10, 3), (5, 2, 1), 0, 5),
+    )
+
+
+@dataclass(frozen=True)
+class Round:
+    """One parameter set of the rounding unit."""
+
+    in_width: int
+    out_width: int
+    right: int = 0
+    left: int = 0
+    mode: int = 0
+    signed: int = 1
+    narrow: int = 0
+    relu: int = 0
+
+    @property
+    def scope(self) -> str:
+        return "round_" + "_".join(str(getattr(self, field.name)) for field in fields(self))
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        names = ("InWidth", "OutWidth", "ShiftRight", "ShiftLeft", "RoundMode", "OutSigned", "Narrow", "Relu")
+        return dict(zip(names, (getattr(self, field.name) for field in fields(self)), strict=True))
+
+    def rounding(self) -> Rounding:
+        """Return the same in software."""
+        high = (1 << self.out_width - self.signed) - 1
+        low = 0 if self.relu or not self.signed else -high if self.narrow else -high - 1
+        return Rounding(self.right - self.left, low, high, MODES[self.mode])
+
+
+ROUNDS = (
+    *(Round(9, 5, right, mode=mode) for right in (1, 2, 5) for mode in range(3)),
+    *(Round(9, 4, 9, mode=mode) for mode in range(3)),  # nothing but the sign is left
+    *(Round(8, 3, 10, mode=mode) for mode in range(3)),  # not even that
+    Round(9, 12),
+    Round(9, 4),
+    Round(6, 12, left=3),
+    Round(6, 4, left=5, narrow=1),
+    Round(9, 5, 3, signed=0),
+    Round(9, 5, 3, narrow=1),
+    Round(9, 5, 3, relu=1),
+    Round(9, 1, 4),
+    Round(9, 1, 4, signed=0, mode=1),
+    Round(1, 1),
+    Round(1, 2, 1),
+)
+
+
+def of(kind: str) -> list[Unit]:
+    """Return the units of one module."""
+    return [unit for unit in units() if unit.block.sv_module == kind]
+
+
+def run_operators(test_module: str, work: Path, simulator: str) -> None:
+    """Run the cocotb tests of one module on the simulation of all units, in the folder ``work``."""
+    sources = library_files([*(unit.block.sv_module for unit in units()), "mase_round"])
+    instances = [Instance(case.scope, "mase_round", case.parameters) for case in ROUNDS]
+    for unit in units():
+        parameters: dict[str, int | str] = dict(unit.block.sv_params())
+        for key, image in unit.block.memories().items():
+            file = f"{unit.scope}_{key}.mem"
+            (work / file).write_text(image.text())
+            parameters[key] = file
+        instances.append(Instance(unit.scope, unit.block.sv_module, parameters))
+    top = work / f"{TOP}.sv"
+    top.write_text(bench(TOP, instances, sources))
+    run_block(TOP, [*sources, top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator)
+
+
+# -- what every block must do -----------------------------------------------------------------------------------------
+
+
+def streams(dut: HierarchyObject, unit: Unit) -> tuple[Stream, Stream]:
+    return Stream.of(dut, "in", unit.scope), Stream.of(dut, "out", unit.scope)
+
+
+async def gives_what_the_reference_gives(dut: HierarchyObject, unit: Unit, stalls: tuple[float, float]) -> None:
+    await start(dut)
+    expected = unit.expected()
+    _, beats = await transfer(*streams(dut, unit), unit.words(), len(expected), stalls)
+    assert [(beat.data, beat.last) for beat in beats] == expected
+
+
+async def takes_the_cycles_of_its_schedule(dut: HierarchyObject, unit: Unit) -> None:
+    await start(dut)
+    taken, beats = await transfer(*streams(dut, unit), unit.words(), len(unit.expected()))
+    assert [(beat.data, beat.last) for beat in beats] == unit.expected()
+    ends = [beat.cycle - taken[0] for beat in beats if beat.last]
+    assert ends == unit.completions()
+
+
+async def starts_over_after_a_reset(dut: HierarchyObject, unit: Unit) -> None:
+    await start(dut)
+    source, sink = streams(dut, unit)
+    tasks = [cocotb.start_soon(send(source, unit.words())), cocotb.start_soon(receive(sink, 10**6))]
+    await ClockCycles(dut.clk_i, unit.completions()[1] - 1)
+    for task in tasks:
+        task.cancel()
+    await FallingEdge(dut.clk_i)
+    source.valid.value, sink.ready.value = 0, 0
+    await reset(dut)
+    begin = cycle()
+    _, beats = await transfer(source, sink, unit.words(), len(unit.expected()))
+    assert [(beat.data, beat.last) for beat in beats] == unit.expected()
+    assert beats[-1].cycle - begin == unit.completions()[-1]
+
+
+async def has_no_path_through_the_handshake(dut: HierarchyObject, unit: Unit) -> None:
+    await start(dut)
+    await check_registered(*streams(dut, unit), cycles=60)
