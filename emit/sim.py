@@ -27,6 +27,7 @@ from emit.tools import require, verilator
 from mase.errors import GraphError, ToolError
 from mase.formats import Code
 from mase.paths import cache_dir
+from mase.schedule import Timing
 
 QUICK, FAST = "-O1", "-O2 -march=native"  # FAST compiles longer and runs 3 to 4 times faster
 QUIET_LIMIT = 20_000  # cycles without any beat after which the harness says that nothing moves
@@ -86,18 +87,19 @@ class SimResult:
         return self.design.output.decode(self.codes[self.design.output.name])
 
     @property
+    def cycles(self) -> Timing:
+        """Cycles counted, in the form in which schedules predict them."""
+        return Timing(self.first_output, self.completions)
+
+    @property
     def latency(self) -> int:
         """Cycle of the last output beat of sample 0."""
-        return self.completions[0]
+        return self.cycles.latency
 
     @property
     def interval(self) -> Fraction:
         """Steady distance between samples: over the last half of the run."""
-        half = len(self.completions) // 2
-        if len(self.completions) < 2:
-            return Fraction(self.latency)
-        start = half - 1 if half else 0
-        return Fraction(self.completions[-1] - self.completions[start], len(self.completions) - 1 - start)
+        return self.cycles.interval
 
 
 def simulate(design: Design, x: Tensor, optimise: str | None = None) -> SimResult:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 
 from mase.errors import MaseError
 
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
+
+# The base of all that a wrong command line raises, from wherever this version of typer keeps it.
+REFUSAL: type[Any] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 app = typer.Typer(
     name="mase",
@@ -44,13 +46,13 @@ def call(arguments: Sequence[str]) -> int:
     try:
         result = typer.main.get_command(app).main(list(arguments), prog_name="mase", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except Exit as done:
+    except typer.Exit as done:
         return done.exit_code
     except MaseError as error:
         return _fail(str(error), 2)
-    except ClickException as error:
+    except REFUSAL as error:
         return _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; the same command goes on where this one stopped", 130)
     except BrokenPipeError:
         sys.stderr.close()
