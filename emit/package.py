@@ -78,7 +78,7 @@ def _axis(top: str, feed: Edge, give: Edge) -> str:
     data = f"{{{pad_out}'b0, out_beat}}" if pad_out else "out_beat"
     return f"""// AXI4-Stream wrapper of {top}: tdata padded to bytes, tlast on the last beat of a sample.
 //
-// A register slice on either side cuts every handshake path; each adds one cycle to the latency.
+// A register slice on either side cuts every handshake path; each adds one cycle to the latency. flush_i empties them too.
 
 `default_nettype none
 
@@ -99,17 +99,24 @@ module {top}_axis (
   output      logic          m_axis_tlast
 );
 
-  logic in_valid, in_ready, in_last, out_valid, out_ready, out_last;
+  logic run_q, ready, in_valid, in_ready, in_last, out_valid, out_ready, out_last;
   logic [{8 * a.bytes - 1}:0] in_word;
   logic [{b.bits - 1}:0] out_beat;
+
+  // Reset of the slices, in the same cycles as that of the core's blocks.
+  always_ff @(posedge aclk or negedge aresetn) begin
+    if (!aresetn) run_q <= 1'b0;
+    else run_q <= !flush_i;
+  end
+  assign s_axis_tready = ready && run_q;
 
   mase_skid_buffer #(
     .Width({8 * a.bytes + 1})
   ) u_in (
     .clk_i      (aclk),
-    .rst_ni     (aresetn),
+    .rst_ni     (run_q),
     .in_valid_i (s_axis_tvalid),
-    .in_ready_o (s_axis_tready),
+    .in_ready_o (ready),
     .in_data_i  ({{s_axis_tlast, s_axis_tdata}}),
     .out_valid_o(in_valid),
     .out_ready_i(in_ready),
@@ -135,7 +142,7 @@ module {top}_axis (
     .Width({8 * b.bytes + 1})
   ) u_out (
     .clk_i      (aclk),
-    .rst_ni     (aresetn),
+    .rst_ni     (run_q),
     .in_valid_i (out_valid),
     .in_ready_o (out_ready),
     .in_data_i  ({{out_last, {data}}}),
