@@ -160,6 +160,18 @@ def test_ties_beside_the_float32_quotient_are_found(fmt: Int) -> None:
     )
 
 
+def test_scales_of_many_digits_are_rounded_with_care() -> None:
+    """With 18 significand bits not every tie is a float32, so that quotients beside one may land on it."""
+    draw = torch.Generator().manual_seed(0)
+    for digits in (torch.randint(1 << 16, 1 << 17, (40,), generator=draw) * 2 + 1).tolist():
+        scale = torch.tensor(digits * 2.0**-20, dtype=torch.float64)
+        tie = ((torch.arange(-127, 127) + 0.5) * scale).to(torch.float32)
+        x = torch.cat([tie, tie.nextafter(torch.tensor(-torch.inf)), tie.nextafter(torch.tensor(torch.inf))])
+        params = QuantParams(scale=scale)
+        exact = Int(8).decode(Int(8).encode(x, params), params).to(torch.float32)
+        assert torch.equal(Int(8).quantize(x, params), exact)
+
+
 def test_stored_bits_by_hand() -> None:
     assert Int(4, group=128, zero="int", scale_type="fp16").bits((4096, 4096)) == 4 + (16 + 4) / 128
     assert Int(8).bits((10, 10)) == 8.32

@@ -107,6 +107,12 @@ def test_exponent_comes_from_bits_not_from_a_logarithm() -> None:
     assert exponent.tolist() == [-127, *range(-126, 127)]  # the first is a subnormal, held by the least exponent
 
 
+def test_exponents_stop_below_the_code_of_nan() -> None:
+    code = MXInt(block=1).encode(torch.tensor([1e300, 2.0**128, 2.0**127], dtype=torch.float64))
+    assert code.exponent is not None
+    assert (code.exponent.tolist(), code.mantissa.tolist()) == ([127] * 3, [127, 127, 64])
+
+
 def test_zero_block_takes_the_least_exponent() -> None:
     assert MXInt(block=2).encode(torch.zeros(4)).exponent.tolist() == [-127, -127]  # type: ignore[union-attr]
     fmt = MXInt(block=2, exp_bits=3)

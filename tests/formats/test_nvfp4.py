@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from mase.errors import FormatError
-from mase.formats.base import Code
-from mase.formats.nvfp4 import NVFP4
+from mase.formats.base import Code, QuantParams
+from mase.formats.nvfp4 import ELEMENT, NVFP4, SCALE
 from mase.testing import FormatLaws
 
 
@@ -33,6 +34,24 @@ def test_block_by_hand() -> None:
     assert code.scale.tolist() == [0b0_0111_000, 0b0_1111_110]  # 1 and 448 in E4M3
     assert code.mantissa[:4].tolist() == [7, 5, 10, 0]
     assert code.mantissa[16] == 7
+
+
+def test_ties_follow_the_reciprocals_in_float32() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        tensor_scale = np.float32(draw.uniform(0.5, 2))
+        top = np.float32(draw.uniform(50, 2000))
+        code = NVFP4().encode(
+            torch.full((1, 16), float(top)), given := QuantParams(scale=torch.tensor(float(tensor_scale)).double())
+        )
+        assert code.scale is not None
+        scale = np.float32(SCALE.reals(code.scale)[0, 0])
+        reciprocal = np.float32(1) / tensor_scale / scale
+        ties = np.float32([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0]) / reciprocal
+        x = np.concatenate([ties, np.nextafter(ties, np.float32(0)), [top, top]]).astype(np.float32)
+        mantissa = NVFP4().encode(torch.from_numpy(x).unsqueeze(0), given).mantissa
+        products = torch.from_numpy(np.minimum(x * reciprocal, np.float32(6)))
+        assert torch.equal(mantissa[0], ELEMENT.encode(products).mantissa)
 
 
 def test_off_a_tie_the_nearest_element_is_taken() -> None:

@@ -25,6 +25,7 @@ TEXTS = [
     "e4m3t",
     "e2m1c",
     "mxint8b8",
+    "mxint2b8",
     "mxint8b8e3",
     "mxint4b2x4",
     "mxfp8e4m3b16",
