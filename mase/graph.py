@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 
-from mase.errors import GraphError, suggest
+from mase.errors import FormatError, GraphError, suggest
 from mase.files import write_atomic
 from mase.formats import Code, Format, QuantParams, parse
 
@@ -297,7 +297,6 @@ class Graph:
             {"name": n.name, "inputs": [i.name for i in n.inputs], **_record_to_json(n.record)} for n in self.nodes()
         ]
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "weights.safetensors", pack(dict(sorted(tensors.items()))))
         document = {"schema": SCHEMA, "nodes": nodes, "quant": quant}
         write_atomic(folder / "graph.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
@@ -325,11 +324,13 @@ class Graph:
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             found = document.get("schema") if isinstance(document, dict) else type(document).__name__
             raise GraphError(f"{folder / 'graph.json'}: schema {found}; this version reads schema {SCHEMA}")
-        quant = {}
-        for key, entry in document["quant"].items():
-            scale, zero, base = (tensors.pop(f"{key}::{part}", None) for part in PARTS)
-            quant[key] = QuantParams(scale=scale, zero_point=zero, base=base, axis=entry["axis"])
-        return cls(_module_from_json(document["nodes"]), tensors, quant).verify()
+        try:
+            quant = _quant_from_json(document["quant"], tensors)
+            return cls(_module_from_json(document["nodes"]), tensors, quant).verify()
+        except FormatError as error:
+            raise GraphError(f"{folder / 'graph.json'}: {error}") from None
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise GraphError(f"{folder / 'graph.json'}: corrupt: {error!r}") from None
 
 
 def copy_module(module: fx.GraphModule) -> fx.GraphModule:
@@ -388,6 +389,15 @@ def _record_from_json(data: Mapping[str, Json]) -> Record:
         table=data["table"],
         hw=None if hw is None else HwRecord(hw["simd"], hw["pe"], hw["fifos"]),
     )
+
+
+def _quant_from_json(entries: Mapping[str, Json], tensors: dict[str, Tensor]) -> dict[str, QuantParams]:
+    """Take the format parameters out of the stored tensors."""
+    quant = {}
+    for key, entry in entries.items():
+        scale, zero, base = (tensors.pop(f"{key}::{part}", None) for part in PARTS)
+        quant[key] = QuantParams(scale=scale, zero_point=zero, base=base, axis=entry["axis"])
+    return quant
 
 
 def _module_from_json(nodes: Sequence[Mapping[str, Json]]) -> fx.GraphModule:

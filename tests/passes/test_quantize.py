@@ -1,0 +1,168 @@
+"""Formats by rule: defaults, overrides, inputs; what is calibrated on what; every refusal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mase.errors import ConfigError, UnsupportedOp
+from mase.formats import parse
+from mase.frontend.module import trace_module
+from mase.graph import Graph
+from passes.fuse import fuse
+from passes.quantize import NodeFormats, QuantizeConfig, quantize
+from tests.emit.designs import with_requantize
+
+X = torch.linspace(-2, 2, 12).reshape(4, 3)
+
+
+def chain(*layers: nn.Module, x: Tensor = X) -> Graph:
+    torch.manual_seed(0)
+    layers = layers or (nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    return trace_module(nn.Sequential(*layers).eval(), (x,))[0]
+
+
+def formats(graph: Graph) -> dict[str, str]:
+    """Return the format of each produced tensor by path."""
+    return {node.path: str(node.record.output.format) for node in graph.nodes() if node.kind != "output"}
+
+
+def done(config: QuantizeConfig, graph: Graph | None = None, x: Tensor = X) -> Graph:
+    return quantize.run(chain() if graph is None else graph, config, [x])[0]
+
+
+def test_a_default_gives_every_edge_and_weight_a_format() -> None:
+    graph = done(QuantizeConfig(NodeFormats("int4", "fixed8.4")))
+    assert formats(graph) == dict.fromkeys(("input_1", "0", "1", "2"), "fixed8.4")
+    assert [str(graph.node(path).record.operands["weight"].format) for path in ("0", "2")] == ["int4", "int4"]
+    assert graph.node("0").record.operands["bias"].format is None
+
+
+def test_override_beats_default_field_by_field_and_the_first_glob_wins() -> None:
+    overrides = {"2": NodeFormats(output="int6"), "*": NodeFormats(weight="int8", output="int5")}
+    graph = done(QuantizeConfig(NodeFormats("int4", "fixed8.4", rounding="trunc"), overrides))
+    assert formats(graph) == {"input_1": "fixed8.4", "0": "int5", "1": "int5", "2": "int6"}
+    weights = [str(graph.node(path).record.operands["weight"].format) for path in ("0", "2")]
+    assert weights == ["int8", "int4"]  # the first match replaces the default, later ones do not add to it
+    assert graph.node("2").record.attrs["rounding"] == "trunc"
+
+
+def test_inputs_have_a_field_of_their_own() -> None:
+    graph = done(QuantizeConfig(NodeFormats("int4", "fixed8.4"), inputs="int7"))
+    assert formats(graph)["input_1"] == "int7"
+
+
+def test_without_an_activation_format_edges_stay_real() -> None:
+    graph, report = quantize.run(chain(), QuantizeConfig(NodeFormats("int4")), [X])
+    assert formats(graph) == dict.fromkeys(("input_1", "0", "1", "2"), "None")
+    assert report.inexact == ("0", "1", "2")
+
+
+def test_parameters_come_from_what_the_edge_carries() -> None:
+    graph = done(QuantizeConfig(NodeFormats("int4c", "int8")))
+    seen = torch.nn.functional.linear(X, graph.tensors["0.weight"], graph.tensors["0.bias"])
+    fmt = parse("int8")
+    assert torch.equal(graph.params("input_1").scale, fmt.calibrate(X).scale)
+    assert torch.equal(graph.params("_0").scale, fmt.calibrate(seen).scale)
+    scale = graph.params("0.weight").scale
+    assert scale is not None
+    assert scale.shape == (4,)  # a channel is an output
+
+
+def test_batches_count_together() -> None:
+    halves, whole = ([X[:2], X[2:]], [X])
+    config = QuantizeConfig(NodeFormats("int4", "int8"))
+    scales = [quantize.run(chain(), config, batches)[0].params("_2").scale for batches in (halves, whole)]
+    assert torch.equal(*scales)
+
+
+def test_an_open_binary_point_is_fitted() -> None:
+    graph = done(QuantizeConfig(NodeFormats("fixed4", "fixed8")))
+    fmt = graph.node("input_1").record.output.format
+    assert str(fmt) == "fixed8.6"  # 2 becomes 127 / 64, which costs less than a coarser step would
+
+
+def test_a_reshape_has_the_format_of_what_it_reshapes() -> None:
+    x = torch.randn(4, 2, 3)
+    graph = done(QuantizeConfig(NodeFormats("int4", "int8")), chain(nn.Linear(3, 2), nn.Flatten(), nn.Linear(4, 2), x=x), x)
+    assert graph.node("1").record.output.format == graph.node("0").record.output.format
+    assert graph.params("_1") is graph.params("_0")
+
+
+def test_a_reshape_at_the_input_is_done_before_the_host_encodes() -> None:
+    x = torch.randn(4, 2, 3)
+    graph = done(QuantizeConfig(NodeFormats("int4", "int8")), chain(nn.Flatten(), nn.Linear(6, 2), x=x), x)
+    assert formats(graph) == {"input_1": "None", "0": "int8", "1": "int8"}
+
+
+def test_a_requantize_node_gets_its_own_format() -> None:
+    graph = with_requantize(fuse(chain())[0], ["0"])
+    config = QuantizeConfig(NodeFormats("int4", "fixed8.4"), {"0_requantize": NodeFormats(output="mxint4b2e3")})
+    assert formats(done(config, graph)) == {"input_1": "fixed8.4", "0": "fixed8.4", "0_requantize": "mxint4b2e3", "2": "fixed8.4"}
+
+
+def test_auto_accumulation_is_settled_and_written_down() -> None:
+    x = torch.randn(4, 40)
+    graph = chain(nn.Linear(40, 3), x=x)
+    settled = []
+    for fmt in ("mxint4b8e2", "mxint8b8e8"):
+        node = done(QuantizeConfig(NodeFormats(fmt, fmt, accumulation="auto")), graph, x).node("0")
+        settled.append(node.record.attrs["accumulation"])
+    assert settled == ["exact", "aligned(8)"]
+
+
+def test_report_lists_formats_and_warnings() -> None:
+    graph = chain(nn.Linear(3, 2))
+    with torch.no_grad():
+        graph.tensors["0.weight"][0] *= 2.0**-12
+    _, report = quantize.run(graph, QuantizeConfig(NodeFormats("int4c", "int8")), [X])
+    assert report.formats == {"input_1": "int8", "_0": "int8", "0.weight": "int4c"}
+    assert report.inexact == ()
+    assert len(report.warnings) == 1
+    assert "node '0'" in report.warnings[0]
+
+
+def test_the_graph_that_was_given_stays_as_it_was() -> None:
+    graph = chain()
+    before = {node.name: node.record for node in graph.nodes()}
+    quantized = done(QuantizeConfig(NodeFormats("int4", "fixed8.4")), graph)
+    assert {node.name: node.record for node in graph.nodes()} == before
+    assert graph.quant == {}
+    assert all(quantized.tensors[key].data_ptr() == tensor.data_ptr() for key, tensor in graph.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (QuantizeConfig(overrides={"O": NodeFormats("int4")}), r"quantize.overrides 'O': matches no node; allowed: "),
+        (QuantizeConfig(overrides={"fc*": NodeFormats("int4")}), r"quantize.overrides 'fc\*': matches no node"),
+        (QuantizeConfig(NodeFormats("int99", "int8")), r"quantize: 0.weight: .*99.*2..16"),
+        (QuantizeConfig(NodeFormats("imt8", "int8")), r"quantize: 0.weight: .*imt8"),
+        (QuantizeConfig(NodeFormats("int8", "fixd8.4")), r"quantize: inputs: .*fixd8.4"),
+    ],
+)
+def test_a_wrong_rule_is_refused(config: QuantizeConfig, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        done(config)
+
+
+def test_data_is_asked_for_where_a_format_needs_it() -> None:
+    with pytest.raises(ConfigError, match="quantize: inputs: format int8 is calibrated on data; pass calibration batches"):
+        quantize.run(chain(), QuantizeConfig(NodeFormats("int4", "int8")), [])
+    assert quantize.run(chain(), QuantizeConfig(NodeFormats("int4", "fixed8.4")), [])[0]
+
+
+def test_an_accumulator_that_cannot_be_built_is_refused_at_once() -> None:
+    x = torch.randn(4, 40)
+    config = QuantizeConfig(NodeFormats("mxint8b8e8", "mxint8b8e8", accumulation="exact"))
+    with pytest.raises(UnsupportedOp, match=r"node '0' .*accumulator takes \d+ bits; allowed are 48"):
+        done(config, chain(nn.Linear(40, 3), x=x), x)
+
+
+def test_exact_scores_are_those_of_the_integers() -> None:
+    """What the graph returns is the decoded code of its last edge."""
+    graph = done(QuantizeConfig(NodeFormats("int4", "fixed8.4")))
+    y = graph(X)
+    assert torch.equal(y * 16, (y * 16).round())
+    assert float(y.abs().max()) <= 8

@@ -1,0 +1,147 @@
+"""Exact mode runs integers where all operands have formats, and float elsewhere; training mode has gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mase.errors import FormatError, GraphError
+from mase.formats import parse
+from mase.frontend.module import trace_module
+from mase.graph import Graph, new_type
+from mase.interpreter import is_exact, run, train
+from mase.netlist import build
+from mase.ops.base import HardwareOp
+from passes.fuse import fuse
+from passes.quantize import NodeFormats, QuantizeConfig, quantize
+
+X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Mixed(nn.Module):
+    """Two layers on integers with a function in between that has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).sigmoid())
+
+
+def quantized(model: nn.Module, config: QuantizeConfig, x: Tensor = X) -> Graph:
+    return quantize.run(fuse(trace_module(model.eval(), (x,))[0])[0], config, [x])[0]
+
+
+def mlp(config: QuantizeConfig) -> Graph:
+    torch.manual_seed(0)
+    return quantized(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), config)
+
+
+DEFAULT = QuantizeConfig(NodeFormats("int4", "fixed8.4"))
+
+
+def test_every_edge_is_kept_on_request() -> None:
+    graph = mlp(DEFAULT)
+    values = run(graph, (X,), keep=True)
+    assert list(values.codes) == ["input_1", "_0", "_2"]
+    assert values.reals == {}
+    assert torch.equal(values.real("_2"), graph(X))
+
+
+def test_edges_that_nobody_reads_again_are_dropped() -> None:
+    values = run(mlp(DEFAULT), (X,))
+    assert list(values.codes) == ["_2"]
+
+
+def test_the_chain_of_references_is_what_the_graph_computes() -> None:
+    graph = mlp(DEFAULT)
+    values = run(graph, (X,), keep=True)
+    chain = build(graph).codes(values.codes["input_1"])
+    assert all(torch.equal(chain[name].mantissa, code.mantissa) for name, code in values.codes.items())
+
+
+def test_a_node_is_exact_when_all_it_touches_has_formats() -> None:
+    graph = quantized(Mixed(), DEFAULT)
+    assert {node.path: is_exact(node) for node in graph.operators()} == {"first": True, "sigmoid": False, "second": False}
+
+
+def test_a_node_without_hardware_runs_in_float_on_decoded_values() -> None:
+    graph = quantized(Mixed(), DEFAULT)
+    values = run(graph, (X,), keep=True)
+    expected = values.real("first").sigmoid()
+    assert torch.equal(values.reals["sigmoid"], expected)
+    weight = parse("int4").quantize(graph.tensors["second.weight"], graph.params("second.weight"))
+    y = torch.nn.functional.linear(expected.float(), weight, graph.tensors["second.bias"])
+    assert torch.equal(values.codes["second"].mantissa, parse("fixed8.4").encode(y).mantissa)
+
+
+def test_a_float_graph_computes_what_the_model_computes() -> None:
+    model = Mixed().eval()
+    graph, _ = trace_module(model, (X,))
+    assert torch.equal(graph(X), model(X))
+
+
+def test_operators_are_built_once_where_a_table_is_given() -> None:
+    graph, ops = mlp(DEFAULT), dict[str, HardwareOp]()
+    run(graph, (X,), ops=ops)
+    first = dict(ops)
+    run(graph, (X,), ops=ops)
+    assert set(first) == {"_0", "_2"}
+    assert all(ops[name] is op for name, op in first.items())
+
+
+def test_batches_do_not_matter() -> None:
+    graph = mlp(QuantizeConfig(NodeFormats("mxint4b2e3", "mxint5b2e4")))
+    assert torch.equal(graph(X), torch.cat([graph(X[i : i + 1]) for i in range(len(X))]))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ((), "found 0 tensors; the graph takes 1"),
+        ((X, X), "found 2 tensors; the graph takes 1"),
+        ((torch.randn(2, 4),), r"input 'input_1': found \(2, 4\); allowed is \(batch, 3\)"),
+        ((torch.randn(3),), r"input 'input_1': found \(3,\)"),
+    ],
+)
+def test_wrong_inputs_are_refused(inputs: tuple[Tensor, ...], why: str) -> None:
+    for mode in (run, train):
+        with pytest.raises(GraphError, match=why):
+            mode(mlp(DEFAULT), inputs)
+
+
+def test_nan_is_refused_at_the_input() -> None:
+    with pytest.raises(FormatError, match="NaN"):
+        mlp(DEFAULT)(torch.full((1, 3), torch.nan))
+
+
+def test_infinity_saturates_at_the_input() -> None:
+    graph = mlp(DEFAULT)
+    assert torch.equal(graph(torch.full((1, 3), torch.inf)), graph(torch.full((1, 3), 1e9)))
+
+
+def test_training_rounds_forward_and_passes_gradients_back() -> None:
+    graph = mlp(DEFAULT)
+    weight = graph.tensors["0.weight"] = graph.tensors["0.weight"].clone().requires_grad_()
+    y = train(graph, (X,))
+    assert torch.equal(y, parse("fixed8.4").quantize(y.detach()))
+    y.sum().backward()  # type: ignore[no-untyped-call]  # torch has no types here
+    assert weight.grad is not None
+    assert float(weight.grad.abs().sum()) > 0
+
+
+def test_training_and_exact_mode_agree_where_float_is_exact() -> None:
+    graph = mlp(QuantizeConfig(NodeFormats("fixed4.3", "fixed8.4", bias="fixed8.4")))
+    assert torch.equal(train(graph, (X,)).double(), graph(X))
+
+
+def test_a_formatted_edge_that_meets_an_unformatted_weight_is_not_exact() -> None:
+    graph = mlp(DEFAULT)
+    node = graph.node("0")
+    operands = {**node.record.operands, "weight": new_type(node.record.operands["weight"], None)}
+    assert not is_exact(graph.replace({node.name: replace(node.record, operands=operands)}).node("0"))
