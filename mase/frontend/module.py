@@ -78,6 +78,8 @@ def trace_module(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Graph, Tra
             continue
         node.meta = {META: record}
     graph.eliminate_dead_code()
+    alive = {node.meta[META].path for node in graph.nodes}
+    opaque = {path: why for path, why in opaque.items() if path in alive}
     traced = Graph(NodeGraph(model, graph), tensors).verify()
     check_against(traced, model, inputs)
     return traced, TraceReport(tuple(lifted), opaque)
@@ -139,6 +141,10 @@ def _source(node: fx.Node) -> str:
 
 
 def _type(node: fx.Node) -> TensorType:
+    """Return what a node produces: by its record where it has one already, else as shape propagation saw it."""
+    if META in node.meta:
+        record: Record = node.meta[META]
+        return record.output
     meta = node.meta.get("tensor_meta")
     if meta is None or not hasattr(meta, "shape"):
         return TensorType((), "none")
@@ -170,10 +176,11 @@ def _record(node: fx.Node, module: fx.GraphModule) -> Record:
 
 
 def _is_layout(node: fx.Node) -> bool:
-    """Tell whether a reshape of constants keeps the batch axis and every element's order."""
-    producers = node.all_input_nodes
-    before = _type(producers[0]).shape if len(producers) == 1 else ()
-    after = _type(node).shape
+    """Tell whether a reshape to constants, or to sizes of tensors, keeps the batch axis and every element's order."""
+    data, *sizes = node.all_input_nodes
+    if any(_type(size).dtype != "none" for size in sizes):
+        return False
+    before, after = _type(data).shape, _type(node).shape
     return len(before) > 1 and len(after) > 1 and before[0] == after[0]
 
 
@@ -207,7 +214,7 @@ def _lift(graph: fx.Graph, node: fx.Node, record: Record, tensors: Mapping[str, 
     missing = [role for role in record.operands if record.key(role) not in tensors]
     assert not missing, missing
     with graph.inserting_before(node):
-        new = graph.call_function(typed, tuple(node.all_input_nodes))
+        new = graph.call_function(typed, tuple(node.all_input_nodes)[:1])  # more are sizes of a reshape
     name, new.meta = node.name, {META: record}
     node.replace_all_uses_with(new)
     graph.erase_node(node)

@@ -41,6 +41,39 @@ def test_known_modules_and_functions_become_typed_nodes() -> None:
     assert torch.equal(graph(X), model(X))
 
 
+class Idioms(nn.Module):
+    """Reshapes as people write them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(x).view(x.size(0), 3, 1)
+        x = x.reshape(x.shape[0], -1)
+        return torch.flatten(x.view((-1, 1, 3)), 1)
+
+
+def test_reshapes_to_the_sizes_of_a_tensor_are_layouts() -> None:
+    model = Idioms().eval()
+    graph, report = trace_module(model, (X,))
+    assert [node.kind for node in graph.operators()] == ["activation", "layout", "layout", "layout", "layout"]
+    assert report.opaque == {}
+    assert [node.record.output.shape for node in graph.operators()][1:] == [(4, 3, 1), (4, 3), (4, 1, 3), (4, 3)]
+    assert torch.equal(graph(X[:2]), model(X[:2]))
+
+
+def test_every_record_says_what_its_node_produces() -> None:
+    graph, _ = trace_module(Block().eval(), (X,))
+    shapes = {node.path: node.record.output.shape for node in graph.nodes()}
+    assert shapes == {"x": (4, 3), "fc": (4, 3), "relu": (4, 3), "reshape": (4, 3, 1), "flatten": (4, 3), "mul": (4, 3), "output": (4, 3)}
+
+
+def test_a_reshape_that_moves_the_batch_stays_opaque() -> None:
+    class Batch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(-1)
+
+    graph, report = trace_module(Batch().eval(), (X,))
+    assert list(report.opaque) == ["reshape"]
+
+
 def test_source_lines_are_the_users() -> None:
     graph, _ = trace_module(Block().eval(), (X,))
     line = Block.forward.__code__.co_firstlineno + 3
