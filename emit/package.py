@@ -78,7 +78,8 @@ def _axis(top: str, feed: Edge, give: Edge) -> str:
     data = f"{{{pad_out}'b0, out_beat}}" if pad_out else "out_beat"
     return f"""// AXI4-Stream wrapper of {top}: tdata padded to bytes, tlast on the last beat of a sample.
 //
-// A register slice on either side cuts every handshake path; each adds one cycle to the latency. flush_i empties them too.
+// A register slice on either side cuts every handshake path; each adds one cycle to the latency. flush_i empties
+// them too.
 
 `default_nettype none
 

@@ -85,7 +85,7 @@ class Record:
 
 
 class NodeGraph(fx.GraphModule):
-    """Hold an fx graph without the Python that fx writes for it: names of the user's modules would become code there."""
+    """Hold an fx graph without the Python that fx writes for it: names of modules would become code there."""
 
     def recompile(self) -> PythonCode:
         """Write no code; whoever runs the graph interprets it."""

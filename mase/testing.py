@@ -20,7 +20,7 @@ from mase.formats.base import Code, Format, QuantParams, parse
 from mase.graph import Graph
 from mase.netlist import Instance, build
 from mase.paths import hw_dir
-from mase.schedule import IN, OUT, Actor, Loop, Schedule, Step
+from mase.schedule import IN, OUT, Loop, Step
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # a law is one function that many classes run, which hypothesis takes for a mistake; seeds make the examples repeatable
@@ -361,7 +361,8 @@ class OpLaws:
     def test_schedule_moves_every_beat(self) -> None:
         for name, instance in self.instances():
             schedule, block = instance.block.schedule(), instance.block
-            taken, given = (count_port(actor.body, port) for actor, port in zip(_ends(schedule), (IN, OUT), strict=True))
+            first, last = schedule.actors[0], schedule.actors[-1]
+            taken, given = count_port(first.body, IN), count_port(last.body, OUT)
             assert (taken, given) == (block.stream_in.beats, block.stream_out.beats), name
 
     @pytest.mark.sim
@@ -389,7 +390,3 @@ def count_port(body: Sequence[Step | Loop], port: str) -> int:
         item.count * count_port(item.body, port) if isinstance(item, Loop) else (*item.take, *item.publish).count(port)
         for item in body
     )
-
-
-def _ends(schedule: Schedule) -> tuple[Actor, Actor]:
-    return schedule.actors[0], schedule.actors[-1]

@@ -81,7 +81,7 @@ def _cycles(instance: Instance) -> int:
 
 
 def _tighter(laid: Netlist, slowest: Instance, config: MapConfig, limit: int | None) -> int:
-    """Return a lower limit for the operators where a converter between them, which may add a cycle a row, is too slow."""
+    """Return a lower limit for operators where a converter between them, which may add a cycle a row, is too slow."""
     assert config.interval is not None
     assert limit is not None
     lower = limit - (_cycles(slowest) - config.interval)
@@ -90,7 +90,8 @@ def _tighter(laid: Netlist, slowest: Instance, config: MapConfig, limit: int | N
         return lower
     what = "the width converter" if converts else "the chosen folding"
     where = laid.graph.node(slowest.node).where()
-    raise UnsupportedOp(f"{where}: {what} takes {_cycles(slowest)} cycles a sample; map.interval allows {config.interval}")
+    allowed = f"map.interval allows {config.interval}"
+    raise UnsupportedOp(f"{where}: {what} takes {_cycles(slowest)} cycles a sample; {allowed}")
 
 
 def _check_globs(graph: Graph, config: MapConfig) -> None:
@@ -106,7 +107,8 @@ def _choose(netlist: Netlist, name: str, config: MapConfig, limit: int | None) -
     for glob, folding in config.folding.items():
         if fnmatchcase(node.path, glob):
             blocks = op.blocks(folding.simd, folding.pe, {}).values()
-            return Choice(folding.simd, folding.pe, max((b.schedule().interval() for b in blocks), default=0), Resources())
+            cycles = max((block.schedule().interval() for block in blocks), default=0)
+            return Choice(folding.simd, folding.pe, cycles, Resources())
     table = choices(op, config.target)
     if limit is None:
         return min(table, key=lambda c: (c.cost, c.cycles, c.pe))
@@ -114,7 +116,7 @@ def _choose(netlist: Netlist, name: str, config: MapConfig, limit: int | None) -
     if not fitting:
         best = min(c.cycles for c in table)
         allowed = f"map.interval allows {config.interval}"
-        extra = "" if limit == config.interval else f", of which converters take {config.interval - limit}"
+        extra = "" if config.interval in (None, limit) else f", of which converters take {config.interval - limit}"
         raise UnsupportedOp(f"{node.where()}: needs {best} cycles a sample at full width; {allowed}{extra}")
     return min(fitting, key=lambda c: (c.cost, -c.cycles, c.pe))
 

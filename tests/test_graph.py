@@ -193,7 +193,7 @@ def test_a_damaged_graph_is_one_clear_error(what: str, why: str, tmp_path: Path)
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MaseError, match="weights.safetensors: cannot write"):
+    with pytest.raises(MaseError, match=r"weights.safetensors: cannot write"):
         mapped().save(tmp_path / "file" / "graph")
 
 

@@ -67,7 +67,11 @@ def test_the_chain_of_references_is_what_the_graph_computes() -> None:
 
 def test_a_node_is_exact_when_all_it_touches_has_formats() -> None:
     graph = quantized(Mixed(), DEFAULT)
-    assert {node.path: is_exact(node) for node in graph.operators()} == {"first": True, "sigmoid": False, "second": False}
+    assert {node.path: is_exact(node) for node in graph.operators()} == {
+        "first": True,
+        "sigmoid": False,
+        "second": False,
+    }
 
 
 def test_a_node_without_hardware_runs_in_float_on_decoded_values() -> None:

@@ -99,7 +99,9 @@ def test_a_branch_is_refused_by_name() -> None:
 
 
 def test_an_unformatted_input_is_refused() -> None:
-    network = Network("plain", [nn.Linear(3, 2)], torch.randn(2, 3), "fixed8.4", {"0": NodeFormats("int4", output="int4")})
+    network = Network(
+        "plain", [nn.Linear(3, 2)], torch.randn(2, 3), "fixed8.4", {"0": NodeFormats("int4", output="int4")}
+    )
     graph = network.quantized()
     entry = graph.node("input_1")
     bare = graph.replace({entry.name: replace(entry.record, output=replace(entry.record.output, format=None))})

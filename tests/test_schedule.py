@@ -19,7 +19,7 @@ DEEP = 1 << 40
 
 
 class Slots:
-    """A channel in one cycle: tokens with the cycle in which each becomes visible, and slots with that of their return."""
+    """A channel in one cycle: tokens with the cycle in which each is visible, slots with that of their return."""
 
     def __init__(self, depth: int) -> None:
         self.free = depth
@@ -108,7 +108,7 @@ def chain(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
 
 
 def actor(draw: st.DrawFn, name: str, takes: int, gives: int) -> Actor:
-    """Draw an actor that takes ``takes`` tokens and gives ``gives`` a tensor, in any order that begins with a taking."""
+    """Draw an actor that takes and gives so many tokens a tensor, in any order that begins with a taking."""
     kinds = [True, *draw(st.permutations([True] * (takes - 1) + [False] * gives))]
     body: list[Step | Loop] = []
     for take in kinds:
@@ -126,7 +126,9 @@ def diamond(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
     """Draw a fork into two chains that join again: back-pressure on one path stops the other."""
     tokens = draw(st.integers(1, 4))
     ports = ("left", "right")
-    fork = Actor("fork", (Loop(tokens, (Step((IN,), (IN,), ports, ports),)),), {p: draw(st.integers(1, 4)) for p in ports})
+    fork = Actor(
+        "fork", (Loop(tokens, (Step((IN,), (IN,), ports, ports),)),), {p: draw(st.integers(1, 4)) for p in ports}
+    )
     join = Actor("join", (Loop(tokens, (Step(ports, ports, (OUT,), (OUT,), draw(st.integers(1, 3))),)),), {OUT: 2})
     between = [actor(draw, p, tokens, tokens) for p in ports]
     channels = [Channel(("fork", p), (p, IN), draw(st.integers(1, 8))) for p in ports]
@@ -215,5 +217,3 @@ def test_steps_without_ports_hold_the_actor() -> None:
 def test_cycles_count_every_dwell() -> None:
     nest = (Loop(3, (Step(dwell=2), Loop(2, (Step(),)))), Step(dwell=5))
     assert Actor("a", nest, {}).cycles() == 3 * (2 + 2) + 5
-
-

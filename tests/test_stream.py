@@ -18,9 +18,13 @@ def plain(rows: int, cols: int, lanes: int, width: int = 4, signed: bool = True)
     return StreamType(rows, cols, lanes, Grid(width, signed, low, high))
 
 
-def blocked(rows: int, cols: int, lanes: int, block: int, width: int = 4, exp_bits: int = 3, base: int = -5) -> StreamType:
+def blocked(
+    rows: int, cols: int, lanes: int, block: int, width: int = 4, exp_bits: int = 3, base: int = -5
+) -> StreamType:
     high = (1 << width - 1) - 1
-    return StreamType(rows, cols, lanes, Grid(width, True, -high, high, 0, False, block, exp_bits, base, (1 << exp_bits) - 1))
+    return StreamType(
+        rows, cols, lanes, Grid(width, True, -high, high, 0, False, block, exp_bits, base, (1 << exp_bits) - 1)
+    )
 
 
 def test_lane_0_is_lowest_and_rows_do_not_share_a_beat() -> None:
@@ -53,7 +57,9 @@ def streams(draw: st.DrawFn) -> StreamType:
         return plain(rows, cols, draw(st.integers(1, 9)), draw(st.integers(1, 17)), draw(st.booleans()))
     block = draw(st.sampled_from((1, 2, 4, 8)))
     lanes = draw(st.integers(1, 16).filter(lambda n: n % block == 0 or block % n == 0))
-    return blocked(rows, cols, lanes, block, draw(st.integers(2, 12)), draw(st.integers(1, 8)), draw(st.integers(-127, 20)))
+    return blocked(
+        rows, cols, lanes, block, draw(st.integers(2, 12)), draw(st.integers(1, 8)), draw(st.integers(-127, 20))
+    )
 
 
 @given(streams(), st.integers(0, 3), st.integers(0, 1 << 30))

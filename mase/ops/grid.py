@@ -99,7 +99,7 @@ def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     """
     mode = getattr(fmt, "rounding", "even")
     if mode != "even":
-        raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's own field rounding decides that")
+        raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's field rounding decides")
     return activation_grid(fmt, params, where)
 
 

@@ -33,7 +33,7 @@ class Rounding:
     mode: str = "even"
 
     def apply(self, t: Tensor) -> Tensor:
-        """Round integers held exactly in float32, float64 or int64; float32 becomes float64 where it has too few bits."""
+        """Round integers held exactly in float32 (float64 comes out where that has too few bits), float64 or int64."""
         if t.dtype == torch.int64:
             return self._integer(t)
         if t.dtype == torch.float32 and (abs(self.shift) > NARROW_SHIFT or max(-self.low, self.high) > NARROW_SAFE):

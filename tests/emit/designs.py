@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from random import Random
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.frontend.module import trace_module
 from mase.graph import META, Graph, Record, typed
 from mase.interpreter import run
 from mase.netlist import build
-from mase.ops.base import HardwareOp
-from mase.ops.grid import Grid
 from mase.stream import StreamType
 from passes.fuse import fuse
 from passes.map import Folding, MapConfig, map_graph

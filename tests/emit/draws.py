@@ -48,7 +48,8 @@ def chains(rng: Random) -> list[list[Triple]]:
     for length in lengths:
         out.append(triples[:length])
         triples = triples[length:]
-    assert not triples and all(out)
+    assert not triples
+    assert all(out)
     return out
 
 
@@ -73,7 +74,7 @@ def _network(name: str, rng: Random, triples: Sequence[Triple]) -> Network:
     size = rng.choice(SIZES)
     shape = (rows, size) if rows > 1 or rng.random() < 0.2 else (size,)
     x = torch.randn(SAMPLES, *shape) * 2.0 ** rng.choice((-9, 0, 0, 0, 6))
-    layers, middles = _layers(rng, shape, len(triples))
+    layers = _layers(rng, shape, len(triples))
     network = Network(name, layers, x, "", {}, fused=rng.random() < 0.75)
     graph = network.traced()
     wanted = [node.path for node in graph.operators() if node.kind == "linear"]
@@ -100,7 +101,7 @@ def _network(name: str, rng: Random, triples: Sequence[Triple]) -> Network:
     return Network(name, layers, x, inputs, formats, lanes(rng, chosen), network.fused, requantized)
 
 
-def _layers(rng: Random, shape: tuple[int, ...], count: int) -> tuple[list[nn.Module], list[int]]:
+def _layers(rng: Random, shape: tuple[int, ...], count: int) -> list[nn.Module]:
     """Return ``count`` linear layers with what may stand around them."""
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 and rng.random() < 0.25 else []
     shape = (math.prod(shape),) if layers else shape
@@ -123,7 +124,7 @@ def _layers(rng: Random, shape: tuple[int, ...], count: int) -> tuple[list[nn.Mo
         shape = (*shape[:-1], outputs)
         if i < count - 1 or rng.random() < 0.3:
             layers += [nn.ReLU()] * rng.choice((0, 1, 1, 1, 2))
-    return layers, []
+    return layers
 
 
 def weight(rng: Random, kind: str, x: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Prove emitted designs: scalar oracle, vectorised reference and RTL give the same codes, and cycles are as predicted."""
+"""Prove emitted designs: scalar oracle, vectorised reference and RTL give the same codes, cycles are as predicted."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def check_lint(designs: Sequence[Design], folder: Path) -> None:
 def run_all(cases: Sequence[Case], designs: Sequence[Design], run: Run) -> list[SimResult]:
     """Simulate all designs side by side."""
     pairs = zip(cases, designs, strict=True)
-    return simulate_many([Job(design, case.code, **vars(replace(run, seed=run.seed + i))) for i, (case, design) in enumerate(pairs)])
+    return simulate_many(
+        [Job(design, case.code, **vars(replace(run, seed=run.seed + i))) for i, (case, design) in enumerate(pairs)]
+    )
 
 
 def verdict(case: Case, design: Design, result: SimResult | ToolError) -> str:
@@ -132,6 +134,8 @@ def verdict(case: Case, design: Design, result: SimResult | ToolError) -> str:
         return str(result)
     netlist = build(case.graph)
     expected, timing = netlist.codes(case.code), netlist.timing(len(case.code.mantissa))
-    wrong = [edge.path for edge in design.edges if difference(edge.shaped(expected[edge.name]), result.codes[edge.name])]
+    wrong = [
+        edge.path for edge in design.edges if difference(edge.shaped(expected[edge.name]), result.codes[edge.name])
+    ]
     late = (result.first_output, *result.completions) != (timing.first, *timing.completions)
     return f"{'values of ' + ', '.join(wrong) if wrong else ''}{' cycles' if late else ''}".strip()

@@ -92,7 +92,7 @@ MUTANTS = (
         "values of 2",
     ),
     Mutant("tiles_transposed", "mem/*_0_weight.mem", transposed(tiles=3), "values of 0"),
-    Mutant("one_entry_less", "rtl/mase_one_entry_less.sv", within("u_2", "FifoDepth", lambda depth: depth - 1), "cycles"),
+    Mutant("one_entry_less", "rtl/mase_one_entry_less.sv", within("u_2", "FifoDepth", lambda n: n - 1), "cycles"),
 )  # fmt: skip
 
 
@@ -107,7 +107,9 @@ def victim() -> Case:
     formats = {"0": NodeFormats("fixed4.2", output="fixed9.2"), "2": NodeFormats("fixed2.0", output="mxint4b2e4")}
     folding = {"0": Folding(LANES, LANES), "2": Folding(4, LANES)}
     case = Network("victim", [first, nn.ReLU(), second], 3 * torch.randn(6, 6), "fixed6.3", formats, folding).case()
-    return Case("victim", case.graph, joined([full_scale(case), searched(case, carries), searched(case, ties), case.code]))
+    return Case(
+        "victim", case.graph, joined([full_scale(case), searched(case, carries), searched(case, ties), case.code])
+    )
 
 
 def layer(case: Case, name: str) -> Linear:
@@ -164,7 +166,9 @@ def mutated(case: Case, folder: Path, mutant: Mutant | None) -> Design:
         path.rename(path.with_stem(renamed))
         for other in (design.folder / "rtl" / f"{design.top}.sv", design.folder / "design.json"):
             text = other.read_text()
-            other.write_text(text.replace(f"{path.stem} #(", f"{renamed} #(").replace(f"{path.stem}.sv", f"{renamed}.sv"))
+            other.write_text(
+                text.replace(f"{path.stem} #(", f"{renamed} #(").replace(f"{path.stem}.sv", f"{renamed}.sv")
+            )
     return Design.load(design.folder)
 
 

@@ -1,4 +1,4 @@
-"""The emitted folder: legal whatever the names, small whatever the weights, the same every time, whole or not at all."""
+"""The emitted folder: legal whatever the names, small whatever the weights, the same each time, whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,13 @@ def graph(sizes: tuple[int, ...] = (5, 4, 3), output: str = "mxint5b4e3", lanes:
     """Return a mapped chain of linear layers with ReLUs fused in."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     paths = [str(i) for i in range(0, len(layers), 2)]
     formats = {path: NodeFormats("int4c", output=output) for path in paths}
-    network = Network("chain", layers, torch.randn(4, sizes[0]), "fixed6.4", formats, dict.fromkeys(paths, Folding(lanes, lanes)))
+    network = Network(
+        "chain", layers, torch.randn(4, sizes[0]), "fixed6.4", formats, dict.fromkeys(paths, Folding(lanes, lanes))
+    )
     quantized = network.quantized()
     return map_graph(quantized, MapConfig(folding=network.folding))[0]
 
@@ -71,9 +74,12 @@ def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     mapped = graph()
     mapped.save(tmp_path / "graph")
     here = contents(emit(mapped, tmp_path / "here", "chain").folder)
-    code = "import sys; from emit.verilog import emit; from mase.graph import Graph; emit(Graph.load(sys.argv[1]), sys.argv[2], 'chain')"
+    code = "from emit.verilog import emit; from mase.graph import Graph; from sys import argv; "
+    code += "emit(Graph.load(argv[1]), argv[2], 'chain')"
     env = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(ROOT), "TZ": "Asia/Tokyo", "LC_ALL": "C"}
-    subprocess.run([sys.executable, "-c", code, tmp_path / "graph", tmp_path / "there"], check=True, env=env, cwd=tmp_path)
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "graph", tmp_path / "there"], check=True, env=env, cwd=tmp_path
+    )
     assert contents(tmp_path / "there") == here
 
 
@@ -87,8 +93,10 @@ def test_nothing_tells_where_or_when_it_was_written(tmp_path: Path) -> None:
 # -- names ------------------------------------------------------------------------------------------------------------
 
 HOSTILE = [
-    'a"b', "endmodule", "module", "größe", "../up".replace(".", "·"), "a/b", "x" * 300, "x" * 299 + "y", "a b", "a_b", "A_B",
-    "clk_i", "guard", "unused_last", "'; $finish; //", "line\nbreak", "`include `x`", "a\\", "</td><script>", "-", "0", "s_a_b_valid",
+    'a"b', "endmodule", "module", "größe", "··/up", "a/b", "x" * 300, "x" * 299 + "y", "a b", "a_b",
+    "A_B", "clk_i", "guard",
+    "unused_last", "'; $finish; //", "line\nbreak", "`include `x`", "a\\", "</td><script>", "-", "0",
+    "s_a_b_valid",
 ]  # fmt: skip
 
 
@@ -102,7 +110,9 @@ def hostile() -> Case:
     quantized, _ = quantize.run(traced, QuantizeConfig(NodeFormats("fixed4.2", "fixed6.3")), [x])
     mapped, _ = map_graph(quantized, MapConfig())
     stream = build(mapped).stream_in
-    return Case('../../evil"; endmodule', mapped, Code(corners(stream, 6, torch.Generator().manual_seed(0)).mantissa[:, 0]))
+    return Case(
+        '../../evil"; endmodule', mapped, Code(corners(stream, 6, torch.Generator().manual_seed(0)).mantissa[:, 0])
+    )
 
 
 def test_hostile_names_become_legal_unique_identifiers(tmp_path: Path) -> None:
@@ -164,7 +174,9 @@ def test_names_that_collide_get_numbers() -> None:
 def single(size: int) -> Graph:
     torch.manual_seed(0)
     formats = {"0": NodeFormats("int4", output="fixed8.4")}
-    network = Network("single", [nn.Linear(size, size)], torch.randn(2, size), "fixed8.4", formats, {"0": Folding(8, 8)})
+    network = Network(
+        "single", [nn.Linear(size, size)], torch.randn(2, size), "fixed8.4", formats, {"0": Folding(8, 8)}
+    )
     return map_graph(network.quantized(), MapConfig(folding=network.folding))[0]
 
 
@@ -255,7 +267,8 @@ def test_a_loaded_design_is_the_emitted_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "schema list"), ('{"schema": 99}', "schema 99"), ('{"schema": 1}', "corrupt")]
+    ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "schema list"), ('{"schema": 99}', "schema 99"),
+                      ('{"schema": 1}', "corrupt")]
 )  # fmt: skip
 def test_a_broken_manifest_is_one_clear_error(text: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "design.json").write_text(text)
@@ -276,7 +289,10 @@ def test_emitted_files_have_no_finding(kind: str, tmp_path: Path) -> None:
 
 def linted() -> Mapping[str, Graph]:
     layers = [nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, 3), nn.ReLU()]
-    formats = {"0": NodeFormats("mxint4b2e3", output="int5"), "2": NodeFormats("ufixed4.2", output="ufixed3.1", rounding="trunc")}
+    formats = {
+        "0": NodeFormats("mxint4b2e3", output="int5"),
+        "2": NodeFormats("ufixed4.2", output="ufixed3.1", rounding="trunc"),
+    }
     folding = {"0": Folding(2, 3), "2": Folding(1, 2)}
     reshape = Network("reshape", layers, torch.randn(4, 2, 3), "mxint5b4e8", formats, folding).case().graph
     return {"chain": graph(), "hostile": hostile().graph, "reshape": reshape}
@@ -287,7 +303,9 @@ def linted() -> Mapping[str, Graph]:
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(GraphError, match="holds files but no design.json; allowed is an empty folder or an earlier emission"):
+    with pytest.raises(
+        GraphError, match=r"holds files but no design.json; allowed is an empty folder or an earlier emission"
+    ):
         emit(graph(), tmp_path, "chain")
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 

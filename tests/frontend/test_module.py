@@ -62,7 +62,15 @@ def test_reshapes_to_the_sizes_of_a_tensor_are_layouts() -> None:
 def test_every_record_says_what_its_node_produces() -> None:
     graph, _ = trace_module(Block().eval(), (X,))
     shapes = {node.path: node.record.output.shape for node in graph.nodes()}
-    assert shapes == {"x": (4, 3), "fc": (4, 3), "relu": (4, 3), "reshape": (4, 3, 1), "flatten": (4, 3), "mul": (4, 3), "output": (4, 3)}
+    assert shapes == {
+        "x": (4, 3),
+        "fc": (4, 3),
+        "relu": (4, 3),
+        "reshape": (4, 3, 1),
+        "flatten": (4, 3),
+        "mul": (4, 3),
+        "output": (4, 3),
+    }
 
 
 def test_a_reshape_that_moves_the_batch_stays_opaque() -> None:
@@ -70,7 +78,7 @@ def test_a_reshape_that_moves_the_batch_stays_opaque() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.reshape(-1)
 
-    graph, report = trace_module(Batch().eval(), (X,))
+    _, report = trace_module(Batch().eval(), (X,))
     assert list(report.opaque) == ["reshape"]
 
 
@@ -87,7 +95,9 @@ def test_weights_are_shared_with_the_model() -> None:
     assert graph.tensors["fc.weight"].data_ptr() == model.fc.weight.data_ptr()
 
 
-@pytest.mark.parametrize("name", ['a"b', "line\nbreak", '"); print("x") #', "größe", "a b", "lambda", "x" * 300, "\\", "{0}"])
+@pytest.mark.parametrize(
+    "name", ['a"b', "line\nbreak", '"); print("x") #', "größe", "a b", "lambda", "x" * 300, "\\", "{0}"]
+)
 def test_a_module_may_have_any_name(name: str) -> None:
     model = nn.Sequential()
     model.add_module(name, nn.Linear(3, 2))

@@ -102,7 +102,9 @@ def _raw(op: Linear, code: Code) -> Code:
     return Code((t.clamp(min=0) if op.out.relu else t).long())
 
 
-def requantize(source: str, target: str, cols: int, lanes: int, fifo: int, mode: str = "even", relu: bool = False) -> Unit:
+def requantize(
+    source: str, target: str, cols: int, lanes: int, fifo: int, mode: str = "even", relu: bool = False
+) -> Unit:
     """Return a requantize unit on two rows a sample."""
     torch.manual_seed(cols)
     (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
@@ -123,7 +125,9 @@ def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit:
     grid = Grid.of(MXInt(width, size, exp_bits), QuantParams(base=torch.tensor(-3)), "unit")
     block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
     code = _fed(block)
-    return Unit(_scope(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}"), block, code, block.compute(code))
+    return Unit(
+        _scope(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}"), block, code, block.compute(code)
+    )
 
 
 def convert(before: tuple[int, int, int], after: tuple[int, int, int], size: int, fifo: int) -> Unit:

@@ -75,7 +75,9 @@ def test_relu_before_and_after_differ() -> None:
     st.integers(1, 8),
     st.integers(-127, 60),
 )
-def test_vectorised_equals_definition(row: list[int], unit: int, width: int, block: int, exp_bits: int, base: int) -> None:
+def test_vectorised_equals_definition(
+    row: list[int], unit: int, width: int, block: int, exp_bits: int, base: int
+) -> None:
     both(row, unit, grid(width, block, exp_bits, base))
 
 

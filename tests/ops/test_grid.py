@@ -17,7 +17,9 @@ def grid(text: str, x: torch.Tensor = X) -> Grid:
     return Grid.of(fmt, fmt.calibrate(x), "node 'fc'")
 
 
-@pytest.mark.parametrize("text", ["fixed8.4", "ufixed5.-3", "fixed1.0", "int5p", "mxint8b2e4", "mxint2b1", "mxint16b32e1"])
+@pytest.mark.parametrize(
+    "text", ["fixed8.4", "ufixed5.-3", "fixed1.0", "int5p", "mxint8b2e4", "mxint2b1", "mxint16b32e1"]
+)
 def test_value_is_integer_times_unit(text: str) -> None:
     fmt = parse(text)
     params = fmt.calibrate(X)
@@ -30,7 +32,9 @@ def test_a_real_scale_stays_apart() -> None:
     params = fmt.calibrate(X)
     on_chip = Grid.of(fmt, params, "here")
     assert on_chip.scaled
-    assert torch.equal(on_chip.integers(fmt.encode(X, params)) * params.scale, fmt.decode(fmt.encode(X, params), params))
+    assert torch.equal(
+        on_chip.integers(fmt.encode(X, params)) * params.scale, fmt.decode(fmt.encode(X, params), params)
+    )
 
 
 def test_codes_stay_between_low_and_high() -> None:
@@ -70,12 +74,15 @@ def test_lanes_fit_blocks() -> None:
     for lanes in (1, 2, 4, 8, 16, 24):
         check_lanes("here", on_chip, lanes)
     for lanes in (3, 5, 6, 12):
-        with pytest.raises(UnsupportedOp, match=f"{lanes} lanes do not fit blocks of 8; allowed are divisors and multiples"):
+        with pytest.raises(
+            UnsupportedOp, match=f"{lanes} lanes do not fit blocks of 8; allowed are divisors and multiples"
+        ):
             check_lanes("here", on_chip, lanes)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "bits"), [(0, 0, 1), (-1, 0, 1), (0, 1, 2), (-2, 1, 2), (-2, 2, 3), (-128, 127, 8), (-129, 0, 9), (0, 128, 9)]
+    ("low", "high", "bits"),
+    [(0, 0, 1), (-1, 0, 1), (0, 1, 2), (-2, 1, 2), (-2, 2, 3), (-128, 127, 8), (-129, 0, 9), (0, 128, 9)],
 )
 def test_signed_width_is_the_least(low: int, high: int, bits: int) -> None:
     assert signed_width(low, high) == bits

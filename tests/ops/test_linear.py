@@ -38,7 +38,9 @@ def every_combination() -> Mapping[str, Mapped]:
     """Return all 27 combinations of classes at odd sizes and lanes."""
     shapes = itertools.cycle([((5, 6), (2, 4)), ((4, 3), (8, 2)), ((9, 5), (4, 1)), ((1, 7), (1, 8))])
     triples = itertools.product(CLASSES, CLASSES, CLASSES)
-    return {f"linear{i}": mapped(triple, *shape) for i, (triple, shape) in enumerate(zip(triples, shapes, strict=False))}
+    return {
+        f"linear{i}": mapped(triple, *shape) for i, (triple, shape) in enumerate(zip(triples, shapes, strict=False))
+    }
 
 
 class TestLaws(OpLaws):
@@ -77,7 +79,9 @@ def test_a_sum_by_hand() -> None:  # units 2**-4 and 2**-2; (3*2 + -4*1) + bias 
 
 
 def test_relu_is_a_bound_of_the_rounding() -> None:
-    network = Network("relu", [layer([[1.0, 1.0]]), nn.ReLU()], X, "fixed6.2", {"0": NodeFormats("fixed3.0", output="fixed6.2")})
+    network = Network(
+        "relu", [layer([[1.0, 1.0]]), nn.ReLU()], X, "fixed6.2", {"0": NodeFormats("fixed3.0", output="fixed6.2")}
+    )
     op = build(network.quantized()).ops["_0"]
     assert op.reference(Code(torch.tensor([[-8, 3], [2, 3]]))).mantissa.tolist() == [[0], [5]]
 
@@ -100,7 +104,9 @@ def test_a_proven_range_saves_accumulator_bits() -> None:
     layers = [nn.Linear(4, 4), nn.ReLU(), layer([[1.0, -1.0, 1.0, -1.0]])]
     formats = {"0": NodeFormats("int4", output="fixed8.4"), "2": NodeFormats("fixed4.2", output="fixed8.4")}
     after_relu = Network("relu", layers, torch.randn(4, 4), "fixed8.4", formats).quantized()
-    plain = Network("plain", [layers[0], layers[2]], torch.randn(4, 4), "fixed8.4", {"0": formats["0"], "1": formats["2"]})
+    plain = Network(
+        "plain", [layers[0], layers[2]], torch.randn(4, 4), "fixed8.4", {"0": formats["0"], "1": formats["2"]}
+    )
     ops = build(after_relu).ops["_2"], build(plain.quantized()).ops["_1"]
     assert isinstance(ops[0], Linear)
     assert isinstance(ops[1], Linear)
@@ -173,11 +179,19 @@ def test_aligned_truncates_whole_regions_so_that_beats_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("formats", "options", "why"),
     [
-        (("mxint8b4e8", "mxint8b4e8", "int8"), {"accumulation": "exact"}, r"accumulator takes \d+ bits; allowed are 48; use"),
+        (
+            ("mxint8b4e8", "mxint8b4e8", "int8"),
+            {"accumulation": "exact"},
+            r"accumulator takes \d+ bits; allowed are 48; use",
+        ),
         (("fixed8.4", "fixed8.4", "int8"), {"accumulation": "aligned(4)"}, r"aligned\(G\) is for block formats"),
         (("mxint8b4e4", "int4", "int8"), {"accumulation": "aligned(33)"}, r"G in 0\.\.32"),
         (("mxint8b4e4", "int4", "int8"), {"accumulation": "kulisch"}, "accumulation 'kulisch'; allowed: exact"),
-        (("fixed8.4", "int4", "mxint8b4e4"), {"rounding": "trunc"}, "rounding 'trunc' into a block format; allowed: even"),
+        (
+            ("fixed8.4", "int4", "mxint8b4e4"),
+            {"rounding": "trunc"},
+            "rounding 'trunc' into a block format; allowed: even",
+        ),
         (("fixed8.4", "int4", "int8"), {"rounding": "up"}, "rounding 'up'; allowed: even, half_up, trunc"),
         (("fixed8.4", "fixed8.4", "fixed8.4_floor"), {}, "rounding"),
         (("fixed8.4", "fixed8.4", "int8c"), {}, "scale a channel"),

@@ -55,7 +55,9 @@ class TestLaws(OpLaws):
         return pairs()
 
 
-def op_between(source: str, target: str, x: Tensor, y: Tensor, rounding: str = "even", relu: bool = False) -> Requantize:
+def op_between(
+    source: str, target: str, x: Tensor, y: Tensor, rounding: str = "even", relu: bool = False
+) -> Requantize:
     """Return the operator between formats calibrated on ``x`` and on ``y``."""
     (fx, fy) = parse(source), parse(target)
     px, py = fx.calibrate(x), fy.calibrate(y)
@@ -81,19 +83,18 @@ def test_to_more_bits_shifts() -> None:
     assert op_between("fixed4.1", "fixed9.4", x, x).reference(codes("fixed4.1", x)).mantissa.tolist() == [[24, -32]]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("target", [t for t in TARGETS if not t.startswith("mxint")])
+@pytest.mark.parametrize("source", [s for s in SOURCES if s != "int5"])  # an arbitrary scale becomes 16 bits
+@pytest.mark.parametrize("target", [t for t in TARGETS if not t.startswith("mxint") and t != "int6"])
 def test_equals_the_format_where_the_ratio_is_a_power_of_two(source: str, target: str) -> None:
     x = torch.randn(40, 12).clamp(-2, 2)
     op = op_between(source, target, x, x)
-    if op.out.multiplier is not None:
-        pytest.skip("an arbitrary scale becomes 16 bits: its own truth")
+    assert op.out.multiplier is None
     fx, fy = parse(source), parse(target)
     real = fx.decode(codes(source, x), fx.calibrate(x))
     assert torch.equal(op.reference(codes(source, x)).mantissa, fy.encode(real, fy.calibrate(x)).mantissa)
 
 
-@pytest.mark.parametrize("source", [s for s in SOURCES if not s == "int5"])
+@pytest.mark.parametrize("source", [s for s in SOURCES if s != "int5"])
 @pytest.mark.parametrize("target", [t for t in TARGETS if t.startswith("mxint")])
 def test_blocks_equal_the_format(source: str, target: str) -> None:
     x = torch.randn(40, 12) * 2.0 ** torch.randint(-9, 3, (40, 1))

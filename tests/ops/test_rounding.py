@@ -33,7 +33,13 @@ def bounds(width: int, signed: bool) -> tuple[int, int]:
     return (-(1 << width - 1), (1 << width - 1) - 1) if signed else (0, (1 << width) - 1)
 
 
-@given(st.integers(-(1 << 60), 1 << 60), st.integers(-70, 70), st.sampled_from(MODES), st.sampled_from(WIDTHS), st.booleans())
+@given(
+    st.integers(-(1 << 60), 1 << 60),
+    st.integers(-70, 70),
+    st.sampled_from(MODES),
+    st.sampled_from(WIDTHS),
+    st.booleans(),
+)
 def test_scalar_is_the_definition(t: int, shift: int, mode: str, width: int, signed: bool) -> None:
     low, high = bounds(width, signed)
     expected = min(max(defined(t, shift, mode), low), high)
@@ -130,4 +136,3 @@ def test_dyadic_shares_one_shift_and_warns_of_coarse_channels() -> None:
 def test_dyadic_refuses_a_channel_that_would_vanish() -> None:
     with pytest.raises(UnsupportedOp, match=r"node 'a': the scale of channel 1 is over 2\*\*16 times below"):
         dyadic(torch.tensor([1.0, 2.0**-18], dtype=torch.float64), "node 'a'")
-

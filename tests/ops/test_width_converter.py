@@ -49,7 +49,9 @@ def test_a_reshape_moves_every_beat(rows: int, parts: int, size: int, a: int, b:
 
 
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 16), st.integers(1, 16), st.sampled_from((0, 1, 2, 4, 8)))
-def test_a_unit_divides_both_sides_and_its_elements_share_exponents(rows: int, cols: int, a: int, b: int, size: int) -> None:
+def test_a_unit_divides_both_sides_and_its_elements_share_exponents(
+    rows: int, cols: int, a: int, b: int, size: int
+) -> None:
     assume(not size or all(n % size == 0 or size % n == 0 for n in (a, b)))
     block = converter((rows, cols, a), (rows, cols, b), blocked(size) if size else PLAIN)
     params = block.sv_params()

@@ -44,7 +44,11 @@ def test_only_the_first_of_two_relus_joins() -> None:
 
 def test_a_relu_after_something_else_stays() -> None:
     assert kinds(fuse(chain(nn.ReLU(), nn.Linear(3, 4)))[0]) == ["activation", "linear"]
-    assert kinds(fuse(chain(nn.Linear(3, 4), nn.Unflatten(1, (2, 2)), nn.ReLU()))[0]) == ["linear", "layout", "activation"]
+    assert kinds(fuse(chain(nn.Linear(3, 4), nn.Unflatten(1, (2, 2)), nn.ReLU()))[0]) == [
+        "linear",
+        "layout",
+        "activation",
+    ]
 
 
 class Both(nn.Module):

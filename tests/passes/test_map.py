@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def graph(layers: list[nn.Module], shape: tuple[int, ...], output: str = "fixed8
 
 
 def mlp(*sizes: int, output: str = "fixed8.4") -> Graph:
-    return graph([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)], (sizes[0],), output)
+    return graph([nn.Linear(a, b) for a, b in pairwise(sizes)], (sizes[0],), output)
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3, 5, 8, 16, 40, 100, 500])
@@ -37,13 +38,15 @@ def test_the_interval_is_kept(interval: int) -> None:
 
 
 def test_a_converter_that_adds_a_cycle_is_counted() -> None:
-    """Ten elements from 2 lanes to 3 take 6 cycles, though neither side takes more than 5: the producer gets 3 lanes."""
+    """Ten elements from 2 lanes to 3 take 6 cycles, though neither side takes more than 5: the producer gets 3."""
     config = MapConfig(interval=5, folding={"1": Folding(3, 1)})
     mapped, report = map_graph(mlp(1, 10, 1), config)
     assert [(c.simd, c.pe) for c in report.choices.values()] == [(1, 3), (3, 1)]
     assert build(mapped).timing(20).interval == 4
     slow = replace(config, folding={"0": Folding(1, 2), "1": Folding(3, 1)})
-    with pytest.raises(UnsupportedOp, match=r"node '1' .*the width converter takes 6 cycles a sample; map.interval allows 5"):
+    with pytest.raises(
+        UnsupportedOp, match=r"node '1' .*the width converter takes 6 cycles a sample; map.interval allows 5"
+    ):
         map_graph(mlp(1, 10, 1), slow)
 
 
@@ -63,7 +66,9 @@ def test_folding_by_hand_beats_the_interval_and_the_first_glob_wins() -> None:
 
 
 def test_a_folding_that_is_too_slow_is_refused() -> None:
-    with pytest.raises(UnsupportedOp, match=r"node '0' .*the chosen folding takes 48 cycles a sample; map.interval allows 20"):
+    with pytest.raises(
+        UnsupportedOp, match=r"node '0' .*the chosen folding takes 48 cycles a sample; map.interval allows 20"
+    ):
         map_graph(mlp(8, 6, 4), MapConfig(interval=20, folding={"0": Folding(1, 1)}))
 
 
@@ -105,7 +110,7 @@ def test_report_names_the_bottleneck() -> None:
 def test_unknown_names_suggest() -> None:
     with pytest.raises(ConfigError, match=r"map.folding 'O': matches no node"):
         map_graph(mlp(8, 6, 4), MapConfig(folding={"O": Folding(1, 1)}))
-    with pytest.raises(UnknownName, match="xcupp.*did you mean xcup"):
+    with pytest.raises(UnknownName, match=r"xcupp.*did you mean xcup"):
         map_graph(mlp(8, 6, 4), MapConfig(target="xcupp"))
 
 
@@ -113,5 +118,7 @@ def test_an_operator_without_hardware_is_named() -> None:
     network = mlp(8, 6, 4)
     node = network.node("1")
     other = replace(node.record, kind="opaque", attrs={"target": "tanh"}, source="model.py:7")
-    with pytest.raises(UnsupportedOp, match=r"node '1' \(opaque, model.py:7\) tanh: has no hardware; supported: .*linear"):
+    with pytest.raises(
+        UnsupportedOp, match=r"node '1' \(opaque, model.py:7\) tanh: has no hardware; supported: .*linear"
+    ):
         map_graph(network.replace({node.name: other}), MapConfig())

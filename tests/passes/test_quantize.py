@@ -85,7 +85,9 @@ def test_an_open_binary_point_is_fitted() -> None:
 
 def test_a_reshape_has_the_format_of_what_it_reshapes() -> None:
     x = torch.randn(4, 2, 3)
-    graph = done(QuantizeConfig(NodeFormats("int4", "int8")), chain(nn.Linear(3, 2), nn.Flatten(), nn.Linear(4, 2), x=x), x)
+    graph = done(
+        QuantizeConfig(NodeFormats("int4", "int8")), chain(nn.Linear(3, 2), nn.Flatten(), nn.Linear(4, 2), x=x), x
+    )
     assert graph.node("1").record.output.format == graph.node("0").record.output.format
     assert graph.params("_1") is graph.params("_0")
 
@@ -99,7 +101,12 @@ def test_a_reshape_at_the_input_is_done_before_the_host_encodes() -> None:
 def test_a_requantize_node_gets_its_own_format() -> None:
     graph = with_requantize(fuse(chain())[0], ["0"])
     config = QuantizeConfig(NodeFormats("int4", "fixed8.4"), {"0_requantize": NodeFormats(output="mxint4b2e3")})
-    assert formats(done(config, graph)) == {"input_1": "fixed8.4", "0": "fixed8.4", "0_requantize": "mxint4b2e3", "2": "fixed8.4"}
+    assert formats(done(config, graph)) == {
+        "input_1": "fixed8.4",
+        "0": "fixed8.4",
+        "0_requantize": "mxint4b2e3",
+        "2": "fixed8.4",
+    }
 
 
 def test_auto_accumulation_is_settled_and_written_down() -> None:
@@ -148,7 +155,9 @@ def test_a_wrong_rule_is_refused(config: QuantizeConfig, why: str) -> None:
 
 
 def test_data_is_asked_for_where_a_format_needs_it() -> None:
-    with pytest.raises(ConfigError, match="quantize: inputs: format int8 is calibrated on data; pass calibration batches"):
+    with pytest.raises(
+        ConfigError, match="quantize: inputs: format int8 is calibrated on data; pass calibration batches"
+    ):
         quantize.run(chain(), QuantizeConfig(NodeFormats("int4", "int8")), [])
     assert quantize.run(chain(), QuantizeConfig(NodeFormats("int4", "fixed8.4")), [])[0]
 

@@ -1,4 +1,4 @@
-"""``mase_linear`` beside its reference: codes under stalls, cycles without them, resets, registered handshakes."""
+"""``mase_linear`` beside its reference: codes under stalls, cycles without, resets, handshakes."""
 
 from __future__ import annotations
 
