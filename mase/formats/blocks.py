@@ -33,7 +33,6 @@ from mase.formats.rounding import MODES
 Rule = Literal["floor", "ceil", "rceil", "even"]
 RULES: tuple[Rule, ...] = ("floor", "ceil", "rceil", "even")
 OCP_BASE = -127  # least exponent of E8M0
-OCP_TOP = 127  # greatest; the code above it is NaN
 NAN_EXPONENT = 128  # true exponent that stands for E8M0's NaN code, 255
 MAX_BLOCK = 65536
 FIELD = 0x7F800000  # exponent field of a float32; also the bits of infinity

@@ -34,6 +34,7 @@ from mase.formats.base import (
     text_form,
     within,
 )
+from mase.formats.blocks import FIELD
 from mase.formats.chunks import Scratch
 from mase.formats.rounding import MODES, Rounding, rounded
 from mase.formats.scaled import PER, Per, ScaledFormat
@@ -42,7 +43,6 @@ AUTO = -(1 << 30)  # a bias that follows from the size
 Special = Literal["auto", "ieee", "fn", "fnuz", "finite"]
 SPECIALS: tuple[Special, ...] = ("ieee", "fn", "fnuz", "finite")
 OCP_SPECIAL: Mapping[tuple[int, int], Special] = {(4, 3): "fn", (5, 2): "ieee"}  # the other OCP elements are finite
-FIELD = 0x7F800000  # exponent field of a float32
 
 
 @FORMATS.add("minifloat")

@@ -38,7 +38,6 @@ class IntegerBlocks(BlockFormat):
     """Blocks whose elements are integers: what MXINT and block floating point share."""
 
     width: int
-    integer = True
 
     def _bounds(self) -> tuple[float, float]:
         low, high = self.code_range()
