@@ -1,7 +1,8 @@
 """Number formats: ``quantize`` on 4096 x 4096 float32, one thread, against ``copy_`` and against other emulators.
 
 Ratios are of the least CPU time of several runs, ours into a result that exists, as ``copy_`` writes into one; what a
-fresh result costs, most of it the operating system's pages, stands beside it. The NaN check is part of every time.
+fresh result costs, most of it the operating system's pages, stands beside it, also with the huge pages that torch asks
+for under ``THP_MEM_ALLOC_ENABLE=1``. The NaN check is part of every time.
 torchao and Brevitas are measured in the same run where they are installed (``pip install torchao brevitas``).
 """
 
@@ -9,7 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import json
 import logging
+import os
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,6 +26,7 @@ from torch import Tensor
 from bench.common import Figure, main
 from mase.formats import parse
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZE = 4096
 BARS: Mapping[str, float] = {  # times copy_
     "mxint8": 5,
@@ -169,19 +175,47 @@ def peers(x: Tensor, ratios: Mapping[str, float], copy: float) -> list[Figure]:
     return figures
 
 
-def measure() -> list[Figure]:
-    """Measure everything on one tensor of normal numbers."""
+def tensors() -> tuple[Tensor, Tensor, float]:
+    """Return normal numbers, memory for a result, and the CPU seconds of a copy from one to the other."""
     x = torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     out = torch.empty_like(x)
-    copy = least_cpu_seconds(lambda: out.copy_(x), 25)
-    fmt = parse("mxint8")
-    fresh = least_cpu_seconds(lambda: fmt.quantize(x), 5)
+    return x, out, least_cpu_seconds(lambda: out.copy_(x), 25)
+
+
+def fresh() -> dict[str, float]:
+    """Return the times of ``clone`` and of ``quantize`` without a result to write into, in multiples of ``copy_``."""
+    torch.set_num_threads(1)
+    x, _, copy = tensors()
+    ratios = {"clone": least_cpu_seconds(x.clone, 5) / copy}
+    for text in ("mxint8", "mxfp4", "fixed8.4"):
+        fmt = parse(text)
+        params = fmt.calibrate(x)
+        ratios[text] = least_cpu_seconds(lambda: fmt.quantize(x, params), 5) / copy  # noqa: B023
+    return ratios
+
+
+def fresh_with_huge_pages() -> dict[str, float]:
+    """Return the same from a process of its own, in which torch asks for huge pages."""
+    command = [sys.executable, "-c", "import json; from bench.formats import fresh; print(json.dumps(fresh()))"]
+    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    ratios: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return ratios
+
+
+def measure() -> list[Figure]:
+    """Measure everything on one tensor of normal numbers."""
+    x, out, copy = tensors()
     figures, ratios = ours(x, out, copy)
+    pages = {"": fresh(), "_huge_pages": fresh_with_huge_pages()}
     return [
         Figure("formats_copy_time", 1000 * copy, "ms"),
-        Figure("formats_clone_time", least_cpu_seconds(x.clone, 5) / copy, "x copy_"),
-        Figure("formats_mxint8_fresh_result_time", fresh / copy, "x copy_"),
         *figures,
+        *(
+            Figure(f"formats_{label(text)}_fresh{kind}_time", ratio, "x copy_")
+            for kind, times in pages.items()
+            for text, ratio in times.items()
+        ),
         *peers(x, ratios, copy),
     ]
 
