@@ -6,6 +6,7 @@ Random networks go through every combination of classes; directed ones meet the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -152,6 +153,29 @@ def whole_exponents() -> Case:
     return Case(case.name, case.graph, joined([top, case.code]))
 
 
+def nothing(name: str, inputs: str, weight: str, output: str, accumulation: str = "auto") -> Case:
+    """Return a layer whose weights are all zero and that has no bias: the narrowest accumulator."""
+    formats = {"0": NodeFormats(weight, output=output, accumulation=accumulation)}
+    return network(name, [layer(torch.zeros(3, 5))], inputs, formats, {"0": (4, 2)}).case()
+
+
+def heavy_bias(name: str, accumulation: str, output: str) -> Case:
+    """Return a layer whose bias lies far above, and one far below, all products."""
+    torch.manual_seed(6)
+    formats = {"0": NodeFormats("mxint4b4e3", output=output, accumulation=accumulation)}
+    layers = [layer(torch.randn(4, 6), [2.0**11, -(2.0**9), 2.0**-14, 0.0])]
+    return network(name, layers, "mxint5b4e4", formats, {"0": (2, 4)}).case()
+
+
+def one_a_cycle() -> Case:
+    """Return layers that take and give a sample every cycle, fed more of them than all FIFOs hold."""
+    torch.manual_seed(8)
+    formats = {"0": NodeFormats("int4c", output="mxint5b4e3"), "2": NodeFormats("mxint4b4e2", output="fixed7.3")}
+    layers, folding = [nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5)], {"0": (3, 4), "2": (4, 5)}
+    case = network("one_a_cycle", layers, "fixed6.3", formats, folding, torch.randn(6, 3)).case()
+    return Case(case.name, case.graph, joined([case.code] * 5))
+
+
 def directed() -> list[Case]:
     """Return the corners: ties, both saturations, most negative codes, zero blocks, odd sizes, lanes beyond the row."""
     fixed, scaled = NodeFormats("fixed8.7", output="fixed8.4"), NodeFormats("int4c", output="int6", rounding="half_up")
@@ -159,7 +183,9 @@ def directed() -> list[Case]:
         *(every_tie(rounding) for rounding in ("even", "half_up", "trunc")),
         full_accumulator("full_fixed", "fixed8.6", fixed, (4, 2)),
         full_accumulator("full_int", "int8", scaled, (13, 7)),  # more lanes than inputs, and than outputs
-        full_accumulator("full_wide", "fixed16.0", NodeFormats("fixed16.0", output="fixed24.0"), (3, 1)),
+        full_accumulator(
+            "full_wide", "fixed32.30", NodeFormats("fixed24.20", output="fixed32.8", rounding="trunc"), (3, 1)
+        ),
         full_accumulator("full_blocks", "mxint4b4e3", NodeFormats("mxint4b8e2", output="fixed8.-2"), (8, 3)),
         blocks("one_input", 1, 6, (1, 2), "exact"),
         blocks("less_than_a_block", 3, 9, (8, 4), "exact", relu=True),
@@ -168,6 +194,14 @@ def directed() -> list[Case]:
         blocks("aligned_wide_beats", 17, 4, (16, 1), "aligned(5)"),
         blocks("aligned_one_lane", 13, 6, (1, 4), "aligned(12)"),
         whole_exponents(),
+        nothing("nothing_fixed", "fixed4.2", "fixed4.2", "fixed4.2"),
+        nothing("nothing_int", "int4", "int4c", "int4"),
+        nothing("nothing_blocks", "mxint4b2e2", "mxint4b2e2", "mxint4b2e2", "exact"),
+        nothing("nothing_aligned", "mxint4b2e2", "mxint4b2e2", "int5", "aligned(3)"),
+        heavy_bias("heavy_exact", "exact", "mxint6b2e4"),
+        heavy_bias("heavy_aligned", "aligned(4)", "mxint6b2e4"),
+        heavy_bias("heavy_aligned_fixed", "aligned(0)", "fixed12.0"),
+        one_a_cycle(),
     ]
 
 
@@ -184,10 +218,15 @@ def test_extremes_reach_both_ends_of_the_accumulator() -> None:
     assert max(float(sums.max()), -float(sums.min()) - 1) >= 1 << op.acc_width - 2  # one bit less would not hold it
 
 
+def test_one_a_cycle_is_one_a_cycle() -> None:
+    completions = build(one_a_cycle().graph).timing(90).completions
+    assert [b - a for a, b in pairwise(completions)] == [1] * 89
+
+
 @pytest.mark.sim
-@pytest.mark.parametrize("half", range(2))
-def test_corners(corners: list[Case], half: int, tmp_path: Path) -> None:
-    prove(corners[half::2], tmp_path, EVERYTHING)
+@pytest.mark.parametrize("part", range(3))
+def test_corners(corners: list[Case], part: int, tmp_path: Path) -> None:
+    prove(corners[part::3], tmp_path, EVERYTHING)
 
 
 # -- foldings ---------------------------------------------------------------------------------------------------------
