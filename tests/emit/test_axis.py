@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,6 @@ from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge, ReadOnly
 from torch import nn
 
-from emit.design import Design
 from emit.verilog import emit
 from mase.netlist import build
 from mase.paths import cache_dir
@@ -26,10 +26,10 @@ from tests.hw.common.grid import SIMULATORS
 from tests.hw.stream import PERIOD_NS, run_block
 
 TOP = "mase_padded_axis"
+WORDS = "words.json"
 BITS_IN = 15  # of a beat
 
 
-@cache
 def padded() -> Case:
     """Return a layer whose beats are 15 bits in and 11 bits out, two rows a sample."""
     torch.manual_seed(0)
@@ -38,17 +38,29 @@ def padded() -> Case:
     return Network("padded", layers, torch.randn(6, 2, 5), "fixed5.3", formats, {"0": Folding(3, 2)}).case()
 
 
-@cache
-def beats() -> tuple[list[int], list[int], int, int]:
-    """Return the words in and out, and the beats of a sample on either side."""
-    case = padded()
-    netlist = build(case.graph)
-    codes = netlist.codes(case.code)
-    out = codes[netlist.instances[-1].edge]
-    assert netlist.stream_in.bits == BITS_IN
-    sides = ((netlist.stream_in, case.code), (netlist.stream_out, out))
-    fed, given = ([int.from_bytes(b.tobytes(), "little") for b in s.pack(c).reshape(-1, s.bytes)] for s, c in sides)
-    return fed, given, netlist.stream_in.beats, netlist.stream_out.beats
+@dataclass(frozen=True)
+class Traffic:
+    """Words that go in and come out, and beats of a sample on either side."""
+
+    fed: list[int]
+    given: list[int]
+    size_in: int
+    size_out: int
+
+    @classmethod
+    def of(cls, case: Case) -> Traffic:
+        """Return what the reference computes."""
+        netlist = build(case.graph)
+        out = netlist.codes(case.code)[netlist.instances[-1].edge]
+        sides = ((netlist.stream_in, case.code), (netlist.stream_out, out))
+        assert netlist.stream_in.bits == BITS_IN
+        words = [[int.from_bytes(b.tobytes(), "little") for b in s.pack(c).reshape(-1, s.bytes)] for s, c in sides]
+        return cls(words[0], words[1], netlist.stream_in.beats, netlist.stream_out.beats)
+
+    @classmethod
+    def read(cls) -> Traffic:
+        """Return what the test wrote where the simulation runs."""
+        return cls(**json.loads(Path(WORDS).read_text()))
 
 
 async def begin(dut: HierarchyObject) -> None:
@@ -105,29 +117,29 @@ async def drain(dut: HierarchyObject, count: int, stall: float) -> list[tuple[in
 @cocotb.test(timeout_time=50, timeout_unit="us")
 @cocotb.parametrize(stalls=[(0.0, 0.0), (0.5, 0.0), (0.0, 0.6), (0.4, 0.4)])
 async def samples_pass_in_bytes(dut: HierarchyObject, stalls: tuple[float, float]) -> None:
-    fed, given, size_in, size_out = beats()
+    words = Traffic.read()
     assert (len(dut.s_axis_tdata), len(dut.m_axis_tdata)) == (16, 16)
     await begin(dut)
-    cocotb.start_soon(feed(dut, fed, size_in, stalls[0]))
-    found = await drain(dut, len(given), stalls[1])
-    assert found == [(word, int(i % size_out == size_out - 1)) for i, word in enumerate(given)]
+    cocotb.start_soon(feed(dut, words.fed, words.size_in, stalls[0]))
+    found = await drain(dut, len(words.given), stalls[1])
+    assert found == [(word, int(i % words.size_out == words.size_out - 1)) for i, word in enumerate(words.given)]
     assert int(dut.error_o.value) == 0
 
 
 @cocotb.test(timeout_time=50, timeout_unit="us")
 @cocotb.parametrize(wrong=[0, 3, 7])
 async def a_wrong_tlast_raises_the_error_and_a_flush_clears_it(dut: HierarchyObject, wrong: int) -> None:
-    fed, given, size_in, _ = beats()
+    words = Traffic.read()
     await begin(dut)
-    cocotb.start_soon(feed(dut, fed[: 3 * size_in], size_in, 0.0, wrong))
-    assert [word for word, _ in await drain(dut, 6, 0.3)] == given[:6]  # counters rule: the codes are as before
+    cocotb.start_soon(feed(dut, words.fed[: 3 * words.size_in], words.size_in, 0.0, wrong))
+    assert [word for word, _ in await drain(dut, 6, 0.3)] == words.given[:6]  # counters rule: the codes are as before
     assert int(dut.error_o.value) == 1
     for _ in range(60):
         await FallingEdge(dut.aclk)
     await flush(dut)
     assert int(dut.error_o.value) == 0
-    cocotb.start_soon(feed(dut, fed, size_in, 0.2))
-    assert [word for word, _ in await drain(dut, len(given), 0.2)] == given
+    cocotb.start_soon(feed(dut, words.fed, words.size_in, 0.2))
+    assert [word for word, _ in await drain(dut, len(words.given), 0.2)] == words.given
 
 
 async def flush(dut: HierarchyObject) -> None:
@@ -143,28 +155,26 @@ async def flush(dut: HierarchyObject) -> None:
 @cocotb.test(timeout_time=50, timeout_unit="us")
 @cocotb.parametrize(cycles=[1, 2, 5, 9, 14])
 async def a_flush_in_mid_stream_starts_over(dut: HierarchyObject, cycles: int) -> None:
-    fed, given, size_in, _ = beats()
+    words = Traffic.read()
     await begin(dut)
-    task = cocotb.start_soon(feed(dut, fed, size_in, 0.0))
+    task = cocotb.start_soon(feed(dut, words.fed, words.size_in, 0.0))
     for _ in range(cycles):
         await FallingEdge(dut.aclk)
     task.cancel()
     await FallingEdge(dut.aclk)
     dut.s_axis_tvalid.value = 0
     await flush(dut)
-    cocotb.start_soon(feed(dut, fed, size_in, 0.0))
-    assert [word for word, _ in await drain(dut, len(given), 0.0)] == given
+    cocotb.start_soon(feed(dut, words.fed, words.size_in, 0.0))
+    assert [word for word, _ in await drain(dut, len(words.given), 0.0)] == words.given
     assert int(dut.error_o.value) == 0
-
-
-def emitted(folder: Path) -> Design:
-    return emit(padded().graph, folder, "padded")
 
 
 @pytest.mark.sim
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_axis(simulator: str, tmp_path: Path) -> None:
-    design = emitted(tmp_path / "design")
+    case = padded()
+    design = emit(case.graph, tmp_path / "design", "padded")
+    (tmp_path / WORDS).write_text(json.dumps(asdict(Traffic.of(case))))
     (tmp_path / "mem").symlink_to(design.folder / "mem")  # memories lie where the tool runs
     sources = [*design.sources, *(design.folder / name for name in design.manifest["files"]["axis"])]
     run_block(TOP, sources, {}, __name__, cache=cache_dir(), work=tmp_path, simulator=simulator)
