@@ -1,0 +1,32 @@
+"""The recipe for a hardware operator, followed to the letter in a copy of the repository: simulated, linted, traced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, blocks, checkout, follow, shell
+
+PAGE = DOCS / "add_an_operator.md"
+TABLE = "nn.ReLU: _relu,"
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_following_the_page_gives_an_operator_that_keeps_every_law(tmp_path: Path) -> None:
+    copy = checkout(tmp_path)
+    door = copy / "mase" / "frontend" / "module.py"
+    text = door.read_text(encoding="utf-8")  # what the page tells to add by hand
+    (snippet,) = (block.text for block in blocks(PAGE) if block.language == "python" and not block.file)
+    function = snippet[snippet.index("def _clamp") :]
+    assert text.count(TABLE) == 1
+    assert text.count("Lift = ") == 1
+    text = text.replace("Lift = ", f"{function}\n\nLift = ").replace(TABLE, f"{TABLE} nn.Hardtanh: _clamp,")
+    door.write_text(text, encoding="utf-8")
+    follow(PAGE, copy, copy)
+    assert "clamp" in shell("mase list ops", copy, copy)
+    lint = shell(next(block.text for block in blocks(PAGE) if "emit.lint" in block.text), copy, copy)
+    assert [line for line in lint.splitlines() if line and "absent" not in line] == []
+    files = "mase/ops/clamp.py tests/ops/test_clamp.py"
+    shell(f"python -m ruff check --extend-ignore ARG {files} && python -m mypy mase/ops/clamp.py", copy, copy)
