@@ -58,7 +58,7 @@ def write(block: Block, folder: Path) -> None:
 
 
 def shell(text: str, folder: Path, code: Path = ROOT, status: int = 0) -> str:
-    """Run commands in a folder, with ``python`` and ``mase`` those of ``code``; assert the exit code, return what they say."""
+    """Run commands in a folder, with ``python`` and ``mase`` those of ``code``; return the output."""
     programs = folder / ".bin"
     programs.mkdir(exist_ok=True)
     for name, arguments in (("python", ""), ("mase", "-c 'from mase.cli import main; main()'")):

@@ -17,4 +17,8 @@ def test_following_the_page_gives_a_pass_that_is_listed_and_clean(tmp_path: Path
     follow(PAGE, copy, copy)
     assert "clip" in shell("mase list passes", copy, copy)
     files = "passes/clip.py tests/passes/test_clip.py"
-    shell(f"python -m ruff check {files} && python -m ruff format --check {files} && python -m mypy passes/clip.py", copy, copy)
+    shell(
+        f"python -m ruff check {files} && python -m ruff format --check {files} && python -m mypy passes/clip.py",
+        copy,
+        copy,
+    )

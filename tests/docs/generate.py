@@ -1,0 +1,162 @@
+"""Write the parts of ``docs/config.md`` and ``docs/cli.md`` that follow from the code.
+
+Run ``python -m tests.docs.generate`` after a change. A part stands between ``<!-- generated: NAME -->`` and
+``<!-- end -->``; a test finds a page that is not up to date.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mase.cli import app
+from mase.config import schema
+from tests.docs.pages import DOCS
+
+PAGES = ("config.md", "cli.md")
+MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+Json = Mapping[str, Any]  # a part of a JSON schema
+
+
+def filled(page: str) -> str:
+    """Return a page with its generated parts made anew."""
+    return MARK.sub(lambda match: f"<!-- generated: {match[1]} -->\n{PARTS[match[1]]()}\n<!-- end -->", page)
+
+
+# -- config.md ---------------------------------------------------------------------------------------------------------
+
+
+def fields() -> str:
+    """Return a table of fields for the whole configuration and for each of its sections, in order of appearance."""
+    whole = schema()
+    known = whole["$defs"]
+    parts = [_section(f"`{name}`", known[name]) for name in _sections(whole, known)]
+    return "\n\n".join([_section("The file", whole), *parts])
+
+
+def _sections(part: Json, known: Json) -> list[str]:
+    """Return the sections that a part leads to, each once, depth first."""
+    found: list[str] = []
+    for name in re.findall(r"'\$ref': '#/\$defs/(\w+)'", str(part.get("properties", {}))):
+        found += [n for n in (name, *_sections(known[name], known)) if n not in found]
+    return found
+
+
+def _section(title: str, part: Json) -> str:
+    required = part.get("required", [])
+    rows = [
+        f"| `{key}` | {_type(field)} | {_default(field, key in required)} | {_plain(field.get('description', ''))} |"
+        for key, field in part["properties"].items()
+    ]
+    head = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
+    return "\n".join([f"### {title}", "", part["description"], "", *head, *rows])
+
+
+def _type(field: Json) -> str:
+    if "$ref" in field:
+        return f"[`{(name := field['$ref'].rpartition('/')[2])}`](#{name.lower()})"
+    if "anyOf" in field:
+        return " or ".join(_type(option) for option in field["anyOf"] if option.get("type") != "null")
+    if "const" in field:
+        return f"{field['const']}"
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}{', one or more' if field.get('minItems') else ''}"
+    if field.get("type") == "object":
+        inner = field.get("additionalProperties")
+        return f"mapping to {_type(inner)}" if isinstance(inner, dict) else "mapping"
+    return _scalar(field)
+
+
+def _scalar(field: Json) -> str:
+    name = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text"}[field["type"]]
+    bounds = [
+        f"{word} {field[key]:g}"
+        for key, word in (("exclusiveMinimum", "above"), ("minimum", "at least"))
+        if key in field
+    ]
+    return ", ".join([name, *bounds])
+
+
+def _default(field: Json, required: bool) -> str:
+    if required:
+        return "required"
+    value = field.get("default")
+    if value is None or isinstance(value, dict):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+# -- cli.md ------------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Return a section for each command: what it does, its arguments and options, its examples."""
+    return "\n\n".join(_command(name, callback) for name, callback in _commands(app))
+
+
+def _commands(group: typer.Typer, prefix: str = "mase") -> Iterator[tuple[str, Callable[..., Any]]]:
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield f"{prefix} {command.name or command.callback.__name__.rstrip('_')}", command.callback
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from _commands(inner.typer_instance, f"{prefix} {inner.name or inner.typer_instance.info.name}")
+
+
+def _command(name: str, callback: Callable[..., Any]) -> str:
+    text = inspect.getdoc(callback) or ""
+    what, _, rest = re.sub(r"\[/?(bold)?\]", "", text).partition("\n\n")
+    arguments, options = _parameters(callback)
+    usage = " ".join([name, *(f"{key.upper()}{'...' if many else ''}" for key, many, _ in arguments)])
+    usage += " [OPTIONS]" if options else ""
+    examples = re.findall(r"^\s*(?:Examples?:?)?\s*(mase .*)$", rest, re.MULTILINE)
+    named = [*((key.upper(), text) for key, _, text in arguments), *options]
+    rows = [f"| `{key}` | {_plain(text)} |" for key, text in named]
+    table = ["", "| | |", "| --- | --- |", *rows] if rows else []
+    shown = ["```console", *(f"$ {example}" for example in examples), "```"]
+    return "\n".join([f"## {name}", "", what.replace("\n", " "), "", *shown, "", f"`{usage}`", *table])
+
+
+def _parameters(callback: Callable[..., Any]) -> tuple[list[tuple[str, bool, str]], list[tuple[str, str]]]:
+    """Return (name, takes several, help) of each argument and (option, help) of each option."""
+    hints = typing.get_type_hints(callback, include_extras=True)
+    arguments, options = [], []
+    for key in inspect.signature(callback).parameters:
+        kind, info = hints[key].__origin__, hints[key].__metadata__[0]
+        if type(info).__name__ == "ArgumentInfo":
+            arguments.append((key.rstrip("_"), "list" in str(kind), info.help or ""))
+        else:
+            value = "" if kind is bool else f" {_value(kind)}"
+            options.append((f"{info.default}{value}", info.help or ""))
+    return arguments, options
+
+
+def _plain(text: str) -> str:
+    """Keep a text from being read as a tag or as the end of a cell."""
+    return text.replace("<", "&lt;").replace("|", "\\|")
+
+
+def _value(kind: object) -> str:
+    return "PATH" if "Path" in str(kind) else "NUMBER" if "int" in str(kind) or "float" in str(kind) else "TEXT"
+
+
+PARTS: Mapping[str, Callable[[], str]] = {"fields": fields, "commands": commands}
+
+
+def write(docs: Path) -> None:
+    """Fill the pages below ``docs``."""
+    for name in PAGES:
+        page = docs / name
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(DOCS)

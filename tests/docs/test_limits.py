@@ -1,0 +1,131 @@
+"""What docs/limits.md says is refused is refused, in one line that says what; what stops being a limit fails here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mase
+from mase.errors import MaseError
+from tests.docs.pages import DOCS
+
+X = torch.randn(4, 64)
+FIXED = {"weight": "int8", "activation": "fixed8.4"}
+STACK = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) + x
+
+
+class TwoIn(Residual):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return self.fc(x) + y
+
+
+class TwoOut(Residual):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.fc(x), x
+
+
+class Permuted(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x).unflatten(1, (8, 8)).transpose(1, 2)
+
+
+class Functional(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.fc.weight)
+
+
+def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], folder: Path) -> str:
+    """Return what the road from a model to RTL says."""
+    with pytest.raises(MaseError) as caught:
+        mase.emit(mase.quantize(mase.trace(model.eval(), x), {"default": formats}, x[:1]), folder / "rtl")
+    assert not (folder / "rtl").exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "text"),
+    [
+        (Residual(), (X,), "has 2 consumers; hardware takes chains"),
+        (TwoOut(), (X,), "returns more than one tensor"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "Conv2d: has no hardware"),
+        (nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4)), (X,), "BatchNorm1d: has no hardware"),
+        (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "Softmax: has no hardware"),
+        (nn.Sequential(nn.Linear(64, 4), nn.GELU()), (X,), "GELU: has no hardware"),
+        (Permuted(), (X,), "has no hardware"),
+        (nn.Sequential(nn.Linear(64, 4), nn.Dropout()), (X,), "Dropout: has no hardware"),
+        (Functional(), (X,), "has no hardware"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_models_beyond_the_limits_are_refused_by_name(
+    model: nn.Module, x: tuple[Tensor, ...], text: str, tmp_path: Path
+) -> None:
+    assert text in refusal(model, x, FIXED, tmp_path)
+
+
+def test_a_second_input_is_refused(tmp_path: Path) -> None:
+    graph = mase.trace(TwoIn().eval(), (X, X))
+    with pytest.raises(MaseError, match="2 inputs"):
+        mase.emit(graph, tmp_path / "rtl")
+
+
+NOT_ON_CHIP = {
+    "e4m3": "has no hardware",
+    "mxfp8e4m3": "has no hardware",
+    "nvfp4": "has no hardware",
+    "bfp8": "has no hardware",
+    "bm8e4": "has no hardware",
+    "log4": "has no hardware",
+    "binary": "has no hardware",
+    "ternary": "has no hardware",
+    "nf4": "has no hardware",
+    "int8a": "has a zero point",
+    "int8r": "has a real offset",
+    "int4g32": "scale",
+    "int8f": "scale with a sign",
+    "fixed8.4_wrap": "wraps",
+    "mxint8b4x4": "several axes",
+    "mxint8_nan": "encodes NaN",
+}
+
+
+@pytest.mark.parametrize("role", ["weight", "activation"])
+@pytest.mark.parametrize("text", NOT_ON_CHIP)
+def test_formats_beyond_the_limits_are_refused(text: str, role: str, tmp_path: Path) -> None:
+    said = refusal(STACK, (X,), {**FIXED, role: text}, tmp_path)
+    assert text in said
+    assert NOT_ON_CHIP[text] in said
+
+
+@pytest.mark.parametrize(("text", "why"), [("int8c", "a scale a channel"), ("fixed8.4_floor", "rounding")])
+def test_activations_have_limits_that_weights_have_not(text: str, why: str, tmp_path: Path) -> None:
+    assert why in refusal(STACK, (X,), {**FIXED, "activation": text}, tmp_path)
+    mase.emit(mase.quantize(mase.trace(STACK.eval(), X), {"default": {**FIXED, "weight": text}}, [X]), tmp_path / "w")
+
+
+def test_blocks_do_not_cross_a_reshape_that_they_do_not_tile(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Unflatten(1, (8, 8)), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 2))
+    assert "do not tile" in refusal(model, (X,), {"weight": "int8", "activation": "mxint8b8e4"}, tmp_path)
+
+
+def test_a_graph_with_an_opaque_node_runs_but_is_not_saved(tmp_path: Path) -> None:
+    graph = mase.quantize(mase.trace(nn.Sequential(nn.Linear(64, 4), nn.GELU()).eval(), X), {"default": FIXED}, [X])
+    assert mase.emulate(graph, X).shape == (4, 4)
+    with pytest.raises(MaseError, match="opaque nodes need the traced Python"):
+        graph.save(tmp_path)
+
+
+def test_the_page_marks_what_is_tested_here() -> None:
+    assert (DOCS / "limits.md").read_text(encoding="utf-8").count("(*)") >= 16
