@@ -5,6 +5,7 @@ A fenced block whose first line ends in ``file=PATH`` is a file; ``sh`` blocks a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -79,4 +80,5 @@ def follow(page: Path, folder: Path, code: Path = ROOT) -> None:
         elif block.language == "sh":
             shell(block.text, folder, code)
         elif block.language == "python":
-            execute(block, page, names)
+            with contextlib.chdir(folder):
+                execute(block, page, names)
