@@ -24,5 +24,3 @@ def test_following_the_page_gives_a_format_that_keeps_every_law(tmp_path: Path) 
     follow(PAGE, copy, copy)
     assert "midrise4.2" in shell("mase list formats", copy, copy)
     assert "`midrise4.2` | 4 |" in (copy / "docs" / "formats.md").read_text(encoding="utf-8")
-    style = "python -m ruff check {0} && python -m ruff format --check {0} && python -m mypy mase/formats/midrise.py"
-    shell(style.format("mase/formats/midrise.py tests/formats/test_midrise.py"), copy, copy)
