@@ -23,7 +23,6 @@ from mase.netlist import Netlist, build
 from mase.ops.base import HardwareOp, MemoryImage
 from mase.paths import hw_dir
 
-STRINGS = ("WeightFile", "WeightExpFile", "BiasFile", "BiasExpFile", "MultFile")  # parameters that name a memory
 VECTORS = 4  # samples whose input and output beats lie beside the RTL
 
 
@@ -141,12 +140,10 @@ def _instance(
     before = signals[netlist.instances[index - 1].stream] if index else signals[netlist.entry]
     after = signals[item.stream]
     values: dict[str, str] = {key: str(value) for key, value in item.block.sv_params().items()}
-    images = item.block.memories()
-    for key in STRINGS if item.block.sv_module == "mase_linear" else ():
-        if key in images:
-            file = f"mem/{top}_{name.removeprefix('u_')}_{identifier(key.removesuffix('File'), '')}.mem"
-            memories[file] = images[key]
-            values[key] = f'"{file}"'
+    for key, image in item.block.memories().items():
+        file = f"mem/{top}_{name.removeprefix('u_')}_{identifier(key.removesuffix('File'), '')}.mem"
+        memories[file] = image
+        values[key] = f'"{file}"'
     parameters = ",\n".join(f"    .{key}({value})" for key, value in values.items())
     last = f"{after}_last"
     return (

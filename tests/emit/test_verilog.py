@@ -29,6 +29,8 @@ from mase.formats import Code
 from mase.frontend.module import trace_module
 from mase.graph import Graph
 from mase.netlist import build
+from mase.ops.base import MemoryImage
+from mase.ops.requantize import RequantizeBlock
 from mase.paths import hw_dir
 from passes.map import Folding, MapConfig, map_graph
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
@@ -389,3 +391,13 @@ def test_an_operator_without_hardware_names_node_line_and_what_there_is(tmp_path
     with pytest.raises(UnsupportedOp, match=rf"{where}; supported: activation, layout, linear, requantize"):
         emit(quantized, tmp_path / "out", "sigmoid")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_memories_of_every_kind_of_block_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = MemoryImage(8, [1, 254], "a table")
+    monkeypatch.setattr(RequantizeBlock, "memories", lambda self: {"TableFile": image})
+    network = Network("relu", [nn.ReLU()], torch.randn(4, 3), "fixed6.4", {"0": NodeFormats(output="fixed6.4")})
+    design = emit(network.case().graph, tmp_path / "relu", "relu")
+    (memory,) = (tmp_path / "relu" / "mem").iterdir()
+    assert memory.read_text() == "01\nfe\n"
+    assert f'.TableFile("mem/{memory.name}")' in (design.folder / "rtl" / f"{design.top}.sv").read_text()
