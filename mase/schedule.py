@@ -118,7 +118,9 @@ class Timing:
         half = len(self.completions) // 2
         if len(self.completions) < 2:
             return Fraction(self.latency)
-        return Fraction(self.completions[-1] - self.completions[half - 1 if half else 0], len(self.completions) - max(half, 1))
+        return Fraction(
+            self.completions[-1] - self.completions[half - 1 if half else 0], len(self.completions) - max(half, 1)
+        )
 
 
 def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing:
@@ -163,7 +165,11 @@ class _Runner:
     """Carry one actor forward as far as the known times allow."""
 
     def __init__(
-        self, actor: Actor, tensors: int, by_source: Mapping[tuple[str, str], _Lane], by_sink: Mapping[tuple[str, str], _Lane]
+        self,
+        actor: Actor,
+        tensors: int,
+        by_source: Mapping[tuple[str, str], _Lane],
+        by_sink: Mapping[tuple[str, str], _Lane],
     ) -> None:
         self.actor, self.now, self.done, self.waits = actor, 0, False, ""
         self.outside: list[int] = []

@@ -10,11 +10,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from mase.calib.fit import WEIGHT_AXIS, fit
-from mase.cost.folding import Choice, choices
+from mase.cost.folding import Choice, cheapest
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
 from mase.formats import Code, Format, QuantParams
@@ -25,7 +24,7 @@ from mase.training import accuracy
 
 INPUT = "input"
 REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}
-KEPT = 4096  # layer outputs kept; the least recently used one goes first
+KEPT = 1 << 26  # bytes of layer outputs kept; the least recently used one goes first
 Fitted = tuple[Format, QuantParams]
 
 
@@ -60,9 +59,9 @@ class Scorer:
         self.inputs = inputs.reshape(inputs.shape[0], *self.entry.record.output.shape[1:])
         self._fits: dict[tuple[str, str], Fitted] = {}
         self._ops: dict[tuple[str, ...], HardwareOp] = {}
-        self._types: dict[tuple[str, Format], Record] = {}
-        self._choices: dict[tuple[str, ...], Choice | None] = {}
+        self._choices: dict[tuple[str, ...], Choice] = {}
         self._codes: OrderedDict[tuple[str, ...], Code] = OrderedDict()
+        self._kept = 0  # bytes
         self._scores: dict[tuple[str, ...], float] = {}
 
     def __call__(self, point: Mapping[str, object]) -> dict[str, float]:
@@ -101,8 +100,7 @@ class Scorer:
             prefix += (weight, output) if weight else (output,)
             steps.append((prefix, self._ops[key]))
             choice = self._choose(key)
-            if choice is not None:
-                cost, interval = cost + choice.cost, max(interval, choice.cycles)
+            cost, interval = cost + choice.cost, max(interval, choice.cycles)
             if weight:
                 fmt = self._fit(record.key("weight"), weight, None)[0]
                 shape = record.operands["weight"].shape
@@ -126,9 +124,9 @@ class Scorer:
 
     def _keep(self, prefix: tuple[str, ...], code: Code) -> None:
         self._codes[prefix] = code
-        if len(self._codes) > KEPT:
-            oldest = next(key for key in self._codes if len(key) > 1)
-            del self._codes[oldest]
+        self._kept += _bytes(code)
+        while self._kept > KEPT and len(self._codes) > 1:
+            self._kept -= _bytes(self._codes.popitem(last=False)[1])
 
     def _fit(self, key: str, text: str, x: Tensor | None) -> Fitted:
         if (key, text) not in self._fits:
@@ -161,16 +159,19 @@ class Scorer:
         assert issubclass(op, HardwareOp)
         return op.from_node(OpNode(view, node.node))
 
-    def _choose(self, key: tuple[str, ...]) -> Choice | None:
+    def _choose(self, key: tuple[str, ...]) -> Choice:
         """Return the cheapest folding that keeps the interval."""
         if key not in self._choices:
-            table = choices(self._ops[key], self.target.device)
             limit = self.target.interval
-            fitting = [c for c in table if limit is None or c.cycles <= limit]
-            if table and not fitting:
+            found = cheapest(self._ops[key], self.target.device, limit)
+            if found is None:
                 raise UnsupportedOp(f"{key[0]}: no folding takes at most {limit} cycles")
-            self._choices[key] = min(fitting, key=lambda c: (c.cost, c.cycles, c.pe)) if fitting else None
+            self._choices[key] = found
         return self._choices[key]
+
+
+def _bytes(code: Code) -> int:
+    return code.mantissa.nbytes + (0 if code.exponent is None else code.exponent.nbytes)
 
 
 def space(graph: Graph, weight: tuple[str, ...], activation: tuple[str, ...], tie: bool = False) -> Space:
@@ -192,5 +193,3 @@ def space(graph: Graph, weight: tuple[str, ...], activation: tuple[str, ...], ti
         groups = [tuple(a.name for a in axes if a.name.endswith(end)) for end in (".weight", ".activation")]
         ties = tuple(group for group in groups if len(group) > 1)
     return Space(tuple(axes), ties)
-
-

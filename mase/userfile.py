@@ -22,7 +22,9 @@ def resolve(reference: str, folder: Path, where: str) -> tuple[Path, str]:
         raise ConfigError(f"{where}: {reference[:80]!r}; allowed is file.py:function")
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ConfigError(f"{where}: {name!r} lies outside {folder}; allowed are files beside or below the configuration")
+        raise ConfigError(
+            f"{where}: {name!r} lies outside {folder}; allowed are files beside or below the configuration"
+        )
     if not path.is_file():
         nearby = sorted(str(p.relative_to(folder)) for p in folder.glob("*.py"))
         raise ConfigError(f"{where}: {path}: no such file{suggest(name, nearby)}")

@@ -53,5 +53,7 @@ def check_order(names: list[str], given: tuple[str, ...] = ()) -> None:
         missing = [fact for fact in PASSES[name].requires if fact not in have]
         if missing:
             makers = [other for other, entry in PASSES.items() if missing[0] in entry.provides]
-            raise ConfigError(f"pass {name!r}: needs {missing[0]!r}, which {' or '.join(makers) or 'no pass'} gives; put it before")
+            raise ConfigError(
+                f"pass {name!r}: needs {missing[0]!r}, which {' or '.join(makers) or 'no pass'} gives; put it before"
+            )
         have.update(PASSES[name].provides)

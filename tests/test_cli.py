@@ -13,7 +13,20 @@ import yaml
 
 from mase.cli import app, call
 
-COMMANDS = ("run", "trace", "quantize", "search", "emit", "simulate", "verify", "synth", "report", "list", "schema", "doctor")
+COMMANDS = (
+    "run",
+    "trace",
+    "quantize",
+    "search",
+    "emit",
+    "simulate",
+    "verify",
+    "synth",
+    "report",
+    "list",
+    "schema",
+    "doctor",
+)
 TINY: dict[str, Any] = {
     "name": "tiny",
     "model": {"name": "mlp", "options": {"sizes": [64, 6, 10]}},
@@ -144,6 +157,8 @@ def test_a_file_that_is_not_beside_the_configuration_does_not_run(
 
 
 def test_the_module_runs_as_a_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "mase.cli", "list", "ops"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "mase.cli", "list", "ops"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert "linear" in done.stdout

@@ -73,7 +73,11 @@ def test_overrides_lie_over_the_file_and_make_missing_sections(tmp_path: Path) -
     assert found.train is not None and found.train.epochs == 3
     assert found.hardware.clock_mhz == 125.5
     assert found.quantize is not None and found.quantize.default.weight == "int4"
-    for text, message in (("epochs", "allowed is key=value"), ("model.name.x=1", "is not a section"), ("seed=[", "no YAML")):
+    for text, message in (
+        ("epochs", "allowed is key=value"),
+        ("model.name.x=1", "is not a section"),
+        ("seed=[", "no YAML"),
+    ):
         with pytest.raises(ConfigError, match=message):
             config.load(path, [text])
 

@@ -81,7 +81,16 @@ def test_a_run_leaves_a_proven_design_and_a_second_one_keeps_it(home: Path) -> N
     assert chosen.accuracy == report.accuracy.chosen_validation
     within = [p for p in report.search.points if p.feasible]
     assert chosen.cost == min(p.cost for p in within)
-    expected = {"config.yaml", "study.journal", "trials.csv", "pareto.json", "best", "rtl", "report.json", "report.html"}
+    expected = {
+        "config.yaml",
+        "study.journal",
+        "trials.csv",
+        "pareto.json",
+        "best",
+        "rtl",
+        "report.json",
+        "report.html",
+    }
     assert expected <= {p.name for p in folder.iterdir()}
     before = {f: f.stat().st_mtime_ns for f in folder.glob("rtl/**/*")}
     said.clear()
@@ -119,7 +128,9 @@ def test_more_trials_go_on_and_another_space_starts_anew_beside_the_old_journal(
     second = flow.upto(flow.open_run(home / "small.yaml", home / "more", None, ["search.trials=10"]), "search").study
     assert first is not None and second is not None
     assert second.trials[:8] == first.trials and len(second.trials) == 10
-    other = flow.upto(flow.open_run(home / "small.yaml", home / "more", None, ["search.weight=[fixed8, int6]"]), "search")
+    other = flow.upto(
+        flow.open_run(home / "small.yaml", home / "more", None, ["search.weight=[fixed8, int6]"]), "search"
+    )
     assert other.study is not None and len(other.study.trials) == 8
     kept = list((home / "more").glob("study-*.journal"))
     assert len(kept) == 1
@@ -186,7 +197,9 @@ def test_what_has_no_hardware_is_named_with_its_source_line(tmp_path: Path) -> N
             return torch.tanh(x) * 2
 
     graph = mase.trace(Odd().eval(), torch.randn(2, 3))
-    with pytest.raises(UnsupportedOp, match=r"node 'tanh' \(opaque, test_flow.py:\d+\) tanh: has no hardware; supported: activation"):
+    with pytest.raises(
+        UnsupportedOp, match=r"node 'tanh' \(opaque, test_flow.py:\d+\) tanh: has no hardware; supported: activation"
+    ):
         mase.emit(mase.quantize(graph, {"default": {"activation": "fixed8.4"}}), tmp_path / "odd")
     assert not list(tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ import numpy as np
 from mase.cost.device import device
 from mase.cost.resources import Resources, bill
 from mase.ops.base import HardwareOp
-from mase.ops.work import Foldings
+from mase.ops.work import Foldings, Lanes
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,52 @@ def choices(op: HardwareOp, target: str) -> list[Choice]:
     return list(_choices(op.foldings, target))
 
 
+def cheapest(op: HardwareOp, target: str, limit: int | None) -> Choice | None:
+    """Return the cheapest folding that takes at most ``limit`` cycles a sample, the fastest of equals; None: none does.
+
+    It is the one that :func:`choices` would give, without pricing those that are too slow.
+
+    Raises:
+        UnknownName: there is no such target.
+    """
+    return _cheapest(op.foldings, target, limit)
+
+
 @lru_cache(maxsize=4096)
-def _choices(foldings: Foldings, target: str) -> tuple[Choice, ...]:
-    where = device(target)
+def _cheapest(foldings: Foldings, target: str, limit: int | None) -> Choice | None:
     simd, pe = foldings.lanes()
     cycles = np.broadcast_to(foldings.cycles(simd, pe), simd.shape)
+    if limit is not None:
+        fits = cycles <= limit
+        simd, pe, cycles = simd[fits], pe[fits], cycles[fits]
+    total, cost = _priced(foldings, target, simd, pe)
+    if not cost.size:
+        return None
+    equal = np.flatnonzero(cost == cost.min())
+    return _choice(simd, pe, cycles, total, cost, int(equal[cycles[equal].argmin()]))
+
+
+@lru_cache(maxsize=4096)
+def _choices(foldings: Foldings, target: str) -> tuple[Choice, ...]:
+    simd, pe = foldings.lanes()
+    cycles = np.broadcast_to(foldings.cycles(simd, pe), simd.shape)
+    total, cost = _priced(foldings, target, simd, pe)
+    return tuple(_choice(simd, pe, cycles, total, cost, i) for i in _front(cycles, cost))
+
+
+def _priced(foldings: Foldings, target: str, simd: Lanes, pe: Lanes) -> tuple[np.ndarray, np.ndarray]:
+    """Return LUT, FF, DSP and BRAM ``[4, foldings]``, and the cost of each folding."""
+    where = device(target)
     total = np.zeros((4, simd.size))
     for work in foldings.work(simd, pe, foldings.fifos(simd, pe)).values():
         one = bill(work, where)
         for row, figure in zip(total, (one.lut, one.ff, one.dsp, one.bram), strict=True):
             row += figure
-    cost = total[0] + where.dsp_weight * total[2] + where.bram_weight * total[3]
-    kept = _front(cycles, cost)
-    return tuple(
-        Choice(int(simd[i]), int(pe[i]), int(cycles[i]), Resources(*map(float, total[:, i])), float(cost[i]))
-        for i in kept
-    )
+    return total, total[0] + where.dsp_weight * total[2] + where.bram_weight * total[3]
+
+
+def _choice(simd: Lanes, pe: Lanes, cycles: Lanes, total: np.ndarray, cost: np.ndarray, i: int) -> Choice:
+    return Choice(int(simd[i]), int(pe[i]), int(cycles[i]), Resources(*total[:, i].tolist()), float(cost[i]))
 
 
 def _front(cycles: np.ndarray, cost: np.ndarray) -> list[int]:

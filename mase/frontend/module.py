@@ -104,7 +104,9 @@ def check_against(graph: Graph, model: nn.Module, inputs: Sequence[Tensor]) -> N
         GraphError: they differ; says by how much.
     """
     generator = torch.Generator().manual_seed(0)
-    second = [torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x.flip(0) for x in inputs]
+    second = [
+        torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x.flip(0) for x in inputs
+    ]
     for which, sample in (("the example", inputs), ("a second input", second)):
         with torch.no_grad():
             want, got = model(*sample), graph(*sample)
@@ -129,7 +131,9 @@ def _drop_unused_inputs(graph: fx.Graph, given: int) -> None:
     holders = [node for node in graph.nodes if node.op == "placeholder"]
     for node in holders[given:]:
         if node.users or not node.args:
-            raise GraphError(f"example inputs: found {given}; the model takes {len(holders)} ({node.target!r} is missing)")
+            raise GraphError(
+                f"example inputs: found {given}; the model takes {len(holders)} ({node.target!r} is missing)"
+            )
         graph.erase_node(node)
 
 
@@ -206,7 +210,12 @@ def _param(tensor: Tensor) -> TensorType:
 
 
 Lift = Callable[[Any, TensorType], tuple[str, dict[str, Any], dict[str, TensorType]]]
-MODULES: dict[type[nn.Module], Lift] = {nn.Linear: _linear, nn.ReLU: _relu, nn.Flatten: _flatten, nn.Unflatten: _flatten}
+MODULES: dict[type[nn.Module], Lift] = {
+    nn.Linear: _linear,
+    nn.ReLU: _relu,
+    nn.Flatten: _flatten,
+    nn.Unflatten: _flatten,
+}
 
 
 def _lift(graph: fx.Graph, node: fx.Node, record: Record, tensors: Mapping[str, Tensor]) -> Record:
@@ -220,5 +229,3 @@ def _lift(graph: fx.Graph, node: fx.Node, record: Record, tensors: Mapping[str, 
     graph.erase_node(node)
     new.name = name
     return record
-
-

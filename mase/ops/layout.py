@@ -82,7 +82,9 @@ class Layout(HardwareOp):
         source, record = node.inputs[0], node.record
         x_type, y_type = source.record.output, record.output
         if x_type.format != y_type.format:
-            raise UnsupportedOp(f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node can")
+            raise UnsupportedOp(
+                f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node can"
+            )
         assert y_type.format is not None
         grid = Grid.of(y_type.format, node.params(), node.where())
         before = (math.prod(x_type.shape[1:-1]), x_type.shape[-1])

@@ -177,7 +177,9 @@ class Linear(HardwareOp):
         low = max(x.low, 0) if positive else x.low
         real = real.double() / (1.0 if scale is None else scale.double())
         terms = _Terms(x, w, low, code, real, accumulation.guard)
-        start, start_exp, bound, width, unit = terms.exact(where) if accumulation.guard is None else terms.aligned(where)
+        start, start_exp, bound, width, unit = (
+            terms.exact(where) if accumulation.guard is None else terms.aligned(where)
+        )
         target = y_format[1].scale if y.scaled else None
         relu, mode = attrs.get("activation") == "relu", attrs.get("rounding", "even")
         out = Output.of(y, scale, target, unit, bound, relu, mode, where)
@@ -232,7 +234,11 @@ class Linear(HardwareOp):
         assert x.mantissa.shape[-1] == self.inputs and self.guard is not None and self.bias_exp is not None
         flat = x.mantissa.reshape(-1, self.inputs).double()
         exps = self._region_exp(x.exponent, self.x).reshape(-1, self.regions) if self.x.block else None
-        w_exp = self._region_exp(self.weight_exp, self.w) if self.w.block else torch.zeros(1, self.regions, dtype=torch.int64)
+        w_exp = (
+            self._region_exp(self.weight_exp, self.w)
+            if self.w.block
+            else torch.zeros(1, self.regions, dtype=torch.int64)
+        )
         w = self._regions(self.weight.double())
         out = torch.empty(flat.shape[0], self.outputs, dtype=torch.float64)
         step = max(1, CHUNK // (self.outputs * self.regions))
@@ -473,7 +479,11 @@ class LinearBlock(Block):
         exps = max(1, self.simd // op.w.block)
         words = -(-self.in_tiles // max(1, op.w.block // self.simd))
         table = _pad2((exponent - op.w.base).numpy(), self.out_tiles * self.pe, words * exps)
-        table = table.reshape(self.out_tiles, self.pe, words, exps).transpose(0, 2, 1, 3).reshape(self.out_tiles * words, -1)
+        table = (
+            table.reshape(self.out_tiles, self.pe, words, exps)
+            .transpose(0, 2, 1, 3)
+            .reshape(self.out_tiles * words, -1)
+        )
         layout = f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, at bit p * {exps * bits}"
         return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
 

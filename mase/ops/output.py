@@ -41,7 +41,15 @@ class Output:
 
     @classmethod
     def of(
-        cls, grid: Grid, scale: Tensor | None, target: Tensor | None, unit: int, top: int, relu: bool, mode: str, where: str
+        cls,
+        grid: Grid,
+        scale: Tensor | None,
+        target: Tensor | None,
+        unit: int,
+        top: int,
+        relu: bool,
+        mode: str,
+        where: str,
     ) -> Output:
         """Build from the real scale of the integers and of the target (None: 1), and the exponent of their unit.
 
@@ -80,7 +88,10 @@ class Output:
     def apply(self, t: Tensor) -> Code:
         """Return the codes for integers ``[..., channels]`` held exactly; blocks lie along the last axis."""
         if self.multiplier is not None:
-            t = t.to(torch.float64 if self.total < FLOAT_SAFE and t.dtype != torch.int64 else torch.int64) * self.multiplier
+            t = (
+                t.to(torch.float64 if self.total < FLOAT_SAFE and t.dtype != torch.int64 else torch.int64)
+                * self.multiplier
+            )
         if not self.grid.block:
             return Code(self.rounding.apply(t).to(torch.int64))
         t = t.to(torch.float64)

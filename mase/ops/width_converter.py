@@ -115,7 +115,10 @@ class WidthConverter(Block):
 
     def work(self) -> Work:
         give, full = self.source.lanes // self.unit, self.target.lanes // self.unit
-        width = self.unit * self.source.grid.width + self.source.grid.exponents_per_beat(self.unit) * self.source.grid.exp_bits
+        width = (
+            self.unit * self.source.grid.width
+            + self.source.grid.exponents_per_beat(self.unit) * self.source.grid.exp_bits
+        )
         capacity = (give + full - 1) * width
         return Work(
             registers=capacity + full * width,

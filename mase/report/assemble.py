@@ -125,7 +125,9 @@ def _dataflow(built: Graph) -> summary.Dataflow:
     return summary.Dataflow(nodes, tuple(edges))
 
 
-def _search(config: RunConfig, study: Study, chosen: Trial, weights: int, seconds: Mapping[str, float]) -> summary.Search:
+def _search(
+    config: RunConfig, study: Study, chosen: Trial, weights: int, seconds: Mapping[str, float]
+) -> summary.Search:
     assert config.search is not None
     points = {trial.number: _point(trial, study, weights) for trial in study.trials}
     best = front(study.trials, study.objectives, study.constraints)
