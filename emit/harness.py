@@ -38,8 +38,8 @@ def control(designs: Sequence[Design]) -> str:
     lines = ["`verilator_config"]
     for design in designs:
         for edge in design.edges:
-            for part in ("valid", "ready", "data"):
-                lines.append(f'public_flat_rd -module "{design.top}" -var "{edge.signal}_{part}"')
+            names = (f"{edge.signal}_{part}" for part in ("valid", "ready", "data"))
+            lines.extend(f'public_flat_rd -module "{design.top}" -var "{name}"' for name in names)
     return "\n".join(lines) + "\n"
 
 
@@ -91,7 +91,8 @@ struct Edge {
   uint64_t beats = 0, stalled = 0, idle = 0;
   bool held = false;                // offered and not taken in the cycle before
   std::vector<unsigned char> last;  // what was offered then
-  Edge(const char* n, const CData* v, const CData* r, const void* d, size_t b) : name(n), valid(v), ready(r), data(d), bytes(b), last(b) {}
+  Edge(const char* n, const CData* v, const CData* r, const void* d, size_t b)
+      : name(n), valid(v), ready(r), data(d), bytes(b), last(b) {}
 };
 
 struct Design {
@@ -155,7 +156,8 @@ struct Design {
     bool moved = false;
     for (auto& e : edges) {
       const bool valid = *e.valid, ready = *e.ready;
-      if (strict && e.held && (!valid || std::memcmp(e.last.data(), e.data, e.bytes))) fail(std::string("edge ") + e.name + " changed while stalled");
+      if (strict && e.held && (!valid || std::memcmp(e.last.data(), e.data, e.bytes)))
+        fail(std::string("edge ") + e.name + " changed while stalled");
       if (valid && ready) {
         fwrite(e.data, 1, e.bytes, e.file);
         if (e.times) fwrite(&cycle, sizeof cycle, 1, e.times);
@@ -261,15 +263,17 @@ int main(int argc, char** argv) {
     FILE* f = fopen((folder + std::to_string(d) + ".done").c_str(), "wb");
     fwrite(it.done.data(), sizeof(uint64_t), it.done.size(), f);
     fclose(f);
-    printf("%s{\"fault\": \"%s\", \"sent\": %llu, \"got\": %llu, \"first_cycle\": %llu, \"first_output\": %llu, \"edges\": [", d ? ", " : "",
-           it.fault.c_str(), (unsigned long long)it.sent, (unsigned long long)it.got, (unsigned long long)it.first_cycle,
+    printf("%s{\"fault\": \"%s\", \"sent\": %llu, \"got\": %llu, ", d ? ", " : "", it.fault.c_str(),
+           (unsigned long long)it.sent, (unsigned long long)it.got);
+    printf("\"first_cycle\": %llu, \"first_output\": %llu, \"edges\": [", (unsigned long long)it.first_cycle,
            (unsigned long long)it.first_output);
     for (size_t i = 0; i < it.edges.size(); i++) {
       Edge& e = it.edges[i];
       fclose(e.file);
       if (e.times) fclose(e.times);
-      printf("%s{\"signal\": \"%s\", \"beats\": %llu, \"stalled\": %llu, \"idle\": %llu, \"valid\": %d, \"ready\": %d}", i ? ", " : "", e.name,
-             (unsigned long long)e.beats, (unsigned long long)e.stalled, (unsigned long long)e.idle, int(*e.valid), int(*e.ready));
+      printf("%s{\"signal\": \"%s\", \"beats\": %llu, \"stalled\": %llu, ", i ? ", " : "", e.name,
+             (unsigned long long)e.beats, (unsigned long long)e.stalled);
+      printf("\"idle\": %llu, \"valid\": %d, \"ready\": %d}", (unsigned long long)e.idle, int(*e.valid), int(*e.ready));
     }
     printf("]}");
   }

@@ -143,9 +143,8 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
         (folder / "job").write_text("\n".join([*lines, f"{QUIET_LIMIT} {start} {end}"]) + "\n")
         done = subprocess.run([binary, folder / "job", folder], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ToolError(
-                f"simulation of {designs[0].top}: exit code {done.returncode}: {(done.stderr + done.stdout).strip()[-400:]}"
-            )
+            said = (done.stderr + done.stdout).strip()[-400:]
+            raise ToolError(f"simulation of {designs[0].top}: exit code {done.returncode}: {said}")
         report = json.loads(done.stdout)["designs"]
         results = [_result(folder, i, job, report[i]) for i, job in enumerate(jobs)]
         if window is not None and (folder / "window.vcd").exists():

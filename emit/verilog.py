@@ -34,7 +34,8 @@ def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str
         name: of the top module, made legal. ops: operators built before, by node name.
 
     Raises:
-        UnsupportedOp: a node has no hardware. GraphError: the folder holds something else. MaseError: it cannot be written.
+        UnsupportedOp: a node has no hardware. GraphError: the folder holds something else.
+        MaseError: it cannot be written.
     """
     folder = Path(folder)
     netlist = build(graph, ops)
@@ -175,7 +176,8 @@ def _top(netlist: Netlist, top: str, signals: Names, body: list[str]) -> str:
             "  // Inner blocks count beats themselves.\n  logic unused_last;\n"
             f"  assign unused_last = &{{\n    1'b0{listed}\n  }};\n\n"
         )
-    return f"""// Top of the accelerator: one input stream, one output stream, valid/ready, last beat of a sample marked.
+    return f"""\
+// Top of the accelerator: one input stream, one output stream, valid/ready, last beat of a sample marked.
 //
 // flush_i drops everything in flight and clears error_o; error_o is sticky and says that in_last_i came at another
 // beat than the counters expect (counters rule). Streams, formats and memories: design.json.

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -236,9 +236,8 @@ def verify(
     def show() -> None:
         print(proving.explain(proof))
         if seen is not None:
-            print(
-                f"waveform: {seen.file}, cycles {seen.start} to {seen.end}; the beat moves in {seen.cycle} on {seen.signal}"
-            )
+            window = f"cycles {seen.start} to {seen.end}"
+            print(f"waveform: {seen.file}, {window}; the beat moves in {seen.cycle} on {seen.signal}")
 
     _give({**proof.to_json(), **extra}, as_json, show)
     return 0 if proof.ok else 1
@@ -460,7 +459,7 @@ class _Screen:
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task: Any = None
 
-    def __enter__(self) -> _Screen:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

@@ -97,7 +97,7 @@ def emulate(graph: Graph, x: Tensor, chunk: int = 4096) -> Tensor:
 
 
 def estimate(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0) -> Cost:
-    """Return resources, cycles and bits of a quantized graph; mapped as cheaply as possible where it is not mapped yet."""
+    """Return resources, cycles and bits of a quantized graph; where it is not mapped, as cheaply as possible."""
     return estimate_graph(_mapped(graph, target), target, clock_mhz)
 
 
@@ -480,7 +480,7 @@ def run(
     notices: Notices | None = None,
     overrides: Sequence[str] = (),
 ) -> summary.Report:
-    """Do a whole run: train, analyse, search, build, emit, simulate, synthesize, report. A second run keeps what is done.
+    """Train, analyse, search, build, emit, simulate, synthesize, report; a second run keeps what is done.
 
     Args:
         config: resolved, or a file, or the folder of an earlier run. folder: of the run; ``runs/<name>`` by default.

@@ -91,7 +91,7 @@ class NodeGraph(fx.GraphModule):
         return PythonCode("", {}, {})
 
 
-def typed(*operands: Tensor) -> Tensor:
+def typed(*operands: Tensor) -> Tensor:  # noqa: ARG001  # fx needs the signature
     """Stand in an fx graph for a typed node; only a Graph, which has records and tensors, can run one."""
     raise GraphError("a typed node runs inside a Graph: call the Graph, not its GraphModule")
 

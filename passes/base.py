@@ -10,7 +10,7 @@ from mase.errors import ConfigError
 from mase.graph import Graph
 from mase.registry import Registry
 
-Run = Callable[[Graph, Any], tuple[Graph, Any]]
+Run = Callable[..., tuple[Graph, Any]]  # graph, config, and the data of passes that run the model
 
 
 @dataclass(frozen=True)

@@ -173,9 +173,11 @@ def test_verify_finds_a_tampered_memory_and_writes_a_waveform(home: Path, capsys
 def test_the_users_own_model_and_data_run_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom torch import nn\nfrom mase.data.base import Data, Split\n\n\n"
-        "def build(width):\n    torch.manual_seed(1)\n    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))\n\n\n"
+        "def build(width):\n    torch.manual_seed(1)\n"
+        "    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))\n\n\n"
         "def load():\n    g = torch.Generator().manual_seed(0)\n    x = torch.randn(90, 6, generator=g)\n"
-        "    y = x[:, :3].argmax(1)\n    return Data('mine', Split(x[:50], y[:50]), Split(x[50:70], y[50:70]), Split(x[70:], y[70:]))\n"
+        "    y = x[:, :3].argmax(1)\n"
+        "    return Data('mine', Split(x[:50], y[:50]), Split(x[50:70], y[50:70]), Split(x[70:], y[70:]))\n"
     )
     config = {
         "name": "mine",

@@ -50,7 +50,7 @@ def fit(
 
 
 def fit_point(width: int, signed: bool, x: Tensor) -> Fixed:
-    """Return the fixed-point format of ``width`` bits with the least mean squared error on ``x``; of equals the coarsest."""
+    """Return the fixed point of ``width`` bits with the least mean squared error on ``x``; of equals the coarsest."""
     top = x.detach().abs().max().double() if x.numel() else torch.tensor(0.0).double()
     high = max(Fixed(width, 0, signed).code_range()[1], 1)
     start = 0 if top == 0 else min(max(int(floor_log2(high / top)), -MOST), MOST - FINER)

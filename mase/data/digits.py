@@ -11,7 +11,7 @@ SPLIT_SEED = 0  # the split is part of the data set, whatever the seed of the ru
 
 
 @DATASETS.add("digits")
-def digits(seed: int = 0) -> Data:
+def digits(seed: int = 0) -> Data:  # noqa: ARG001  # real data, one split: no seed moves it
     """Return images ``[n, 1, 8, 8]`` in 0..1, split by class into 64 % train, 16 % validation and 20 % test (360).
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI; as packaged by scikit-learn.

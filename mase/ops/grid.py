@@ -126,7 +126,8 @@ def check_lanes(where: str, grid: Grid, lanes: int) -> None:
     """Raise unless the lanes divide the block or the block divides the lanes (ARITHMETIC 4)."""
     if grid.block and lanes % grid.block and grid.block % lanes:
         raise UnsupportedOp(
-            f"{where}: {lanes} lanes do not fit blocks of {grid.block}; allowed are divisors and multiples of {grid.block}"
+            f"{where}: {lanes} lanes do not fit blocks of {grid.block}; "
+            f"allowed are divisors and multiples of {grid.block}"
         )
 
 

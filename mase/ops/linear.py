@@ -484,7 +484,10 @@ class LinearBlock(Block):
             .transpose(0, 2, 1, 3)
             .reshape(self.out_tiles * words, -1)
         )
-        layout = f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, at bit p * {exps * bits}"
+        layout = (
+            f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, "
+            f"at bit p * {exps * bits}"
+        )
         return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
 
     def work(self) -> Work:

@@ -69,8 +69,9 @@ class Output:
             out = cls(grid, relu, m, k + grid.unit - unit, unit - k, top * int(m.max()), mode, tuple(notes))
         bits = out.total.bit_length() + 1
         if bits > INT_BITS or (grid.block and out.total >= FLOAT_SAFE):
+            allowed = 53 if grid.block else INT_BITS
             raise UnsupportedOp(
-                f"{where}: the exact result before rounding takes {bits} bits; allowed are {53 if grid.block else INT_BITS}: "
+                f"{where}: the exact result before rounding takes {bits} bits; allowed are {allowed}: "
                 "use narrower formats, or accumulation aligned(G)"
             )
         return out
