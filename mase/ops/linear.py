@@ -32,7 +32,7 @@ EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (ARITHMETI
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
 REFUSE = 62  # bits of any accumulator
 Formatted = tuple[Format, QuantParams]
-CHUNK = 1 << 22  # elements of the widest temporary of aligned accumulation
+CHUNK = 1 << 15  # sums of aligned accumulation at a time: they stay in cache
 
 
 @dataclass(frozen=True)
@@ -231,26 +231,42 @@ class Linear(HardwareOp):
 
     def _aligned(self, x: Code) -> Tensor:
         """Return sums on the grid of the least exponent: float64 integers with at most 53 significant bits."""
-        assert x.mantissa.shape[-1] == self.inputs and self.guard is not None and self.bias_exp is not None
-        flat = x.mantissa.reshape(-1, self.inputs).double()
-        exps = self._region_exp(x.exponent, self.x).reshape(-1, self.regions) if self.x.block else None
-        w_exp = (
-            self._region_exp(self.weight_exp, self.w)
-            if self.w.block
-            else torch.zeros(1, self.regions, dtype=torch.int64)
-        )
-        w = self._regions(self.weight.double())
-        out = torch.empty(flat.shape[0], self.outputs, dtype=torch.float64)
-        step = max(1, CHUNK // (self.outputs * self.regions))
-        for i in range(0, flat.shape[0], step):
-            part = torch.einsum("nrs,ors->nor", self._regions(flat[i : i + step]), w)
-            e = w_exp if exps is None else exps[i : i + step, None] + w_exp
-            e = e.expand_as(part)
-            top = torch.maximum(e.amax(-1), self.bias_exp)
-            terms = (part * pow2(self.guard - (top.unsqueeze(-1) - e))).floor_().sum(-1)
-            terms += (self.bias.double() * pow2(self.guard - (top - self.bias_exp))).floor_()
-            out[i : i + step] = terms * pow2(top)
-        return out.reshape(*x.mantissa.shape[:-1], self.outputs)
+        rows = self._regions(x.mantissa.reshape(-1, self.inputs).double())
+        if self.x.block:
+            scale = pow2(self._region_exp(x.exponent, self.x).reshape(-1, self.regions, 1))
+        else:
+            scale = torch.ones(1, self.regions, 1, dtype=torch.float64).expand(rows.shape[0], -1, -1)
+        rows, scale = (t.transpose(0, 1) for t in (rows * scale, scale))
+        step = max(1, CHUNK // self.outputs)
+        parts = [self._aligned_sums(*part) for part in zip(rows.split(step, 1), scale.split(step, 1), strict=True)]
+        return torch.cat(parts).reshape(*x.mantissa.shape[:-1], self.outputs)
+
+    def _aligned_sums(self, rows: Tensor, scale: Tensor) -> Tensor:
+        """Sum regions ``[regions, rows, elements]``, already times their powers of two ``[regions, rows, 1]``."""
+        assert self.guard is not None
+        weight, weight_scale, bias, bias_scale = self._aligned_operands
+        top = bias_scale.expand(rows.shape[1], -1)
+        for x, w in zip(scale, weight_scale, strict=True):
+            top = torch.maximum(top, x * w)
+        grain = 2.0**self.guard / top
+        total = (bias * grain).floor_()
+        for x, w in zip(rows, weight, strict=True):
+            total += (x @ w).mul_(grain).floor_()
+        return total.mul_(top)
+
+    @cached_property
+    def _aligned_operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return scaled weights ``[regions, elements, outputs]``, their scales, scaled biases, and theirs.
+
+        A scale is the power of two of an exponent, 1 where there is none.
+        """
+        assert self.bias_exp is not None
+        scale = torch.ones(self.outputs, self.regions, dtype=torch.float64)
+        if self.w.block:
+            scale = pow2(self._region_exp(self.weight_exp, self.w))
+        weight = (self._regions(self.weight.double()) * scale.unsqueeze(-1)).permute(1, 2, 0).contiguous()
+        bias_scale = pow2(self.bias_exp)
+        return weight, scale.T.contiguous(), self.bias.double() * bias_scale, bias_scale
 
     @property
     def region(self) -> int:
