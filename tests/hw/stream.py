@@ -205,12 +205,19 @@ def run_block(
     Raises:
         AssertionError: the model does not compile, or a test failed; the text has the end of the log.
     """
+    from cocotb_tools import config
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
 
     env, version = _simulator(simulator)
+    libraries = str(
+        config.libs_dir
+    )  # a compiled model outlives the environment that linked it: same version, other place
+    env = {**env, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (libraries, env.get("LD_LIBRARY_PATH"))))}
     flags = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--assert"] if simulator == "verilator" else []
-    key = hashlib.sha256(repr((simulator, version, flags, top, sorted(parameters.items()))).encode())
+    key = hashlib.sha256(
+        repr((simulator, version, cocotb.__version__, flags, top, sorted(parameters.items()))).encode()
+    )
     for path in sources:
         key.update(path.read_bytes())
     build = cache / "blocks" / f"{top}-{key.hexdigest()[:16]}"
