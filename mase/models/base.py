@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
+from mase.options import call
 from mase.registry import Registry
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "mase.models")
 Options = dict[str, Any]  # keyword arguments of a builder, as the configuration gives them
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build a registered model; its weights come from PyTorch's global generator.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or a value is impossible.
+    """
+    return call(MODELS[name], options or {}, f"model {name}")

@@ -1,0 +1,41 @@
+"""Call a registered builder with the options of a configuration; what is wrong with them stands in one line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError, validate_call
+
+from mase.errors import ConfigError, suggest
+
+T = TypeVar("T")
+
+
+def call(function: Callable[..., T], options: Mapping[str, Any], where: str) -> T:
+    """Check options against a function's signature, its annotations being the rules, and call it.
+
+    Args:
+        where: what is built, such as ``model llama``.
+
+    Raises:
+        ConfigError: an option is unknown, missing, or of a kind or range that its annotation refuses.
+    """
+    known = inspect.signature(function).parameters
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{where}: unknown option {str(name)[:60]!r}{suggest(str(name), known)}")
+    try:
+        return validate_call(function)(**options)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first complaint as ``option: found; allowed``."""
+    item = error.errors()[0]
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"option {name!r} is missing"
+    return f"option {name!r}: found {repr(item['input'])[:60]}; {item['msg'][0].lower()}{item['msg'][1:]}"
