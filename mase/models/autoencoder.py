@@ -1,0 +1,33 @@
+"""A fully connected autoencoder that finds anomalies by how badly it reconstructs them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from pydantic import PositiveInt
+from torch import nn
+
+from mase.errors import ConfigError
+from mase.models.base import MODELS
+
+
+@MODELS.add("autoencoder")
+def autoencoder(sizes: Sequence[PositiveInt] = (640, 128, 128, 128, 128, 8)) -> nn.Module:
+    """Build an encoder of these sizes and its mirror image: ``[batch, sizes[0]]`` to the same shape.
+
+    Args:
+        sizes: features of the input, of each hidden layer, and of the narrowest one.
+
+    Source: MLPerf Tiny, anomaly detection, whose sizes are the default: 640 values of a spectrogram.
+    """
+    sizes = tuple(sizes)
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ConfigError(f"model autoencoder: sizes {list(sizes)}; allowed are two or more positive numbers")
+    path = (*sizes, *reversed(sizes[:-1]))
+    layers: dict[str, nn.Module] = {}
+    for i in range(1, len(path)):
+        layers[f"fc{i}"] = nn.Linear(path[i - 1], path[i])
+        if i < len(path) - 1:
+            layers |= {f"norm{i}": nn.BatchNorm1d(path[i]), f"relu{i}": nn.ReLU()}
+    return nn.Sequential(OrderedDict(layers))

@@ -1,0 +1,88 @@
+"""A small vision transformer."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mase.errors import ConfigError
+from mase.models.base import MODELS
+
+
+class Attention(nn.Module):
+    """Attention of every patch to every patch."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def split(self, x: Tensor) -> Tensor:
+        """Return ``[batch, heads, patches, dim / heads]`` of ``[batch, patches, dim]``."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each behind a norm and around a residual add."""
+
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
+        self.norm2, self.up, self.activation = nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU()
+        self.down = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(self.activation(self.up(self.norm2(x))))
+
+
+class VisionTransformer(nn.Module):
+    """Patches by a convolution, learned positions, blocks, the mean over the patches, a classifier."""
+
+    def __init__(
+        self, channels: int, size: int, patch: int, dim: int, layers: int, heads: int, hidden: int, classes: int
+    ) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(channels, dim, patch, patch)
+        self.position = nn.Parameter(torch.randn(1, (size // patch) ** 2, dim) * 0.02)
+        self.blocks = nn.Sequential(*(Block(dim, heads, hidden) for _ in range(layers)))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.position
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
+@MODELS.add("vit")
+def vit(
+    channels: PositiveInt = 3,
+    size: PositiveInt = 32,
+    patch: PositiveInt = 4,
+    dim: PositiveInt = 64,
+    layers: PositiveInt = 4,
+    heads: PositiveInt = 4,
+    hidden: PositiveInt = 128,
+    classes: PositiveInt = 10,
+) -> nn.Module:
+    """Build a vision transformer for images ``[batch, channels, size, size]``.
+
+    Args:
+        patch: side of the square patches. hidden: of the feed-forward part.
+
+    Source: A. Dosovitskiy et al., An Image is Worth 16x16 Words, 2020; the mean in place of a class token as in
+    L. Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022. Sizes are our own.
+    """
+    if size % patch:
+        raise ConfigError(f"model vit: patch {patch}; allowed are divisors of size = {size}")
+    if dim % heads:
+        raise ConfigError(f"model vit: dim {dim}; allowed are multiples of heads = {heads}")
+    return VisionTransformer(channels, size, patch, dim, layers, heads, hidden, classes)
