@@ -23,7 +23,7 @@ from torch import Tensor
 from emit import harness
 from emit.design import Design
 from emit.tools import require, verilator
-from mase.errors import GraphError, ToolError
+from mase.errors import GraphError, RtlFault, ToolError
 from mase.formats import Code
 from mase.paths import cache_dir
 from mase.schedule import Timing
@@ -163,7 +163,7 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
             f"/{'ready' if edges[edge.signal]['ready'] else 'busy'} after {edges[edge.signal]['beats']} beats"
             for edge in design.edges
         ]
-        raise ToolError(
+        raise RtlFault(
             f"simulation of {design.top}: {report['fault']} at {report['got']} output beats; {'; '.join(states)}"
         )
     codes, activity, times = {}, {}, {}
@@ -171,7 +171,7 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
         beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
         if not edge.stream.tails(beats):
-            raise ToolError(f"simulation of {design.top}: edge {edge.path}: a lane past the end of a row is not 0")
+            raise RtlFault(f"simulation of {design.top}: edge {edge.path}: a lane past the end of a row is not 0")
         codes[edge.name] = edge.shaped(edge.stream.unpack(beats))
         activity[edge.name] = EdgeActivity(e["beats"], e["stalled"], e["idle"])
         if (clock := folder / f"{index}.{edge.signal}.time").exists():

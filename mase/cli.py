@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from mase.errors import MaseError
+from mase.errors import MaseError, RtlFault
 
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
@@ -52,6 +52,8 @@ def call(arguments: Sequence[str]) -> int:
         return result if isinstance(result, int) else 0
     except typer.Exit as done:
         return done.exit_code
+    except RtlFault as error:
+        return _fail(str(error), 1)
     except MaseError as error:
         return _fail(str(error), 2)
     except REFUSAL as error:
@@ -375,6 +377,25 @@ def cache(
     heads = ["part", "files", "MiB"]
     data = {"folder": str(folder), "cleaned": clean, "parts": [dict(zip(heads, row, strict=True)) for row in rows]}
     _give(data, as_json, lambda: _table(f"{folder}{' (removed)' if clean else ''}", heads, rows))
+    return 0
+
+
+formats_app = typer.Typer(help="Look at number formats.", no_args_is_help=True)
+app.add_typer(formats_app, name="formats")
+
+
+@formats_app.command()
+def plot(
+    formats: Annotated[list[str], typer.Argument(help="text forms, such as mxint4b16; `mase list formats` has them")],
+    out: Annotated[Path, typer.Option("--out", help="SVG file to write")] = Path("formats.svg"),
+) -> int:
+    """Draw the value grid and the error curve of up to eight formats.
+
+    [bold]Example[/]: mase formats plot mxint4b16 e4m3 int4 --out formats.svg
+    """
+    from mase.formats.plots import plot as draw
+
+    print(draw(formats, out))
     return 0
 
 

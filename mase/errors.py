@@ -44,6 +44,10 @@ class ToolError(MaseError):
     """An external tool is missing, too old or failed."""
 
 
+class RtlFault(ToolError):
+    """The simulated hardware breaks a rule of its streams, or stops; the command line's exit code is 1, not 2."""
+
+
 def suggest(name: str, allowed: Iterable[str], most: int = 12) -> str:
     """Return ``; did you mean x?`` when one is near, else ``; allowed: a, b, c``."""
     names = sorted(allowed)

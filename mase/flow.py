@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from emit.verify import Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
+from mase.calib.fit import check as check_format
 from mase.config import RunConfig
+from mase.cost.device import device
 from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
 from mase.errors import ConfigError, GraphError
 from mase.explore import export
 from mase.explore.evaluator import EvaluatorSpec
 from mase.explore.pareto import select
+from mase.explore.strategy import STRATEGIES
 from mase.explore.study import Study
 from mase.explore.trial import Constraint, Objective, Trial
 from mase.files import write_atomic
@@ -141,6 +145,27 @@ class Notices:
     stage: Callable[[str, str], None] = lambda name, what: None
     trial: Callable[[Trial, int], None] = lambda trial, total: None
     say: Callable[[str], None] = lambda text: None
+
+    def logged(self, path: Path) -> Notices:
+        """Return notices that are also written to a file, a line each, with the time (UTC)."""
+
+        def write(text: str) -> None:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
+
+        def stage(name: str, what: str) -> None:
+            write(f"{name}: {what}")
+            self.stage(name, what)
+
+        def trial(found: Trial, total: int) -> None:
+            write(f"trial {found.number + 1} of {total}: {', '.join(f'{k} {v:g}' for k, v in found.metrics.items())}")
+            self.trial(found, total)
+
+        def say(text: str) -> None:
+            write(text)
+            self.say(text)
+
+        return Notices(stage, trial, say)
 
 
 @dataclass
@@ -332,6 +357,7 @@ class Run:
         with self.stages.running("build", key):
             quantized, report = apply(graph, formats, samples)
             self.warnings += report.warnings
+            self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
             ops: dict[str, HardwareOp] = {}
             built, _ = mapped(quantized, MapConfig(hardware.interval, folding, hardware.target), ops)
             built.save(self.folder / "best")
@@ -518,9 +544,36 @@ def open_run(
             home = path.parent
         config = configuration.load(path, overrides)
     target = Path(folder) if folder is not None else Path("runs") / config.name
+    check_names(config)
     write_atomic(target / "config.yaml", configuration.dump(config))
     write_atomic(target / "home.txt", f"{home.resolve()}\n")
-    return Run(config, target, home, notices or Notices())
+    return Run(config, target, home, (notices or Notices()).logged(target / "log.txt"))
+
+
+def check_names(config: RunConfig) -> None:
+    """Look up every name of a configuration that a later stage needs, before any work is done.
+
+    Raises:
+        ConfigError: there is no such format, strategy, device, model or data set.
+    """
+    device(config.hardware.target)
+    if config.model.name is not None:
+        MODELS[config.model.name]
+    if config.data.name is not None:
+        DATASETS[config.data.name]
+    formats: dict[str, str | None] = {}
+    if config.search is not None:
+        STRATEGIES[config.search.strategy]
+        for what in ("weight", "activation"):
+            formats |= {f"search.{what}[{i}]": text for i, text in enumerate(getattr(config.search, what))}
+    if config.quantize is not None:
+        formats["quantize.inputs"] = config.quantize.inputs
+        parts = {f"overrides.{glob}": part for glob, part in config.quantize.overrides.items()}
+        for name, part in {"default": config.quantize.default, **parts}.items():
+            formats |= {f"quantize.{name}.{k}": getattr(part, k) for k in ("weight", "activation", "output", "bias")}
+    for where, text in formats.items():
+        if text is not None:
+            check_format(text, where)
 
 
 def _home(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from mase.calib.fit import WEIGHT_AXIS, fit
+from mase.calib.fit import fit, weight_axis
 from mase.cost.folding import Choice, cheapest
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
@@ -104,7 +104,7 @@ class Scorer:
             if weight:
                 fmt = self._fit(record.key("weight"), weight, None)[0]
                 shape = record.operands["weight"].shape
-                bits += fmt.bits(shape, WEIGHT_AXIS.get(type(fmt), -1)) * shape[0] * shape[1]
+                bits += fmt.bits(shape, weight_axis(fmt)) * shape[0] * shape[1]
             before = after
         score = self._scores.get(prefix)
         if score is None:
@@ -130,9 +130,8 @@ class Scorer:
 
     def _fit(self, key: str, text: str, x: Tensor | None) -> Fitted:
         if (key, text) not in self._fits:
-            axes = None if x is not None else WEIGHT_AXIS
             data = self.graph.tensors[key] if x is None else x
-            self._fits[key, text] = fit(text, data, key, axes)
+            self._fits[key, text] = fit(text, data, key, weight=x is None)
         return self._fits[key, text]
 
     def _build(

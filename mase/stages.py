@@ -45,7 +45,11 @@ class Stages:
         """Time the body as a stage; it counts as finished only when the body ends without an error."""
         self.notify(name, "start")
         start = time.perf_counter()
-        yield
+        try:
+            yield
+        except BaseException:
+            self.notify(name, "did not finish")
+            raise
         self._done[name] = {"key": key, "seconds": round(time.perf_counter() - start, 3)}
         write_atomic(self._path, json.dumps(self._done, indent=1) + "\n")
         self.notify(name, f"{self._done[name]['seconds']:.1f} s")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mase.calib.fit import WEIGHT_AXIS, fit
+from mase.calib.fit import fit
 from mase.errors import ConfigError, suggest
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record, new_type
@@ -85,7 +85,7 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
             continue
         record = node.record
         is_input = node.kind == "input" or node.name in prefix
-        if node.kind == "layout" and not is_input:
+        if node.kind == "layout" and len(node.inputs) == 1 and not is_input:
             source = node.inputs[0].name
             fmt = records[source].output.format if source in records else None
             if source in quant:
@@ -95,7 +95,8 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
         if not is_input:
             record = replace(record, attrs=rules.attrs(node))
         for role, text in rules.operands(node).items():
-            fmt, quant[record.key(role)] = fit(text, node.tensor(role), f"quantize: {record.key(role)}", WEIGHT_AXIS)
+            key = record.key(role)
+            fmt, quant[key] = fit(text, node.tensor(role), f"quantize: {key}", weight=True)
             record = replace(record, operands={**record.operands, role: new_type(record.operands[role], fmt)})
         chosen = rules.output(node, is_input)
         if chosen is not None:
@@ -142,7 +143,7 @@ class Rules:
         formats, attrs = self.formats(node.path), dict(node.record.attrs)
         if node.kind == "opaque":
             return attrs
-        if node.record.operands:
+        if issubclass(OPS[node.kind], HardwareOp) and node.record.operands:
             attrs["accumulation"] = formats.accumulation or "auto"
         attrs["rounding"] = formats.rounding or "even"
         return attrs
@@ -150,13 +151,15 @@ class Rules:
     def operands(self, node: OpNode) -> dict[str, str]:
         """Return text forms by role, for the parameters that get a format."""
         formats = self.formats(node.path)
-        texts = {role: formats.bias if role == "bias" else formats.weight for role in node.record.operands}
-        return {role: text for role, text in texts.items() if text is not None and node.kind != "opaque"}
+        takes = () if node.kind in ("opaque", "input") else OPS[node.kind].weights
+        roles = [role for role in node.record.operands if role in takes]
+        texts = {role: formats.bias if role == "bias" else formats.weight for role in roles}
+        return {role: text for role, text in texts.items() if text is not None}
 
     def output(self, node: OpNode, is_input: bool) -> str | None:
         """Return the text form of the produced tensor's format."""
-        if node.kind == "opaque":
-            return None
+        if node.kind in ("opaque", "constant") or not node.record.output.dtype.startswith(("float", "bfloat")):
+            return None  # integers name things, and a constant is no measured range
         if is_input:
             return self.config.inputs or self.config.default.activation
         formats = self.formats(node.path)

@@ -50,6 +50,36 @@ def lines(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.strip()
 
 
+def test_formats_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "formats.svg"
+    assert call(["formats", "plot", "mxint4b16", "e4m3", "--out", str(out)]) == 0
+    assert out.read_text().startswith("<svg")
+    assert call(["formats", "plot", "mxin4b16", "--out", str(out)]) == 2
+    assert "format 'mxin4b16': not a text form" in lines(capsys)
+
+
+def test_a_wrong_name_is_said_before_anything_is_done(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {
+        "quantize.default.weight=int99": "quantize.default.weight: int: width is 99",
+        "quantize.overrides={fc1: {output: fixd8}}": "quantize.overrides.fc1.output: format 'fixd8'",
+        "hardware.target=xcupp": "did you mean xcup?",
+        "model.name=mpl": "did you mean mlp?",
+        "data.name=digit": "did you mean digits?",
+        "search={weight: [int8], activation: [fixed8], strategy: tpee}": "did you mean tpe?",
+    }
+    for setting, said in wrong.items():
+        assert call(["run", str(tiny), "--set", setting]) == 2
+        assert said in lines(capsys)
+    assert not (tiny.parent / "runs").exists()
+
+
+def test_a_run_keeps_a_log(tiny: Path) -> None:
+    assert call(["quantize", str(tiny), "--out", "a"]) == 0
+    said = [line.split(" ", 2)[2] for line in (tiny.parent / "a" / "log.txt").read_text().splitlines()]
+    assert said[0] == "train: start"
+    assert any(line.startswith("build: ") for line in said)
+
+
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert set(COMMANDS) <= names
@@ -85,7 +115,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     [
         ("model.name=mpl", "model: unknown name 'mpl'; did you mean mlp?"),
         ("data.name=digit", "data: unknown name 'digit'; did you mean digits?"),
-        ("quantize.default.weight=imt8", "quantize: fc1.weight: format 'imt8'"),
+        ("quantize.default.weight=imt8", "quantize.default.weight: format 'imt8'"),
         ("quantize.overrides={fc3: {weight: int8}}", "quantize.overrides 'fc3': matches no node; did you mean fc"),
         ("hardware.folding={fc9: {pe: 2}}", "map.folding 'fc9': matches no node; did you mean fc"),
         ("hardware.target=xcpu", "unknown name 'xcpu'; did you mean xcup?"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,24 +11,42 @@ from mase.errors import ConfigError, FormatError
 from mase.formats import Format, QuantParams, parse
 from mase.formats.base import floor_log2
 from mase.formats.fixed import Fixed
-from mase.formats.int import Int
+from mase.formats.scaled import ScaledFormat
 
 OPEN_POINT = re.compile(r"(u?)fixed(\d+)")  # the fraction is fitted
 MOST = 64  # greatest fraction
 FINER = 3  # fractions tried above the one that does not clip
-WEIGHT_AXIS: Mapping[type[Format], int] = {Int: 0}  # channels are outputs; blocks lie along the inputs
 
 
-def fit(
-    text: str, x: Tensor | None, where: str, axes: Mapping[type[Format], int] | None = None
-) -> tuple[Format, QuantParams]:
+def weight_axis(fmt: Format) -> int:
+    """Return the axis of a weight ``[outputs, inputs]`` that a format works along.
+
+    A scale a channel is one an output; groups and blocks lie along the inputs, in the order in which hardware sums.
+    """
+    return 0 if isinstance(fmt, ScaledFormat) and not getattr(fmt, "group", 0) else -1
+
+
+def check(text: str, where: str) -> None:
+    """Raise ConfigError unless a text form names a format.
+
+    Args:
+        where: for the error.
+    """
+    if OPEN_POINT.fullmatch(text) is None:
+        try:
+            parse(text)
+        except FormatError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+
+def fit(text: str, x: Tensor | None, where: str, weight: bool = False) -> tuple[Format, QuantParams]:
     """Return the format that a text form names, with parameters calibrated on ``x``.
 
     ``fixed8`` and ``ufixed8``, without a point, get the fraction that gives the least mean squared error.
 
     Args:
         text: text form. x: real data, or None where there is none. where: for errors.
-        axes: axis of channels or blocks by kind of format; the last one by default.
+        weight: see :func:`weight_axis`; else channels, groups and blocks lie along the last axis.
 
     Raises:
         ConfigError: the text names no format, or the format needs data and there is none.
@@ -44,7 +61,7 @@ def fit(
             raise ConfigError(f"{where}: format {text} is calibrated on data; pass calibration batches")
         if match is not None:
             return fit_point(int(match[2]), match[1] == "", x), QuantParams()
-        return fmt, fmt.calibrate(x, (axes or {}).get(type(fmt), -1))
+        return fmt, fmt.calibrate(x, weight_axis(fmt) if weight else -1)
     except FormatError as error:
         raise ConfigError(f"{where}: {error}") from None
 

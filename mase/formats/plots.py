@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mase.errors import FormatError
+from mase.files import write_atomic
 from mase.formats.base import Format, parse
 from mase.formats.svg import COLOURS, GREY, INK, Picture
 
@@ -31,6 +32,7 @@ def plot(formats: Sequence[str | Format], path: Path | str) -> Path:
 
     Raises:
         FormatError: a text names no format, there are none or too many, or the path ends otherwise.
+        MaseError: the file cannot be written.
     """
     path = Path(path)
     chosen = [parse(fmt) if isinstance(fmt, str) else fmt for fmt in formats]
@@ -38,9 +40,7 @@ def plot(formats: Sequence[str | Format], path: Path | str) -> Path:
         raise FormatError(f"plot: {len(chosen)} formats; allowed is 1..{len(COLOURS)}")
     if path.suffix != ".svg":
         raise FormatError(f"plot: the path ends in {path.suffix!r}; allowed is '.svg'")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(drawing(chosen), encoding="utf-8")
-    partial.replace(path)
+    write_atomic(path, drawing(chosen))
     return path
 
 

@@ -13,7 +13,7 @@ from cocotb.triggers import ClockCycles, FallingEdge
 from torch import Tensor
 
 from emit.verilog import library_files
-from mase.calib.fit import WEIGHT_AXIS
+from mase.calib.fit import weight_axis
 from mase.formats import Code, Format, QuantParams, parse
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
@@ -72,7 +72,7 @@ def _beats(stream: StreamType, code: Code) -> list[int]:
 
 def _formatted(text: str, x: Tensor) -> tuple[Format, QuantParams]:
     fmt = parse(text)
-    return fmt, fmt.calibrate(x, WEIGHT_AXIS.get(type(fmt), -1))
+    return fmt, fmt.calibrate(x, weight_axis(fmt))
 
 
 def _fed(block: Block) -> Code:
