@@ -6,22 +6,18 @@ Records are frozen and hold JSON-able fields only; tensors live in one table, pa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx.graph import PythonCode
 
-from mase.errors import FormatError, GraphError, suggest
-from mase.files import write_atomic
-from mase.formats import Code, Format, QuantParams, parse
+from mase.errors import GraphError, suggest
+from mase.formats import Code, Format, QuantParams
 
-SCHEMA = 1  # of graph.json
 META = "mase"
-PARTS = ("scale", "zero_point", "base")  # of format parameters, on chip
 Json = Any  # JSON-able: str, int, float, bool, None, list, dict
 
 
@@ -59,14 +55,17 @@ class Record:
     """Hold all that is known of one node.
 
     Args:
-        kind: typed kind (``linear``, ``activation``, ``layout``, ``requantize``, ``input``, ``output``) or ``opaque``.
+        kind: typed kind (docs/frontend.md lists them), ``input``, ``output`` or ``opaque``.
         path: module path, or the node's name where no module stands behind it; what globs match.
-        attrs: constants of the kind, such as ``{"function": "relu"}``.
+        attrs: constants of the kind, such as ``{"function": "relu"}``. An input has ``axes``, a name for each axis that
+            is free and ``""`` for one that is not (missing: axis 0 is free), and ``argument``, the model's name for it
+            where the node has another. An output of several tensors has ``fields``, their names.
         operands: parameters by role, such as ``{"weight": TensorType}``; stored in the table as ``<path>.<role>``.
         output: type of the produced tensor.
         source: ``file:line`` of the model's code, where known.
         table: role -> key of the table, where it differs from ``<path>.<role>`` (tied weights).
         hw: how the node is built, after mapping.
+        ports: names of the inputs in order, where the kind's own are not meant.
     """
 
     kind: str
@@ -77,6 +76,7 @@ class Record:
     source: str = ""
     table: Mapping[str, str] = field(default_factory=dict)
     hw: HwRecord | None = None
+    ports: tuple[str, ...] = ()
 
     def key(self, role: str) -> str:
         """Return the table key of a parameter."""
@@ -125,8 +125,11 @@ class OpNode:
 
     @property
     def inputs(self) -> list[OpNode]:
-        """Producers of the operands that are activations, in order."""
-        return [OpNode(self.graph, n) for n in self.node.all_input_nodes]
+        """Producers of the operands that are activations, in order; of a typed node one a port, also twice the same."""
+        if self.node.op == "output":
+            return [OpNode(self.graph, n) for n in _flat(self.node.args[0])]
+        found: Sequence[Any] = self.node.args if self.node.target is typed else self.node.all_input_nodes
+        return [OpNode(self.graph, n) for n in found]
 
     @property
     def users(self) -> list[OpNode]:
@@ -156,6 +159,7 @@ class Graph:
         tensors: parameters, buffers and constants by path.
         quant: format parameters by edge name or tensor key.
         overlay: records that stand in for those of the module, by node name (see :meth:`overlaid`).
+        bodies: what an outlined node computes, by its name: a graph with an input a port, on the same table of tensors.
     """
 
     def __init__(
@@ -164,9 +168,20 @@ class Graph:
         tensors: Mapping[str, Tensor],
         quant: Mapping[str, QuantParams] | None = None,
         overlay: Mapping[str, Record] | None = None,
+        bodies: Mapping[str, Graph] | None = None,
     ) -> None:
         self.module, self.tensors, self.quant = module, dict(tensors), dict(quant or {})
         self.overlay = dict(overlay or {})
+        self.bodies = {name: body.on(self.tensors) for name, body in (bodies or {}).items()}
+        self._found: dict[str, fx.Node] = {}
+        self._size = -1  # of the fx graph when its nodes were last found
+
+    def on(self, tensors: dict[str, Tensor]) -> Graph:
+        """Return a view of this graph on another table of tensors, which it shares and does not copy."""
+        view = Graph(self.module, {}, self.quant, self.overlay)
+        view.tensors = tensors
+        view.bodies = {name: body.on(tensors) for name, body in self.bodies.items()}
+        return view
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -186,7 +201,7 @@ class Graph:
     @property
     def output(self) -> OpNode:
         """The node of kind ``output``."""
-        return next(node for node in self.nodes() if node.kind == "output")
+        return OpNode(self, next(iter(reversed(self.module.graph.nodes))))
 
     def node(self, name: str) -> OpNode:
         """Return a node by name or by module path.
@@ -194,10 +209,19 @@ class Graph:
         Raises:
             GraphError: there is none; names the nearest.
         """
+        node = self._found.get(name)
+        if node is None or node._erased or self._size != len(self.module.graph.nodes):
+            self._find()
+        if name not in self._found:
+            raise GraphError(f"node {name!r}: not in the graph{suggest(name, self.paths())}")
+        return OpNode(self, self._found[name])
+
+    def _find(self) -> None:
+        """Make the table of nodes by name and by path; the first node of a path has it."""
+        self._found, self._size = {}, len(self.module.graph.nodes)
         for node in self.nodes():
-            if name in (node.name, node.path):
-                return node
-        raise GraphError(f"node {name!r}: not in the graph{suggest(name, self.paths())}")
+            self._found.setdefault(node.name, node.node)
+            self._found.setdefault(node.path, node.node)
 
     def paths(self) -> list[str]:
         """Return the module paths of all operators and inputs."""
@@ -207,11 +231,28 @@ class Graph:
         """Return the format parameters of an edge or tensor; empty ones where none are needed."""
         return self.quant.get(key, QuantParams())
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Run in exact mode: formatted nodes on integers, the others in float; real values come out."""
-        from mase.interpreter import run  # the interpreter knows the operators, which know this file
+    def __call__(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """Run in exact mode: formatted nodes on integers, the others in float; real values come out.
 
-        return run(self, inputs).real(self.output.inputs[0].name)
+        Args:
+            inputs: in the order of the model's arguments. named: by name, also those that come after.
+
+        Returns:
+            The output; the first one where there are several (see :meth:`fields`).
+
+        Raises:
+            GraphError: an input is missing, unknown or of another shape.
+        """
+        from mase.interpreter import bind, run  # the interpreter knows the operators, which know this file
+
+        return run(self, bind(self, inputs, named)).real(self.output.inputs[0].name)
+
+    def fields(self, *inputs: Tensor, **named: Tensor) -> dict[str, Tensor]:
+        """Run as a call does, and return every output by name."""
+        from mase.interpreter import bind, run
+
+        values, names = run(self, bind(self, inputs, named)), self.output.record.attrs.get("fields", ["output"])
+        return {name: values.real(node.name) for name, node in zip(names, self.output.inputs, strict=True)}
 
     # -- making new graphs ------------------------------------------------------------------------------------------
 
@@ -220,17 +261,20 @@ class Graph:
         records: Mapping[str, Record] | None = None,
         tensors: Mapping[str, Tensor] | None = None,
         quant: Mapping[str, QuantParams] | None = None,
+        bodies: Mapping[str, Graph] | None = None,
     ) -> Graph:
-        """Return a graph with some records (by node name), tensors or format parameters replaced."""
+        """Return a graph with some records (by node name), tensors, format parameters or bodies replaced."""
         copy, changed = copy_module(self.module), {**self.overlay, **(records or {})}
         for node in copy.graph.nodes:
             if node.name in changed:
                 node.meta[META] = changed[node.name]
-        return Graph(copy, {**self.tensors, **(tensors or {})}, {**self.quant, **(quant or {})})
+        tables = {**self.tensors, **(tensors or {})}, {**self.quant, **(quant or {})}
+        return Graph(copy, *tables, bodies={**self.bodies, **(bodies or {})})
 
     def overlaid(self, records: Mapping[str, Record], quant: Mapping[str, QuantParams] | None = None) -> Graph:
         """Return a view with some records and format parameters replaced that copies no graph: cheap, for trials."""
-        return Graph(self.module, self.tensors, {**self.quant, **(quant or {})}, {**self.overlay, **records})
+        tables = {**self.quant, **(quant or {})}, {**self.overlay, **records}
+        return Graph(self.module, self.tensors, *tables, self.bodies)
 
     def edited(self) -> tuple[Graph, fx.Graph]:
         """Return a copy whose fx graph may be edited, and that fx graph; call ``verify`` after editing."""
@@ -246,18 +290,26 @@ class Graph:
         from mase.ops.base import OPS
 
         for node in self.nodes():
-            if META not in node.node.meta:
+            record = node.node.meta.get(META) and node.record
+            if not record:
                 raise GraphError(f"node {node.node.name!r}: has no record")
-            for role, kind in node.record.operands.items():
-                tensor = self.tensors.get(node.record.key(role))
+            for role, kind in record.operands.items():
+                tensor = self.tensors.get(record.key(role))
                 if tensor is None:
-                    raise GraphError(f"{node.where()}: parameter {node.record.key(role)!r} is not in the table")
+                    raise GraphError(f"{node.where()}: parameter {record.key(role)!r} is not in the table")
                 if tuple(tensor.shape) != kind.shape:
                     raise GraphError(
                         f"{node.where()}: {role} has shape {tuple(tensor.shape)}; its record says {kind.shape}"
                     )
-            if node.kind not in ("input", "output", "opaque"):
-                OPS[node.kind].check(node)
+            if record.kind not in ("input", "output", "opaque"):
+                OPS[record.kind].check(node)
+            if record.ports and len(record.ports) != len(node.node.args):
+                raise GraphError(f"{node.where()}: has {len(node.node.args)} inputs; its ports are {record.ports}")
+        for name, body in self.bodies.items():
+            outer, ports = self.node(name), len(body.inputs)
+            if ports != len(outer.inputs):
+                raise GraphError(f"{outer.where()}: has {len(outer.inputs)} inputs; its body takes {ports}")
+            body.verify()
         return self
 
     def to_networkx(self) -> Any:  # networkx ships no types
@@ -276,29 +328,11 @@ class Graph:
         """Write ``graph.json`` and ``weights.safetensors``.
 
         Raises:
-            GraphError: the graph holds opaque nodes, which only the traced Python can run.
+            GraphError: the graph holds opaque nodes that only the traced Python can run.
         """
-        from safetensors.torch import save as pack
+        from mase.graphfile import save
 
-        opaque = [node.path for node in self.operators() if node.kind == "opaque"]
-        if opaque:
-            raise GraphError(f"cannot save: opaque nodes need the traced Python: {', '.join(opaque[:5])}")
-        used = {node.record.key(role) for node in self.nodes() for role in node.record.operands}
-        tensors = {key: tensor.detach().contiguous().clone() for key, tensor in self.tensors.items() if key in used}
-        quant = {}
-        for key, params in self.quant.items():
-            quant[key] = {"axis": params.axis}
-            for part in PARTS:
-                value = getattr(params, part)
-                if value is not None:
-                    tensors[f"{key}::{part}"] = value.contiguous().clone()  # a reshape shares those of its input
-        nodes = [
-            {"name": n.name, "inputs": [i.name for i in n.inputs], **_record_to_json(n.record)} for n in self.nodes()
-        ]
-        folder = Path(folder)
-        write_atomic(folder / "weights.safetensors", pack(dict(sorted(tensors.items()))))
-        document = {"schema": SCHEMA, "nodes": nodes, "quant": quant}
-        write_atomic(folder / "graph.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+        save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Graph:
@@ -307,29 +341,9 @@ class Graph:
         Raises:
             GraphError: a file is missing, corrupt, or of a newer schema.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load as unpack
+        from mase.graphfile import load
 
-        folder = Path(folder)
-        try:
-            document = json.loads((folder / "graph.json").read_text())
-            tensors = unpack((folder / "weights.safetensors").read_bytes())
-        except FileNotFoundError as error:
-            raise GraphError(
-                f"{error.filename}: no such file; a saved graph has graph.json and weights.safetensors"
-            ) from None
-        except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
-            raise GraphError(f"{folder}: saved graph is corrupt: {error}") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-            raise GraphError(f"{folder / 'graph.json'}: schema {found}; this version reads schema {SCHEMA}")
-        try:
-            quant = _quant_from_json(document["quant"], tensors)
-            return cls(_module_from_json(document["nodes"]), tensors, quant).verify()
-        except FormatError as error:
-            raise GraphError(f"{folder / 'graph.json'}: {error}") from None
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise GraphError(f"{folder / 'graph.json'}: corrupt: {error!r}") from None
+        return load(Path(folder))
 
 
 def copy_module(module: fx.GraphModule) -> fx.GraphModule:
@@ -353,64 +367,6 @@ def decode(code: Code, kind: TensorType, params: QuantParams) -> Tensor:
     return kind.format.decode(code, params)
 
 
-def _type_to_json(kind: TensorType) -> Json:
-    return {"shape": list(kind.shape), "dtype": kind.dtype, "format": None if kind.format is None else str(kind.format)}
-
-
-def _type_from_json(data: Mapping[str, Json]) -> TensorType:
-    fmt = data["format"]
-    return TensorType(tuple(data["shape"]), data["dtype"], None if fmt is None else parse(fmt))
-
-
-def _record_to_json(record: Record) -> dict[str, Json]:
-    hw = record.hw
-    return {
-        "kind": record.kind,
-        "path": record.path,
-        "attrs": dict(record.attrs),
-        "output": _type_to_json(record.output),
-        "operands": {role: _type_to_json(kind) for role, kind in record.operands.items()},
-        "source": record.source,
-        "table": dict(record.table),
-        "hw": None if hw is None else {"simd": hw.simd, "pe": hw.pe, "fifos": dict(hw.fifos)},
-    }
-
-
-def _record_from_json(data: Mapping[str, Json]) -> Record:
-    hw = data["hw"]
-    return Record(
-        kind=data["kind"],
-        path=data["path"],
-        output=_type_from_json(data["output"]),
-        attrs=data["attrs"],
-        operands={role: _type_from_json(kind) for role, kind in data["operands"].items()},
-        source=data["source"],
-        table=data["table"],
-        hw=None if hw is None else HwRecord(hw["simd"], hw["pe"], hw["fifos"]),
-    )
-
-
-def _quant_from_json(entries: Mapping[str, Json], tensors: dict[str, Tensor]) -> dict[str, QuantParams]:
-    """Take the format parameters out of the stored tensors."""
-    quant = {}
-    for key, entry in entries.items():
-        scale, zero, base = (tensors.pop(f"{key}::{part}", None) for part in PARTS)
-        quant[key] = QuantParams(scale=scale, zero_point=zero, base=base, axis=entry["axis"])
-    return quant
-
-
-def _module_from_json(nodes: Sequence[Mapping[str, Json]]) -> fx.GraphModule:
-    graph = fx.Graph()
-    env: dict[str, fx.Node] = {}
-    for data in nodes:
-        record = _record_from_json(data)
-        operands = tuple(env[name] for name in data["inputs"])
-        if record.kind == "input":
-            node = graph.placeholder(data["name"])
-        elif record.kind == "output":
-            node = graph.output(operands[0])
-        else:
-            node = graph.call_function(typed, operands)
-        node.name, node.meta[META] = data["name"], record
-        env[data["name"]] = node
-    return NodeGraph(nn.Module(), graph)
+def _flat(value: Any) -> list[fx.Node]:  # fx arguments nest at will
+    """Return the nodes of an output's argument, in order."""
+    return [value] if isinstance(value, fx.Node) else [node for item in value or () for node in _flat(item)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mase.errors import GraphError
+from mase.errors import GraphError, suggest
 from mase.formats import Code
 from mase.graph import Graph, OpNode
 from mase.ops.base import OPS, HardwareOp
@@ -21,7 +21,7 @@ class Values:
     Args:
         graph: the graph that ran.
         codes: codes of the edges that carry a format.
-        reals: values of the edges that do not.
+        reals: values of the edges that do not; of some opaque nodes numbers or tuples.
     """
 
     graph: Graph
@@ -36,6 +36,12 @@ class Values:
         assert kind.format is not None
         return kind.format.decode(self.codes[name], self.graph.params(name))
 
+    def traced(self, node: OpNode) -> Tensor:
+        """Return the real values of an edge in the dtype that it was traced with, as float arithmetic takes them."""
+        if node.name in self.reals:
+            return self.reals[node.name]
+        return self.real(node.name).to(getattr(torch, node.record.output.dtype))
+
 
 def is_exact(node: OpNode) -> bool:
     """Tell whether a node runs on integers: its operands and its result all carry formats, and it has a reference."""
@@ -43,19 +49,28 @@ def is_exact(node: OpNode) -> bool:
     if node.kind in ("input", "output", "opaque") or record.output.format is None:
         return False
     op = OPS[node.kind]
-    if not issubclass(op, HardwareOp) or any(p.record.output.format is None for p in node.inputs):
+    if not issubclass(op, HardwareOp) or not op.builds(record):
+        return False
+    if any(p.record.output.format is None for p in node.inputs):
         return False
     return all(t.format is not None for role, t in record.operands.items() if role not in op.implicit)
 
 
-def run(graph: Graph, inputs: Sequence[Tensor], keep: bool = False, ops: dict[str, HardwareOp] | None = None) -> Values:
+def run(
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    keep: bool = False,
+    ops: dict[str, HardwareOp] | None = None,
+    observe: Callable[[OpNode, Tensor], None] | None = None,
+) -> Values:
     """Run in exact mode.
 
     Args:
         graph: any graph; parts without formats run in float on decoded values.
-        inputs: one tensor an input node; axis 0 is the batch.
+        inputs: one tensor an input node.
         keep: keep the values of every edge, else only those still needed.
         ops: operators built before, by node name; missing ones are built and added.
+        observe: is called with each node and its real values as soon as they are there.
 
     Raises:
         GraphError: the number or the shapes of the inputs are wrong.
@@ -70,13 +85,15 @@ def run(graph: Graph, inputs: Sequence[Tensor], keep: bool = False, ops: dict[st
             if node.kind == "output":
                 break
             if node.kind == "input":
-                _store(values, node, next(feed))
+                _store(values, node, _as_traced(node, next(feed)))
             elif is_exact(node):
                 if node.name not in ops:
                     ops[node.name] = OPS[node.kind].from_node(node)  # type: ignore[attr-defined]  # is_exact: hardware
                 values.codes[node.name] = ops[node.name].reference(*(values.codes[p.name] for p in node.inputs))
             else:
-                _store(values, node, _float(node, [values.real(p.name) for p in node.inputs]))
+                _store(values, node, _float(node, [values.traced(p) for p in node.inputs]))
+            if observe is not None:
+                observe(node, values.real(node.name))
             for producer in node.inputs:
                 if last_use.get(producer.name) == node.name:
                     values.codes.pop(producer.name, None)
@@ -92,22 +109,73 @@ def train(graph: Graph, inputs: Sequence[Tensor]) -> Tensor:
     for node in graph.nodes():
         if node.kind == "output":
             return env[node.inputs[0].name]
-        x = next(feed) if node.kind == "input" else _float(node, [env[p.name] for p in node.inputs])
+        if node.kind == "input":
+            x = next(feed)
+            x = x.to(getattr(torch, node.record.output.dtype)) if x.is_floating_point() else x
+        else:
+            x = _float(node, [env[p.name] for p in node.inputs])
         fmt = node.record.output.format
         env[node.name] = x if fmt is None else fmt.quantize(x, graph.params(node.name))
     raise GraphError("the graph has no output node")
 
 
+def bind(graph: Graph, inputs: Sequence[Tensor], named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """Return one tensor an input node, in order: first those without a name, then those by name.
+
+    Raises:
+        GraphError: a name is unknown or given twice, or an input is missing.
+    """
+    if not named:
+        return tuple(inputs)
+    names = [argument(node) for node in graph.inputs]
+    for name in named:
+        if name not in names:
+            raise GraphError(f"input {name!r}: the graph has none of this name{suggest(name, names)}")
+        if name in names[: len(inputs)]:
+            raise GraphError(f"input {name!r}: is given twice, by place and by name")
+    missing = [name for name in names[len(inputs) :] if name not in named]
+    if missing:
+        raise GraphError(f"input {missing[0]!r}: is missing; the graph takes {', '.join(names)}")
+    return (*inputs, *(named[name] for name in names[len(inputs) :]))
+
+
+def argument(node: OpNode) -> str:
+    """Return the model's name for an input."""
+    return str(node.record.attrs.get("argument", node.name))
+
+
 def check_inputs(graph: Graph, inputs: Sequence[Tensor]) -> None:
-    """Refuse a wrong number of inputs or a shape that differs from the traced one in more than the batch."""
-    expected = [node.record.output.shape for node in graph.inputs]
-    if len(inputs) != len(expected):
-        raise GraphError(f"inputs: found {len(inputs)} tensors; the graph takes {len(expected)}")
-    for node, x in zip(graph.inputs, inputs, strict=True):
-        shape = node.record.output.shape
-        if tuple(x.shape[1:]) != shape[1:] or x.ndim != len(shape):
-            allowed = ", ".join(map(str, shape[1:]))
-            raise GraphError(f"input {node.name!r}: found {tuple(x.shape)}; allowed is (batch, {allowed})")
+    """Refuse a wrong number of inputs, or a shape that differs from the traced one in an axis that is not free."""
+    nodes = graph.inputs
+    if len(inputs) != len(nodes):
+        raise GraphError(f"inputs: found {len(inputs)} tensors; the graph takes {len(nodes)}")
+    sizes: dict[str, tuple[int, str]] = {}  # of the free axes, and who said so
+    for node, x in zip(nodes, inputs, strict=True):
+        kind = node.record.output
+        names = axes(node)
+        if x.ndim != len(kind.shape) or any(not n and x.shape[i] != kind.shape[i] for i, n in enumerate(names)):
+            allowed = ", ".join(name or str(size) for name, size in zip(names, kind.shape, strict=True))
+            raise GraphError(f"input {argument(node)!r}: found {tuple(x.shape)}; allowed is ({allowed})")
+        if x.is_floating_point() != kind.dtype.startswith(("float", "bfloat")):
+            found = str(x.dtype).removeprefix("torch.")
+            raise GraphError(f"input {argument(node)!r}: found {found}; allowed is {kind.dtype}")
+        for name, size in zip(names, x.shape, strict=True):
+            known, other = sizes.setdefault(name, (size, argument(node)))
+            if name and known != size:
+                raise GraphError(f"input {argument(node)!r}: {name} is {size}; in input {other!r} it is {known}")
+
+
+def axes(node: OpNode) -> list[str]:
+    """Return a name for each axis of an input that is free, and ``""`` for each that is as it was traced."""
+    kind = node.record.output
+    default = ["batch", *[""] * (len(kind.shape) - 1)] if kind.shape else []
+    return list(node.record.attrs.get("axes", default))
+
+
+def _as_traced(node: OpNode, x: Tensor) -> Tensor:
+    """Return an input in the traced dtype; one with a format is rounded from what it is."""
+    kind = node.record.output
+    return x if kind.format is not None or not x.is_floating_point() else x.to(getattr(torch, kind.dtype))
 
 
 def _store(values: Values, node: OpNode, x: Tensor) -> None:
@@ -122,14 +190,22 @@ def _float(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:
     """Run one node in float, on parameters rounded to their formats."""
     if node.kind == "opaque":
         return _opaque(node, inputs)
-    operands = {}
+    operands: dict[str, Tensor] = {}
     for role, kind in node.record.operands.items():
         tensor = node.tensor(role)
         operands[role] = tensor if kind.format is None else kind.format.quantize(tensor, node.params(role))
-    if inputs and operands:
-        wide = next(iter(operands.values())).dtype
-        inputs = [x.to(wide) if x.is_floating_point() else x for x in inputs]
+    if node.name in node.graph.bodies:
+        return _outlined(node, operands, inputs)
     return OPS[node.kind].float(node.record, operands, *inputs)
+
+
+def _outlined(node: OpNode, operands: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """Run the body of a node on the node's own parameters, rounded where they have formats."""
+    body, record = node.graph.bodies[node.name], node.record
+    rounded = {record.key(role): operands[role] for role, kind in record.operands.items() if kind.format is not None}
+    if rounded:
+        body = body.on({**body.tensors, **rounded})
+    return run(body, inputs).traced(body.output.inputs[0])
 
 
 def _opaque(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:

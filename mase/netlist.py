@@ -11,6 +11,7 @@ from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import is_exact
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
+from mase.ops.layout import Layout
 from mase.ops.width_converter import WidthConverter
 from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run
 from mase.stream import StreamType
@@ -176,7 +177,7 @@ def host_prefix(graph: Graph) -> list[str]:
         return []
     node = graph.inputs[0]
     out = [node.name]
-    while len(node.users) == 1 and node.users[0].kind == "layout":
+    while len(node.users) == 1 and node.users[0].kind == "layout" and Layout.builds(node.users[0].record):
         node = node.users[0]
         out.append(node.name)
     return out
@@ -225,8 +226,8 @@ def _chain(entry: OpNode) -> list[OpNode]:
         if not is_exact(node):
             names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
             formats = [t.format for t in (node.record.output, *node.record.operands.values())]
-            known = node.kind in OPS and issubclass(OPS[node.kind], HardwareOp)
+            known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)
             why = "not all its tensors have formats" if known and None in formats else "has no hardware"
-            target = node.record.attrs.get("target", "")
+            target = node.record.attrs.get("target", "") or node.record.attrs.get("function", "")
             raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")
         out.append(node)

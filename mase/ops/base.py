@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -15,12 +15,14 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
+from mase.ops.operations import Operations
 from mase.ops.work import Foldings, Work
 from mase.registry import Registry
 from mase.schedule import Schedule
 from mase.stream import StreamType
 
 LEAST_FIFO = 2  # a FIFO of depth 1 halves the rate
+MANY = 1 << 30  # inputs, of a kind that takes any number
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,8 @@ class Op(ABC):
     """A typed kind of node: how it computes in float, and what its record must look like."""
 
     kind: ClassVar[str]
+    arity: ClassVar[tuple[int, int]] = (1, 1)  # least and greatest number of inputs
+    weights: ClassVar[tuple[str, ...]] = ()  # operands that take the format of weights or of biases
 
     @staticmethod
     @abstractmethod
@@ -55,8 +59,14 @@ class Op(ABC):
     @classmethod
     def check(cls, node: OpNode) -> None:
         """Raise GraphError when a record of this kind makes no sense."""
-        if len(node.inputs) != 1:
-            raise GraphError(f"{node.where()}: has {len(node.inputs)} inputs; allowed is 1")
+        found, (least, most) = len(node.node.args), cls.arity
+        if not least <= found <= most:
+            raise GraphError(f"{node.where()}: has {found} inputs; allowed is {_span(least, most)}")
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations | None:
+        """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +117,11 @@ class HardwareOp(Op):
     implicit: ClassVar[frozenset[str]] = frozenset()  # operands that need no format of their own
 
     @classmethod
+    def builds(cls, record: Record) -> bool:
+        """Tell whether a node of this kind has hardware; one that has none runs in float, whatever its formats."""
+        return True
+
+    @classmethod
     @abstractmethod
     def from_node(cls, node: OpNode) -> Self:
         """Build from a node whose operands and result carry formats.
@@ -142,6 +157,40 @@ class HardwareOp(Op):
 
 
 OPS: Registry[type[Op]] = Registry("op", "mase.ops")
+
+
+def need(node: OpNode, *roles: str) -> None:
+    """Raise GraphError when a node lacks a parameter."""
+    for role in roles:
+        if role not in node.record.operands:
+            raise GraphError(
+                f"{node.where()}: has no operand {role!r}; found: {', '.join(node.record.operands) or 'none'}"
+            )
+
+
+def one_of(node: OpNode, attr: str, allowed: Iterable[str], default: str | None = None) -> str:
+    """Return an attribute that is one of a few words.
+
+    Raises:
+        GraphError: it is another one, or missing without a default.
+    """
+    found = node.record.attrs.get(attr, default)
+    if found not in (names := sorted(allowed)):
+        raise GraphError(f"{node.where()}: {attr} {found!r}; allowed: {', '.join(names)}")
+    return str(found)
+
+
+def an_axis(node: OpNode, attr: str, rank: int) -> None:
+    """Raise GraphError when an attribute is no axis of a tensor with ``rank`` axes."""
+    axis = node.record.attrs.get(attr)
+    if not isinstance(axis, int) or not -rank <= axis < rank:
+        raise GraphError(f"{node.where()}: {attr} {axis!r}; allowed is an axis of {rank}")
+
+
+def _span(least: int, most: int) -> str:
+    if least == most:
+        return str(least)
+    return f"{least} or more" if most >= MANY else f"{least} to {most}"
 
 
 def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:

@@ -1,19 +1,21 @@
-"""Flatten and reshape: the same elements in the same order, in other rows (hw/common/mase_stream_converter)."""
+"""Where elements stand: reshape (hw/common/mase_stream_converter), permute, slice, concat and their kin."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Block, HardwareOp
+from mase.ops.base import MANY, OPS, Block, HardwareOp, one_of
 from mase.ops.grid import Grid
 from mase.ops.width_converter import WidthConverter
 from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
@@ -49,10 +51,73 @@ class LayoutFoldings(Foldings):
         return {}
 
 
+Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
+
+
+def _slice(x: Tensor, a: Mapping[str, Any]) -> Tensor:
+    cuts = [slice(None)] * x.ndim
+    cuts[a["axis"]] = slice(a.get("start"), a.get("end"), a.get("step"))
+    return x[tuple(cuts)]
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "reshape": lambda x, a: x[0].reshape(x[0].shape[0], *a["shape"]),
+    "view": lambda x, a: x[0].reshape(a["shape"]),
+    "flatten": lambda x, a: x[0].flatten(a["start"], a["end"]),
+    "unflatten": lambda x, a: x[0].unflatten(a["axis"], a["shape"]),
+    "squeeze": lambda x, a: x[0].squeeze(a["axis"]),
+    "unsqueeze": lambda x, a: x[0].unsqueeze(a["axis"]),
+    "permute": lambda x, a: x[0].permute(a["axes"]),
+    "slice": lambda x, a: _slice(x[0], a),
+    "select": lambda x, a: x[0].select(a["axis"], a["index"]),
+    "gather": lambda x, a: x[0].index_select(a["axis"], torch.tensor(a["indices"], device=x[0].device)),
+    "concat": lambda x, a: torch.cat(list(x), a["axis"]),
+    "stack": lambda x, a: torch.stack(list(x), a["axis"]),
+    "expand": lambda x, a: x[0].expand(a["shape"]),
+    "repeat": lambda x, a: x[0].repeat(a["repeats"]),
+    "repeat_each": lambda x, a: x[0].repeat_interleave(a["repeats"], a["axis"]),
+    "pad": lambda x, a: F.pad(x[0], a["padding"], a.get("mode", "constant"), a.get("value")),
+    "flip": lambda x, a: x[0].flip(a["axes"]),
+    "roll": lambda x, a: x[0].roll(a["shifts"], a["axes"]),
+    "pixel_shuffle": lambda x, a: F.pixel_shuffle(x[0], a["factor"]),
+    "pixel_unshuffle": lambda x, a: F.pixel_unshuffle(x[0], a["factor"]),
+    "nearest": lambda x, a: F.interpolate(x[0], scale_factor=a["factors"], mode="nearest"),
+    "contiguous": lambda x, a: x[0].contiguous(),
+    "cast": lambda x, a: x[0].to(getattr(torch, a["dtype"])),
+}  # by name, on the inputs and the attributes
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "reshape": ("shape",),
+    "view": ("shape",),  # of the whole tensor, one -1 allowed
+    "flatten": ("start", "end"),
+    "unflatten": ("axis", "shape"),
+    "squeeze": ("axis",),
+    "unsqueeze": ("axis",),
+    "permute": ("axes",),
+    "slice": ("axis",),  # and start, end, step
+    "select": ("axis", "index"),
+    "gather": ("axis", "indices"),
+    "concat": ("axis",),
+    "stack": ("axis",),
+    "expand": ("shape",),  # of the whole tensor, -1 keeps an axis
+    "repeat": ("repeats",),
+    "repeat_each": ("repeats", "axis"),
+    "pad": ("padding",),  # last axis first, and mode, value
+    "flip": ("axes",),
+    "roll": ("shifts", "axes"),
+    "pixel_shuffle": ("factor",),
+    "pixel_unshuffle": ("factor",),
+    "nearest": ("factors",),
+    "cast": ("dtype",),
+}  # attributes of each function
+
+
 @OPS.add("layout")
 @dataclass(frozen=True, eq=False)
 class Layout(HardwareOp):
-    """y = x in another shape; attrs ``shape`` is one sample's new shape. Input and result share format and parameters.
+    """y = x with its elements in other places; hardware for reshape alone: both sides share format and parameters.
+
+    Attributes: function, ``reshape`` where it is missing; for reshape the ``shape`` of one sample, axis 0 stays (-1:
+    what is left); for the others see ``NEEDS``. Axes count from the batch.
 
     Args:
         name: of the node. before, after: (rows, cols) of one sample. shape: of one sample. grid: of both sides.
@@ -66,16 +131,29 @@ class Layout(HardwareOp):
     shape: tuple[int, ...]
     grid: Grid
 
+    arity: ClassVar[tuple[int, int]] = (1, MANY)
+
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
-        return inputs[0].reshape(inputs[0].shape[0], *record.attrs["shape"])
+        return FUNCTIONS[record.attrs.get("function", "reshape")](inputs, record.attrs)
 
     @classmethod
     def check(cls, node: OpNode) -> None:
         super().check(node)
-        shape, found = node.record.attrs["shape"], node.inputs[0].record.output.shape
-        if math.prod(shape) != math.prod(found[1:]):
-            raise GraphError(f"{node.where()}: {found[1:]} cannot become {tuple(shape)}")
+        function = one_of(node, "function", FUNCTIONS, "reshape")
+        if len(node.inputs) > 1 and function not in ("concat", "stack"):
+            raise GraphError(f"{node.where()}: {function} has {len(node.inputs)} inputs; allowed is 1")
+        if function == "reshape":
+            shape, found = node.record.attrs.get("shape", ()), node.inputs[0].record.output.shape
+            if -1 not in shape and math.prod(shape) != math.prod(found[1:]):
+                raise GraphError(f"{node.where()}: {found[1:]} cannot become {tuple(shape)}")
+        missing = [name for name in NEEDS.get(function, ()) if name not in node.record.attrs]
+        if missing:
+            raise GraphError(f"{node.where()}: {function} has no {missing[0]}")
+
+    @classmethod
+    def builds(cls, record: Record) -> bool:
+        return bool(record.attrs.get("function", "reshape") == "reshape")
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:

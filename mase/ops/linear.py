@@ -61,6 +61,9 @@ class Accumulation:
 class Linear(HardwareOp):
     """y[row, o] = round(m[o] * (b[o] + sum over k of x[row, k] * w[o, k])), with an optional ReLU before the rounding.
 
+    Attributes: activation (relu, where it was fused), transposed (the model stores the weight as [inputs, outputs]; the
+    table holds the transposed view).
+
     Args:
         name: of the node, for errors.
         rows: rows of one sample. inputs, outputs: sizes.
@@ -74,6 +77,7 @@ class Linear(HardwareOp):
 
     kind: ClassVar[str] = "linear"
     implicit: ClassVar[frozenset[str]] = frozenset({"bias"})  # lives on the accumulator's grid
+    weights: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     name: str
     rows: int
@@ -95,7 +99,10 @@ class Linear(HardwareOp):
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
-        y = functional.linear(inputs[0], operands["weight"], operands.get("bias"))
+        if record.attrs.get("transposed"):
+            y = _transposed(inputs[0], operands["weight"], operands.get("bias"))
+        else:
+            y = functional.linear(inputs[0], operands["weight"], operands.get("bias"))
         return y.relu() if record.attrs.get("activation") == "relu" else y
 
     @classmethod
@@ -508,6 +515,13 @@ class LinearBlock(Block):
 
     def work(self) -> Work:
         return self.op.foldings.work(self.simd, self.pe, {"": self.fifo, "normalise": 2})[""]
+
+
+def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute as a module that stores its weight as [inputs, outputs]; ``weight`` is the transpose of that."""
+    flat = x.reshape(-1, x.shape[-1])
+    y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
+    return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,293 @@
+"""Graphs as files: ``graph.json`` and ``weights.safetensors``; no Python code is written or read."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from mase.errors import FormatError, GraphError
+from mase.files import write_atomic
+from mase.formats import QuantParams, parse
+from mase.formats.base import SHARED
+from mase.graph import META, Graph, HwRecord, Json, NodeGraph, OpNode, Record, TensorType, typed
+
+SCHEMA = 2  # of graph.json; 1 had no bodies, ports or opaque nodes
+READS = (1, 2)
+FORBIDDEN = ("from_file",)  # of ATen: what it does reaches beyond its arguments
+SCALARS: Mapping[str, Callable[..., Any]] = {
+    name: getattr(operator, name)
+    for name in (
+        "getitem",
+        "add",
+        "sub",
+        "mul",
+        "floordiv",
+        "truediv",
+        "mod",
+        "neg",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    )
+}  # Python's own operators that a saved opaque node may call
+NAMED = ("dtype", "layout", "memory_format")  # torch objects that are known by name
+
+
+def save(graph: Graph, folder: Path) -> None:
+    """Write ``graph.json`` and ``weights.safetensors``; opaque nodes must call ATen or a plain operator.
+
+    Raises:
+        GraphError: the graph holds opaque nodes that only the traced Python can run.
+    """
+    from safetensors.torch import save as pack
+
+    stored = _Stored()
+    document = {"schema": SCHEMA, **_graph_to_json(graph, stored, "")}
+    for key in dict.fromkeys(_used(graph)):
+        stored.add(key, graph.tensors[key].detach())
+    document["transposed"] = sorted(stored.transposed)
+    write_atomic(folder / "weights.safetensors", pack(dict(sorted(stored.tensors.items()))))
+    write_atomic(folder / "graph.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+def load(folder: Path) -> Graph:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        GraphError: a file is missing, corrupt, or of a newer schema.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as unpack
+
+    try:
+        document = json.loads((folder / "graph.json").read_text())
+        tensors = unpack((folder / "weights.safetensors").read_bytes())
+    except FileNotFoundError as error:
+        raise GraphError(
+            f"{error.filename}: no such file; a saved graph has graph.json and weights.safetensors"
+        ) from None
+    except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
+        raise GraphError(f"{folder}: saved graph is corrupt: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") not in READS:
+        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
+        raise GraphError(f"{folder / 'graph.json'}: schema {found}; this version reads schema 1 to {SCHEMA}")
+    try:
+        for key in document.get("transposed", ()):
+            tensors[key] = tensors[key].t()
+        return _graph_from_json(document, tensors, "").verify()
+    except FormatError as error:
+        raise GraphError(f"{folder / 'graph.json'}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise GraphError(f"{folder / 'graph.json'}: corrupt: {error!r}") from None
+
+
+@dataclass
+class _Stored:
+    """Collect tensors for one file, in which no two may share memory."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    transposed: set[str] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
+
+    def add(self, key: str, tensor: Tensor) -> None:
+        """Take a tensor; a transposed matrix stays one, since products on it round as on the original."""
+        if tensor.ndim == 2 and not tensor.is_contiguous() and tensor.t().is_contiguous():
+            self.transposed.add(key)
+            tensor = tensor.t()
+        whole = tensor.is_contiguous() and tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+        if not whole or tensor.data_ptr() in self.seen:
+            tensor = tensor.contiguous().clone()
+        self.seen.add(tensor.data_ptr())
+        self.tensors[key] = tensor
+
+
+def _used(graph: Graph) -> Iterator[str]:
+    """Yield the keys of all parameters, those of bodies too."""
+    for node in graph.nodes():
+        yield from (node.record.key(role) for role in node.record.operands)
+    for body in graph.bodies.values():
+        yield from _used(body)
+
+
+# -- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def _graph_to_json(graph: Graph, stored: _Stored, prefix: str) -> dict[str, Json]:
+    """Return a graph and its bodies; ``prefix`` keeps the format parameters of bodies apart."""
+    quant = {}
+    for key, params in graph.quant.items():
+        quant[key] = {"axis": params.axis, "axes": params.axes, "seed": params.seed}
+        for part in SHARED:
+            if getattr(params, part) is not None:
+                stored.add(f"{prefix}{key}::{part}", getattr(params, part))
+    bodies = {name: _graph_to_json(body, stored, f"{prefix}{name}//") for name, body in graph.bodies.items()}
+    return {"nodes": [_node_to_json(node) for node in graph.nodes()], "quant": quant, "bodies": bodies}
+
+
+def _graph_from_json(data: Mapping[str, Json], tensors: dict[str, Tensor], prefix: str) -> Graph:
+    quant = {}
+    for key, entry in data["quant"].items():
+        parts = {part: tensors.pop(f"{prefix}{key}::{part}", None) for part in SHARED}
+        axes = entry.get("axes")
+        axes = None if axes is None else tuple(axes)
+        quant[key] = QuantParams(**parts, axis=entry["axis"], axes=axes, seed=entry.get("seed", 0))
+    bodies = {
+        name: _graph_from_json(body, tensors, f"{prefix}{name}//") for name, body in data.get("bodies", {}).items()
+    }
+    return Graph(_module_from_json(data["nodes"]), tensors if not prefix else {}, quant, bodies=bodies)
+
+
+def _node_to_json(node: OpNode) -> dict[str, Json]:
+    out = {"name": node.name, "inputs": [source.name for source in node.inputs], **_record_to_json(node.record)}
+    return out if node.kind != "opaque" else {**out, "call": _call_to_json(node)}
+
+
+def _module_from_json(nodes: Sequence[Mapping[str, Json]]) -> fx.GraphModule:
+    graph = fx.Graph()
+    env: dict[str, fx.Node] = {}
+    for data in nodes:
+        record = _record_from_json(data)
+        operands = tuple(env[name] for name in data["inputs"])
+        if record.kind == "input":
+            node = graph.placeholder(data["name"])
+        elif record.kind == "output":
+            node = graph.output(operands if "fields" in record.attrs else operands[0])
+        elif record.kind == "opaque":
+            call = data["call"]
+            args, kwargs = (_from_json(call[part], env) for part in ("args", "kwargs"))
+            node = graph.call_function(_target(call["target"]), tuple(args), kwargs)
+        else:
+            node = graph.call_function(typed, operands)
+        node.name, node.meta[META] = data["name"], record
+        env[data["name"]] = node
+    return NodeGraph(nn.Module(), graph)
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def _type_to_json(kind: TensorType) -> Json:
+    return {"shape": list(kind.shape), "dtype": kind.dtype, "format": None if kind.format is None else str(kind.format)}
+
+
+def _type_from_json(data: Mapping[str, Json]) -> TensorType:
+    fmt = data["format"]
+    return TensorType(tuple(data["shape"]), data["dtype"], None if fmt is None else parse(fmt))
+
+
+def _record_to_json(record: Record) -> dict[str, Json]:
+    hw = record.hw
+    return {
+        "kind": record.kind,
+        "path": record.path,
+        "attrs": dict(record.attrs),
+        "output": _type_to_json(record.output),
+        "operands": {role: _type_to_json(kind) for role, kind in record.operands.items()},
+        "source": record.source,
+        "table": dict(record.table),
+        "hw": None if hw is None else {"simd": hw.simd, "pe": hw.pe, "fifos": dict(hw.fifos)},
+        "ports": list(record.ports),
+    }
+
+
+def _record_from_json(data: Mapping[str, Json]) -> Record:
+    hw = data["hw"]
+    return Record(
+        kind=data["kind"],
+        path=data["path"],
+        output=_type_from_json(data["output"]),
+        attrs=data["attrs"],
+        operands={role: _type_from_json(kind) for role, kind in data["operands"].items()},
+        source=data["source"],
+        table=data["table"],
+        hw=None if hw is None else HwRecord(hw["simd"], hw["pe"], hw["fifos"]),
+        ports=tuple(data.get("ports", ())),
+    )
+
+
+# -- opaque calls -----------------------------------------------------------------------------------------------------
+
+
+def _call_to_json(node: OpNode) -> Json:
+    """Return what an opaque node calls, with references to nodes by name."""
+    target = node.node.target
+    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
+        name = str(target)
+    elif SCALARS.get(getattr(target, "__name__", "")) is target:
+        name = f"operator.{target.__name__}"
+    else:
+        raise GraphError(f"cannot save: opaque {node.where()} needs the traced Python: {target}")
+    where = node.where()
+    return {"target": name, "args": _to_json(list(node.node.args), where), "kwargs": _to_json(node.node.kwargs, where)}
+
+
+def _target(name: str) -> Callable[..., Any]:
+    """Return the ATen operation or plain operator of this name; nothing else can be called by a saved graph."""
+    room, _, rest = name.partition(".")
+    if room == "operator" and rest in SCALARS:
+        return SCALARS[rest]
+    base, _, overload = rest.partition(".")
+    if room != "aten" or base in FORBIDDEN:
+        raise ValueError(f"operation {name!r} is not allowed")
+    found = getattr(getattr(torch.ops.aten, base), overload)
+    if not isinstance(found, torch._ops.OpOverload):
+        raise ValueError(f"operation {name!r} does not exist")  # noqa: TRY004  # the file is at fault, not a type
+    return found
+
+
+def _to_json(value: Any, where: str) -> Json:  # fx arguments nest at will
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, list):
+        return [_to_json(item, where) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_to_json(item, where) for item in value]}
+    if isinstance(value, slice):
+        return {"slice": [_to_json(item, where) for item in (value.start, value.stop, value.step)]}
+    if isinstance(value, Mapping):
+        return {"dict": {key: _to_json(item, where) for key, item in value.items()}}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    for name in NAMED:
+        if isinstance(value, getattr(torch, name)):
+            return {name: str(value).removeprefix("torch.")}
+    raise GraphError(f"cannot save: {where}: an argument is {type(value).__name__}")
+
+
+def _from_json(data: Json, env: Mapping[str, fx.Node]) -> Any:
+    if isinstance(data, list):
+        return [_from_json(item, env) for item in data]
+    if not isinstance(data, dict):
+        return data
+    ((name, value),) = data.items()
+    if name == "node":
+        return env[value]
+    if name == "float":
+        return float(value)
+    if name == "tuple":
+        return tuple(_from_json(item, env) for item in value)
+    if name == "slice":
+        return slice(*(_from_json(item, env) for item in value))
+    if name == "dict":
+        return {key: _from_json(item, env) for key, item in value.items()}
+    if name == "device":
+        return torch.device(value)
+    found = getattr(torch, value)
+    if name not in NAMED or not isinstance(found, getattr(torch, name)):
+        raise ValueError(f"{name} {value!r} is unknown")
+    return found

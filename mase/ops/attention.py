@@ -1,0 +1,71 @@
+"""Scaled dot-product attention: the core between the projections, with one or several query heads a key head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mase.errors import GraphError
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, Op, one_of
+
+FORMS = ("fused", "scores", "scaled_query")
+
+
+@OPS.add("attention")
+class Attention(Op):
+    """y = softmax(query key^T * scale + mask) value; tensors are ``[batch, heads, length, head_size]``.
+
+    Inputs: query, key, value, and a mask where there is one. Attributes: heads, kv_heads, head_size, causal, scale
+    (None is 1 / sqrt(head_size)). How the model writes it decides where it rounds, so form is ``fused`` (PyTorch's one
+    function), or ``scores`` (softmax in float32 of scaled scores), or ``scaled_query`` (the query is scaled, as
+    ``nn.MultiheadAttention``).
+    """
+
+    kind: ClassVar[str] = "attention"
+    arity: ClassVar[tuple[int, int]] = (3, 4)
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        query, key, value, mask = (*inputs, None)[:4]
+        assert query is not None and key is not None and value is not None
+        attrs = record.attrs
+        causal, scale, form = attrs.get("causal", False), attrs.get("scale"), attrs.get("form", "fused")
+        if form == "fused":
+            grouped = query.ndim > 2 and query.shape[-3] != key.shape[-3]
+            return F.scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=grouped)
+        if causal:
+            allowed = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+            hidden = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
+            hidden = hidden.masked_fill(~allowed, float_min(query))
+            mask = hidden if mask is None else mask + hidden
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        if form == "scaled_query":
+            scores = (query * scale) @ key.transpose(-2, -1)
+            shares = (scores if mask is None else mask + scores).softmax(-1)
+            return torch.matmul(shares, value)
+        repeats = query.shape[-3] // key.shape[-3]
+        if repeats > 1:
+            key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+        scores = query @ key.transpose(-2, -1) * scale
+        scores = scores if mask is None else scores + mask
+        return torch.matmul(F.softmax(scores, -1, dtype=torch.float32).to(query.dtype), value)
+
+    @classmethod
+    def check(cls, node: OpNode) -> None:
+        super().check(node)
+        one_of(node, "form", FORMS, "fused")
+        query, key, value = (source.record.output.shape for source in node.inputs[:3])
+        if len({len(query), len(key), len(value)}) > 1 or query[-1] != key[-1] or key[:-1] != value[:-1]:
+            raise GraphError(f"{node.where()}: query is {query}, key {key}, value {value}; these do not fit")
+        if len(query) > 2 and query[-3] % key[-3]:
+            raise GraphError(f"{node.where()}: {query[-3]} query heads cannot share {key[-3]} key heads")
+
+
+def float_min(x: Tensor) -> float:
+    """Return what hides a score: the least finite number of the dtype."""
+    return torch.finfo(x.dtype).min

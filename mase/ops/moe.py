@@ -1,0 +1,63 @@
+"""Mixture of experts: a router sends each token through a few of many feed-forward networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mase.errors import GraphError
+from mase.graph import OpNode, Record
+from mase.ops.activation import FUNCTIONS
+from mase.ops.base import MANY, OPS, Op, need, one_of
+
+
+@OPS.add("moe")
+class MixtureOfExperts(Op):
+    """y = sum over the chosen experts of share * down(f(gate(x)) * up(x)), shares from softmax(router x).
+
+    Operands: router ``[experts, features]``, gate_up ``[experts, 2 * hidden, features]`` (gate first), down ``[experts,
+    features, hidden]``. Attributes: experts, top_k, function (silu), normalise (the shares of the chosen add up to 1).
+    A model that routes in another way brings a body, a nested graph, and names its inputs in ports; the operands stay
+    these.
+    """
+
+    kind: ClassVar[str] = "moe"
+    arity: ClassVar[tuple[int, int]] = (1, MANY)
+    weights: ClassVar[tuple[str, ...]] = ("router", "gate_up", "down")
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        x, attrs = inputs[0].reshape(-1, inputs[0].shape[-1]), record.attrs
+        shares = F.softmax(F.linear(x, operands["router"]), -1, dtype=torch.float32)
+        shares, chosen = torch.topk(shares, attrs["top_k"], -1)
+        if attrs.get("normalise", True):
+            shares = shares / shares.sum(-1, keepdim=True)
+        shares, y = shares.to(x.dtype), torch.zeros_like(x)
+        for expert in range(attrs["experts"]):
+            tokens, place = torch.where(chosen == expert)
+            gate, up = F.linear(x[tokens], operands["gate_up"][expert]).chunk(2, -1)
+            hidden = FUNCTIONS[attrs.get("function", "silu")](gate, {}) * up
+            part = F.linear(hidden, operands["down"][expert]) * shares[tokens, place, None]
+            y = y.index_add(0, tokens, part)
+        return y.reshape(inputs[0].shape)
+
+    @classmethod
+    def check(cls, node: OpNode) -> None:
+        super().check(node)
+        need(node, "gate_up", "down")
+        gate_up, down = (node.record.operands[role].shape for role in ("gate_up", "down"))
+        experts = node.record.attrs.get("experts")
+        if len(gate_up) != 3 or len(down) != 3 or not gate_up[0] == down[0] == experts:
+            raise GraphError(
+                f"{node.where()}: gate_up is {gate_up}, down {down}; allowed are 3 axes, the first of {experts}"
+            )
+        if node.name in node.graph.bodies:
+            return
+        need(node, "router")
+        one_of(node, "function", FUNCTIONS, "silu")
+        if not 1 <= node.record.attrs.get("top_k", 0) <= experts:
+            raise GraphError(f"{node.where()}: top_k {node.record.attrs.get('top_k')!r}; allowed is 1 to {experts}")

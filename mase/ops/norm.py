@@ -1,0 +1,81 @@
+"""Normalisation: batch, layer, group and root mean square, with fixed statistics where the model holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mase.errors import GraphError
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, Op, need, one_of
+
+Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
+FORMS = ("torch", "llama")  # of rms: how the model writes it, which decides where it rounds
+
+
+@OPS.add("norm")
+class Normalise(Op):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias; rms subtracts nothing and divides by the root mean square.
+
+    Attributes: function (batch, layer, group, rms), eps; shape of the normalised axes (layer, rms); groups (group). Of
+    rms: offset that is added to the weight, 1.0 in models that store it about 0; form, ``torch`` for ``rms_norm`` and
+    ``llama`` for x in float32 times its reciprocal root, cast back before the weight, or after it where there is an
+    offset.
+    """
+
+    kind: ClassVar[str] = "norm"
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        return FUNCTIONS[record.attrs["function"]](inputs[0], record.attrs, operands)
+
+    @classmethod
+    def check(cls, node: OpNode) -> None:
+        super().check(node)
+        function, attrs = one_of(node, "function", FUNCTIONS), node.record.attrs
+        if function == "batch":
+            need(node, "mean", "variance")
+        if function == "rms":
+            one_of(node, "form", FORMS, "torch")
+        found = node.inputs[0].record.output.shape
+        shape = attrs.get("shape", ())
+        if function in ("layer", "rms") and tuple(found[len(found) - len(shape) :]) != tuple(shape):
+            raise GraphError(f"{node.where()}: input is {found}; normalised are the last axes {tuple(shape)}")
+        parameters = [kind.shape for role, kind in node.record.operands.items()]
+        size = math.prod(shape) if function in ("layer", "rms") else found[min(1, len(found) - 1)]
+        if any(math.prod(p) not in (size, 1) for p in parameters):
+            raise GraphError(f"{node.where()}: parameters have shapes {parameters}; input is {found}")
+
+
+def _batch(x: Tensor, a: Mapping[str, Any], p: Mapping[str, Tensor]) -> Tensor:
+    return F.batch_norm(x, p["mean"], p["variance"], p.get("weight"), p.get("bias"), False, 0.0, a["eps"])
+
+
+def _layer(x: Tensor, a: Mapping[str, Any], p: Mapping[str, Tensor]) -> Tensor:
+    return F.layer_norm(x, a["shape"], p.get("weight"), p.get("bias"), a["eps"])
+
+
+def _group(x: Tensor, a: Mapping[str, Any], p: Mapping[str, Tensor]) -> Tensor:
+    return F.group_norm(x, a["groups"], p.get("weight"), p.get("bias"), a["eps"])
+
+
+def _rms(x: Tensor, a: Mapping[str, Any], p: Mapping[str, Tensor]) -> Tensor:
+    weight, offset = p.get("weight"), a.get("offset", 0.0)
+    if a.get("form", "torch") == "torch":
+        return F.rms_norm(x, a["shape"], weight if weight is None or not offset else weight + offset, a["eps"])
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    axes = tuple(range(-len(a["shape"]), 0))
+    y = wide * torch.rsqrt(wide.pow(2).mean(axes, keepdim=True) + a["eps"])
+    if weight is None:
+        return y.to(x.dtype)
+    if offset:
+        return torch.mul(y, offset + weight.to(wide.dtype)).to(x.dtype)
+    return torch.mul(weight, y.to(x.dtype))
+
+
+FUNCTIONS: Mapping[str, Norm] = {"batch": _batch, "layer": _layer, "group": _group, "rms": _rms}

@@ -1,0 +1,36 @@
+"""Softmax along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, Op, an_axis
+
+
+@OPS.add("softmax")
+class Softmax(Op):
+    """y = exp(x) / sum of exp(x) along an axis.
+
+    Attributes: axis; log where the logarithm of it is meant; dtype where the model computes and gives it in another
+    one.
+    """
+
+    kind: ClassVar[str] = "softmax"
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        attrs = record.attrs
+        dtype = getattr(torch, attrs["dtype"]) if "dtype" in attrs else None
+        function = F.log_softmax if attrs.get("log") else F.softmax
+        return function(inputs[0], attrs["axis"], dtype=dtype)
+
+    @classmethod
+    def check(cls, node: OpNode) -> None:
+        super().check(node)
+        an_axis(node, "axis", len(node.inputs[0].record.output.shape))
