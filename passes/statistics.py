@@ -1,8 +1,9 @@
-"""Describe the values of every edge and every parameter: range, moments, zeros, percentiles, histogram.
+"""Describe the values of every edge: range, moments, zeros, percentiles, histogram.
 
-One pass over the data serves all tensors, batch by batch; nothing grows with the number of samples. Values are counted
-in classes that are a float32's sign, exponent and first bits of its fraction, so the classes need no range in advance,
-and counts of two batches add. A percentile is right to the width of its class, which is relative: 2**-resolution.
+One pass over the data serves all tensors, batch by batch, and each is described as soon as it is computed, so that no
+more tensors are kept than a run needs; nothing grows with the number of samples. Values are counted in classes that are
+a float32's sign, exponent and first bits of its fraction, so the classes need no range in advance, and counts of two
+batches add. A percentile is right to the width of its class, which is relative: 2**-resolution.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class StatisticsConfig:
 
     Args:
         percentiles: in percent, 0..100. bins: of the histogram, of equal width from the least value to the greatest.
-        resolution: bits of fraction of a class, 3..10; a tensor's counts take ``8 * 2**(9 + resolution)`` bytes.
+        resolution: bits of fraction of a class, 3..10. Counts take ``8 * 2**resolution`` bytes for each sign and power
+            of two that a tensor has values of, 512 of them at most.
     """
 
     percentiles: tuple[float, ...] = (0.1, 1.0, 10.0, 50.0, 90.0, 99.0, 99.9)
@@ -86,7 +88,7 @@ class TensorStatistics:
 
 @dataclass(frozen=True)
 class StatisticsReport:
-    """Edges by node name and parameters by table key; a tensor without finite values is left out.
+    """Edges by node name; a tensor without finite values, or of whole numbers, is left out.
 
     Args:
         samples: seen. resolution: relative error that a percentile may have.
@@ -95,7 +97,6 @@ class StatisticsReport:
     samples: int
     resolution: float
     edges: Mapping[str, TensorStatistics]
-    parameters: Mapping[str, TensorStatistics]
 
     def to_json(self) -> dict[str, Any]:  # JSON
         """Return JSON data."""
@@ -104,32 +105,20 @@ class StatisticsReport:
 
 @graph_pass("statistics", StatisticsConfig, provides=("statistics",))
 def statistics(graph: Graph, config: StatisticsConfig, data: Iterable[Batch] = ()) -> tuple[Graph, StatisticsReport]:
-    """Describe every edge on the data, and every parameter; the graph stays as it is.
+    """Describe every edge on the data; the graph stays as it is.
 
     Args:
-        data: batches, a tensor or one tensor an input each, one by one; without any, parameters alone are described.
+        data: batches, a tensor or one tensor an input each, taken one by one.
     """
     edges = {node.name: Accumulator(config) for node in graph.nodes() if node.kind != "output"}
     samples = 0
     for batch in data:
         inputs = batch if isinstance(batch, tuple) else (batch,)
-        values = run(graph, inputs, keep=True)
+        run(graph, inputs, observe=lambda node, x: edges[node.name].add(x))
         samples += inputs[0].shape[0]
-        for name, seen in edges.items():
-            seen.add(values.real(name))
     types = {node.name: (node.path, node.record.output.shape[1:]) for node in graph.nodes()}
     found = {name: seen.result(*types[name]) for name, seen in edges.items() if seen.finite}
-    return graph, StatisticsReport(samples, 2.0**-config.resolution, found, _parameters(graph, config))
-
-
-def _parameters(graph: Graph, config: StatisticsConfig) -> dict[str, TensorStatistics]:
-    found = {}
-    for key, tensor in graph.tensors.items():
-        seen = Accumulator(config)
-        seen.add(tensor)
-        if seen.finite:
-            found[key] = seen.result(key, tuple(tensor.shape))
-    return found
+    return graph, StatisticsReport(samples, 2.0**-config.resolution, found)
 
 
 class Accumulator:
@@ -137,13 +126,13 @@ class Accumulator:
 
     def __init__(self, config: StatisticsConfig) -> None:
         self.config, self.shift = config, 23 - config.resolution
-        self.counts = np.zeros(1 << (9 + config.resolution), np.int64)  # by sign, exponent and first bits of fraction
+        self.counts: dict[int, npt.NDArray[np.int64]] = {}  # by sign and exponent; then by first bits of the fraction
         self.count = self.finite = self.nan = self.zeros = 0
         self.low, self.high, self.mean, self.spread = math.inf, -math.inf, 0.0, 0.0  # spread: sum of (x - mean)**2
 
-    def add(self, x: Tensor) -> None:
-        """Take in a tensor; integers, which are no activations, are passed over."""
-        if x.is_floating_point():
+    def add(self, x: object) -> None:
+        """Take in a tensor; whole numbers, such as ids, and what is no tensor are passed over."""
+        if isinstance(x, Tensor) and x.is_floating_point():
             for part in x.detach().reshape(-1).split(CHUNK):
                 self._add(part)
 
@@ -158,7 +147,18 @@ class Accumulator:
         self.zeros += int((wide == 0).sum())
         self._merge(good.numel(), float(wide.mean()), float(wide.var(correction=0)) * good.numel())
         pattern = (wide.clamp(-GREATEST, GREATEST).float() + 0.0).numpy().view(np.uint32)  # -0 becomes 0
-        self.counts += np.bincount(pattern >> self.shift, minlength=self.counts.size)
+        self._count(pattern >> self.shift)
+
+    def _count(self, classes: npt.NDArray[Any]) -> None:
+        fractions = 1 << self.config.resolution
+        table = np.bincount(classes, minlength=512 * fractions).reshape(512, fractions)
+        for power in np.flatnonzero(table.any(1)).tolist():
+            self.counts[power] = self.counts[power] + table[power] if power in self.counts else table[power].copy()
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the counts."""
+        return sum(counts.nbytes for counts in self.counts.values())
 
     def _merge(self, count: int, mean: float, spread: float) -> None:
         """Join means and spreads of two parts without the cancellation of sums of squares (Chan et al., 1979)."""
@@ -191,12 +191,15 @@ class Accumulator:
 
     def _ascending(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return the classes from the one of the least value to that of the greatest: borders and counts."""
-        half = self.counts.size // 2
+        table = np.zeros((512, 1 << self.config.resolution), np.int64)
+        for power, row in self.counts.items():
+            table[power] = row
+        flat, half = table.reshape(-1), table.size // 2
         top = np.arange(half + 1, dtype=np.uint32) << self.shift  # borders of the classes of positive values
         with np.errstate(over="ignore", invalid="ignore"):
             borders = np.nan_to_num(top.view(np.float32).astype(np.float64), nan=math.inf)
         borders = np.concatenate((-borders[:0:-1], borders))
-        counts = np.concatenate((self.counts[: half - 1 : -1], self.counts[:half]))
+        counts = np.concatenate((flat[: half - 1 : -1], flat[:half]))
         used = np.flatnonzero(counts)
         first, last = int(used[0]), int(used[-1])
         borders, counts = borders[first : last + 2].copy(), counts[first : last + 1]
