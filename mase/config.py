@@ -32,6 +32,7 @@ class DataConfig(Section):
     """Which data: a registered name, or a function of the user's file that returns mase.data.base.Data."""
 
     name: str | None = Field(None, description="a name from `mase list data`")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments; path: relative to this file")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
 
 

@@ -29,6 +29,7 @@ from mase.config import RunConfig
 from mase.cost.device import device
 from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
+from mase.data.base import load as load_data
 from mase.errors import ConfigError, GraphError
 from mase.explore import export
 from mase.explore.evaluator import EvaluatorSpec
@@ -40,6 +41,7 @@ from mase.files import write_atomic
 from mase.frontend.module import named_tensors, trace_module
 from mase.graph import Graph
 from mase.models.base import MODELS
+from mase.models.base import build as build_model
 from mase.ops.base import HardwareOp
 from mase.report import html, summary
 from mase.report.assemble import assemble
@@ -192,10 +194,10 @@ class Run:
     def _data(self) -> Data:
         section = self.config.data
         if section.name is not None:
-            return DATASETS[section.name](self.config.seed)
+            return load_data(section.name, section.options, self.home)
         assert section.python is not None
         self.notices.say(f"data: running your file {section.python}")
-        found = userfile.load(section.python, self.home, "data.python")()
+        found = userfile.load(section.python, self.home, "data.python")(**section.options)
         if not isinstance(found, Data):
             raise ConfigError(
                 f"data.python {section.python}: returned {type(found).__name__}; mase.data.base.Data is needed"
@@ -206,10 +208,7 @@ class Run:
         section = self.config.model
         torch.manual_seed(self.config.seed)
         if section.name is not None:
-            try:
-                model = MODELS[section.name](**section.options)
-            except TypeError as error:
-                raise ConfigError(f"model.options: {error}") from None
+            model = build_model(section.name, section.options)
         else:
             assert section.python is not None
             self.notices.say(f"model: running your file {section.python}")
@@ -227,7 +226,7 @@ class Run:
         if self.config.model.weights:
             files.append(self._weights_file())
         c = self.config.model_dump(include={"model", "data", "train", "seed"})
-        return key_of(c, torch.__version__, *files)
+        return key_of(c, torch.__version__, self.data.digest(), *files)
 
     def _weights_file(self) -> Path:
         path = (self.home / str(self.config.model.weights)).resolve()

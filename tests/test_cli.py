@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ("hardware.folding={fc9: {pe: 2}}", "map.folding 'fc9': matches no node; did you mean fc"),
         ("hardware.target=xcpu", "unknown name 'xcpu'; did you mean xcup?"),
         ("quantize.default.accumulation=aligned(99)", "accumulation 'aligned(99)'; allowed: exact, or aligned(G)"),
-        ("model.options={size: [3]}", "model.options"),
+        ("model.options={size: [3]}", "model mlp: unknown option 'size'; did you mean sizes?"),
         ("model.options={sizes: [3]}", "model mlp: sizes [3]"),
         ("search={strategy: tpf, trials: 2, weight: [int8], activation: [int8]}", "did you mean tpe?"),
     ],

@@ -54,11 +54,13 @@ class Attention(nn.Module):
         query, key, value = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
         query, key = self.rotary(query, key, cos, sin)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return y
 
     def split(self, x: Tensor) -> Tensor:
         """Return ``[batch, heads, length, size]`` of ``[batch, length, heads * size]``."""
-        return x.unflatten(-1, (-1, self.size)).transpose(1, 2)
+        result: Tensor = x.unflatten(-1, (-1, self.size)).transpose(1, 2)
+        return result
 
 
 class FeedForward(nn.Module):
@@ -72,7 +74,8 @@ class FeedForward(nn.Module):
         self.activation = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        result: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
+        return result
 
 
 class Block(nn.Module):
@@ -85,7 +88,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x), cos, sin)
-        return x + self.feed(self.norm2(x))
+        result: Tensor = x + self.feed(self.norm2(x))
+        return result
 
 
 class Decoder(nn.Module):
@@ -126,7 +130,8 @@ class Decoder(nn.Module):
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         for block in self.blocks:
             x = block(x, cos, sin)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
 
 def initialise(model: nn.Module, layers: int) -> None:

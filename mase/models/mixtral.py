@@ -46,7 +46,8 @@ class Mixture(nn.Module):
         logits = self.router(x)
         best, index = logits.topk(self.top, -1)
         share = torch.zeros_like(logits).scatter(-1, index, best.softmax(-1))
-        return self.experts(x, share)
+        result: Tensor = self.experts(x, share)
+        return result
 
 
 @MODELS.add("mixtral")
@@ -71,6 +72,4 @@ def mixtral(
     check_heads("mixtral", dim, heads, kv_heads)
     if top > experts:
         raise ConfigError(f"model mixtral: top {top}; allowed is at most experts = {experts}")
-    return Decoder(
-        vocab, dim, layers, heads, kv_heads, lambda: Mixture(dim, hidden, experts, top), length, base, tied
-    )
+    return Decoder(vocab, dim, layers, heads, kv_heads, lambda: Mixture(dim, hidden, experts, top), length, base, tied)

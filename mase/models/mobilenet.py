@@ -25,7 +25,7 @@ def active(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 
 
 
 class Inverted(nn.Module):
-    """Widen by a pointwise convolution, filter each channel alone, narrow linearly; add the input where shapes agree."""
+    """Widen by a pointwise convolution, filter each channel alone, narrow linearly; add the input where shapes fit."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -37,7 +37,8 @@ class Inverted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.residual else y
+        result: Tensor = x + y if self.residual else y
+        return result
 
 
 @MODELS.add("mobilenet")

@@ -27,7 +27,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu1(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
-        return self.relu2(y + self.around(x))
+        result: Tensor = self.relu2(y + self.around(x))
+        return result
 
 
 class ResNet(nn.Module):
@@ -48,7 +49,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm(self.conv(x)))
-        return self.fc(self.flatten(self.pool(self.blocks(x))))
+        logits: Tensor = self.fc(self.flatten(self.pool(self.blocks(x))))
+        return logits
 
 
 @MODELS.add("resnet")

@@ -47,7 +47,8 @@ class S6LA(nn.Module):
         x, h, decay = self.stem(x), self.start, -torch.exp(self.rate)
         for layer in self.layers:
             x, h = layer(x, h, decay)
-        return self.fc(self.flatten(self.pool(x)))
+        logits: Tensor = self.fc(self.flatten(self.pool(x)))
+        return logits
 
 
 @MODELS.add("s6la")
@@ -66,6 +67,6 @@ def s6la(
     Args:
         width: channels of every layer. state: numbers that are kept for each channel.
 
-    Source: K. Liu et al., From Layers to States (S6LA), 2025, the additive form for convolutions; a toy of our own size.
+    Source: K. Liu et al., From Layers to States (S6LA), 2025, the additive form for convolutions; sizes are our own.
     """
     return S6LA(channels, width, state, layers, classes)

@@ -23,11 +23,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return y
 
     def split(self, x: Tensor) -> Tensor:
         """Return ``[batch, heads, patches, dim / heads]`` of ``[batch, patches, dim]``."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        result: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return result
 
 
 class Block(nn.Module):
@@ -41,7 +43,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.down(self.activation(self.up(self.norm2(x))))
+        result: Tensor = x + self.down(self.activation(self.up(self.norm2(x))))
+        return result
 
 
 class VisionTransformer(nn.Module):
@@ -59,7 +62,8 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2) + self.position
-        return self.head(self.norm(self.blocks(x)).mean(1))
+        logits: Tensor = self.head(self.norm(self.blocks(x)).mean(1))
+        return logits
 
 
 @MODELS.add("vit")
