@@ -63,7 +63,8 @@ class FlopsReport:
         """Known floating-point operations by kind, the greatest first."""
         found: dict[str, int] = defaultdict(int)
         for node in self.nodes:
-            found[node.kind] += node.flops or 0
+            if node.flops is not None:
+                found[node.kind] += node.flops
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def to_json(self) -> dict[str, Any]:  # JSON

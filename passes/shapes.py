@@ -72,11 +72,13 @@ def shapes(graph: Graph, config: ShapesConfig) -> tuple[Graph, ShapesReport]:
     computed, held = flops(graph)[1], parameters(graph)[1]
     macs = {node.name: node.macs for node in computed.nodes}
     stored = {node.name: node for node in held.nodes}
-    sample, nodes = Sample.of(graph), []
-    for node in graph.nodes():
-        if node.kind != "output":
-            nodes.append(_joined(node, sample, macs.get(node.name, 0), stored.get(node.name)))
-    return graph, ShapesReport(tuple(nodes), held.parameters, held.bits, computed.unknown)
+    sample = Sample.of(graph)
+    nodes = tuple(
+        _joined(node, sample, macs.get(node.name, 0), stored.get(node.name))
+        for node in graph.nodes()
+        if node.kind != "output"
+    )
+    return graph, ShapesReport(nodes, held.parameters, held.bits, computed.unknown)
 
 
 def _joined(node: OpNode, sample: Sample, macs: int | None, stored: NodeParameters | None) -> NodeShape:

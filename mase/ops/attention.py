@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -12,8 +13,11 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, one_of
+from mase.ops.operations import SOFTMAX, SOFTMAX_MASKED, Operations
 
 FORMS = ("fused", "scores", "scaled_query")
+
+PORTS = ("query", "key", "value")
 
 
 @OPS.add("attention")
@@ -54,6 +58,15 @@ class Attention(Op):
         scores = query @ key.transpose(-2, -1) * scale
         scores = scores if mask is None else scores + mask
         return torch.matmul(F.softmax(scores, -1, dtype=torch.float32).to(query.dtype), value)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations | None:
+        places = dict(zip(node.record.ports or PORTS, node.inputs, strict=False))
+        if not all(port in places for port in PORTS):
+            return None
+        query, key, value = (places[port].record.output.shape for port in PORTS)
+        scores = math.prod(query[:-1]) * key[-2]
+        return Operations(scores * (query[-1] + value[-1]), scores * (SOFTMAX + SOFTMAX_MASKED))
 
     @classmethod
     def check(cls, node: OpNode) -> None:

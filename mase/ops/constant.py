@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, need
+from mase.ops.operations import Operations
 
 
 @OPS.add("constant")
@@ -21,6 +22,10 @@ class Constant(Op):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return operands["value"]
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return Operations()
 
     @classmethod
     def check(cls, node: OpNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, need
+from mase.ops.operations import Operations
 
 FORWARD = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by rank of the weight
 TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
@@ -41,6 +43,12 @@ class Conv(Op):
             x = F.pad(x, _around(padding, dilation, weight.shape[2:]), mode=attrs["padding_mode"])
             padding = [0] * sizes
         return FORWARD[weight.ndim](x, weight, bias, stride, padding, dilation, groups)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        weight, attrs = node.record.operands["weight"].shape, node.record.attrs
+        many = node.inputs[0].record.output if attrs.get("transposed") else node.record.output
+        return Operations(math.prod(many.shape) * math.prod(weight[1:]))
 
     @classmethod
     def check(cls, node: OpNode) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import Op, one_of
+from mase.ops.operations import Operations, each
 
 
 class Elementwise(Op):
@@ -26,6 +27,10 @@ class Elementwise(Op):
         other = inputs[1] if len(inputs) == 2 else operands.get("other", attrs.get("value"))
         a, b = (other, inputs[0]) if attrs.get("reverse") else (inputs[0], other)
         return cls.functions[attrs.get("function", cls.usual)](a, b)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return each(node.record.output.shape)
 
     @classmethod
     def check(cls, node: OpNode) -> None:

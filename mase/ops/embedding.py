@@ -11,6 +11,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, need
+from mase.ops.operations import Operations
 
 
 @OPS.add("embedding")
@@ -28,6 +29,10 @@ class Embedding(Op):
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         ids, offset = inputs[0], record.attrs.get("offset", 0)
         return F.embedding(ids + offset if offset else ids, operands["weight"], record.attrs.get("padding_idx"))
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return Operations()
 
     @classmethod
     def check(cls, node: OpNode) -> None:

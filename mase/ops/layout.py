@@ -17,6 +17,7 @@ from mase.formats import Code
 from mase.graph import OpNode, Record
 from mase.ops.base import MANY, OPS, Block, HardwareOp, one_of
 from mase.ops.grid import Grid
+from mase.ops.operations import Operations
 from mase.ops.width_converter import WidthConverter
 from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.stream import StreamType
@@ -136,6 +137,10 @@ class Layout(HardwareOp):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return FUNCTIONS[record.attrs.get("function", "reshape")](inputs, record.attrs)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return Operations()
 
     @classmethod
     def check(cls, node: OpNode) -> None:

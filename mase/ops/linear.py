@@ -22,6 +22,7 @@ from mase.ops.activation import not_negative
 from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, pack_words
 from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid, signed_width
 from mase.ops.linear_foldings import LinearFoldings
+from mase.ops.operations import Operations
 from mase.ops.output import Output
 from mase.ops.rounding import FLOAT_SAFE
 from mase.ops.work import Work
@@ -104,6 +105,12 @@ class Linear(HardwareOp):
         else:
             y = functional.linear(inputs[0], operands["weight"], operands.get("bias"))
         return y.relu() if record.attrs.get("activation") == "relu" else y
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        record = node.record
+        products = math.prod(record.output.shape) * record.operands["weight"].shape[1]
+        return Operations(products, math.prod(record.output.shape) if "activation" in record.attrs else 0)
 
     @classmethod
     def check(cls, node: OpNode) -> None:

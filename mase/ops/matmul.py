@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op
+from mase.ops.operations import Operations
 
 
 @OPS.add("matmul")
@@ -25,6 +27,12 @@ class Matmul(Op):
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         a, b = inputs if len(inputs) == 2 else (inputs[0], operands["other"])
         return torch.matmul(b, a) if record.attrs.get("reverse") else torch.matmul(a, b)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        reverse = node.record.attrs.get("reverse") and "other" in node.record.operands
+        left = node.record.operands["other"] if reverse else node.inputs[0].record.output
+        return Operations(math.prod(node.record.output.shape) * left.shape[-1])
 
     @classmethod
     def check(cls, node: OpNode) -> None:

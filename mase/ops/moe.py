@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.activation import FUNCTIONS
 from mase.ops.base import MANY, OPS, Op, need, one_of
+from mase.ops.operations import SOFTMAX, Operations
 
 
 @OPS.add("moe")
@@ -44,6 +46,17 @@ class MixtureOfExperts(Op):
             part = F.linear(hidden, operands["down"][expert]) * shares[tokens, place, None]
             y = y.index_add(0, tokens, part)
         return y.reshape(inputs[0].shape)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations | None:
+        record, shape = node.record, node.inputs[0].record.output.shape
+        if "top_k" not in record.attrs:
+            return None
+        features, tokens, experts = shape[-1], math.prod(shape[:-1]), record.attrs["experts"]
+        gate_up, down = (math.prod(record.operands[role].shape[1:]) for role in ("gate_up", "down"))  # of one expert
+        sent, routed = tokens * record.attrs["top_k"], tokens * experts * ("router" in record.operands)
+        mixed = 2 * (down // features + features)  # function and gate of the hidden ones, share and sum of the results
+        return Operations(sent * (gate_up + down) + routed * features, sent * mixed + routed * SOFTMAX)
 
     @classmethod
     def check(cls, node: OpNode) -> None:

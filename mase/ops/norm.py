@@ -13,9 +13,13 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, need, one_of
+from mase.ops.operations import Operations, each
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
 FORMS = ("torch", "llama")  # of rms: how the model writes it, which decides where it rounds
+
+# Operations an element: batch subtracts and scales; layer and group sum, square and sum before; rms only squares, sums.
+COSTS = {"batch": 2, "layer": 5, "group": 5, "rms": 3}
 
 
 @OPS.add("norm")
@@ -33,6 +37,11 @@ class Normalise(Op):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return FUNCTIONS[record.attrs["function"]](inputs[0], record.attrs, operands)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        function, roles = node.record.attrs["function"], node.record.operands
+        return each(node.record.output.shape, COSTS[function] + ("weight" in roles) + ("bias" in roles))
 
     @classmethod
     def check(cls, node: OpNode) -> None:

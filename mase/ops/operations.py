@@ -15,8 +15,8 @@ class Operations:
     """Count the arithmetic of a node on its traced shapes, batch included.
 
     Args:
-        macs: multiply-accumulates of matrix products and convolutions; a bias is where the sum starts and costs nothing.
-        other: additions, products, comparisons and function values of single elements; a function value counts as one.
+        macs: multiply-accumulates of matrix products and convolutions; a bias is where a sum starts and costs nothing.
+        other: sums, products, comparisons and function values of single elements; a function value counts as one.
     """
 
     macs: int = 0

@@ -11,6 +11,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, one_of
+from mase.ops.operations import Operations, each
 
 WINDOWS = ("max", "average")
 SIZES = ("adaptive_max", "adaptive_average")
@@ -61,6 +62,17 @@ class Pool(Op):
         return y
 
     @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        attrs, before, after = node.record.attrs, node.inputs[0].record.output.shape, node.record.output.shape
+        if attrs["function"] in AXES:
+            return each(before)
+        pooled = len(attrs["size"])
+        if attrs["function"] in SIZES:
+            axes = zip(before[-pooled:], after[-pooled:], strict=True)
+            return each((*after[:-pooled], *(_covered(size, parts) for size, parts in axes)))
+        return each((*after, *attrs["size"]))
+
+    @classmethod
     def check(cls, node: OpNode) -> None:
         super().check(node)
         function = one_of(node, "function", WINDOWS + SIZES + AXES)
@@ -71,3 +83,8 @@ class Pool(Op):
             raise GraphError(f"{node.where()}: {needed} {values!r}; allowed is a list, one number an axis")
         if needed == "axes" and any(not -rank <= axis < rank for axis in values):
             raise GraphError(f"{node.where()}: axes {values!r}; allowed are axes of {rank}")
+
+
+def _covered(size: int, parts: int) -> int:
+    """Return how many elements the windows of an adaptive pool cover along an axis; uneven ones overlap."""
+    return sum(-(-(i + 1) * size // parts) - i * size // parts for i in range(parts))

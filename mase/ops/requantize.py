@@ -17,6 +17,7 @@ from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Block, HardwareOp
 from mase.ops.block_normalise import Normaliser
 from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid
+from mase.ops.operations import Operations, each
 from mase.ops.output import Output
 from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.schedule import Actor, Loop, Schedule, stream
@@ -96,6 +97,10 @@ class Requantize(HardwareOp):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return inputs[0]
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return each(node.record.output.shape)
 
     @classmethod
     def relu(cls, record: Record) -> bool:

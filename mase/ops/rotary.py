@@ -11,6 +11,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, one_of
+from mase.ops.operations import Operations, each
 
 FORMS = ("half", "interleaved")
 
@@ -34,6 +35,11 @@ class Rotary(Op):
         turn = TURNS[record.attrs.get("form", "half")]
         y = (part * cos) + (turn(part) * sin)
         return torch.cat((y, rest), -1) if rest.shape[-1] else y
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        x, cos = (source.record.output.shape for source in node.inputs[:2])
+        return each((*x[:-1], cos[-1]), 3)
 
     @classmethod
     def check(cls, node: OpNode) -> None:

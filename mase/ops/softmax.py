@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, an_axis
+from mase.ops.operations import SOFTMAX, Operations, each
 
 
 @OPS.add("softmax")
@@ -29,6 +30,10 @@ class Softmax(Op):
         dtype = getattr(torch, attrs["dtype"]) if "dtype" in attrs else None
         function = F.log_softmax if attrs.get("log") else F.softmax
         return function(inputs[0], attrs["axis"], dtype=dtype)
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return each(node.record.output.shape, SOFTMAX)
 
     @classmethod
     def check(cls, node: OpNode) -> None:
