@@ -38,7 +38,7 @@ from mase.explore.strategy import STRATEGIES
 from mase.explore.study import Study
 from mase.explore.trial import Constraint, Objective, Trial
 from mase.files import write_atomic
-from mase.frontend.module import named_tensors, trace_module
+from mase.frontend.module import TraceReport, named_tensors, trace_module
 from mase.graph import Graph
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
@@ -54,6 +54,7 @@ from passes.noise import noise
 from passes.quantize import NodeFormats, QuantizeConfig, apply, ranges
 from passes.shapes import shapes
 from passes.statistics import statistics
+from passes.weights import weights
 
 CALIBRATION = 512  # training samples that activations are calibrated on
 OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))
@@ -187,6 +188,7 @@ class Run:
         torch.set_num_threads(1)  # sums in float, as in training, depend on the number of threads
         self.stages = Stages(self.folder, self.notices.stage)
         self.warnings: list[str] = []
+        self.traced = TraceReport()
         self.data = self._data()
 
     # model and data
@@ -266,9 +268,11 @@ class Run:
         key = key_of(self._source_key(), self.config.fuse)
         if not self.stages.fresh("analyse", key, ("statistics.json",)):
             with self.stages.running("analyse", key):
-                facts = statistics.run(graph, statistics.config(), list(calibration.split(128)))[1]
-                write_atomic(self.folder / "statistics.json", json.dumps(facts.to_json(), indent=1) + "\n")
+                facts = statistics.run(graph, statistics.config(), calibration.split(128))[1].to_json()
+                facts["parameters"] = weights.run(graph, weights.config())[1].to_json()["tensors"]
+                write_atomic(self.folder / "statistics.json", json.dumps(facts, indent=1) + "\n")
         self.warnings += [f"{path}: {reason}" for path, reason in report.opaque.items()]
+        self.traced = report
         return graph, samples
 
     # search
@@ -622,10 +626,10 @@ def sizes(made: Run) -> dict[str, str]:
     """Return what a run would do, without training or compiling: sizes, and estimates of the time of each stage."""
     model = made._model().eval()
     graph, samples = made.trace(model)
-    facts = shapes.run(graph, shapes.config())[1].to_json()["nodes"]
+    facts = shapes.run(graph, shapes.config())[1].to_json()
     data, config = made.data, made.config
     found = {
-        "model": f"{sum(n['parameters'] for n in facts):,} parameters, {sum(n['macs'] for n in facts):,} MACs a sample",
+        "model": f"{facts['parameters']:,} parameters, {facts['macs']:,} MACs a sample",
         "data": f"{data.name}: {len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test",
     }
     if config.train is not None:
@@ -641,7 +645,7 @@ def sizes(made: Run) -> dict[str, str]:
         )
     interval = config.hardware.interval
     if interval is not None:
-        lanes = sum(-(-n["macs"] // interval) for n in facts)
+        lanes = sum(-(-(n["macs"] or 0) // interval) for n in facts["nodes"])
         cycles = len(head(data.test, config.simulate.samples)) * interval
         found["hardware"] = f"about {lanes:,} multipliers for {interval} cycles a sample"
         found["simulate"] = f"{cycles:,} cycles; compile and run about {10 + lanes / 40 + cycles / 1e5:.0f} s"
