@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from mase.frontend.lift.nodes import around, dtype_name, is_op, op, source, tensor_type
+from mase.frontend.lift.nodes import around, dtype_name, is_op, label, op, source, tensor_type
 from mase.graph import META, Graph, Record, TensorType, typed
 
 VIEWS = ("t", "transpose", "permute", "squeeze", "unsqueeze", "view", "reshape", "select", "slice", "alias", "numpy_T")
@@ -206,21 +206,44 @@ class Work:
         for producer in above:
             self.erase(producer)
 
-    def run(self) -> None:
-        """Type every node that a rule knows, from the last to the first, so that patterns see what is above them."""
-        done: set[fx.Node] = set()
+    def nested(self, graph: fx.Graph) -> Work:
+        """Return the work on a region that was cut out; it shares the table."""
+        inner = Work(graph, self.model, self.tensors, self.aliases)
+        inner.views = self.views
+        return inner
+
+    def type_constant(self, node: fx.Node) -> None:
+        """Make a node that reads the table a typed constant."""
+        param = self.param(node)
+        assert param is not None
+        kind = TensorType(tuple(param.tensor.shape), dtype_name(param.tensor.dtype))
+        record = Record("constant", param.key, kind, operands={"value": kind}, table={"value": param.key})
+        with self.graph.inserting_before(node):
+            new = self.graph.call_function(typed, ())
+        new.meta = {META: record}
+        node.replace_all_uses_with(new)
+        name = node.name
+        self.graph.erase_node(node)
+        new.name = name
+
+    def run(self, skip: frozenset[str] = frozenset()) -> None:
+        """Type every node that a rule knows, from the last to the first, so that patterns see what is above them.
+
+        Args:
+            skip: kinds that are left.
+        """
         node = next(iter(reversed(self.graph.nodes)))
         while node.op != "root":
             before = node.prev
-            if node.op == "call_function" and node not in done and META not in node.meta:
-                new = self._try(node)
+            if node.op == "call_function" and META not in node.meta:
+                new = self._try(node, skip)
                 if new is not None:
                     before = new.prev  # the node's own neighbours may be gone
             node = before
 
-    def _try(self, node: fx.Node) -> fx.Node | None:
-        for candidate in rules(op(node)):
+    def _try(self, node: fx.Node, skip: frozenset[str]) -> fx.Node | None:
+        for candidate in rules(op(node) or label(node)):
             found = candidate(self, node)
-            if found is not None and self.fits(found):
+            if found is not None and found.kind not in skip and self.fits(found):
                 return self.type_node(node, found)
         return None

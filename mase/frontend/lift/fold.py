@@ -1,0 +1,117 @@
+"""Compute once what depends on no input: masks, position numbers, rotary tables; see which masks are causal."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mase.frontend.lift.nodes import ancestors, around, is_op, op, symbolic, value
+from mase.frontend.lift.work import VIEWS, Work
+
+OTHER = 3  # added to every free size, to see whether a mask is causal for another length too
+
+
+def fold(work: Work, parameters: frozenset[str]) -> None:
+    """Replace every node that depends on no input and no parameter by a constant.
+
+    What depends on parameters is left: training and quantization change them.
+
+    Args:
+        parameters: keys of the table that are trained.
+    """
+    values: dict[fx.Node, Any] = {}
+    for node in list(work.graph.nodes):
+        if node.op == "get_attr" and node.target not in parameters:
+            values[node] = work.tensors[str(node.target)]
+        elif node.op == "call_function" and _is_pure(node) and all(n in values for n in node.all_input_nodes):
+            values[node] = _call(node, values)
+    for node in [n for n in values if n.op == "call_function"]:
+        if any(user not in values for user in node.users) and isinstance(values[node], Tensor):
+            path = f"{around(node)}.{node.name}".strip(".")
+            new = work.add_constant(path, values[node], node)
+            new.meta.update({key: node.meta[key] for key in ("val", "nn_module_stack", "stack_trace") if key in node.meta})
+            node.replace_all_uses_with(new, delete_user_cb=lambda user: user not in values)
+    work.graph.eliminate_dead_code()
+
+
+def is_causal(work: Work, mask: fx.Node) -> bool:
+    """Tell whether a mask hides the later positions and nothing else, for the traced and for another length."""
+    if not _depends_on_sizes_alone(mask):
+        return False
+    return all(_hides_later(_evaluate(work, mask, extra)) for extra in (0, OTHER if _is_dynamic(mask) else 0))
+
+
+def _is_pure(node: fx.Node) -> bool:
+    """Tell whether a call gives the same at every run."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return torch.Tag.nondeterministic_seeded not in target.tags and not target._schema.is_mutable
+    return getattr(operator, getattr(target, "__name__", ""), None) is target
+
+
+def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:  # tensors, numbers, tuples of them
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
+    assert callable(node.target)
+    with torch.no_grad():
+        return node.target(*args, **kwargs)
+
+
+def _depends_on_sizes_alone(node: fx.Node) -> bool:
+    """Tell whether a tensor is computed from constants and sizes of inputs, not from values."""
+    waiting, seen = [node], set()
+    while waiting:
+        current = waiting.pop()
+        if current.op == "placeholder" or (current.op == "call_function" and not _is_pure(current)):
+            return False
+        if current not in seen and not is_op(current, "sym_size"):
+            waiting.extend(current.all_input_nodes)
+        seen.add(current)
+    return True
+
+
+def _is_dynamic(node: fx.Node) -> bool:
+    return any(is_op(above, "sym_size") for above in ancestors(node))
+
+
+def _evaluate(work: Work, node: fx.Node, extra: int) -> Tensor:
+    """Compute a tensor that depends on sizes alone, with ``extra`` added to every free size."""
+    values: dict[fx.Node, Any] = {}
+    needed, waiting = set(), [node]
+    while waiting:
+        current = waiting.pop()
+        if current not in needed:
+            needed.add(current)
+            waiting.extend([] if is_op(current, "sym_size") else current.all_input_nodes)
+    for current in work.graph.nodes:
+        if current not in needed:
+            continue
+        if current.op == "get_attr":
+            values[current] = work.tensors[str(current.target)]
+        elif is_op(current, "sym_size"):
+            values[current] = int(value(current).node.hint) + extra
+        else:
+            values[current] = _call(current, values)
+    found: Tensor = values[node]
+    return found
+
+
+def _hides_later(mask: Tensor) -> bool:
+    """Tell whether a mask, boolean or added, lets every position see itself and the earlier ones alone."""
+    if mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
+        return False
+    seen = torch.ones(mask.shape[-2:], dtype=torch.bool).tril()
+    if mask.dtype == torch.bool:
+        return bool((mask == seen).all())
+    hidden = mask <= torch.finfo(mask.dtype).min
+    return bool(((mask == 0) == seen).all() and (hidden == ~seen).all())
+
+
+def plain(node: fx.Node) -> fx.Node:
+    """Return what stands above views and casts."""
+    while is_op(node, *VIEWS, "to", "contiguous", "clone", "expand") and len(symbolic(node)) and op(node):
+        node = node.all_input_nodes[0]
+    return node

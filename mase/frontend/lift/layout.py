@@ -1,0 +1,153 @@
+"""layout: reshape, permute, slice, concat and their kin; sizes that follow from the input need no node."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mase.frontend.lift.nodes import (
+    arguments,
+    dtype_name,
+    integers,
+    is_free,
+    is_op,
+    number,
+    op,
+    same,
+    symbolic,
+    value,
+)
+from mase.frontend.lift.work import Typed, Work, rule
+
+RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+
+
+@rule(*RESHAPES)
+def reshape(work: Work, node: fx.Node) -> Typed | None:
+    """Match the same elements in another shape; a free size becomes -1."""
+    x = node.all_input_nodes[0]
+    before, after = symbolic(x), symbolic(node)
+    keeps = len(before) > 0 and len(after) > 0 and same(before[0], after[0])
+    wanted = after[1:] if keeps else after
+    sizes = [-1 if is_free(size) else number(size) for size in wanted]
+    if sizes.count(-1) > 1:
+        return None
+    return _layout(x, "reshape" if keeps else "view", shape=sizes)
+
+
+@rule("permute", "transpose", "t", "numpy_T", "movedim")
+def permute(work: Work, node: fx.Node) -> Typed | None:
+    """Match another order of axes."""
+    x, given = node.all_input_nodes[0], arguments(node)
+    axes = list(range(len(symbolic(x))))
+    if is_op(node, "permute"):
+        return _layout(x, "permute", axes=[axis % len(axes) for axis in given["dims"]])
+    if is_op(node, "t", "numpy_T"):
+        return _layout(x, "permute", axes=axes[::-1])
+    if is_op(node, "movedim"):
+        return None
+    a, b = given["dim0"] % len(axes), given["dim1"] % len(axes)
+    axes[a], axes[b] = axes[b], axes[a]
+    return _layout(x, "permute", axes=axes)
+
+
+@rule("slice")
+def cut(work: Work, node: fx.Node) -> Typed | None:
+    """Match a range along an axis."""
+    given = arguments(node)
+    bounds = {name: given[name] for name in ("start", "end", "step")}
+    if any(isinstance(bound, fx.Node) for bound in bounds.values()):
+        return None
+    if bounds["end"] is not None and bounds["end"] >= sys.maxsize:
+        bounds["end"] = None
+    return _layout(node.all_input_nodes[0], "slice", axis=given["dim"], **bounds)
+
+
+@rule("select")
+def select(work: Work, node: fx.Node) -> Typed | None:
+    """Match one position along an axis."""
+    given = arguments(node)
+    if isinstance(given["index"], fx.Node):
+        return None
+    return _layout(given["self"], "select", axis=given["dim"], index=given["index"])
+
+
+@rule("getitem")
+def part(work: Work, node: fx.Node) -> Typed | None:
+    """Match one result of a split, as a slice."""
+    whole, index = node.args
+    if not is_op(whole, "split", "split_with_sizes", "chunk", "tensor_split"):
+        return None
+    axis = arguments(whole)["dim"]
+    sizes = [found.shape[axis] for found in value(whole)]
+    if any(is_free(size) for size in sizes):
+        return None
+    start = sum(number(size) for size in sizes[:index])
+    return _layout(whole.args[0], "slice", axis=axis, start=start, end=start + number(sizes[index]), step=1)
+
+
+@rule("cat", "concat", "stack")
+def concat(work: Work, node: fx.Node) -> Typed | None:
+    """Match several tensors one behind another."""
+    given = arguments(node)
+    function = "stack" if is_op(node, "stack") else "concat"
+    return Typed("layout", tuple(given["tensors"]), {"function": function, "axis": given["dim"]})
+
+
+@rule("expand")
+def expand(work: Work, node: fx.Node) -> Typed | None:
+    """Match a repetition without copies; sizes that the input has stay free."""
+    x = node.all_input_nodes[0]
+    before, after = symbolic(x), symbolic(node)
+    new = len(after) - len(before)
+    sizes = [-1 if i >= new and same(before[i - new], size) else size for i, size in enumerate(after)]
+    if any(is_free(size) for size in sizes):
+        return None
+    return _layout(x, "expand", shape=[number(size) for size in sizes])
+
+
+@rule("pad", "constant_pad_nd")
+def pad(work: Work, node: fx.Node) -> Typed | None:
+    """Match a border of zeros, of copies or of reflections."""
+    given = arguments(node)
+    padding = integers(given["pad"])
+    if padding is None:
+        return None
+    attrs: dict[str, Any] = {"padding": padding, "mode": given.get("mode", "constant")}
+    if given["value"] is not None:
+        attrs["value"] = given["value"]
+    return _layout(given["self"], "pad", **attrs)
+
+
+@rule("flip", "roll", "repeat", "contiguous", "clone", "pixel_shuffle")
+def other(work: Work, node: fx.Node) -> Typed | None:
+    """Match what takes its arguments as they are."""
+    given, name = arguments(node), op(node)
+    x = given["self"]
+    if name in ("contiguous", "clone"):
+        plain = given.get("memory_format") in (None, torch.contiguous_format, torch.preserve_format)
+        return _layout(x, "contiguous") if plain else None
+    found = {"flip": {"axes": "dims"}, "roll": {"shifts": "shifts", "axes": "dims"}, "repeat": {"repeats": "repeats"}}
+    names = found.get(name, {"factor": "upscale_factor"})
+    values = {attr: given[argument] for attr, argument in names.items()}
+    if any(integers(item) is None for item in values.values()) or (name == "roll" and not given["dims"]):
+        return None
+    return _layout(x, name, **values)
+
+
+@rule("to", "_to_copy", "type_as")
+def cast(work: Work, node: fx.Node) -> Typed | None:
+    """Match a cast to another dtype."""
+    x = node.all_input_nodes[0]
+    if value(x).device != value(node).device:
+        return None
+    return _layout(x, "cast", dtype=dtype_name(value(node).dtype))
+
+
+def _layout(x: Any, function: str, **attrs: Any) -> Typed | None:
+    if not isinstance(x, fx.Node) or not isinstance(value(x), Tensor):
+        return None
+    return Typed("layout", (x,), {"function": function, **attrs})

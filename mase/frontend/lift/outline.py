@@ -1,0 +1,82 @@
+"""Cut a region out of a graph into a nested graph with an input a port."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx, nn
+
+from mase.frontend.lift.nodes import around, is_op, label, same, source, symbolic, tensor_type, value
+from mase.frontend.lift.work import Work
+from mase.graph import META, Graph, NodeGraph, Record, TensorType
+
+
+def outline(work: Work, region: set[fx.Node], ports: Sequence[fx.Node], result: fx.Node) -> Graph:
+    """Copy a region into a graph of its own, whose nodes are typed by the same rules.
+
+    Args:
+        region: its nodes. ports: what it reads, in order. result: the node of the region that others read.
+    """
+    inner = fx.Graph()
+    env: dict[fx.Node, fx.Node] = {}
+    for place, port in enumerate(ports):
+        env[port] = inner.placeholder(f"port_{place}")
+        env[port].meta = {"val": value(port)}
+
+    def copy(node: fx.Node) -> fx.Node:
+        if node not in env:
+            env[node] = _size(inner, env, ports, node) or inner.node_copy(node, copy)
+            env[node].meta = {k: v for k, v in node.meta.items() if k != META}
+        return env[node]
+
+    for node in work.graph.nodes:
+        if node in region and node not in env:
+            copy(node)
+    inner.output(env[result])
+    nested = work.nested(inner)
+    nested.run(skip=frozenset({"attention", "moe"}))
+    return finish(nested)
+
+
+def _size(inner: fx.Graph, env: dict[fx.Node, fx.Node], ports: Sequence[fx.Node], node: fx.Node) -> fx.Node | None:
+    """Read a free size off a port, where the region reads it off something outside."""
+    if not is_op(node, "sym_size"):
+        return None
+    for port in ports:
+        for axis, size in enumerate(symbolic(port)):
+            if same(size, value(node)):
+                return inner.call_function(node.target, (env[port], axis))  # type: ignore[arg-type]  # an operation
+    return None
+
+
+def finish(work: Work, fields: Sequence[str] = ()) -> Graph:
+    """Give every node that is not typed its record: inputs, constants, opaque nodes, the output.
+
+    Args:
+        fields: names of the results, where there are several.
+    """
+    for node in list(work.graph.nodes):
+        if META in node.meta:
+            continue
+        if node.op == "placeholder":
+            record = Record("input", node.name, tensor_type(node))
+        elif node.op == "output":
+            record = Record("output", "output", _first(node.args[0]), {"fields": list(fields)} if fields else {})
+        elif node.op == "get_attr":
+            work.type_constant(node)
+            continue
+        else:
+            path = f"{around(node)}.{node.name}".strip(".")
+            record = Record("opaque", path, tensor_type(node), {"target": label(node)}, source=source(node))
+        node.meta = {META: record}
+    for node in work.graph.nodes:
+        node.meta = {META: node.meta[META]}
+    return Graph(NodeGraph(nn.Module(), work.graph), work.tensors, bodies=work.bodies)
+
+
+def _first(result: Any) -> TensorType:
+    """Return the type of a result, of the first where there are several."""
+    node = result[0] if isinstance(result, tuple | list) else result
+    record: Record = node.meta[META]
+    return record.output
