@@ -12,15 +12,18 @@ import math
 import os
 import resource
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from rich.console import Console
 from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class FigureJson(TypedDict):
@@ -73,8 +76,17 @@ class Figure:
 
 def cpu_seconds() -> float:
     """Return the CPU seconds, user and system, of this process and of its children that have ended."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return _used(resource.RUSAGE_SELF) + children_cpu_seconds()
+
+
+def children_cpu_seconds() -> float:
+    """Return the CPU seconds, user and system, of the children that have ended."""
+    return _used(resource.RUSAGE_CHILDREN)
+
+
+def _used(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def median_cpu_seconds(work: Callable[[], object], repeats: int = 5, warm_ups: int = 1) -> float:
@@ -90,12 +102,33 @@ def _cpu_seconds_of(work: Callable[[], object]) -> float:
     return cpu_seconds() - start
 
 
+def in_fresh_process(module: str, function: str, *args: str, **environment: str) -> Any:  # whatever it returns
+    """Return what a function gives, as JSON carries it, in an interpreter of its own that has nothing cached yet.
+
+    Args:
+        args: of the function. environment: variables that differ from those of this process.
+    """
+    code = (
+        "import importlib, json, sys, torch; torch.set_num_threads(1); module, function, *args = sys.argv[1:]; "
+        "print(json.dumps(getattr(importlib.import_module(module), function)(*args)))"
+    )
+    command = [sys.executable, "-c", code, module, function, *args]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def merge(figures: Sequence[Figure]) -> dict[str, FigureJson]:
     """Return the figures by name; a name that comes twice is an error."""
     by_name = {figure.name: figure.to_json() for figure in figures}
     if len(by_name) < len(figures):
         raise ValueError(f"two figures have one name: {sorted(figure.name for figure in figures)}")
     return by_name
+
+
+def shown(value: float) -> str:
+    """Return a value with four significant digits, and all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def print_table(title: str, figures: Mapping[str, FigureJson]) -> None:
@@ -105,7 +138,7 @@ def print_table(title: str, figures: Mapping[str, FigureJson]) -> None:
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for name, figure in figures.items():
         verdict = "" if not figure["bar"] else "[green]holds" if figure["holds"] else "[bold red]MISSED"
-        table.add_row(name, f"{figure['value']:,.4g}", figure["unit"], figure["bar"], verdict)
+        table.add_row(name, shown(figure["value"]), figure["unit"], figure["bar"], verdict)
     Console().print(table)
 
 

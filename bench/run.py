@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.common import FigureJson, print_table, write_json
+from bench.common import FigureJson, print_table, shown, write_json
 
 FOLDER = Path(__file__).resolve().parent
 NOT_BENCHES = {"__init__", "common", "run"}
@@ -56,7 +56,7 @@ def summary(outcomes: Sequence[Outcome]) -> tuple[dict[str, FigureJson], list[st
         twice = figures.keys() & outcome.figures.keys()
         problems += [f"{outcome.name}: {name} was given by another bench too" for name in sorted(twice)]
         problems += [
-            f"{outcome.name}: {name} is {figure['value']:,.4g} {figure['unit']}, wanted {figure['bar']}"
+            f"{outcome.name}: {name} is {shown(figure['value'])} {figure['unit']}, wanted {figure['bar']}"
             for name, figure in outcome.figures.items()
             if not figure["holds"]
         ]
