@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,8 @@ from pathlib import Path
 from bench.common import FigureJson, print_table, shown, write_json
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHES = {"__init__", "common", "run"}
+NOT_BENCHES = {"__init__", "common", "models", "run"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,18 @@ def bench_names(folder: Path = FOLDER, *, long: bool = False) -> list[str]:
     return quick + (slow if long else [])
 
 
-def run_bench(name: str) -> Outcome:
-    """Run one bench, with its output on the screen."""
+def run_bench(name: str, root: Path = FOLDER.parent) -> Outcome:
+    """Run one bench in a process of its own, on one thread, with its output on the screen; it may fail.
+
+    Args:
+        root: folder that holds ``bench/``.
+    """
     print(f"\n== {name}", flush=True)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
-        subprocess.run([sys.executable, "-m", f"bench.{name}", "--json", path], cwd=FOLDER.parent, check=False)
+        command = [sys.executable, "-m", f"bench.{name}", "--json", str(path)]
+        subprocess.run(command, cwd=root, env={**os.environ, **ONE_THREAD}, check=False)
         figures = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     return Outcome(name, time.perf_counter() - start, figures)
 

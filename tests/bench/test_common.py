@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.common import Figure, median_cpu_seconds, merge, print_table, write_json
+from bench.common import Figure, in_fresh_process, median_cpu_seconds, merge, print_table, shown, write_json
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_cpu_time_counts_children_and_not_sleep() -> None:
     busy = "import time\nwhile time.process_time() < 0.2: pass"
     assert median_cpu_seconds(lambda: subprocess.run([sys.executable, "-c", busy], check=True), 1, 0) >= 0.2
     assert median_cpu_seconds(lambda: subprocess.run(["sleep", "0.2"], check=True), 1, 0) < 0.1
+
+
+def test_a_fresh_process_gives_what_the_function_returns() -> None:
+    assert in_fresh_process("os.path", "join", "a", "b", PYTHONHASHSEED="1") == "a/b"
+
+
+def test_values_are_shown_with_four_digits_and_all_before_the_point() -> None:
+    assert [shown(v) for v in (0.123456, 12.3456, 1000.4, 3323456.0)] == ["0.1235", "12.35", "1,000", "3,323,456"]
