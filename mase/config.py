@@ -37,12 +37,21 @@ class DataConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the run trains the model, with Adam and cross entropy."""
+    """How the run trains the model: Adam; cross entropy, or squared error where the data are values."""
 
     epochs: PositiveInt = 60
     batch: PositiveInt = 64
     rate: float = Field(0.004, gt=0, description="learning rate; falls to 0 along a cosine")
     decay: float = Field(0.0, ge=0, description="weight decay")
+    steps: PositiveInt | None = Field(
+        None, description="batches in all, in place of epochs; the rate then moves with each"
+    )
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps in which the rate rises first")
+    clip: float | None = Field(None, gt=0, description="longest gradient, over all parameters")
+
+    def updates(self, samples: int) -> int:
+        """Return the number of batches in all."""
+        return self.steps if self.steps is not None else self.epochs * -(-samples // self.batch)
 
 
 class FormatsConfig(Section):

@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +38,7 @@ from mase.explore.strategy import STRATEGIES
 from mase.explore.study import Study
 from mase.explore.trial import Constraint, Objective, Trial
 from mase.files import write_atomic
-from mase.frontend.module import TraceReport, named_tensors, trace_module
+from mase.frontend.module import TraceReport, trace_module
 from mase.graph import Graph
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
@@ -47,7 +47,7 @@ from mase.report import html, summary
 from mase.report.assemble import assemble
 from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
-from mase.training import score, train
+from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
 from passes.map import Folding, MapConfig, mapped
 from passes.noise import noise
@@ -238,25 +238,19 @@ class Run:
 
     def train(self) -> nn.Module:
         """Return the model with its weights: loaded, kept from an earlier run, or trained now."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load, save
-
         model, key, path = self._model(), self._source_key(), self.folder / "model.safetensors"
         if not self.stages.fresh("train", key, ("model.safetensors",)):
             with self.stages.running("train", key):
                 if self.config.model.weights:
                     path.write_bytes(self._weights_file().read_bytes())
                 elif self.config.train is None:
-                    write_atomic(path, save(dict(named_tensors(model))))
+                    write_atomic(path, pack(model))
                 else:
                     train(model, self.data, self.config.train, self.config.seed, lambda epoch, loss: None)
-                    write_atomic(path, save({k: t.contiguous() for k, t in named_tensors(model)}))
+                    write_atomic(path, pack(model))
         else:
             self.notices.stage("train", "kept")
-        try:
-            model.load_state_dict(load(path.read_bytes()))
-        except (SafetensorError, RuntimeError) as error:
-            raise GraphError(f"{path}: weights do not fit the model: {' '.join(str(error).split())[:200]}") from None
+        unpack(model, path.read_bytes(), str(path))
         return model.eval()
 
     def trace(self, model: nn.Module) -> tuple[Graph, dict[str, Tensor]]:
@@ -658,10 +652,10 @@ def _train_seconds(model: nn.Module, made: Run) -> float:
     """Time one batch on a copy and scale it."""
     assert made.config.train is not None
     trial, part = copy.deepcopy(model), made.config.train
-    small = Data("", head(made.data.train, part.batch), made.data.validation, made.data.test)
+    small = replace(made.data, train=head(made.data.train, part.batch))
     start = time.perf_counter()
-    train(trial, small, part.model_copy(update={"epochs": 3}), 0, lambda epoch, loss: None)
-    return (time.perf_counter() - start) / 3 * part.epochs * -(-len(made.data.train) // part.batch)
+    train(trial, small, part.model_copy(update={"epochs": 3, "steps": None}), 0, lambda epoch, loss: None)
+    return (time.perf_counter() - start) / 3 * part.updates(len(made.data.train))
 
 
 def _rtl(proof: Proof, lint_warnings: int | None) -> summary.Rtl:

@@ -18,9 +18,9 @@ from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
 from mase.formats import Code, Format, QuantParams
 from mase.graph import Graph, OpNode, Record, TensorType, new_type
+from mase.metrics.accuracy import accuracy
 from mase.netlist import host_prefix
 from mase.ops.base import OPS, HardwareOp
-from mase.training import accuracy
 
 INPUT = "input"
 REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}

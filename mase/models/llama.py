@@ -135,14 +135,15 @@ class Decoder(nn.Module):
 
 
 def initialise(model: nn.Module, layers: int) -> None:
-    """Draw all matrices from N(0, 0.02), those that end a residual branch from ``1 / sqrt(2 layers)`` of that.
+    """Draw all matrices with deviation ``1 / sqrt(columns)``, those that end one of ``2 layers`` branches with less.
 
-    Source: A. Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
+    Source: Y. LeCun et al., Efficient BackProp, 1998, section 4.6; the ends of residual branches as in A. Radford et
+    al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
     """
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             ends = name.endswith(("output.weight", "down.weight", "down"))
-            nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)
+            nn.init.normal_(weight, std=(weight.shape[-1] * (2 * layers if ends else 1)) ** -0.5)
 
 
 def check_heads(model: str, dim: int, heads: int, kv_heads: int) -> None:
@@ -157,7 +158,7 @@ def check_heads(model: str, dim: int, heads: int, kv_heads: int) -> None:
 def llama(
     vocab: PositiveInt = 256,
     dim: PositiveInt = 128,
-    layers: PositiveInt = 4,
+    layers: PositiveInt = 3,
     heads: PositiveInt = 4,
     kv_heads: PositiveInt = 2,
     hidden: PositiveInt = 352,
