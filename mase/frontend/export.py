@@ -29,7 +29,7 @@ from mase.frontend.check import (
     second,
 )
 from mase.frontend.lift.clean import clean
-from mase.frontend.lift.fold import fold
+from mase.frontend.lift.fold import drop_unread, fold
 from mase.frontend.lift.moe import outline_experts
 from mase.frontend.lift.mutate import without_writes, writes
 from mase.frontend.lift.nodes import PREFIX, is_free, source, symbolic
@@ -86,10 +86,12 @@ def lift(
     graph = _plain_graph(program, tensors, owners)
     _name_inputs(graph, example, axes)
     work = Work(graph, model, tensors, owners)
+    given = set(tensors)
     fold(work, parameters)
     outline_experts(work)
     work.run()
-    traced = finish(work, fields if len(fields) > 1 else ()).verify()
+    tensors.update({key: tensors[key].t() for key in work.turned})
+    traced = drop_unread(finish(work, fields if len(fields) > 1 else ()), set(tensors) - given).verify()
     opaque = {n.path: f"{n.record.attrs['target']}: no typed kind" for n in traced.operators() if n.kind == "opaque"}
     lifted = tuple(n.path for n in traced.operators() if n.kind not in ("opaque", "constant"))
     return traced, TraceReport(lifted, dict(work.refused), opaque)

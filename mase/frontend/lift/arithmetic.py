@@ -39,13 +39,8 @@ def _two(work: Work, kind: str, a: Any, b: Any, attrs: dict[str, Any]) -> Typed 
             continue
         if isinstance(other, int | float):
             return Typed(kind, (x,), {**attrs, **reverse, "value": other})
-        if param is not None and param.tensor.ndim <= value(node_of(x)).ndim:
+        if param is not None and work.is_whole(param):
             return Typed(kind, (x,), {**attrs, **reverse}, {"other": param})
     tensors = isinstance(a, fx.Node) and isinstance(b, fx.Node) and all(hasattr(value(n), "shape") for n in (a, b))
     return Typed(kind, (a, b), attrs) if tensors else None
 
-
-def node_of(x: Any) -> fx.Node:
-    """Return a node that is known to be one."""
-    assert isinstance(x, fx.Node)
-    return x

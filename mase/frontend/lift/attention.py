@@ -45,8 +45,9 @@ class _Scores:
 @rule("matmul", pattern=True)
 def written(work: Work, node: fx.Node) -> Typed | None:
     """Match ``softmax(query key^T * scale + mask) value``; what eager computes becomes the body of the node."""
-    shares = node.args[0]
-    between = []
+    shares, between = node.args[0], []
+    if work.inside:
+        return None
     while is_op(shares, *BETWEEN):
         between.append(shares)
         shares = shares.args[0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from mase.frontend.lift.nodes import ancestors, around, is_op, op, symbolic, value
-from mase.frontend.lift.work import VIEWS, Work
+from mase.frontend.lift.nodes import ancestors, around, is_op, value
+from mase.frontend.lift.work import Work
+from mase.graph import Graph
 
 OTHER = 3  # added to every free size, to see whether a mask is causal for another length too
 
@@ -29,13 +30,29 @@ def fold(work: Work, parameters: frozenset[str]) -> None:
             values[node] = work.tensors[str(node.target)]
         elif node.op == "call_function" and _is_pure(node) and all(n in values for n in node.all_input_nodes):
             values[node] = _call(node, values)
+    known: dict[Any, fx.Node] = {}
     for node in [n for n in values if n.op == "call_function"]:
-        if any(user not in values for user in node.users) and isinstance(values[node], Tensor):
-            path = f"{around(node)}.{node.name}".strip(".")
-            new = work.add_constant(path, values[node], node)
-            new.meta.update({key: node.meta[key] for key in ("val", "nn_module_stack", "stack_trace") if key in node.meta})
-            node.replace_all_uses_with(new, delete_user_cb=lambda user: user not in values)
+        found = values[node]
+        if not isinstance(found, Tensor) or all(user in values for user in node.users):
+            continue
+        same = (found.data_ptr(), found.dtype, found.shape, found.stride())  # a view that every layer makes anew
+        if same not in known:
+            known[same] = work.add_constant(f"{around(node)}.{node.name}".strip("."), found, node)
+        node.replace_all_uses_with(known[same], delete_user_cb=lambda user: user not in values)
     work.graph.eliminate_dead_code()
+
+
+def drop_unread(graph: Graph, folded: Iterable[str]) -> Graph:
+    """Return a graph without those folded constants that no typed node kept, such as masks that became attributes."""
+    read = set(_read(graph))
+    return graph.on({key: tensor for key, tensor in graph.tensors.items() if key in read or key not in set(folded)})
+
+
+def _read(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes():
+        yield from (node.record.key(role) for role in node.record.operands)
+    for body in graph.bodies.values():
+        yield from _read(body)
 
 
 def is_causal(work: Work, mask: fx.Node) -> bool:
@@ -108,10 +125,3 @@ def _hides_later(mask: Tensor) -> bool:
         return bool((mask == seen).all())
     hidden = mask <= torch.finfo(mask.dtype).min
     return bool(((mask == 0) == seen).all() and (hidden == ~seen).all())
-
-
-def plain(node: fx.Node) -> fx.Node:
-    """Return what stands above views and casts."""
-    while is_op(node, *VIEWS, "to", "contiguous", "clone", "expand") and len(symbolic(node)) and op(node):
-        node = node.all_input_nodes[0]
-    return node

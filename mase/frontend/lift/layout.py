@@ -122,13 +122,23 @@ def pad(work: Work, node: fx.Node) -> Typed | None:
     return _layout(given["self"], "pad", **attrs)
 
 
+@rule("where")
+def always(work: Work, node: fx.Node) -> Typed | None:
+    """Match a choice that a constant makes in favour of its first tensor everywhere."""
+    given = arguments(node)
+    condition, x = work.constant(given["condition"]), given["self"]
+    if condition is None or not bool(condition.all()) or any(is_free(size) for size in symbolic(node)):
+        return None
+    return _layout(x, "expand", shape=[number(size) for size in symbolic(node)])
+
+
 @rule("flip", "roll", "repeat", "contiguous", "clone", "pixel_shuffle")
 def other(work: Work, node: fx.Node) -> Typed | None:
     """Match what takes its arguments as they are."""
     given, name = arguments(node), op(node)
     x = given["self"]
     if name in ("contiguous", "clone"):
-        plain = given.get("memory_format") in (None, torch.contiguous_format, torch.preserve_format)
+        plain = given.get("memory_format") in (None, 0, 1, torch.contiguous_format, torch.preserve_format)
         return _layout(x, "contiguous") if plain else None
     found = {"flip": {"axes": "dims"}, "roll": {"shifts": "shifts", "axes": "dims"}, "repeat": {"repeats": "repeats"}}
     names = found.get(name, {"factor": "upscale_factor"})

@@ -35,7 +35,7 @@ def outline(work: Work, region: set[fx.Node], ports: Sequence[fx.Node], result: 
             copy(node)
     inner.output(env[result])
     nested = work.nested(inner)
-    nested.run(skip=frozenset({"attention", "moe"}))
+    nested.run()
     return finish(nested)
 
 

@@ -98,14 +98,21 @@ class Work:
         model: whose modules and parameters they are.
         tensors: parameters, buffers and constants by key, each once.
         aliases: keys by the other names of tied parameters.
+        inside: it is a region that was cut out, in which no region is cut out again.
     """
 
     def __init__(
-        self, graph: fx.Graph, model: nn.Module, tensors: dict[str, Tensor], aliases: Mapping[str, str]
+        self,
+        graph: fx.Graph,
+        model: nn.Module,
+        tensors: dict[str, Tensor],
+        aliases: Mapping[str, str],
+        inside: bool = False,
     ) -> None:
-        self.graph, self.model, self.tensors, self.aliases = graph, model, tensors, aliases
+        self.graph, self.model, self.tensors, self.aliases, self.inside = graph, model, tensors, aliases, inside
         self.modules = dict(model.named_modules())
-        self.views: dict[str, Tensor] = {}
+        self.turned: set[str] = set()  # keys of matrices of which the table is to hold the transpose
+        self.straight: set[str] = set()  # keys of those that are read as they are
         self.bodies: dict[str, Graph] = {}
         self.lifted: list[str] = []
         self.refused: dict[str, str] = {}
@@ -163,19 +170,33 @@ class Work:
             return inside
         return f"{inside}.{node.name}" if inside else node.name
 
-    def operand(self, param: Param) -> TensorType:
-        """Return the type of a parameter and see to it that the table holds the view that the node reads."""
-        stored = self.views.setdefault(param.key, param.tensor)
-        assert stored.shape == param.tensor.shape, param.key
-        return TensorType(tuple(param.tensor.shape), dtype_name(param.tensor.dtype))
+    def is_turned(self, param: Param) -> bool:
+        """Tell whether a node reads the transpose of what the model stores."""
+        return param.tensor.stride() != self.tensors[param.key].stride()
+
+    def is_whole(self, param: Param) -> bool:
+        """Tell whether a node reads a parameter as the model stores it."""
+        return (param.tensor.shape, param.tensor.stride()) == (
+            self.tensors[param.key].shape,
+            self.tensors[param.key].stride(),
+        )
 
     def fits(self, found: Typed) -> bool:
-        """Tell whether every parameter is read in one view only, the one that the table can hold."""
+        """Tell whether every parameter is read whole and in one way: as it is, or as the transpose of a matrix."""
         for param in found.operands.values():
-            stored = self.views.get(param.key, param.tensor)
-            if stored.shape != param.tensor.shape or stored.stride() != param.tensor.stride():
+            stored = self.tensors[param.key]
+            turned = self.is_turned(param)
+            view = stored.t() if turned and stored.ndim == 2 else stored
+            if (view.shape, view.stride()) != (param.tensor.shape, param.tensor.stride()):
+                return False
+            if param.key in (self.straight if turned else self.turned):
                 return False
         return True
+
+    def operand(self, param: Param) -> TensorType:
+        """Return the type of a parameter that fits, and remember how it is read."""
+        (self.turned if self.is_turned(param) else self.straight).add(param.key)
+        return TensorType(tuple(param.tensor.shape), dtype_name(param.tensor.dtype))
 
     def type_node(self, node: fx.Node, found: Typed) -> fx.Node:
         """Put a typed node in place of ``node``, and drop what nobody reads any more."""
@@ -199,25 +220,29 @@ class Work:
 
     def erase(self, node: fx.Node) -> None:
         """Remove a node and everything above it that has no other user."""
-        if node.users or node.op in ("placeholder", "output"):
-            return
-        above = node.all_input_nodes
-        self.graph.erase_node(node)
-        for producer in above:
-            self.erase(producer)
+        waiting = [node]
+        while waiting:
+            current = waiting.pop()
+            if current.users or current.op in ("placeholder", "output"):
+                continue
+            waiting.extend(n for n in current.all_input_nodes if set(n.users) == {current})
+            self.graph.erase_node(current)
 
     def nested(self, graph: fx.Graph) -> Work:
         """Return the work on a region that was cut out; it shares the table."""
-        inner = Work(graph, self.model, self.tensors, self.aliases)
-        inner.views = self.views
+        inner = Work(graph, self.model, self.tensors, self.aliases, inside=True)
+        inner.turned, inner.straight = self.turned, self.straight
         return inner
 
     def type_constant(self, node: fx.Node) -> None:
         """Make a node that reads the table a typed constant."""
-        param = self.param(node)
-        assert param is not None
-        kind = TensorType(tuple(param.tensor.shape), dtype_name(param.tensor.dtype))
-        record = Record("constant", param.key, kind, operands={"value": kind}, table={"value": param.key})
+        key = str(node.target)
+        tensor = self.tensors[key]
+        if key in self.turned:  # the table will hold the transpose, which others read
+            key = f"{key}.stored"
+            self.tensors[key] = tensor
+        kind = TensorType(tuple(tensor.shape), dtype_name(tensor.dtype))
+        record = Record("constant", key, kind, operands={"value": kind}, table={"value": key})
         with self.graph.inserting_before(node):
             new = self.graph.call_function(typed, ())
         new.meta = {META: record}
@@ -226,24 +251,20 @@ class Work:
         self.graph.erase_node(node)
         new.name = name
 
-    def run(self, skip: frozenset[str] = frozenset()) -> None:
-        """Type every node that a rule knows, from the last to the first, so that patterns see what is above them.
-
-        Args:
-            skip: kinds that are left.
-        """
+    def run(self) -> None:
+        """Type every node that a rule knows, from the last to the first, so that patterns see what is above them."""
         node = next(iter(reversed(self.graph.nodes)))
         while node.op != "root":
             before = node.prev
             if node.op == "call_function" and META not in node.meta:
-                new = self._try(node, skip)
+                new = self._try(node)
                 if new is not None:
                     before = new.prev  # the node's own neighbours may be gone
             node = before
 
-    def _try(self, node: fx.Node, skip: frozenset[str]) -> fx.Node | None:
+    def _try(self, node: fx.Node) -> fx.Node | None:
         for candidate in rules(op(node) or label(node)):
             found = candidate(self, node)
-            if found is not None and found.kind not in skip and self.fits(found):
+            if found is not None and self.fits(found):
                 return self.type_node(node, found)
         return None
