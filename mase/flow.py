@@ -210,7 +210,7 @@ class Run:
         section = self.config.model
         torch.manual_seed(self.config.seed)
         if section.name is not None:
-            model = build_model(section.name, section.options)
+            model = build_model(section.name, section.options, self.home)
         else:
             assert section.python is not None
             self.notices.say(f"model: running your file {section.python}")

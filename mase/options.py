@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ValidationError, validate_call
 
@@ -13,11 +14,12 @@ from mase.errors import ConfigError, suggest
 T = TypeVar("T")
 
 
-def call(function: Callable[..., T], options: Mapping[str, Any], where: str) -> T:
+def call(function: Callable[..., T], options: Mapping[str, Any], where: str, home: Path | None = None) -> T:
     """Check options against a function's signature, its annotations being the rules, and call it.
 
     Args:
-        where: what is built, such as ``model llama``.
+        where: what is built, such as ``model llama``. home: folder that an option ``path`` is relative to; left out: the
+            current one. A ``path`` that may be a name on a hub (annotated as text) is left alone unless it is there.
 
     Raises:
         ConfigError: an option is unknown, missing, or of a kind or range that its annotation refuses.
@@ -27,9 +29,18 @@ def call(function: Callable[..., T], options: Mapping[str, Any], where: str) -> 
         if name not in known:
             raise ConfigError(f"{where}: unknown option {str(name)[:60]!r}{suggest(str(name), known)}")
     try:
-        return validate_call(function)(**options)
+        return validate_call(function)(**_at_home(function, options, home))
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from None
+
+
+def _at_home(function: Callable[..., Any], options: Mapping[str, Any], home: Path | None) -> Mapping[str, Any]:
+    """Return options whose ``path`` is relative to a folder."""
+    path = options.get("path")
+    if home is None or not isinstance(path, str):
+        return options
+    sure = get_type_hints(function).get("path") is Path
+    return {**options, "path": str(home / path)} if sure or (home / path).exists() else options
 
 
 def _first(error: ValidationError) -> str:

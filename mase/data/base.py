@@ -91,10 +91,7 @@ def load(name: str, options: Mapping[str, Any] | None = None, home: Path | None 
     Raises:
         ConfigError: the name or an option is unknown, a value is impossible, or a file is absent or damaged.
     """
-    found = dict(options or {})
-    if home is not None and isinstance(found.get("path"), str):
-        found["path"] = home / found["path"]
-    return call(DATASETS[name], found, f"data {name}")
+    return call(DATASETS[name], options or {}, f"data {name}", home)
 
 
 def split_by_class(name: str, x: Tensor, y: Tensor) -> Data:

@@ -17,19 +17,14 @@ Tables = tuple[Tensor, Tensor]  # cosine and sine of the rotary angles, each [le
 
 
 class Rotary(nn.Module):
-    """Turn the pairs ``(i, i + size / 2)`` of queries and keys by an angle that grows with the position.
+    """Turn the pairs ``(i, i + size / 2)`` of each head by an angle that grows with the position.
 
     Source: J. Su et al., RoFormer, 2021, equation 34; halves instead of neighbours, as in Hugging Face's Llama.
     """
 
-    def forward(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        return query * cos + turned(query) * sin, key * cos + turned(key) * sin
-
-
-def turned(x: Tensor) -> Tensor:
-    """Return the second half of the last axis, negated, before the first half: a quarter turn of every pair."""
-    first, second = x.chunk(2, -1)
-    return torch.cat((-second, first), -1)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        return x * cos + torch.cat((-second, first), -1) * sin
 
 
 def tables(length: int, size: int, base: float) -> Tables:
@@ -52,7 +47,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         query, key, value = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
-        query, key = self.rotary(query, key, cos, sin)
+        query, key = self.rotary(query, cos, sin), self.rotary(key, cos, sin)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return y
