@@ -1,0 +1,425 @@
+"""ONNX and QONNX files as graphs of typed nodes: every operator on its own kind, quantisers as number formats.
+
+The file is read node by node on an example of a batch, so that shapes are known and shape arithmetic is folded. Axis 0
+of the inputs stays free. What the file computes is what the graph computes; nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from mase.errors import ConfigError, GraphError, ToolError, UnsupportedOp
+from mase.formats import QuantParams
+from mase.formats.binary import Binary
+from mase.formats.fixed import Fixed
+from mase.formats.int import Int
+from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor, type_of
+from mase.frontend.onnx_nodes import NODES
+from mase.frontend.report import TraceReport
+from mase.graph import META, Graph, NodeGraph, OpNode, Record
+from mase.interpreter import is_exact, train
+from mase.ops.base import OPS, HardwareOp
+
+DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+UNFOLDED = ("Quant", "IntQuant", "BipolarQuant", "DequantizeLinear")  # of a constant: it keeps its format
+MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "MaxPool")  # of codes
+LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
+KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
+CLOSE = 1e-3  # of the greatest output: two batches may sum in another order
+ROWS = 3  # of the batch that checks that axis 0 is one
+
+
+def load(path: str | Path, sizes: Mapping[str, int] | None = None) -> tuple[Graph, TraceReport]:
+    """Read a file.
+
+    Args:
+        path: of the ``.onnx`` file. sizes: of axes that the file names and leaves open, such as ``{"sequence": 16}``.
+
+    Raises:
+        ConfigError: there is no such file, or an open axis has no size.
+        GraphError: the file is damaged, or axis 0 of its inputs is no batch.
+        UnsupportedOp: an operator, or the way in which it is used, has no counterpart; names the node.
+        ToolError: the package ``onnx`` is missing.
+    """
+    model = _read(Path(path))
+    builder = _start(model, Path(path).name, dict(sizes or {}))
+    for step in _steps(model):
+        _import(builder, step, model)
+    graph = _finish(model, builder)
+    graph, refused = _settled(graph)
+    _check_batch(graph, builder)
+    lifted = tuple(node.path for node in graph.operators() if node.kind != "opaque")
+    alive = {node.path for node in graph.nodes()}
+    return graph, TraceReport(lifted, refused, {path: why for path, why in builder.opaque.items() if path in alive})
+
+
+class OnnxModel(nn.Module):
+    """Stand for an ONNX file where a PyTorch model is wanted: its parameters can be trained and stored.
+
+    Args:
+        path, sizes: as :func:`load`.
+    """
+
+    def __init__(self, path: str | Path, sizes: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self._graph, self._report = load(path, sizes)
+        self._keys: dict[str, str] = {}  # table key -> name of the parameter or buffer
+        learned = {node.record.key(r) for node in self._graph.operators() for r in node.record.operands if r in LEARNED}
+        for key, tensor in self._graph.tensors.items():
+            self._keys[key] = self._hold(key, tensor, key in learned and tensor.is_floating_point())
+
+    def _hold(self, key: str, tensor: Tensor, learned: bool) -> str:
+        """Register a tensor under its dotted name, or one near it that Python leaves free; return the name."""
+        home: nn.Module = self
+        *folders, leaf = key.split(".")
+        names = []
+        for folder in folders:
+            while not isinstance(getattr(home, folder, home), nn.Module):
+                folder += "_"
+            if not hasattr(home, folder):
+                home.add_module(folder, nn.Module())
+            home = home.get_submodule(folder)
+            names.append(folder)
+        while hasattr(home, leaf):
+            leaf += "_"
+        if learned:
+            home.register_parameter(leaf, nn.Parameter(tensor))
+        else:
+            home.register_buffer(leaf, tensor)
+        return ".".join([*names, leaf])
+
+    def _table(self) -> dict[str, Tensor]:
+        held: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {key: held[name] for key, name in self._keys.items()}
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Compute as the graph does, with gradients."""
+        return train(self._graph.on(self._table()), inputs)
+
+    def traced(self) -> tuple[Graph, TraceReport]:
+        """Return the graph, on this model's tensors, and its report."""
+        return self._graph.on({key: tensor.detach() for key, tensor in self._table().items()}), self._report
+
+
+# -- reading the file -----------------------------------------------------------------------------------------------
+
+
+def _onnx() -> Any:  # ships no types that a strict checker takes
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise ToolError("onnx is not installed; pip install mase-dse[onnx]") from None
+    return onnx
+
+
+def _read(path: Path) -> Any:  # a ModelProto
+    """Read the file and put its own functions in place."""
+    onnx = _onnx()
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        model = onnx.load(str(path))
+        if not model.graph.output or not model.opset_import:
+            raise ValueError("has no outputs or no opset")  # noqa: TRY301  # told as every other damage
+        return onnx.inliner.inline_local_functions(model) if model.functions else model
+    except Exception as error:  # protobuf, the checks of external data and the inliner raise errors of every kind
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise GraphError(f"{path}: damaged or no ONNX file: {text}") from error
+
+
+def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
+    """Enter the inputs and the tensors of the file."""
+    onnx, graph = _onnx(), model.graph
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    uses = Counter([name for node in graph.node for name in node.input] + [value.name for value in graph.output])
+    held = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in held]
+    if not inputs:
+        raise GraphError(f"{file}: has no inputs")
+    first = _dims(inputs[0])[:1]
+    written = int(first[0]) if first and isinstance(first[0], int) else None
+    builder = Builder(file, opset, uses, written)
+    for tensor in graph.initializer:
+        _enter(builder, tensor.name, onnx.numpy_helper.to_array(tensor), tensor.name)
+    generator = torch.Generator().manual_seed(0)
+    for value in inputs:
+        batched = bool(first) and _dims(value)[:1] == first
+        shape = _shape(value, file, sizes, batched)
+        builder.add_input(value.name, _example(value, shape, generator), ["batch" * batched, *[""] * len(shape[1:])])
+    return builder
+
+
+def _enter(builder: Builder, name: str, array: Any, own: str = "") -> None:
+    """Enter a constant."""
+    builder.values[name], builder.dtypes[name] = Constant(as_tensor(array), own), array.dtype.name
+
+
+def _dims(value: Any) -> list[int | str]:
+    """Return the axes of an input: a size, or the name of one that is open."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param for dim in dims]
+
+
+def _shape(value: Any, file: str, sizes: dict[str, int], batched: bool) -> list[int]:
+    shape = []
+    for axis, dim in enumerate(_dims(value)):
+        if axis == 0 and batched:
+            shape.append(BATCH)
+        elif isinstance(dim, int):
+            shape.append(dim)
+        elif dim in sizes:
+            shape.append(sizes[dim])
+        else:
+            known = f"give sizes, such as {{{dim!r}: 16}}" if dim else "name it in the file"
+            raise ConfigError(f"{file}: input {value.name!r}: axis {axis} ({dim or 'without a name'}) is open; {known}")
+    if not shape:
+        raise UnsupportedOp(f"{file}: input {value.name!r} has no axes; a batch axis is needed")
+    return shape
+
+
+def _example(value: Any, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return an example input: normal numbers, small whole ones, or true."""
+    onnx = _onnx()
+    name = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        raise UnsupportedOp(f"input {value.name!r} has type {name}; allowed are numbers and truth values")
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(0 if dtype != torch.bool else 1, 2, shape, generator=generator).to(dtype)
+
+
+def _steps(model: Any) -> list[Step]:
+    """Return the nodes of the file, each with a name of its own."""
+    onnx, taken, steps = _onnx(), set(), []
+    for index, node in enumerate(model.graph.node):
+        name = node.name or f"{node.op_type}_{index}"
+        if name in taken:
+            name = f"{name}_{index}"
+        taken.add(name)
+        attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
+        steps.append(Step(node.op_type, node.domain, name, tuple(node.input), tuple(node.output), attrs, node))
+    return steps
+
+
+def _plain(value: Any) -> Any:
+    """Return an attribute as Python has it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# -- building -------------------------------------------------------------------------------------------------------
+
+
+def _import(builder: Builder, step: Step, model: Any) -> None:
+    """Enter what a node gives: folded where it follows from the file alone, else a typed node.
+
+    Raises:
+        UnsupportedOp: see :func:`load`.
+    """
+    known = step.domain in DOMAINS and step.type in NODES
+    values = [builder.value(step, i) for i, name in enumerate(step.inputs) if name]
+    if all(isinstance(value, Constant) for value in values):
+        kept = any(isinstance(value, Constant) and value.format is not None for value in values)
+        if step.type not in UNFOLDED and not (kept and step.type == "Transpose"):
+            _fold(builder, step, model)
+            return
+    if not known:
+        raise step.refuse(f"is not supported; supported are {', '.join(sorted(NODES))}")
+    codes = [name for name in step.inputs if name in builder.codes]
+    if codes and step.type not in (*MOVES, "DequantizeLinear"):
+        raise step.refuse(f"computes on the codes {codes[0]!r} of a quantiser; only DequantizeLinear and moves may")
+    found = NODES[step.type](builder, step)
+    results = [found] if isinstance(found, fx.Node | Constant) else list(found)
+    for name, value in zip([name for name in step.outputs if name], results, strict=False):
+        builder.values[name] = value
+        if codes and step.type in MOVES:
+            builder.codes[name] = builder.codes[codes[0]]
+
+
+def _fold(builder: Builder, step: Step, model: Any) -> None:
+    """Compute a node whose inputs are all known."""
+    onnx = _onnx()
+    from onnx.reference import ReferenceEvaluator
+
+    names = [name for name in step.inputs if name]
+    feeds = {name: _array(builder, name) for name in names}
+    inputs = [onnx.helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
+    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in step.outputs if name]
+    graph = onnx.helper.make_graph([step.proto], "fold", inputs, outputs)
+    try:
+        found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
+    except Exception as error:  # the evaluator raises errors of every kind
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise step.refuse(f"cannot be computed from constants: {text}") from error
+    for name, array in zip((name for name in step.outputs if name), found, strict=True):
+        _enter(builder, name, array)
+
+
+def _array(builder: Builder, name: str) -> Any:
+    """Return a constant as the file's own type of array."""
+    import numpy as np
+
+    value = builder.values[name]
+    assert isinstance(value, Constant)
+    array = value.real().numpy() if value.tensor.dtype != torch.bfloat16 else value.real().float().numpy()
+    wanted = builder.dtypes.get(name, array.dtype.name)
+    if wanted == array.dtype.name or value.format is not None:
+        return array
+    import ml_dtypes
+
+    return array.astype(np.dtype(getattr(ml_dtypes, wanted)))
+
+
+def _finish(model: Any, builder: Builder) -> Graph:
+    """Add the outputs and check the graph."""
+    nodes, names = [], [value.name for value in model.graph.output]
+    for name in names:
+        if name in builder.codes:
+            raise UnsupportedOp(f"{builder.file}: output {name!r} is the codes of a quantiser; end in DequantizeLinear")
+        step = Step("output", "", name, (name,), (), {}, None)
+        nodes.append(builder.node(step, 0))
+    node = builder.graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))
+    fields = {} if len(nodes) == 1 else {"fields": names}
+    node.meta[META] = Record("output", "output", type_of(builder.samples[nodes[0]]), fields)
+    builder.graph.eliminate_dead_code()
+    used = {n.meta[META].key(role) for n in builder.graph.nodes for role in n.meta[META].operands}
+    tensors = {key: tensor for key, tensor in builder.tensors.items() if key in used}
+    alive = used | {n.name for n in builder.graph.nodes}
+    quant = {key: params for key, params in builder.quant.items() if key in alive}
+    return Graph(NodeGraph(nn.Module(), builder.graph), tensors, quant).verify()
+
+
+# -- quantisers become the formats of edges -------------------------------------------------------------------------
+
+
+def _settled(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """Let the node that produces a tensor round it, wherever the node's exact arithmetic takes the formats.
+
+    Returns:
+        The graph, and by path why a quantiser stays a node of its own.
+    """
+    changes = _Changes(graph)
+    for node in graph.nodes():
+        if node.kind == "layout" and len(node.inputs) == 1:
+            changes.move(node)
+        elif node.kind == "requantize":
+            changes.merge(node)
+    return changes.applied(), changes.refused
+
+
+class _Changes:
+    """Collect what becomes of the formats of a graph, by node name."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.records: dict[str, Record] = {}
+        self.quant: dict[str, QuantParams] = {}
+        self.merged: dict[str, str] = {}  # quantiser -> the node that rounds in its place
+        self.refused: dict[str, str] = {}
+
+    def record(self, node: OpNode) -> Record:
+        """Return a node's record as it is by now."""
+        return self.records.get(node.name, node.record)
+
+    def merge(self, node: OpNode) -> None:
+        """Let the producer of a quantiser's input round, where it has no format and no other reader."""
+        source = node.inputs[0]
+        if self.record(source).output.format is not None:
+            if reason := self.refusal(node, node.record, self.graph.params(node.name)):
+                if source.name not in self.records or source.kind != "layout":
+                    raise UnsupportedOp(reason)
+                self.refused[source.path] = reason
+                del self.records[source.name], self.quant[source.name]
+            return
+        if len(source.users) > 1:
+            return
+        record, params = self.record(source), self.graph.params(node.name)
+        given = replace(record, output=replace(record.output, format=node.record.output.format))
+        if reason := self.refusal(source, given, params):
+            self.refused[node.path] = reason
+            return
+        self.records[source.name], self.quant[source.name] = given, params
+        self.merged[node.name] = source.name
+
+    def move(self, node: OpNode) -> None:
+        """Give a node that only moves elements the format of its input, where one rule holds for all elements."""
+        source = node.inputs[0]
+        fmt = self.record(source).output.format
+        params = self.quant.get(source.name, self.graph.params(source.name))
+        whole = isinstance(fmt, Fixed | Int | Binary) and (params.scale is None or params.scale.ndim == 0)
+        if not whole or node.record.attrs.get("function", "reshape") not in KEPT:
+            return
+        given = replace(node.record, output=replace(node.record.output, format=fmt))
+        if reason := self.refusal(node, given, params):
+            self.refused[node.path] = reason
+        else:
+            self.records[node.name], self.quant[node.name] = given, params
+
+    def refusal(self, node: OpNode, record: Record, params: QuantParams) -> str:
+        """Say why a node's exact arithmetic would not take a format; nothing where it does, or where it has none."""
+        view = self.graph.overlaid({**self.records, node.name: record}, {**self.quant, node.name: params})
+        node = OpNode(view, node.node)
+        if not is_exact(node):
+            return ""
+        op = OPS[node.kind]
+        assert issubclass(op, HardwareOp)
+        try:
+            op.from_node(node)
+        except UnsupportedOp as error:
+            return str(error)
+        return ""
+
+    def applied(self) -> Graph:
+        """Return the graph with these changes made."""
+        if not self.records:
+            return self.graph
+        graph = self.graph.replace(self.records, quant=self.quant)
+        nodes = {node.name: node for node in graph.module.graph.nodes}
+        for name, source in self.merged.items():
+            nodes[name].replace_all_uses_with(nodes[source])
+            graph.module.graph.erase_node(nodes[name])
+            del graph.quant[name]
+        return graph.verify()
+
+
+# -- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _check_batch(graph: Graph, builder: Builder) -> None:
+    """Refuse a file whose results do not follow axis 0 of its inputs: run other rows and compare.
+
+    Raises:
+        GraphError: it is no batch.
+    """
+    feeds = []
+    for node in graph.inputs:
+        x = builder.samples[node.node]
+        rows = torch.arange(ROWS) % x.shape[0]
+        feeds.append(x[rows] if node.record.attrs["axes"][0] else x)
+    want = [builder.samples[node.node] for node in graph.output.inputs]
+    try:
+        found: Any = graph(*feeds)
+    except (RuntimeError, GraphError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise GraphError(f"{builder.file}: cannot run on a batch of {ROWS}: {text}") from error
+    for value, wanted in zip([found] if isinstance(found, Tensor) else found, want, strict=True):
+        if value.shape != (ROWS, *wanted.shape[1:]):
+            raise GraphError(f"{builder.file}: a batch of {ROWS} gives {tuple(value.shape)}; axis 0 is no batch")
+        if not graph.quant and not _near(value[:BATCH].double(), wanted.double()):
+            raise GraphError(f"{builder.file}: a sample's result depends on its batch; axis 0 is no batch")
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two results differ by rounding alone."""
+    return bool(torch.allclose(a, b, rtol=0.0, atol=CLOSE * float(b.abs().max()) if b.numel() else 0.0, equal_nan=True))

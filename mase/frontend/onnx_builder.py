@@ -1,0 +1,318 @@
+"""What the import of an ONNX file builds on: values, nodes with records, and one example that travels along."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mase.errors import GraphError, UnsupportedOp
+from mase.formats import Format, QuantParams
+from mase.graph import META, Record, TensorType, typed
+from mase.ops.base import OPS
+
+BATCH = 2  # of the example that travels along; no file says anything about it
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor that the file holds, or that follows from what it holds.
+
+    Args:
+        tensor: real values; of a quantised tensor those before rounding, where the file has them.
+        name: of the initializer, where the tensor is one; empty where it was computed.
+        format, params: where the file quantises it.
+    """
+
+    tensor: Tensor
+    name: str = ""
+    format: Format | None = None
+    params: QuantParams = field(default_factory=QuantParams)
+
+    def real(self) -> Tensor:
+        """Return the values that the file computes with."""
+        return self.tensor if self.format is None else self.format.quantize(self.tensor, self.params)
+
+    def transposed(self) -> Constant:
+        """Return the matrix with its axes swapped, sharing memory."""
+        axis = self.params.axis
+        params = replace(self.params, axis=-1 - axis % 2)
+        return Constant(self.tensor.t(), self.name + "_t" if self.name else "", self.format, params)
+
+
+Value = fx.Node | Constant
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of the file.
+
+    Args:
+        type: operator, such as ``Gemm``. name: unique, for errors and paths. inputs: names, empty for one left out.
+        attrs: by name, as Python values. proto: the node as the file has it.
+    """
+
+    type: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+    proto: Any = None
+
+    def refuse(self, reason: str) -> UnsupportedOp:
+        """Return the error that says why this node cannot be taken."""
+        return UnsupportedOp(f"node {self.name!r} ({self.type}): {reason}")
+
+
+class Builder:
+    """Build an fx graph of typed nodes.
+
+    Args:
+        file: for errors. opset: version of the standard operators. uses: how many nodes and outputs read each value.
+        written_batch: size of the batch that the file was written with, None where it is open.
+    """
+
+    def __init__(self, file: str, opset: int, uses: Mapping[str, int], written_batch: int | None = None) -> None:
+        self.file, self.opset, self.uses, self.written_batch = file, opset, uses, written_batch
+        self.graph = fx.Graph()
+        self.values: dict[str, Value] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.quant: dict[str, QuantParams] = {}
+        self.samples: dict[fx.Node, Tensor] = {}
+        self.opaque: dict[str, str] = {}  # path -> reason
+        self.dtypes: dict[str, str] = {}  # of constants as the file has them
+        self.codes: dict[str, tuple[Tensor, Tensor]] = {}  # values that are codes in the file: scale and zero point
+        self._paths: set[str] = set()
+        self._names: set[str] = set()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def value(self, step: Step, index: int) -> Value:
+        """Return an input of a node.
+
+        Raises:
+            GraphError: nothing produces it.
+        """
+        name = step.inputs[index] if index < len(step.inputs) else ""
+        if name not in self.values:
+            found = f"reads {name!r}, which nothing before it produces" if name else f"has no input {index}"
+            raise GraphError(f"{self.file}: node {step.name!r} ({step.type}): {found}")
+        return self.values[name]
+
+    def given(self, step: Step, index: int) -> bool:
+        """Tell whether an optional input is there."""
+        return index < len(step.inputs) and bool(step.inputs[index])
+
+    def node(self, step: Step, index: int) -> fx.Node:
+        """Return an input as a node; a constant becomes one."""
+        value = self.value(step, index)
+        return value if isinstance(value, fx.Node) else self.holder(step, value)
+
+    def constant(self, step: Step, index: int) -> Constant:
+        """Return an input that must be a constant."""
+        value = self.value(step, index)
+        if isinstance(value, fx.Node):
+            raise step.refuse(f"input {index} ({step.inputs[index]!r}) is computed; allowed is a constant")
+        return value
+
+    def numbers(self, step: Step, name: str, index: int) -> list[int] | None:
+        """Return whole numbers that stand in an attribute or, by opset, in a constant input; None for neither."""
+        if name in step.attrs:
+            found = step.attrs[name]
+            return [int(v) for v in found] if isinstance(found, list | tuple) else [int(found)]
+        if not self.given(step, index):
+            return None
+        return [int(v) for v in self.constant(step, index).real().reshape(-1).tolist()]
+
+    def number(self, step: Step, name: str, index: int) -> float | None:
+        """Return one number that stands in an attribute or in a constant input."""
+        if name in step.attrs:
+            return float(step.attrs[name])
+        if not self.given(step, index):
+            return None
+        tensor = self.constant(step, index).real()
+        if tensor.numel() != 1:
+            raise step.refuse(f"{name} has {tensor.numel()} elements; allowed is one")
+        return float(tensor.reshape(-1)[0])
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Return the shape that a value has on the example."""
+        return tuple(self.sample(value).shape)
+
+    def sample(self, value: Value) -> Tensor:
+        """Return what a value is on the example."""
+        return self.samples[value] if isinstance(value, fx.Node) else value.real()
+
+    # -- building -----------------------------------------------------------------------------------------------
+
+    def add_input(self, name: str, sample: Tensor, axes: Sequence[str]) -> None:
+        """Add a graph input; ``axes`` names those that are free."""
+        node = self.graph.placeholder(free(identifier(name), self._names))
+        attrs = {"axes": list(axes), "argument": name}
+        node.meta[META] = Record("input", self.path(name), type_of(sample), attrs)
+        self.values[name], self.samples[node] = node, sample
+
+    def emit(
+        self,
+        step: Step,
+        kind: str,
+        inputs: Sequence[fx.Node],
+        attrs: Mapping[str, Any] | None = None,
+        operands: Mapping[str, Constant] | None = None,
+        path: str = "",
+    ) -> fx.Node:
+        """Add a typed node and run it on the example.
+
+        Raises:
+            UnsupportedOp: it cannot run on the example.
+        """
+        operands = operands or {}
+        path = self.path(path or module_path(step, operands) or step.name)
+        record = Record(kind, path, TensorType(()), dict(attrs or {}), source=f"{self.file}:{step.name}")
+        for role, constant in operands.items():
+            record = self._holding(record, role, constant)
+        reals = {role: constant.real() for role, constant in operands.items()}
+        try:
+            sample = OPS[kind].float(record, reals, *(self.samples[node] for node in inputs))
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise step.refuse(f"cannot run: {' '.join(str(error).split())[:160]}") from error
+        node = self.graph.call_function(typed, tuple(inputs))
+        node.name = self._free_name(step)
+        node.meta[META] = replace(record, output=type_of(sample))
+        self.samples[node] = sample
+        return node
+
+    def requantize(self, step: Step, node: fx.Node, fmt: Format, params: QuantParams) -> fx.Node:
+        """Round a value to a format; one that has it already stays."""
+        if same_grid(self.quant_of(node), (fmt, params)):
+            return node
+        new = self.emit(step, "requantize", [node])
+        record: Record = new.meta[META]
+        new.meta[META] = replace(record, output=replace(record.output, format=fmt))
+        self.quant[new.name], self.samples[new] = params, fmt.quantize(self.samples[node], params)
+        return new
+
+    def quant_of(self, node: fx.Node) -> tuple[Format, QuantParams] | None:
+        """Return the format of a value and its parameters, or None."""
+        fmt = node.meta[META].output.format
+        return None if fmt is None else (fmt, self.quant.get(node.name, QuantParams()))
+
+    def add_bias(self, node: fx.Node, constant: Constant) -> None:
+        """Give a node that has none the operand ``bias``."""
+        node.meta[META] = self._holding(node.meta[META], "bias", plain(constant))
+        self.samples[node] = self.samples[node] + constant.real()
+
+    def _holding(self, record: Record, role: str, constant: Constant) -> Record:
+        """Return the record with one more operand, which goes into the table."""
+        key = re.sub(r"[^\w.]", "_", constant.name).strip(".") or f"{record.path}.{role}"
+        while key in self.tensors and not shared(self.tensors[key], constant.tensor):
+            key += "_"
+        self.tensors[key] = constant.tensor
+        if constant.format is not None:
+            self.quant[key] = constant.params
+        kind = TensorType(tuple(constant.tensor.shape), dtype_of(constant.tensor), constant.format)
+        table = {**record.table, role: key} if key != f"{record.path}.{role}" else record.table
+        return replace(record, operands={**record.operands, role: kind}, table=table)
+
+    def call(self, step: Step, function: Any, inputs: Sequence[fx.Node], reason: str) -> fx.Node:
+        """Add an opaque node that calls a function, and run it on the example."""
+        sample: Tensor = function(*(self.samples[node] for node in inputs))
+        node = self.graph.call_function(function, tuple(inputs))
+        node.name, path = self._free_name(step), self.path(step.name)
+        attrs = {"target": function.__name__}
+        node.meta[META] = Record("opaque", path, type_of(sample), attrs, source=f"{self.file}:{step.name}")
+        self.samples[node], self.opaque[path] = sample, reason
+        return node
+
+    def holder(self, step: Step, constant: Constant) -> fx.Node:
+        """Return a node that gives a constant."""
+        return self.emit(step, "constant", [], operands={"value": plain(constant)}, path=constant.name or step.name)
+
+    def path(self, wanted: str) -> str:
+        """Return a path that no other node has, made of letters, digits, ``_`` and dots."""
+        clean = re.sub(r"[^\w.]", "_", wanted.replace("/", ".")).strip(".") or "node"
+        return free(clean, self._paths)
+
+    def _free_name(self, step: Step) -> str:
+        return free(identifier(step.name), self._names)
+
+
+def free(wanted: str, taken: set[str]) -> str:
+    """Return a name that is not taken, numbered where it must be, and take it."""
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    taken.add(name)
+    return name
+
+
+def plain(constant: Constant) -> Constant:
+    """Return the constant with its format forgotten and its values rounded."""
+    return constant if constant.format is None else Constant(constant.real())
+
+
+def repeats(tensor: Tensor) -> bool:
+    """Tell whether a tensor is one and the same for each sample of the example's batch."""
+    return tensor.ndim > 0 and tensor.shape[0] == BATCH and bool((tensor == tensor[:1]).all())
+
+
+def identifier(name: str) -> str:
+    """Return a name that Python would take."""
+    clean = re.sub(r"\W+", "_", name).strip("_").lower() or "node"
+    return clean if not clean[0].isdigit() else f"n{clean}"
+
+
+def module_path(step: Step, operands: Mapping[str, Constant]) -> str:
+    """Return the module whose weights a node has: ``fc1`` for ``fc1.weight``, or for the node ``/fc1/MatMul``."""
+    if "weight" not in operands:
+        return ""
+    name = operands["weight"].name.removesuffix("_t")
+    if name.endswith(".weight"):
+        return name.removesuffix(".weight")
+    return step.name.removesuffix(f"/{step.type}").strip("/")
+
+
+def same_grid(a: tuple[Format, QuantParams] | None, b: tuple[Format, QuantParams] | None) -> bool:
+    """Tell whether two values have the same format with the same parameters."""
+    if a is None or b is None or a[0] != b[0] or a[1].axis != b[1].axis:
+        return False
+    parts = [(getattr(a[1], name), getattr(b[1], name)) for name in ("scale", "zero_point")]
+    return all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in parts)
+
+
+def shared(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two tensors are one."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+
+
+def type_of(tensor: Tensor) -> TensorType:
+    """Return the type of a tensor of the example."""
+    return TensorType(tuple(tensor.shape), dtype_of(tensor))
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """Return the name of a tensor's dtype, without prefix."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def as_tensor(array: Any) -> Tensor:  # a numpy array of any type
+    """Return an array of the file as a tensor of its own.
+
+    Raises:
+        UnsupportedOp: its type has no counterpart, such as strings.
+    """
+    name = array.dtype.name
+    if name in ("int4", "uint4"):
+        return torch.tensor(array.astype(name.replace("4", "8")))
+    if name == "bfloat16":
+        return torch.tensor(array.astype("float32")).to(torch.bfloat16)
+    try:
+        return torch.tensor(array)
+    except (TypeError, ValueError):
+        raise UnsupportedOp(f"tensor of type {array.dtype}; allowed are numbers and truth values") from None

@@ -1,0 +1,208 @@
+"""Quantisers of ONNX and QONNX as number formats, where a format says exactly the same; else a clear refusal.
+
+Source: QONNX general operators IntQuant, BipolarQuant and Trunc; ONNX QuantizeLinear and DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mase.errors import FormatError
+from mase.formats import Format, QuantParams
+from mase.formats.binary import Binary
+from mase.formats.fixed import Fixed
+from mase.formats.int import Int
+from mase.formats.rounding import Rounding
+from mase.formats.scales import round_scale
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value
+
+MODES: Mapping[str, Rounding] = {
+    "ROUND": "even",
+    "HALF_EVEN": "even",
+    "HALF_UP": "half_away",  # QONNX rounds the magnitude
+    "FLOOR": "floor",
+    "CEIL": "ceil",
+    "DOWN": "zero",
+}  # QONNX's word -> ours; its UP and HALF_DOWN have no counterpart
+INTEGERS = {"int4": (4, True), "uint4": (4, False), "int8": (8, True), "uint8": (8, False)}
+INTEGERS |= {"int16": (16, True), "uint16": (16, False)}  # dtype -> bits, signed
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a quantiser says: codes of ``bits``, value = (code - zero) * scale."""
+
+    bits: int
+    signed: bool
+    narrow: bool
+    scale: Tensor
+    zero: Tensor
+    mode: Rounding = "even"
+
+
+def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
+    """Return the format that has the quantiser's codes.
+
+    Args:
+        rank: axes of the quantised tensor.
+
+    Raises:
+        UnsupportedOp: there is none.
+    """
+    scale, axis = _per(grid.scale.double(), rank, step)
+    zero, _ = _per(grid.zero.double(), rank, step)
+    if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
+        raise step.refuse("scale is not positive; allowed are finite positive scales")
+    if bool((zero != zero.round()).any()):
+        raise step.refuse("zero point is no whole number")
+    if grid.narrow and not grid.signed:
+        raise step.refuse("unsigned narrow codes; allowed are signed ones, or all unsigned ones")
+    try:
+        return _format(grid, scale, zero.expand_as(scale).to(torch.int64), axis)
+    except FormatError as error:
+        raise step.refuse(f"has no format that is exactly the same: {error}") from None
+
+
+def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format, QuantParams]:
+    channel, unit = scale.ndim > 0, math.frexp(float(scale.reshape(-1)[0]))
+    symmetric = not bool(zero.any())
+    powers = bool((torch.frexp(scale).mantissa == 0.5).all())
+    if grid.bits == 1 and grid.signed:
+        return Binary("channel" if channel else "tensor"), QuantParams(scale, axis=axis)
+    if symmetric and powers and not channel and not (grid.signed and grid.narrow):
+        return Fixed(grid.bits, 1 - unit[1], grid.signed, grid.mode), QuantParams()
+    fields: dict[str, Any] = {"width": grid.bits, "channel": channel, "rounding": grid.mode, "power": powers}
+    if not powers and not torch.equal(round_scale(scale, "short"), scale):
+        fields["scale_type"] = "fp32"
+    if symmetric and grid.signed:
+        return Int(full=not grid.narrow, **fields), QuantParams(scale, axis=axis)
+    if grid.narrow:
+        raise FormatError("narrow codes with a zero point")
+    shift = 1 << grid.bits - 1 if grid.signed else 0  # codes with a zero point start at 0
+    return Int(zero="int", **fields), QuantParams(scale, zero + shift, axis=axis)
+
+
+def _per(shared: Tensor, rank: int, step: Step) -> tuple[Tensor, int]:
+    """Return a scale as one number or one a channel, and the channel axis."""
+    if shared.numel() == 1:
+        return shared.reshape(()), -1
+    long = [axis for axis, size in enumerate(shared.shape) if size > 1]
+    if len(long) > 1:
+        raise step.refuse(f"scale has shape {tuple(shared.shape)}; allowed is one number, or one a channel")
+    return shared.reshape(-1), long[0] - shared.ndim + rank
+
+
+def _quantised(b: Builder, step: Step, value: Value, grid: Grid) -> Value:
+    """Return a value in the format of a quantiser."""
+    fmt, params = format_of(grid, len(b.shape(value)), step)
+    if isinstance(value, fx.Node):
+        return b.requantize(step, value, fmt, params)
+    return Constant(value.real(), value.name if value.format is None else "", fmt, params)
+
+
+def _quant(b: Builder, step: Step) -> Value:
+    """Return Quant(x, scale, zero point, bits)."""
+    scale, zero, bits = (b.constant(step, index).real() for index in (1, 2, 3))
+    if bits.numel() != 1 or float(bits) != int(bits):
+        raise step.refuse("bits differ between elements, or are no whole number")
+    word = str(step.attrs.get("rounding_mode", "ROUND")).upper()
+    if word not in MODES:
+        raise step.refuse(f"rounding_mode {word}; allowed: {', '.join(MODES)}")
+    grid = Grid(
+        int(bits), bool(step.attrs.get("signed", 1)), bool(step.attrs.get("narrow", 0)), scale, zero, MODES[word]
+    )
+    return _quantised(b, step, b.value(step, 0), grid)
+
+
+def _bipolar(b: Builder, step: Step) -> Value:
+    scale = b.constant(step, 1).real()
+    return _quantised(b, step, b.value(step, 0), Grid(1, True, False, scale, torch.zeros(())))
+
+
+def _trunc(b: Builder, step: Step) -> Value:
+    """Return Trunc(x, scale, zero point, bits of x, bits), or in version 2 (..., bits of x, scale of y, bits)."""
+    x, word = b.node(step, 0), str(step.attrs.get("rounding_mode", "FLOOR")).upper()
+    scale, zero, before = (b.constant(step, index).real() for index in (1, 2, 3))
+    found = b.quant_of(x)
+    held = None if found is None else 2.0 ** -found[0].frac if isinstance(found[0], Fixed) else found[1].scale
+    if held is None or scale.numel() > 1 or not bool(held == scale.double()) or bool(zero.any()) or word not in MODES:
+        raise step.refuse("allowed after a quantiser of the same scale, without zero point, rounding by ROUND or FLOOR")
+    assert found is not None
+    signed, narrow = found[0].code_range()[0] < 0, bool(step.attrs.get("narrow", 0))
+    if len(step.inputs) > 5:
+        after, bits = b.constant(step, 4).real(), b.constant(step, 5).real()
+        signed = bool(step.attrs.get("signed", 1))
+    else:  # version 1 keeps the scale: values shrink
+        after, bits = scale, b.constant(step, 4).real()
+        x = b.emit(step, "mul", [x], {"value": 2.0 ** float(bits - before)})
+    return _quantised(b, step, x, Grid(int(bits), signed, narrow, after, torch.zeros(()), MODES[word]))
+
+
+def _along(shared: Tensor, step: Step, rank: int) -> Tensor:
+    """Return a scale or zero point with its channels on the axis that the node names."""
+    if shared.numel() == 1 or shared.ndim != 1:
+        return shared
+    axis = step.attrs.get("axis", 1) % rank
+    return shared.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def _parameters(b: Builder, step: Step, rank: int) -> tuple[Tensor, Tensor]:
+    """Return scale and zero point of QuantizeLinear or DequantizeLinear."""
+    if step.attrs.get("block_size", 0):
+        raise step.refuse(f"block_size {step.attrs['block_size']}; allowed is one scale a tensor or a channel")
+    scale = b.constant(step, 1).real()
+    zero = b.constant(step, 2).real() if b.given(step, 2) else torch.zeros(())
+    return _along(scale, step, rank), _along(zero, step, rank)
+
+
+def dtype_name(number: int) -> str:
+    """Return the name of ONNX's type of a number; 0 is QuantizeLinear's default."""
+    import onnx
+
+    return str(onnx.helper.tensor_dtype_to_np_dtype(number or onnx.TensorProto.UINT8).name)
+
+
+def _quantize_linear(b: Builder, step: Step) -> Value:
+    x = b.node(step, 0)
+    scale, zero = _parameters(b, step, len(b.shape(x)))
+    dtype = b.dtypes.get(step.inputs[2], "") if b.given(step, 2) else dtype_name(step.attrs.get("output_dtype", 0))
+    if dtype not in INTEGERS:
+        raise step.refuse(f"quantises to {dtype}; allowed: {', '.join(INTEGERS)}")
+    bits, signed = INTEGERS[dtype]
+    b.codes[step.outputs[0]] = (scale, zero)
+    return b.requantize(step, x, *format_of(Grid(bits, signed, False, scale, zero), len(b.shape(x)), step))
+
+
+def _dequantize_linear(b: Builder, step: Step) -> Value:
+    value = b.value(step, 0)
+    scale, zero = _parameters(b, step, len(b.shape(value)))
+    if isinstance(value, Constant):
+        real = (value.tensor.to(torch.int64) - zero.to(torch.int64)) * scale
+        dtype = b.dtypes.get(step.inputs[0], "")
+        if dtype not in INTEGERS:
+            if dtype != "int32":
+                raise step.refuse(f"holds {dtype}; allowed: int32, {', '.join(INTEGERS)}")
+            return Constant(real)  # a bias, on the grid of the sums: it needs no format of its own
+        bits, signed = INTEGERS[dtype]
+        fmt, params = format_of(Grid(bits, signed, False, scale, zero), real.ndim, step)
+        return Constant(real, value.name, fmt, params)
+    given = b.codes.get(step.inputs[0])
+    if given is None or not torch.equal(given[0], scale) or not torch.equal(given[1].double(), zero.double()):
+        raise step.refuse("is not the inverse of a QuantizeLinear before it: scale or zero point differ")
+    return value
+
+
+QUANTISERS: dict[str, Callable[[Builder, Step], Value]] = {
+    "Quant": _quant,
+    "IntQuant": _quant,
+    "BipolarQuant": _bipolar,
+    "Trunc": _trunc,
+    "QuantizeLinear": _quantize_linear,
+    "DequantizeLinear": _dequantize_linear,
+}

@@ -1,0 +1,386 @@
+"""How each ONNX operator becomes a typed node; one function an operator, or a family of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain, repeats
+from mase.frontend.onnx_formats import QUANTISERS
+from mase.frontend.onnx_layout import LAYOUTS, Import
+from mase.graph import META, Record
+
+NODES: dict[str, Import] = {**LAYOUTS, **QUANTISERS}  # by operator; filled below
+
+
+def imports(*types: str) -> Callable[[Import], Import]:
+    """Return a decorator that enters a function for the operators named."""
+
+    def enter(function: Import) -> Import:
+        NODES.update(dict.fromkeys(types, function))
+        return function
+
+    return enter
+
+
+# -- products and sums ----------------------------------------------------------------------------------------------
+
+
+@imports("Gemm")
+def _gemm(b: Builder, step: Step) -> Value:
+    """Read alpha A B + beta C."""
+    alpha, beta = step.attrs.get("alpha", 1.0), step.attrs.get("beta", 1.0)
+    weight = _scaled(b.constant(step, 1), alpha)
+    weight = weight if step.attrs.get("transB", 0) else weight.transposed()
+    x = b.node(step, 0)
+    if step.attrs.get("transA", 0):
+        raise step.refuse("transA is 1; allowed is 0")
+    operands = {"weight": weight}
+    if b.given(step, 2):
+        bias = b.constant(step, 2)
+        if bias.tensor.numel() not in (1, weight.tensor.shape[0]):
+            raise step.refuse(f"C has shape {tuple(bias.tensor.shape)}; allowed is one number an output")
+        values = _scaled(plain(bias), beta)
+        flat = values.tensor.reshape(-1).expand(weight.tensor.shape[0])
+        operands["bias"] = values if flat.shape == values.tensor.shape else replace(values, tensor=flat)
+    return _linear(b, step, x, operands, transposed=not step.attrs.get("transB", 0))
+
+
+def _linear(b: Builder, step: Step, x: fx.Node, operands: Mapping[str, Constant], transposed: bool) -> fx.Node:
+    return b.emit(step, "linear", [x], {"transposed": True} if transposed else {}, operands)
+
+
+def _scaled(constant: Constant, factor: float) -> Constant:
+    return constant if factor == 1.0 else Constant(constant.real() * factor)
+
+
+@imports("MatMul")
+def _matmul(b: Builder, step: Step) -> Value:
+    first, second = b.value(step, 0), b.value(step, 1)
+    if isinstance(first, Constant):
+        return b.emit(step, "matmul", [b.node(step, 1)], {"reverse": True}, {"other": first})
+    if isinstance(second, Constant):
+        if second.tensor.ndim == 2:
+            return _linear(b, step, first, {"weight": second.transposed()}, transposed=True)
+        return b.emit(step, "matmul", [first], {}, {"other": second})
+    return b.emit(step, "matmul", [first, second])
+
+
+SECOND: Mapping[str, tuple[str, str]] = {
+    "Add": ("add", "add"),
+    "Sub": ("add", "sub"),
+    "Mul": ("mul", "mul"),
+    "Div": ("mul", "div"),
+}  # operator -> kind, function
+
+
+@imports(*SECOND)
+def _elementwise(b: Builder, step: Step) -> Value:
+    kind, function = SECOND[step.type]
+    first, second = b.value(step, 0), b.value(step, 1)
+    attrs: dict[str, Any] = {} if function in ("add", "mul") else {"function": function}
+    if function == "div" and not b.sample(first).is_floating_point():
+        raise step.refuse("divides whole numbers; allowed are floating ones")
+    if isinstance(first, fx.Node) and isinstance(second, fx.Node):
+        return b.emit(step, kind, [first, second], attrs)
+    if isinstance(first, fx.Node):
+        node, constant, index = first, second, 0
+    else:
+        node, constant, index = b.node(step, 1), first, 1
+        attrs |= {"reverse": True} if attrs else {}
+    assert isinstance(constant, Constant)
+    if step.type == "Add" and b.uses.get(step.inputs[index]) == 1 and _takes_bias(node, constant):
+        b.add_bias(node, replace(constant, tensor=constant.tensor.reshape(-1)))
+        return node
+    other = _one_sample(constant, b.samples[node])
+    if other.tensor.numel() == 1 and other.tensor.ndim <= b.samples[node].ndim:
+        return b.emit(step, kind, [node], {**attrs, "value": other.tensor.reshape(-1)[0].item()})
+    return b.emit(step, kind, [node], attrs, {"other": other})
+
+
+def _takes_bias(node: fx.Node, constant: Constant) -> bool:
+    """Tell whether a constant is the bias of a linear node that has none yet."""
+    record: Record = node.meta[META]
+    if record.kind != "linear" or "bias" in record.operands or record.output.format is not None:
+        return False
+    outputs = record.operands["weight"].shape[0]
+    return constant.tensor.numel() == outputs and constant.tensor.shape[-1:] == (outputs,)
+
+
+def _one_sample(constant: Constant, x: Tensor) -> Constant:
+    """Return a constant without the batch that shape arithmetic gave it, where it is the same for every sample."""
+    values = plain(constant)
+    if x.ndim != values.tensor.ndim or not repeats(values.tensor):
+        return values
+    return Constant(values.tensor[:1])
+
+
+@imports("Sum")
+def _sum(b: Builder, step: Step) -> Value:
+    total = b.node(step, 0)
+    for i in range(1, len(step.inputs)):
+        total = b.emit(step, "add", [total, b.node(step, i)])
+    return total
+
+
+@imports("Where")
+def _where(b: Builder, step: Step) -> Value:
+    operands = [b.value(step, i) for i in range(3)]
+    rank = max(len(b.shape(value)) for value in operands)
+    nodes = []
+    for value in operands:
+        if isinstance(value, Constant) and value.tensor.ndim == rank:
+            value = Constant(plain(value).tensor[:1]) if repeats(plain(value).tensor) else value
+        nodes.append(value if isinstance(value, fx.Node) else b.holder(step, value))
+    return b.call(step, torch.where, nodes, "Where has no typed kind")
+
+
+# -- convolution and pooling ----------------------------------------------------------------------------------------
+
+
+def _window(b: Builder, step: Step, x: fx.Node, kernel: Sequence[int], fill: float) -> tuple[fx.Node, dict[str, Any]]:
+    """Return the input, padded where the sides differ, and stride, padding and dilation."""
+    axes = len(kernel)
+    stride = list(step.attrs.get("strides", [1] * axes))
+    dilation = list(step.attrs.get("dilations", [1] * axes))
+    pads = list(step.attrs.get("pads", [0] * 2 * axes))
+    auto = step.attrs.get("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        pads = _same(b.shape(x)[-axes:], kernel, stride, dilation, auto == "SAME_UPPER")
+    if pads[:axes] != pads[axes:]:
+        sides = [pads[axis + end] for axis in reversed(range(axes)) for end in (0, axes)]
+        x = b.emit(step, "layout", [x], {"function": "pad", "padding": sides, "value": fill})
+        pads = [0] * 2 * axes
+    return x, {"stride": stride, "padding": pads[:axes], "dilation": dilation}
+
+
+def _same(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], upper: bool
+) -> list[int]:
+    """Return the padding that keeps ceil(size / stride) windows: first sides, then last sides."""
+    lows, highs = [], []
+    for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        lows.append(small if upper else large)
+        highs.append(large if upper else small)
+    return lows + highs
+
+
+@imports("Conv")
+def _conv(b: Builder, step: Step) -> Value:
+    weight = b.constant(step, 1)
+    operands = {"weight": weight}
+    if b.given(step, 2):
+        operands["bias"] = plain(b.constant(step, 2))
+    x, attrs = _window(b, step, b.node(step, 0), weight.tensor.shape[2:], 0.0)
+    return b.emit(step, "conv", [x], {**attrs, "groups": step.attrs.get("group", 1)}, operands)
+
+
+@imports("ConvTranspose")
+def _conv_transpose(b: Builder, step: Step) -> Value:
+    weight = b.constant(step, 1)
+    axes = weight.tensor.ndim - 2
+    pads = list(step.attrs.get("pads", [0] * 2 * axes))
+    if step.attrs.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in step.attrs or pads[:axes] != pads[axes:]:
+        raise step.refuse("auto_pad, output_shape or uneven pads; allowed are even pads")
+    attrs = {
+        "stride": list(step.attrs.get("strides", [1] * axes)),
+        "padding": pads[:axes],
+        "dilation": list(step.attrs.get("dilations", [1] * axes)),
+        "groups": step.attrs.get("group", 1),
+        "transposed": True,
+        "output_padding": list(step.attrs.get("output_padding", [0] * axes)),
+    }
+    operands = {"weight": weight} | ({"bias": plain(b.constant(step, 2))} if b.given(step, 2) else {})
+    return b.emit(step, "conv", [b.node(step, 0)], attrs, operands)
+
+
+@imports("MaxPool")
+def _max_pool(b: Builder, step: Step) -> Value:
+    if len([name for name in step.outputs if name]) > 1:
+        raise step.refuse("gives indices; allowed is one output")
+    kernel = list(step.attrs["kernel_shape"])
+    x, attrs = _window(b, step, b.node(step, 0), kernel, torch.finfo(torch.float32).min)
+    attrs |= {"function": "max", "size": kernel, "ceil": bool(step.attrs.get("ceil_mode", 0))}
+    return b.emit(step, "pool", [x], attrs)
+
+
+@imports("AveragePool")
+def _average_pool(b: Builder, step: Step) -> Value:
+    kernel, counts = list(step.attrs["kernel_shape"]), bool(step.attrs.get("count_include_pad", 0))
+    x = b.node(step, 0)
+    padded, attrs = _window(b, step, x, kernel, 0.0)
+    if (padded is not x and not counts) or any(d != 1 for d in attrs.pop("dilation")):
+        raise step.refuse("uneven pads that do not count, or dilation; allowed are even pads, or count_include_pad")
+    attrs |= {"function": "average", "size": kernel, "ceil": bool(step.attrs.get("ceil_mode", 0))}
+    return b.emit(step, "pool", [padded], {**attrs, "count_padding": counts})
+
+
+@imports("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(b: Builder, step: Step) -> Value:
+    function = "adaptive_average" if step.type == "GlobalAveragePool" else "adaptive_max"
+    x = b.node(step, 0)
+    return b.emit(step, "pool", [x], {"function": function, "size": [1] * (len(b.shape(x)) - 2)})
+
+
+REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax", "ReduceMin": "amin"}
+
+
+@imports(*REDUCTIONS)
+def _reduce(b: Builder, step: Step) -> Value:
+    x = b.node(step, 0)
+    rank = len(b.shape(x))
+    axes = b.numbers(step, "axes", 1)
+    if not axes:
+        if step.attrs.get("noop_with_empty_axes", 0):
+            return x
+        axes = list(range(rank))
+    attrs = {"axes": [axis % rank for axis in axes], "keepdim": bool(step.attrs.get("keepdims", 1))}
+    return b.emit(step, "pool", [x], {"function": REDUCTIONS[step.type], **attrs})
+
+
+# -- normalisation, activation, attention ---------------------------------------------------------------------------
+
+
+@imports("BatchNormalization")
+def _batch_norm(b: Builder, step: Step) -> Value:
+    if step.attrs.get("training_mode", 0) or len([name for name in step.outputs if name]) > 1:
+        raise step.refuse("is in training mode; export the model in evaluation mode")
+    roles = {"weight": 1, "bias": 2, "mean": 3, "variance": 4}
+    operands = {role: plain(b.constant(step, index)) for role, index in roles.items()}
+    attrs = {"function": "batch", "eps": step.attrs.get("epsilon", 1e-5)}
+    return b.emit(step, "norm", [b.node(step, 0)], attrs, operands)
+
+
+@imports("LayerNormalization", "RMSNormalization")
+def _layer_norm(b: Builder, step: Step) -> Value:
+    if len([name for name in step.outputs if name]) > 1:
+        raise step.refuse("gives its statistics too; allowed is one output")
+    x = b.node(step, 0)
+    shape = list(b.shape(x)[step.attrs.get("axis", -1) :])
+    operands = {"weight": plain(b.constant(step, 1))}
+    if b.given(step, 2):
+        operands["bias"] = plain(b.constant(step, 2))
+    if any(list(operand.tensor.shape) != shape for operand in operands.values()):
+        raise step.refuse(f"weight has shape {tuple(operands['weight'].tensor.shape)}; allowed is {tuple(shape)}")
+    function = "layer" if step.type == "LayerNormalization" else "rms"
+    attrs = {"function": function, "eps": step.attrs.get("epsilon", 1e-5), "shape": shape}
+    return b.emit(step, "norm", [x], attrs, operands)
+
+
+@imports("GroupNormalization", "InstanceNormalization")
+def _group_norm(b: Builder, step: Step) -> Value:
+    x = b.node(step, 0)
+    channels = b.shape(x)[1]
+    operands = {"weight": plain(b.constant(step, 1)), "bias": plain(b.constant(step, 2))}
+    if operands["weight"].tensor.shape != (channels,):
+        raise step.refuse("has one weight a group; allowed is one a channel (opset 21)")
+    groups = step.attrs.get("num_groups", channels)
+    attrs = {"function": "group", "eps": step.attrs.get("epsilon", 1e-5), "groups": groups}
+    return b.emit(step, "norm", [x], attrs, operands)
+
+
+ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, tuple[str, float]]]] = {
+    "Relu": ("relu", {}),
+    "LeakyRelu": ("leaky_relu", {"alpha": ("slope", 0.01)}),
+    "Elu": ("elu", {"alpha": ("alpha", 1.0)}),
+    "Celu": ("celu", {"alpha": ("alpha", 1.0)}),
+    "Sigmoid": ("sigmoid", {}),
+    "Tanh": ("tanh", {}),
+    "HardSwish": ("hardswish", {}),
+    "Softplus": ("softplus", {}),
+    "Softsign": ("softsign", {}),
+    "Mish": ("mish", {}),
+    "Exp": ("exp", {}),
+    "Log": ("log", {}),
+    "Sqrt": ("sqrt", {}),
+    "Reciprocal": ("reciprocal", {}),
+    "Abs": ("abs", {}),
+    "Neg": ("neg", {}),
+    "Sin": ("sin", {}),
+    "Cos": ("cos", {}),
+    "Erf": ("erf", {}),
+}  # operator -> function, and its attributes with our name and ONNX's default
+
+
+@imports(*ACTIVATIONS)
+def _activation(b: Builder, step: Step) -> Value:
+    function, fields = ACTIVATIONS[step.type]
+    attrs = {ours: step.attrs.get(theirs, default) for theirs, (ours, default) in fields.items()}
+    return b.emit(step, "activation", [b.node(step, 0)], {"function": function, **attrs})
+
+
+@imports("Gelu")
+def _gelu(b: Builder, step: Step) -> Value:
+    function = "gelu_tanh" if step.attrs.get("approximate", "none") == "tanh" else "gelu"
+    return b.emit(step, "activation", [b.node(step, 0)], {"function": function})
+
+
+@imports("HardSigmoid")
+def _hard_sigmoid(b: Builder, step: Step) -> Value:
+    alpha, beta = step.attrs.get("alpha", 0.2), step.attrs.get("beta", 0.5)
+    if not math.isclose(alpha, 1 / 6, rel_tol=1e-6) or beta != 0.5:
+        raise step.refuse(f"alpha {alpha}, beta {beta}; allowed are 1/6 and 0.5")
+    return b.emit(step, "activation", [b.node(step, 0)], {"function": "hardsigmoid"})
+
+
+@imports("Swish")
+def _swish(b: Builder, step: Step) -> Value:
+    if step.attrs.get("alpha", 1.0) != 1.0:
+        raise step.refuse(f"alpha {step.attrs['alpha']}; allowed is 1")
+    return b.emit(step, "activation", [b.node(step, 0)], {"function": "silu"})
+
+
+@imports("PRelu")
+def _prelu(b: Builder, step: Step) -> Value:
+    x, slope = b.node(step, 0), plain(b.constant(step, 1))
+    size, shape = slope.tensor.numel(), b.shape(x)
+    aligned = [1] * (len(shape) - slope.tensor.ndim) + list(slope.tensor.shape)
+    if size != 1 and (len(shape) < 2 or aligned[1] != size):
+        raise step.refuse(f"slope has shape {tuple(slope.tensor.shape)}; allowed is one number, or one a channel")
+    operands = {"weight": replace(slope, tensor=slope.tensor.reshape(-1))}
+    return b.emit(step, "activation", [x], {"function": "prelu"}, operands)
+
+
+@imports("Clip")
+def _clip(b: Builder, step: Step) -> Value:
+    low, high = b.number(step, "min", 1), b.number(step, "max", 2)
+    if low == 0 and high in (None, 6.0):
+        attrs: dict[str, Any] = {"function": "relu" if high is None else "relu6"}
+    else:
+        attrs = {"function": "clamp", "low": low, "high": high}
+    return b.emit(step, "activation", [b.node(step, 0)], attrs)
+
+
+@imports("Pow")
+def _pow(b: Builder, step: Step) -> Value:
+    exponent = b.number(step, "exponent", 1)
+    attrs = {"function": "square"} if exponent == 2 else {"function": "power", "exponent": exponent}
+    return b.emit(step, "activation", [b.node(step, 0)], attrs)
+
+
+@imports("Softmax", "LogSoftmax")
+def _softmax(b: Builder, step: Step) -> Value:
+    x = b.node(step, 0)
+    axis = step.attrs.get("axis", -1 if b.opset >= 13 else 1)
+    if b.opset < 13 and axis % len(b.shape(x)) != len(b.shape(x)) - 1:
+        raise step.refuse(f"opset {b.opset} joins the axes from {axis} on; allowed is the last axis, or opset 13")
+    return b.emit(step, "softmax", [x], {"axis": axis, **({"log": True} if step.type == "LogSoftmax" else {})})
+
+
+@imports("Attention")
+def _attention(b: Builder, step: Step) -> Value:
+    queries = [b.node(step, i) for i in range(4 if b.given(step, 3) else 3)]
+    shapes = [b.shape(query) for query in queries[:3]]
+    extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
+    if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
+        raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")
+    attrs: dict[str, Any] = {"heads": shapes[0][1], "kv_heads": shapes[1][1], "head_size": shapes[0][3]}
+    attrs |= {"causal": bool(step.attrs.get("is_causal", 0)), "scale": step.attrs.get("scale")}
+    return b.emit(step, "attention", queries, attrs)

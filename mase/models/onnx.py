@@ -1,0 +1,24 @@
+"""A model from an ONNX or QONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from mase.models.base import MODELS
+
+
+@MODELS.add("onnx")
+def onnx(path: str, sizes: Mapping[str, int] | None = None) -> nn.Module:
+    """Load a file; its parameters can be trained and stored like those of any model.
+
+    Args:
+        path: of the ``.onnx`` file. sizes: of axes that the file names and leaves open, such as ``{"sequence": 16}``.
+
+    Raises:
+        MaseError: see :func:`mase.frontend.onnx.load`.
+    """
+    from mase.frontend.onnx import OnnxModel
+
+    return OnnxModel(path, sizes)
