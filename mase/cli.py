@@ -14,6 +14,7 @@ from mase.errors import MaseError, RtlFault
 
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
+    from mase.report.trace import Traced
 
 # The base of all that a wrong command line raises, from wherever this version of typer keeps it.
 REFUSAL: type[Any] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -104,18 +105,54 @@ def run(
 
 
 @app.command()
-def trace(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = False) -> int:
-    """Trace the model and print its nodes: kind, shape, parameters, multiply-accumulates.
+def trace(
+    config: Config,
+    out: Out = None,
+    set_: Set = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="file for a picture of the graph")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="file for a page: totals, the graph module by module, all nodes")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Trace the model; print its nodes with their operations, parameters and memory, and what was not understood.
 
-    [bold]Example[/]: mase trace configs/quickstart.yaml
+    Figures are of one sample. Live: bytes of activations in use while the node runs.
+
+    [bold]Examples[/]
+
+        mase trace configs/quickstart.yaml
+
+        mase trace configs/quickstart.yaml --svg graph.svg --html graph.html
     """
-    from passes.shapes import shapes
+    from mase.flow import open_run, upto
+    from mase.report import trace as page
+    from passes.base import PASSES
 
-    done = _upto(config, out, set_, "trace", as_json)
-    facts = shapes.run(done.graph, shapes.config())[1].to_json()
-    rows = [[n["path"], n["kind"], "x".join(map(str, n["shape"])), n["parameters"], n["macs"]] for n in facts["nodes"]]
-    _give(facts, as_json, lambda: _table("nodes", ["path", "kind", "shape", "parameters", "MACs"], rows))
+    with _Screen(as_json) as screen:
+        made = open_run(config, out, screen.notices(), set_ or [])
+        graph = upto(made, "trace").graph
+    found = {name: PASSES[name](graph)[1].to_json() for name in ("shapes", "flops", "parameters", "liveness")}
+    traced = page.assemble(made.config.name, graph, made.traced, found)
+    if html is not None:
+        page.write(traced, html)
+    if svg is not None and page.write_svg(traced.graph, svg):
+        print(f"{svg}: too many nodes for one picture; modules stand for those in them", file=sys.stderr)
+    _give({**found, "trace": made.traced.to_json()}, as_json, lambda: _show_trace(traced, str(made.traced)))
     return 0
+
+
+def _show_trace(traced: Traced, report: str) -> None:
+    heads = ["path", "kind", "shape", "MACs", "parameters", "bytes", "live"]
+    rows = [
+        [r.path, r.kind, "x".join(map(str, r.shape)), "?" if r.macs is None else r.macs, r.parameters, r.bytes, r.live]
+        for r in traced.rows
+    ]
+    _table("nodes", heads, rows)
+    print("\n".join(f"{label}: {value}" for label, value in traced.totals.items()))
+    if traced.unknown:
+        print(f"operations not known, left out of the sums: {', '.join(traced.unknown)}")
+    print(report)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """The dataflow graph as a picture: where nodes lie and how edges run, across a wide page or down a narrow one.
 
 A node's rank is the longest way to it. Nodes of a rank lie in slots side by side, each in the slot of its producer
-where that is free, so a chain is a straight line; an edge that skips ranks keeps one free slot all the way.
+where that is free, so a chain is a straight line; what skips ranks keeps one free slot all the way, the same for all
+edges of a tensor.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, count, pairwise
+from types import MappingProxyType
 
 from mase.errors import GraphError
 from mase.report.summary import Dataflow, Edge, Layer, Node
 
 FAMILIES = {
-    "compute": {"linear", "conv2d", "matmul", "attention", "embedding"},
-    "function": {"activation", "norm", "softmax", "add", "mul", "pool"},
+    "compute": {"linear", "conv", "conv2d", "matmul", "attention", "embedding", "moe"},
+    "function": {"activation", "norm", "softmax", "add", "mul", "pool", "rotary"},
     "format-change": {"requantize"},
     "end": {"input", "output"},
+    "module": {"module"},
 }
 WIDTH, BROAD, HEIGHT = 132, 220, 88  # of a node in a wide and in a narrow picture, in pixels
 ACROSS, DOWN = 74, 40  # between ranks, in a wide and in a narrow picture: room for a label
@@ -34,6 +37,14 @@ Place = tuple[int, int]  # rank, slot
 
 
 @dataclass(frozen=True)
+class Remark:
+    """What a box says besides its kind, in three lines at most; ``link``: id of an element that it leads to."""
+
+    lines: tuple[str, ...] = ()
+    link: str = ""
+
+
+@dataclass(frozen=True)
 class Box:
     """A node in its place (pixels from the left top)."""
 
@@ -42,6 +53,7 @@ class Box:
     node: Node
     layer: Layer | None
     family: str
+    remark: Remark
 
 
 @dataclass(frozen=True)
@@ -109,13 +121,22 @@ def plan(graph: Dataflow) -> Plan:
         rank = 1 + max((rank for rank, _ in before), default=-1)
         places[node.name] = (rank, _free([rank], taken, min((slot for _, slot in before), default=0)))
         taken.add(places[node.name])
-    lanes: dict[Edge, int] = {}
+    return Plan(places, edges, _lanes(edges, places, taken))
+
+
+def _lanes(edges: Sequence[Edge], places: Mapping[str, Place], taken: set[Place]) -> dict[Edge, int]:
+    """Give the edges of a tensor that pass by ranks one free slot together."""
+    passing: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
-        passed = range(places[edge.source][0] + 1, places[edge.target][0])
-        if passed:
-            lanes[edge] = _free(passed, taken, 0)
-            taken.update((rank, lanes[edge]) for rank in passed)
-    return Plan(places, edges, lanes)
+        if places[edge.target][0] > places[edge.source][0] + 1:
+            passing[edge.source].append(edge)
+    lanes: dict[Edge, int] = {}
+    for source, together in passing.items():
+        passed = range(places[source][0] + 1, max(places[edge.target][0] for edge in together))
+        lane = _free(passed, taken, 0)
+        taken.update((rank, lane) for rank in passed)
+        lanes |= dict.fromkeys(together, lane)
+    return lanes
 
 
 def _check(graph: Dataflow, edges: Sequence[Edge]) -> None:
@@ -127,14 +148,18 @@ def _check(graph: Dataflow, edges: Sequence[Edge]) -> None:
             raise GraphError(f"dataflow graph: edge {edge.source!r} -> {edge.target!r} does not lead to a later node")
 
 
-def wide(graph: Dataflow, layers: Sequence[Layer] = (), width: float = PAGE) -> Picture:
+Remarks = Mapping[str, Remark]  # by name of node
+NO_REMARKS: Remarks = MappingProxyType({})
+
+
+def wide(graph: Dataflow, layers: Sequence[Layer] = (), width: float = PAGE, remarks: Remarks = NO_REMARKS) -> Picture:
     """Draw ranks from left to right, in as many rows as ``width`` pixels ask for; one column at least."""
-    return Across(plan(graph), width).draw(graph, layers)
+    return Across(plan(graph), width).draw(graph, layers, remarks)
 
 
-def tall(graph: Dataflow, layers: Sequence[Layer] = ()) -> Picture:
+def tall(graph: Dataflow, layers: Sequence[Layer] = (), remarks: Remarks = NO_REMARKS) -> Picture:
     """Draw ranks from top to bottom, for a narrow page."""
-    return Down(plan(graph)).draw(graph, layers)
+    return Down(plan(graph)).draw(graph, layers, remarks)
 
 
 class Drawing(ABC):
@@ -145,11 +170,17 @@ class Drawing(ABC):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def draw(self, graph: Dataflow, layers: Sequence[Layer]) -> Picture:
+    def draw(self, graph: Dataflow, layers: Sequence[Layer], remarks: Remarks) -> Picture:
         """Return the picture; ``layers`` are told by their path."""
         known = {layer.path: layer for layer in layers}
         boxes = tuple(
-            Box(*self.corner(self.plan.nodes[node.name]), node, known.get(node.path), family(node.kind))
+            Box(
+                *self.corner(self.plan.nodes[node.name]),
+                node,
+                known.get(node.path),
+                family(node.kind),
+                remarks.get(node.name, Remark()),
+            )
             for node in graph.nodes
         )
         wires, labelled = [], set[str]()

@@ -71,7 +71,7 @@ class Bars:
 def render(report: Report) -> str:
     """Return the page."""
     return (
-        _templates()
+        templates()
         .get_template("report.html")
         .render(
             report=report,
@@ -110,7 +110,7 @@ def graph_svg(graph: Dataflow, layers: Sequence[Layer] = (), width: float = data
         GraphError: an edge does not lead from a node to a later one.
     """
     picture = dataflow.wide(graph, layers, width)
-    return _templates().get_template("dataflow.svg").render(picture=picture, standalone=True)
+    return templates().get_template("dataflow.svg").render(picture=picture, standalone=True)
 
 
 def verdict(report: Report) -> Verdict:
@@ -166,7 +166,7 @@ def _cleaned(value: object) -> object:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     """Return the templates with what they use to write texts and numbers."""
     environment = Environment(
         loader=PackageLoader("mase.report"),
