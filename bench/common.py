@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
+LOG_WIDTH = 120  # of tables that go into a file: no name is cut
 
 
 class FigureJson(TypedDict):
@@ -139,7 +140,8 @@ def print_table(title: str, figures: Mapping[str, FigureJson]) -> None:
     for name, figure in figures.items():
         verdict = "" if not figure["bar"] else "[green]holds" if figure["holds"] else "[bold red]MISSED"
         table.add_row(name, shown(figure["value"]), figure["unit"], figure["bar"], verdict)
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=LOG_WIDTH)).print(table)
 
 
 def write_json(path: Path, figures: Mapping[str, FigureJson]) -> None:

@@ -49,6 +49,12 @@ def test_the_table_marks_a_missed_bar(capsys: pytest.CaptureFixture[str]) -> Non
     assert [("MISSED" in row) for row in rows if "rate" in row or "size" in row] == [True, False]
 
 
+def test_a_table_in_a_file_cuts_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "formats_speedup_over_microxcaling_fp8_e4m3_quoted"
+    print_table("t", merge([Figure(name, 123456.0, "trials/CPU s", at_least=100_000)]))
+    assert name in capsys.readouterr().out
+
+
 def test_cpu_time_counts_children_and_not_sleep() -> None:
     busy = "import time\nwhile time.process_time() < 0.2: pass"
     assert median_cpu_seconds(lambda: subprocess.run([sys.executable, "-c", busy], check=True), 1, 0) >= 0.2
