@@ -25,7 +25,7 @@ from passes.quantize import NodeFormats, QuantizeConfig, apply, ranges
 SIZES = (16, 64, 32, 32, 5)
 TRAINING, EVALUATION = 1024, 512  # rows
 INTERVAL = 64  # cycles a sample that designs are built for
-# Each kind of arithmetic: a binary point; a scale, for weights one a channel; block exponents, summed exactly or aligned.
+# Kinds of arithmetic: a binary point; a scale, for weights one a channel; block exponents, summed exactly or aligned.
 KINDS: Mapping[str, NodeFormats] = {
     "fixed": NodeFormats(weight="fixed8", activation="fixed8", accumulation="auto"),
     "int": NodeFormats(weight="int8c", activation="int8", accumulation="auto"),
