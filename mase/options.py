@@ -18,8 +18,8 @@ def call(function: Callable[..., T], options: Mapping[str, Any], where: str, hom
     """Check options against a function's signature, its annotations being the rules, and call it.
 
     Args:
-        where: what is built, such as ``model llama``. home: folder that an option ``path`` is relative to; left out: the
-            current one. A ``path`` that may be a name on a hub (annotated as text) is left alone unless it is there.
+        where: what is built, such as ``model llama``. home: folder that an option ``path`` is relative to; left out:
+            the current one. A ``path`` that is text may be a name on a hub, and is left alone unless it is there.
 
     Raises:
         ConfigError: an option is unknown, missing, or of a kind or range that its annotation refuses.

@@ -27,7 +27,8 @@ def autoencoder(sizes: Sequence[PositiveInt] = (640, 128, 128, 128, 128, 8)) -> 
     path = (*sizes, *reversed(sizes[:-1]))
     layers: dict[str, nn.Module] = {}
     for i in range(1, len(path)):
-        layers[f"fc{i}"] = nn.Linear(path[i - 1], path[i])
-        if i < len(path) - 1:
+        last = i == len(path) - 1
+        layers[f"fc{i}"] = nn.Linear(path[i - 1], path[i], bias=last)  # the norm has its own shift
+        if not last:
             layers |= {f"norm{i}": nn.BatchNorm1d(path[i]), f"relu{i}": nn.ReLU()}
     return nn.Sequential(OrderedDict(layers))
