@@ -63,7 +63,7 @@ class Linear(HardwareOp):
     """y[row, o] = round(m[o] * (b[o] + sum over k of x[row, k] * w[o, k])), with an optional ReLU before the rounding.
 
     Attributes: activation (relu, where it was fused), transposed (the model stores the weight as [inputs, outputs]; the
-    table holds the transposed view).
+    table holds the transposed view), columns (y = W x on the last two axes, features before positions; no hardware).
 
     Args:
         name: of the node, for errors.
@@ -100,6 +100,8 @@ class Linear(HardwareOp):
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        if record.attrs.get("columns"):
+            return operands["weight"] @ inputs[0]
         if record.attrs.get("transposed"):
             y = _transposed(inputs[0], operands["weight"], operands.get("bias"))
         else:
@@ -119,8 +121,13 @@ class Linear(HardwareOp):
         if weight is None or len(weight.shape) != 2:
             raise GraphError(f"{node.where()}: needs a weight of shape (outputs, inputs)")
         found = node.inputs[0].record.output.shape
-        if found[-1] != weight.shape[1]:
-            raise GraphError(f"{node.where()}: input has {found[-1]} features; the weight takes {weight.shape[1]}")
+        features = found[-2] if node.record.attrs.get("columns") else found[-1]
+        if features != weight.shape[1]:
+            raise GraphError(f"{node.where()}: input has {features} features; the weight takes {weight.shape[1]}")
+
+    @classmethod
+    def builds(cls, record: Record) -> bool:
+        return not record.attrs.get("columns")
 
     # -- from a node ------------------------------------------------------------------------------------------------
 
