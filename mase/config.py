@@ -9,14 +9,17 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from yaml.composer import ComposerError
 
 from mase.errors import ConfigError, suggest
+
+LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
 
 
 class Section(BaseModel):
     """A closed, frozen part of a configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -62,7 +65,7 @@ class FormatsConfig(Section):
     output: str | None = Field(None, description="of the produced tensor; overrides `activation`")
     bias: str | None = Field(None, description="left out: the accumulator's own grid")
     accumulation: str | None = Field(None, description="auto, exact or aligned(G)")
-    rounding: str | None = Field(None, description="even, half_up or trunc")
+    rounding: Literal["even", "half_up", "trunc"] | None = None
 
 
 class QuantizeSection(Section):
@@ -122,7 +125,7 @@ class RunConfig(Section):
 
     version: Literal[1] = Field(1, description="of this layout")
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the run folder")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32, description="of all randomness; 32 bits, as every library takes them")
     model: ModelConfig
     data: DataConfig
     train: TrainConfig | None = None
@@ -148,14 +151,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LONGEST:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {LONGEST}")
+        data = _yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        near = suggest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise ConfigError(f"{path}: no such file{near}") from None
+        others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file{suggest(path.name, others) if others else ''}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; a mapping of sections is needed")
     for text in overrides:
@@ -207,6 +210,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set {text[:60]!r}; allowed is key=value, such as search.trials=8")
+    if len(text) > LONGEST // 16:
+        raise ConfigError(f"--set {key[:60]}: {len(text)} characters; at most {LONGEST // 16}")
     parts, place = key.split("."), data
     for part in parts[:-1]:
         if place.get(part) is None:
@@ -214,17 +219,41 @@ def _override(data: dict[str, Any], text: str) -> None:
         place = place[part]
         if not isinstance(place, dict):
             raise ConfigError(f"--set {key}: {part!r} is not a section")
+    place[parts[-1]] = _yaml(value, f"--set {key}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Load plain YAML; a key that stands twice in one mapping is refused: the first would be lost unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # Any: as PyYAML declares it
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ComposerError(None, None, f"key {key.value[:60]!r} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+def _yaml(text: str, where: str) -> Any:  # Any: whatever the text says
+    """Read YAML; raise ConfigError with line and column where it is none."""
     try:
-        place[parts[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: no YAML: {' '.join(str(error).split())[:120]}") from None
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise ConfigError(f"{where}: no YAML: {place}{error.problem or error.context}"[:400]) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of 5,000 digits
+        raise ConfigError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: no YAML: brackets are nested too deep") from None
 
 
 def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
     """Return the first complaint as ``where: what; what is allowed``."""
     item = error.errors()[0]
     path = [str(part) for part in item["loc"]]
-    where = ".".join(path)
+    where = ".".join(path)[:120]
     if item["type"] == "extra_forbidden":
         fields = _fields(cls, path[:-1])
         return f"{where}: unknown field{suggest(path[-1], fields)}"

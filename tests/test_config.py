@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def test_every_config_loads_and_its_dump_is_the_same_config(path: Path, tmp_path
         ({"serch": {}}, "serch: unknown field; did you mean search?"),
         ({"hardware": {"intervall": 3}}, "hardware.intervall: unknown field; did you mean interval?"),
         ({"hardware": {"folding": {"fc1": {"sim": 3}}}}, "hardware.folding.fc1.sim: unknown field; did you mean simd?"),
+        ({"seed": 1 << 32}, "seed: found 4294967296; input should be less than 4294967296"),
+        ({"hardware": {"clock_mhz": float("inf")}}, "hardware.clock_mhz: found inf; input should be a finite number"),
+        ({"quantize": {"default": {"rounding": "up"}}}, "quantize.default.rounding: found 'up'; input should be"),
         ({"hardware": {"interval": 0}}, "hardware.interval: found 0; input should be greater than 0"),
         ({"name": "../x"}, "name: found '../x'"),
         ({"version": 2}, "version: found 2"),
@@ -67,6 +71,34 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
         config.load(tmp_path / "tag.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {name: mlp}\nmodel: {name: lenet}\n", "line 2, column 1: key 'model' is given twice"),
+        ("train: {epochs: 1, epochs: 2}\n", "line 1, column 20: key 'epochs' is given twice"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deep"),
+        ("seed: " + "9" * 5000, "no YAML: Exceeds the limit"),
+        ("seed: 2020-13-45", "no YAML: month must be in 1..12"),
+        ("# " + "x" * config.LONGEST, "bytes; a configuration has at most"),
+    ],
+    ids=["twice", "twice inside", "deep", "long number", "no date", "long file"],
+)
+def test_hostile_yaml_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        config.load(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
+    path = written(tmp_path, LEAST)
+    found = config.load(path, ["quantize={<<: {inputs: int4, default: {bias: int3}}, inputs: int5}"])
+    assert found.quantize is not None
+    assert (found.quantize.inputs, found.quantize.default.bias) == ("int5", "int3")
+
+
 def test_overrides_lie_over_the_file_and_make_missing_sections(tmp_path: Path) -> None:
     path = written(tmp_path, LEAST)
     found = config.load(path, ["train.epochs=3", "hardware.clock_mhz=125.5", "quantize.default.weight=int4"])
@@ -77,6 +109,8 @@ def test_overrides_lie_over_the_file_and_make_missing_sections(tmp_path: Path) -
         ("epochs", "allowed is key=value"),
         ("model.name.x=1", "is not a section"),
         ("seed=[", "no YAML"),
+        ("name=" + "[" * 5000, "nested too deep"),
+        ("x" * 70_000 + "=1", "70002 characters; at most 65536"),
     ):
         with pytest.raises(ConfigError, match=message):
             config.load(path, [text])
