@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from mase.errors import ConfigError
 from mase.graph import Graph
-from mase.interpreter import run
+from mase.interpreter import bind, run
 from passes.base import graph_pass
 
-Batch = Tensor | tuple[Tensor, ...]
+Batch = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 CHUNK = 1 << 20  # elements counted at a time; bounds the temporaries
 GREATEST = float(torch.finfo(torch.float32).max)
 SMALLEST = float(torch.finfo(torch.float32).tiny)
@@ -39,16 +39,18 @@ class StatisticsConfig:
             of two that a tensor has values of, 512 of them at most.
     """
 
+    where: ClassVar[str] = "statistics"  # the pass, for errors
+
     percentiles: tuple[float, ...] = (0.1, 1.0, 10.0, 50.0, 90.0, 99.0, 99.9)
     bins: int = 64
     resolution: int = 6
 
     def __post_init__(self) -> None:
         if not all(0.0 <= p <= 100.0 for p in self.percentiles):
-            raise ConfigError(f"statistics.percentiles: found {self.percentiles}; allowed is 0..100 each")
+            raise ConfigError(f"{self.where}.percentiles: found {self.percentiles}; allowed is 0..100 each")
         for name, low, high in (("bins", 1, 4096), ("resolution", 3, 10)):
             if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"statistics.{name}: found {getattr(self, name)}; allowed is {low}..{high}")
+                raise ConfigError(f"{self.where}.{name}: found {getattr(self, name)}; allowed is {low}..{high}")
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,14 @@ def statistics(graph: Graph, config: StatisticsConfig, data: Iterable[Batch] = (
     """Describe every edge on the data; the graph stays as it is.
 
     Args:
-        data: batches, a tensor or one tensor an input each, taken one by one.
+        data: batches, taken one by one: a tensor, one tensor an input, or tensors by the names of the inputs.
     """
     edges = {node.name: Accumulator(config) for node in graph.nodes() if node.kind != "output"}
     samples = 0
     for batch in data:
-        inputs = batch if isinstance(batch, tuple) else (batch,)
+        named = batch if isinstance(batch, Mapping) else {}
+        given = batch if isinstance(batch, tuple) else () if named else (batch,)
+        inputs = bind(graph, given, named)
         run(graph, inputs, observe=lambda node, x: edges[node.name].add(x))
         samples += inputs[0].shape[0]
     types = {node.name: (node.path, node.record.output.shape[1:]) for node in graph.nodes()}

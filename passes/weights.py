@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,6 +18,8 @@ from passes.statistics import Accumulator, StatisticsConfig, TensorStatistics
 @dataclass(frozen=True)
 class WeightsConfig(StatisticsConfig):
     """What to describe; the fields are those of ``statistics``."""
+
+    where: ClassVar[str] = "weights"
 
 
 @dataclass(frozen=True)

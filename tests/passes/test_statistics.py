@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -142,13 +143,11 @@ def test_it_is_registered() -> None:
     assert PASSES["statistics"] is statistics
 
 
-def test_every_edge_and_every_parameter_is_described() -> None:
+def test_every_edge_is_described() -> None:
     graph, x = small(), torch.randn(10, 2, 2)
     found = report(graph, x[:4], x[4:])
     assert found.samples == 10
     assert {entry.path for entry in found.edges.values()} == set(graph.paths())
-    assert set(found.parameters) == {"1.weight", "1.bias", "3.weight", "3.bias"}
-    assert found.parameters["1.weight"].absmax == float(graph.tensors["1.weight"].abs().max())
     relu = graph.node("2")
     assert found.edges[relu.name].minimum == 0.0
     assert found.edges[relu.name].shape == (3,)
@@ -165,9 +164,52 @@ def test_the_graph_and_its_tensors_stay_as_they_are() -> None:
     assert all(torch.equal(graph.tensors[key], tensor) for key, tensor in before.items())
 
 
-def test_without_data_parameters_alone_are_described() -> None:
+def test_without_data_nothing_is_described() -> None:
     found = statistics(small())[1]
-    assert (found.samples, dict(found.edges), len(found.parameters)) == (0, {}, 4)
+    assert (found.samples, dict(found.edges)) == (0, {})
+
+
+def test_inputs_go_in_by_name() -> None:
+    graph, x = small(), torch.randn(3, 2, 2)
+    found = statistics.run(graph, CONFIG, [{"input": x}])[1]  # as the model's forward calls it
+    assert (found.samples, found.edges[graph.inputs[0].name].absmax) == (3, float(x.abs().max()))
+
+
+def test_one_pass_batch_by_batch_equals_all_at_once() -> None:
+    graph, x = small(), torch.randn(96, 2, 2)
+    whole, parts = report(graph, x), report(graph, *x.split(7))
+    for name, one in whole.edges.items():
+        other = parts.edges[name]
+        assert (other.percentiles, other.histogram, other.count) == (one.percentiles, one.histogram, one.count)
+        # float64 sums in another order: 400 numbers at most
+        assert other.second_moment == pytest.approx(one.second_moment, rel=400 * 2.0**-52)
+
+
+def test_counts_take_no_more_memory_than_is_said() -> None:
+    seen = Accumulator(CONFIG)
+    seen.add(torch.randn(1000))
+    usual = seen.bytes
+    assert usual <= 2 * 20 * 8 * 2**6  # about 20 powers of two on either side
+    for _ in range(50):
+        seen.add(torch.randn(1000))
+    assert seen.bytes < 2 * usual
+    every = torch.arange(0, 1 << 32, 1 << 17, dtype=torch.int64).to(torch.int32).view(torch.float32)
+    seen.add(every)  # all signs, powers and first six bits of the fraction that float32 has
+    assert seen.bytes == 510 * 8 * 2**6  # infinity and NaN, of either sign, are counted apart
+
+
+def test_no_more_edges_are_kept_than_a_run_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = trace_module(nn.Sequential(*(nn.ReLU() for _ in range(20))).eval(), (torch.zeros(2, 3),))[0]
+    alive: list[weakref.ref[Tensor]] = []
+    most = [0]
+
+    def add(self: Accumulator, x: Tensor) -> None:
+        alive.append(weakref.ref(x))
+        most[0] = max(most[0], sum(ref() is not None for ref in alive))
+
+    monkeypatch.setattr(Accumulator, "add", add)
+    report(graph, torch.randn(5, 3))
+    assert (len(alive), most[0]) == (21, 3)  # the batch itself, a node's input and its result
 
 
 def test_several_inputs_go_in_as_a_tuple() -> None:
