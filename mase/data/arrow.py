@@ -34,9 +34,11 @@ def arrow(path: Path, inputs: str, labels: str = "", window: PositiveInt = 128, 
         if column not in columns:
             raise ConfigError(f"data arrow: {path}: no column {column!r}{suggest(column, columns)}")
     if not labels:
-        documents = [[str(text) for text in part[:][inputs]] for part in parts]
-        joined = "".join(documents[0]), "".join(documents[-2]), "".join(documents[-1])
-        return passages("arrow", joined if len(parts) == 3 else split(documents[0]), window, tokens)
+        texts = [_texts(path, part, inputs) for part in parts]
+        if len(texts) == 1:
+            return passages("arrow", split(texts[0]), window, tokens)
+        train, validation, test = ("".join(part) for part in texts)
+        return passages("arrow", (train, validation, test), window, tokens)
     splits = [Split(_inputs(path, part, inputs), _labels(path, part, labels)) for part in parts]
     return Data("arrow", *splits) if len(splits) == 3 else split_by_class("arrow", splits[0].x, splits[0].y)
 
@@ -53,6 +55,14 @@ def _open(path: Path) -> list[Any]:
     if all(part in found for part in PARTS):
         return [found[part] for part in PARTS]
     return [datasets.concatenate_datasets([found[part] for part in sorted(found)])]
+
+
+def _texts(path: Path, part: Any, name: str) -> list[str]:
+    """Return a column of text."""
+    found = list(part[:][name])
+    if not all(isinstance(text, str) for text in found):
+        raise ConfigError(f"data arrow: {path}: column {name!r} holds no text; for classes name the column `labels`")
+    return found
 
 
 def _column(path: Path, part: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Every model of the zoo builds, runs, learns in a step, refuses wrong options in one line, and is the size it claims."""
+"""Every model of the zoo builds, runs, learns in a step, traces, and refuses wrong options in one line."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_a_step_of_training_lowers_a_finite_loss_and_reaches_every_parameter(
     before = loss(task, model(x), y)
     before.backward()
     assert before.isfinite()
-    reached = {key: parameter.grad is not None and bool(parameter.grad.any()) for key, parameter in model.named_parameters()}
+    reached = {
+        key: parameter.grad is not None and bool(parameter.grad.any()) for key, parameter in model.named_parameters()
+    }
     assert all(reached.values()), [key for key, value in reached.items() if not value]
     optimiser.step()
     assert float(loss(task, model(x), y).detach()) < float(before.detach())
