@@ -79,7 +79,8 @@ def place(error: BaseException, model: nn.Module) -> str:
     """Return module path and source line of the model's innermost frame in an error's history."""
     names = {id(module): path for path, module in model.named_modules()}
     best = max((_frames(one.__traceback__) for one in _history(error)), key=len)
-    path = next((names[id(f.f_locals.get("self"))] for f, _ in reversed(best) if id(f.f_locals.get("self")) in names), "")
+    callers = [id(frame.f_locals.get("self")) for frame, _ in reversed(best)]
+    path = next((names[caller] for caller in callers if caller in names), "")
     where = f"module {path!r}" if path else type(model).__name__
     if not best:
         return where

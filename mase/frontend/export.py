@@ -1,7 +1,7 @@
 """Trace any model through ``torch.export``: capture, clean up, type what is known, and check against the model.
 
-For models whose Python cannot be followed with symbols, such as those of transformers. What no rule knows stays an opaque
-node, which runs as it was captured.
+For models whose Python cannot be followed with symbols, such as those of transformers. What no rule knows stays an
+opaque node, which runs as it was captured.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ from mase.frontend.check import (
 from mase.frontend.lift.clean import clean
 from mase.frontend.lift.fold import drop_unread, fold
 from mase.frontend.lift.moe import outline_experts
-from mase.frontend.lift.mutate import without_writes, writes
-from mase.frontend.lift.nodes import PREFIX, is_free, source, symbolic
+from mase.frontend.lift.mutate import without_writes
+from mase.frontend.lift.nodes import PREFIX, Node, is_free, source, symbolic
 from mase.frontend.lift.outline import finish
 from mase.frontend.lift.work import Work
 from mase.frontend.report import TraceReport
-from mase.graph import META, Graph, Record, TensorType
+from mase.graph import META, Graph, OpNode, Record, TensorType
 
-ELSEWHERE = {OutputKind.BUFFER_MUTATION: "buffer", OutputKind.USER_INPUT_MUTATION: "input", OutputKind.PARAMETER_MUTATION: "parameter"}
+ELSEWHERE = {
+    OutputKind.BUFFER_MUTATION: "buffer",
+    OutputKind.USER_INPUT_MUTATION: "input",
+    OutputKind.PARAMETER_MUTATION: "parameter",
+}  # what an export may write into beside its results
 
 
 def trace_export(
@@ -92,9 +96,18 @@ def lift(
     work.run()
     tensors.update({key: tensors[key].t() for key in work.turned})
     traced = drop_unread(finish(work, fields if len(fields) > 1 else ()), set(tensors) - given).verify()
-    opaque = {n.path: f"{n.record.attrs['target']}: no typed kind" for n in traced.operators() if n.kind == "opaque"}
+    opaque = {n.path: _reason(n) for n in traced.operators() if n.kind == "opaque"}
     lifted = tuple(n.path for n in traced.operators() if n.kind not in ("opaque", "constant"))
-    return traced, TraceReport(lifted, dict(work.refused), opaque)
+    return traced, TraceReport(lifted, dict(work.refused), opaque, tuple(work.notes))
+
+
+def _reason(node: OpNode) -> str:
+    """Say why a node is opaque."""
+    name = node.record.attrs["target"]
+    if node.record.output.dtype == "none":
+        return f"{name}: gives no single tensor, or a size"
+    sized = any(source.kind == "opaque" and source.record.output.dtype == "none" for source in node.inputs)
+    return f"{name}: depends on a size that is free" if sized else f"{name}: has no typed kind"
 
 
 def _without_cache(model: nn.Module, example: Example) -> Example:
@@ -124,11 +137,11 @@ def _steps(example: Example, axes: Mapping[str, list[str]]) -> dict[str, dict[st
 
 def _without_mutation(program: ExportedProgram, model: nn.Module) -> ExportedProgram:
     """Return a program that writes nothing in place; functional torch does what our own rule cannot."""
-    if any(writes(node) for node in program.graph.nodes if node.op == "call_function"):
-        if not without_writes(program.graph):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of torch about its own parts
-                program = program.run_decompositions({})
+    if not without_writes(program.graph):
+        program.graph_module.recompile()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about its own parts
+            program = program.run_decompositions({})
     for spec in program.graph_signature.output_specs:
         if spec.kind in ELSEWHERE:
             where = next((source(n) for n in program.graph.nodes if n.name == spec.arg.name), "")
@@ -144,7 +157,7 @@ def _plain_graph(program: ExportedProgram, tensors: dict[str, Tensor], owners: M
     """Copy an exported graph so that parameters, buffers and constants are read by key and inputs alone are given."""
     clean(program.graph)
     graph = fx.Graph()
-    env: dict[fx.Node, fx.Node] = {}
+    env: dict[Node, Node] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     for node in program.graph.nodes:
         spec = specs.get(node.name) if node.op == "placeholder" else None
@@ -161,9 +174,7 @@ def _plain_graph(program: ExportedProgram, tensors: dict[str, Tensor], owners: M
     return graph
 
 
-def _key(
-    program: ExportedProgram, spec: Any, node: fx.Node, tensors: dict[str, Tensor], owners: Mapping[str, str]
-) -> str:
+def _key(program: ExportedProgram, spec: Any, node: Node, tensors: dict[str, Tensor], owners: Mapping[str, str]) -> str:
     """Return the table's key of a parameter, a buffer, or a constant that the trace found, which is added."""
     name = str(spec.target).removeprefix(f"{PREFIX}.")
     if name in owners:
@@ -190,7 +201,9 @@ def _name_inputs(graph: fx.Graph, example: Example, axes: Mapping[str, list[str]
         found = symbolic(node)
         for axis, wanted in enumerate(axes[name]):
             if wanted and not is_free(found[axis]):
-                raise GraphError(f"input {name!r}: the model fixes axis {axis} ({wanted}) at {found[axis]}; it cannot be free")
+                raise GraphError(
+                    f"input {name!r}: the model fixes axis {axis} ({wanted}) at {found[axis]}; it cannot be free"
+                )
         node.name = name
         kind = TensorType(tuple(x.shape), str(x.dtype).removeprefix("torch."))
         attrs = {"axes": list(axes[name])} | ({} if node.name == name else {"argument": name})

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import fx
 
-from mase.frontend.lift.nodes import arguments, op, value
+from mase.frontend.lift.nodes import Node, arguments, op, value
 from mase.frontend.lift.work import Typed, Work, rule
 
 KINDS = {"add": "add", "sub": "add", "rsub": "add", "mul": "mul", "div": "mul"}
 
 
 @rule(*KINDS)
-def elementwise(work: Work, node: fx.Node) -> Typed | None:
+def elementwise(work: Work, node: Node) -> Typed | None:
     """Match a sum, a difference, a product or a quotient."""
     given, name = arguments(node), op(node)
     if given.get("alpha", 1) != 1 or given.get("rounding_mode") is not None:
@@ -26,7 +26,7 @@ def elementwise(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("matmul", "bmm")
-def matmul(work: Work, node: fx.Node) -> Typed | None:
+def matmul(work: Work, node: Node) -> Typed | None:
     """Match a product of two matrices that are no parameters of a linear unit."""
     return _two(work, "matmul", node.args[0], node.args[1], {})
 
@@ -43,4 +43,3 @@ def _two(work: Work, kind: str, a: Any, b: Any, attrs: dict[str, Any]) -> Typed 
             return Typed(kind, (x,), {**attrs, **reverse}, {"other": param})
     tensors = isinstance(a, fx.Node) and isinstance(b, fx.Node) and all(hasattr(value(n), "shape") for n in (a, b))
     return Typed(kind, (a, b), attrs) if tensors else None
-

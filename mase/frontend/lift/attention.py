@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from mase.frontend.lift.fold import is_causal
-from mase.frontend.lift.nodes import arguments, dtype_name, is_op, number, same, symbolic, value
+from mase.frontend.lift.nodes import Node, arguments, dtype_name, is_op, number, same, symbolic, value
 from mase.frontend.lift.outline import outline
 from mase.frontend.lift.work import Typed, Work, rule
 
@@ -18,7 +18,7 @@ BETWEEN = ("to", "_to_copy", "type_as", "dropout")  # may stand between the soft
 
 
 @rule("scaled_dot_product_attention", pattern=True)
-def fused(work: Work, node: fx.Node) -> Typed | None:
+def fused(work: Work, node: Node) -> Typed | None:
     """Match PyTorch's function; a mask that is causal becomes an attribute."""
     given = arguments(node)
     query, mask, causal = given["query"], given["attn_mask"], given["is_causal"]
@@ -28,6 +28,8 @@ def fused(work: Work, node: fx.Node) -> Typed | None:
     if mask is not None and not causal and is_causal(work, mask):
         mask, causal = None, True
     attrs = heads(query, key) | {"causal": causal, "scale": given["scale"], "form": "fused"}
+    if not given["enable_gqa"] and not same(symbolic(query)[1], symbolic(given["key"])[1]):
+        attrs["broadcast"] = True
     return _attention((query, key, value_, mask), attrs)
 
 
@@ -35,15 +37,15 @@ def fused(work: Work, node: fx.Node) -> Typed | None:
 class _Scores:
     """What stands between two products: scale, soft cap, and a mask that is added."""
 
-    product: fx.Node
+    product: Node
     scale: float
     cap: float | None
-    mask: fx.Node | None
-    nodes: tuple[fx.Node, ...]
+    mask: Node | None
+    nodes: tuple[Node, ...]
 
 
 @rule("matmul", pattern=True)
-def written(work: Work, node: fx.Node) -> Typed | None:
+def written(work: Work, node: Node) -> Typed | None:
     """Match ``softmax(query key^T * scale + mask) value``; what eager computes becomes the body of the node."""
     shares, between = node.args[0], []
     if work.inside:
@@ -80,19 +82,19 @@ def _attention(ports: tuple[Any, ...], attrs: dict[str, Any], body: Any = None) 
     return Typed("attention", tuple(given.values()), attrs, ports=tuple(given), body=body)
 
 
-def heads(query: fx.Node, key: fx.Node) -> dict[str, Any]:
+def heads(query: Node, key: Node) -> dict[str, Any]:
     """Return the numbers of query heads and of key heads, and the size of one."""
     q, k = symbolic(query), symbolic(key)
     return {"heads": number(q[1]), "kv_heads": number(k[1]), "head_size": number(q[3])}
 
 
-def shared(node: fx.Node) -> fx.Node:
+def shared(node: Node) -> Node:
     """Return the keys or values before they were repeated for the query heads that share them."""
     chain = _repeats(node)
-    return chain[-1].args[0] if chain else node  # type: ignore[return-value]  # the last is an unsqueeze of a node
+    return chain[-1].args[0] if chain else node
 
 
-def _repeats(node: fx.Node) -> tuple[fx.Node, ...]:
+def _repeats(node: Node) -> tuple[Node, ...]:
     """Return the nodes that repeat every head: unsqueeze, expand, reshape, from the last to the first."""
     if not is_op(node, *RESHAPES):
         return ()
@@ -102,7 +104,11 @@ def _repeats(node: fx.Node) -> tuple[fx.Node, ...]:
     single = spread.args[0]
     before, wide, after = symbolic(single.args[0]), symbolic(spread), symbolic(node)
     fits = len(before) == 4 and len(wide) == 5 and arguments(single)["dim"] == 2 and len(after) == 4
-    if not fits or not same(after[0], before[0]) or not all(same(a, b) for a, b in zip(after[2:], before[2:], strict=True)):
+    if (
+        not fits
+        or not same(after[0], before[0])
+        or not all(same(a, b) for a, b in zip(after[2:], before[2:], strict=True))
+    ):
         return ()
     return (node, spread, single)
 
@@ -114,7 +120,7 @@ def _turns(node: Any) -> bool:
     return is_op(node, "permute") and [axis % 4 for axis in node.args[1]] == [0, 1, 3, 2]
 
 
-def _scores(node: fx.Node) -> _Scores | None:
+def _scores(node: Node) -> _Scores | None:
     """Read back from the softmax's argument to the product of queries and keys."""
     scale, cap, mask, nodes = 1.0, None, None, []
     while not is_op(node, "matmul"):

@@ -1,4 +1,4 @@
-"""Drop what changes nothing: assertions, casts to the same type, dropout at inference, aliases; inline no-grad parts."""
+"""Drop what changes nothing: assertions, casts to the same type, dropout, aliases; inline parts without gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from mase.errors import GraphError
-from mase.frontend.lift.nodes import arguments, is_free, is_op, label, op, same_shape, source, symbolic, value
+from mase.frontend.lift.nodes import Node, arguments, is_free, is_op, label, op, same_shape, source, symbolic, value
 
 ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "_functional_assert")
 SAME = ("alias", "detach", "lift_fresh_copy", "lift_fresh", "detach_", "dropout", "feature_dropout", "alpha_dropout")
@@ -38,7 +38,7 @@ def clean(graph: fx.Graph) -> None:
     graph.eliminate_dead_code()
 
 
-def _keeps_type(node: fx.Node) -> bool:
+def _keeps_type(node: Node) -> bool:
     """Tell whether a cast gives the dtype, the device and the memory that its input has."""
     if not is_op(node, *CASTS):
         return False
@@ -48,14 +48,14 @@ def _keeps_type(node: fx.Node) -> bool:
     return not arguments(node).get("copy", False) and before.stride() == after.stride()
 
 
-def _keeps_shape(node: fx.Node) -> bool:
+def _keeps_shape(node: Node) -> bool:
     """Tell whether a reshape, an expansion or a slice gives its input's shape."""
     if not is_op(node, *RESHAPES) or not same_shape(node, node.args[0]):
         return False
     return op(node) != "slice" or arguments(node)["step"] == 1
 
 
-def _inline(graph: fx.Graph, node: fx.Node) -> None:
+def _inline(graph: fx.Graph, node: Node) -> None:
     """Put the nodes of a part that runs with gradients off in place of the call."""
     name = label(node)
     if name != "wrap_with_set_grad_enabled":
@@ -63,7 +63,7 @@ def _inline(graph: fx.Graph, node: fx.Node) -> None:
     part: Any = node.args[1]
     inner = getattr(graph.owning_module, str(part.target)).graph
     feed = iter(node.args[2:])
-    env: dict[fx.Node, Any] = {holder: next(feed) for holder in inner.nodes if holder.op == "placeholder"}
+    env: dict[Node, Any] = {holder: next(feed) for holder in inner.nodes if holder.op == "placeholder"}
     with graph.inserting_before(node):
         results = graph.graph_copy(inner, env)
     for user in list(node.users):
@@ -75,6 +75,6 @@ def _inline(graph: fx.Graph, node: fx.Node) -> None:
         graph.erase_node(part)
 
 
-def free_axes(node: fx.Node) -> list[int]:
+def free_axes(node: Node) -> list[int]:
     """Return the axes whose size is free at run time."""
     return [axis for axis, size in enumerate(symbolic(node)) if is_free(size)]

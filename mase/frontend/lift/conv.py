@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
-
-from mase.frontend.lift.nodes import arguments, integers, op
+from mase.frontend.lift.nodes import Node, arguments, integers, op
 from mase.frontend.lift.work import Typed, Work, rule
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def conv(work: Work, node: fx.Node) -> Typed | None:
+def conv(work: Work, node: Node) -> Typed | None:
     """Match a convolution whose weight is a parameter."""
     given = arguments(node)
     weight, bias = work.param(given["weight"]), work.param(given["bias"])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from mase.frontend.lift.nodes import ancestors, around, is_op, value
+from mase.frontend.lift.nodes import Node, ancestors, around, is_op, value
 from mase.frontend.lift.work import Work
 from mase.graph import Graph
 
+PARAMETRIZED = re.compile(r"(.+)\.parametrizations\.([^.]+)(\.\d+)?$")  # path of a module, name of its parameter
 OTHER = 3  # added to every free size, to see whether a mask is causal for another length too
 
 
@@ -24,13 +26,14 @@ def fold(work: Work, parameters: frozenset[str]) -> None:
     Args:
         parameters: keys of the table that are trained.
     """
-    values: dict[fx.Node, Any] = {}
+    _fold_parametrizations(work)
+    values: dict[Node, Any] = {}
     for node in list(work.graph.nodes):
         if node.op == "get_attr" and node.target not in parameters:
             values[node] = work.tensors[str(node.target)]
         elif node.op == "call_function" and _is_pure(node) and all(n in values for n in node.all_input_nodes):
             values[node] = _call(node, values)
-    known: dict[Any, fx.Node] = {}
+    known: dict[Any, Node] = {}
     for node in [n for n in values if n.op == "call_function"]:
         found = values[node]
         if not isinstance(found, Tensor) or all(user in values for user in node.users):
@@ -39,6 +42,24 @@ def fold(work: Work, parameters: frozenset[str]) -> None:
         if same not in known:
             known[same] = work.add_constant(f"{around(node)}.{node.name}".strip("."), found, node)
         node.replace_all_uses_with(known[same], delete_user_cb=lambda user: user not in values)
+    work.graph.eliminate_dead_code()
+
+
+def _fold_parametrizations(work: Work) -> None:
+    """Compute weights that PyTorch computes at every call from others, such as those of weight norm."""
+    values: dict[Node, Any] = {}
+    for node in list(work.graph.nodes):
+        if node.op == "get_attr":
+            values[node] = work.tensors[str(node.target)]
+        elif PARAMETRIZED.match(around(node)) and _is_pure(node) and all(n in values for n in node.all_input_nodes):
+            values[node] = _call(node, values)
+    for node in [n for n in values if n.op == "call_function"]:
+        found = PARAMETRIZED.match(around(node))
+        if found and isinstance(values[node], Tensor) and any(user not in values for user in node.users):
+            path = f"{found[1]}.{found[2]}"
+            new = work.add_constant(path, values[node], node)
+            node.replace_all_uses_with(new, delete_user_cb=lambda user: user not in values)
+            work.notes.append(f"{path}: computed once from its parametrization")
     work.graph.eliminate_dead_code()
 
 
@@ -55,14 +76,14 @@ def _read(graph: Graph) -> Iterator[str]:
         yield from _read(body)
 
 
-def is_causal(work: Work, mask: fx.Node) -> bool:
+def is_causal(work: Work, mask: Node) -> bool:
     """Tell whether a mask hides the later positions and nothing else, for the traced and for another length."""
     if not _depends_on_sizes_alone(mask):
         return False
     return all(_hides_later(_evaluate(work, mask, extra)) for extra in (0, OTHER if _is_dynamic(mask) else 0))
 
 
-def _is_pure(node: fx.Node) -> bool:
+def _is_pure(node: Node) -> bool:
     """Tell whether a call gives the same at every run."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
@@ -70,14 +91,14 @@ def _is_pure(node: fx.Node) -> bool:
     return getattr(operator, getattr(target, "__name__", ""), None) is target
 
 
-def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:  # tensors, numbers, tuples of them
+def _call(node: Node, values: Mapping[Node, Any]) -> Any:  # tensors, numbers, tuples of them
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
     assert callable(node.target)
     with torch.no_grad():
         return node.target(*args, **kwargs)
 
 
-def _depends_on_sizes_alone(node: fx.Node) -> bool:
+def _depends_on_sizes_alone(node: Node) -> bool:
     """Tell whether a tensor is computed from constants and sizes of inputs, not from values."""
     waiting, seen = [node], set()
     while waiting:
@@ -90,13 +111,13 @@ def _depends_on_sizes_alone(node: fx.Node) -> bool:
     return True
 
 
-def _is_dynamic(node: fx.Node) -> bool:
+def _is_dynamic(node: Node) -> bool:
     return any(is_op(above, "sym_size") for above in ancestors(node))
 
 
-def _evaluate(work: Work, node: fx.Node, extra: int) -> Tensor:
+def _evaluate(work: Work, node: Node, extra: int) -> Tensor:
     """Compute a tensor that depends on sizes alone, with ``extra`` added to every free size."""
-    values: dict[fx.Node, Any] = {}
+    values: dict[Node, Any] = {}
     needed, waiting = set(), [node]
     while waiting:
         current = waiting.pop()

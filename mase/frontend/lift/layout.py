@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from mase.frontend.lift.nodes import (
+    Node,
     arguments,
     dtype_name,
     integers,
@@ -26,7 +27,7 @@ RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze"
 
 
 @rule(*RESHAPES)
-def reshape(work: Work, node: fx.Node) -> Typed | None:
+def reshape(work: Work, node: Node) -> Typed | None:
     """Match the same elements in another shape; a free size becomes -1."""
     x = node.all_input_nodes[0]
     before, after = symbolic(x), symbolic(node)
@@ -39,7 +40,7 @@ def reshape(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("permute", "transpose", "t", "numpy_T", "movedim")
-def permute(work: Work, node: fx.Node) -> Typed | None:
+def permute(work: Work, node: Node) -> Typed | None:
     """Match another order of axes."""
     x, given = node.all_input_nodes[0], arguments(node)
     axes = list(range(len(symbolic(x))))
@@ -55,7 +56,7 @@ def permute(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("slice")
-def cut(work: Work, node: fx.Node) -> Typed | None:
+def cut(work: Work, node: Node) -> Typed | None:
     """Match a range along an axis."""
     given = arguments(node)
     bounds = {name: given[name] for name in ("start", "end", "step")}
@@ -67,7 +68,7 @@ def cut(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("select")
-def select(work: Work, node: fx.Node) -> Typed | None:
+def select(work: Work, node: Node) -> Typed | None:
     """Match one position along an axis."""
     given = arguments(node)
     if isinstance(given["index"], fx.Node):
@@ -75,8 +76,20 @@ def select(work: Work, node: fx.Node) -> Typed | None:
     return _layout(given["self"], "select", axis=given["dim"], index=given["index"])
 
 
+@rule("index")
+def gather(work: Work, node: Node) -> Typed | None:
+    """Match constant positions along one axis."""
+    x, places = node.args[:2]
+    given = [axis for axis, index in enumerate(places) if index is not None]
+    index = work.constant(places[given[0]]) if len(given) == 1 else None
+    if index is None or index.ndim != 1 or index.dtype != torch.int64 or is_free(symbolic(x)[given[0]]):
+        return None
+    size = number(symbolic(x)[given[0]])
+    return _layout(x, "gather", axis=given[0], indices=[int(i) % size for i in index])
+
+
 @rule("getitem")
-def part(work: Work, node: fx.Node) -> Typed | None:
+def part(work: Work, node: Node) -> Typed | None:
     """Match one result of a split, as a slice."""
     whole, index = node.args
     if not is_op(whole, "split", "split_with_sizes", "chunk", "tensor_split"):
@@ -90,7 +103,7 @@ def part(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("cat", "concat", "stack")
-def concat(work: Work, node: fx.Node) -> Typed | None:
+def concat(work: Work, node: Node) -> Typed | None:
     """Match several tensors one behind another."""
     given = arguments(node)
     function = "stack" if is_op(node, "stack") else "concat"
@@ -98,7 +111,7 @@ def concat(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("expand")
-def expand(work: Work, node: fx.Node) -> Typed | None:
+def expand(work: Work, node: Node) -> Typed | None:
     """Match a repetition without copies; sizes that the input has stay free."""
     x = node.all_input_nodes[0]
     before, after = symbolic(x), symbolic(node)
@@ -110,7 +123,7 @@ def expand(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("pad", "constant_pad_nd")
-def pad(work: Work, node: fx.Node) -> Typed | None:
+def pad(work: Work, node: Node) -> Typed | None:
     """Match a border of zeros, of copies or of reflections."""
     given = arguments(node)
     padding = integers(given["pad"])
@@ -123,7 +136,7 @@ def pad(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("where")
-def always(work: Work, node: fx.Node) -> Typed | None:
+def always(work: Work, node: Node) -> Typed | None:
     """Match a choice that a constant makes in favour of its first tensor everywhere."""
     given = arguments(node)
     condition, x = work.constant(given["condition"]), given["self"]
@@ -133,7 +146,7 @@ def always(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("flip", "roll", "repeat", "contiguous", "clone", "pixel_shuffle")
-def other(work: Work, node: fx.Node) -> Typed | None:
+def other(work: Work, node: Node) -> Typed | None:
     """Match what takes its arguments as they are."""
     given, name = arguments(node), op(node)
     x = given["self"]
@@ -149,7 +162,7 @@ def other(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("to", "_to_copy", "type_as")
-def cast(work: Work, node: fx.Node) -> Typed | None:
+def cast(work: Work, node: Node) -> Typed | None:
     """Match a cast to another dtype."""
     x = node.all_input_nodes[0]
     if value(x).device != value(node).device:

@@ -6,19 +6,19 @@ from typing import Any
 
 from torch import fx
 
-from mase.frontend.lift.nodes import is_op, same, symbolic
+from mase.frontend.lift.nodes import Node, is_op, same, symbolic
 from mase.frontend.lift.work import Param, Typed, Work, rule
 
 
 @rule("linear")
-def linear(work: Work, node: fx.Node) -> Typed | None:
+def linear(work: Work, node: Node) -> Typed | None:
     """Match x W^T + b."""
     x, weight, bias = (*node.args, None)[:3]
     return _linear(work, x, work.param(weight), bias)
 
 
 @rule("view", "reshape", "_unsafe_view", pattern=True)
-def transposed(work: Work, node: fx.Node) -> Typed | None:
+def transposed(work: Work, node: Node) -> Typed | None:
     """Match ``addmm`` between two reshapes that fold and unfold the leading axes: GPT-2's Conv1D."""
     product = node.args[0]
     if not is_op(product, "addmm", "mm") or len(product.users) > 1:
@@ -35,13 +35,13 @@ def transposed(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("addmm", "mm")
-def folded(work: Work, node: fx.Node) -> Typed | None:
+def folded(work: Work, node: Node) -> Typed | None:
     """Match x W + b on two axes."""
     return _product(work, node, node.args[-2])
 
 
-@rule("matmul")
-def matmul(work: Work, node: fx.Node) -> Typed | None:
+@rule("matmul", pattern=True)
+def matmul(work: Work, node: Node) -> Typed | None:
     """Match x W^T and W x, where W is a matrix among the parameters."""
     left, right = node.args
     weight = work.param(right)
@@ -53,7 +53,7 @@ def matmul(work: Work, node: fx.Node) -> Typed | None:
     return Typed("linear", (right,), {"columns": True}, {"weight": weight}, path=weight.owner)
 
 
-def _product(work: Work, node: fx.Node, x: Any) -> Typed | None:
+def _product(work: Work, node: Node, x: Any) -> Typed | None:
     """Read ``mm`` and ``addmm``, whose weight is stored as [inputs, outputs]."""
     weight = work.param(node.args[-1])
     if weight is None:

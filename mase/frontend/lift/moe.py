@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from mase.frontend.lift.nodes import calls, is_op, value
+from mase.frontend.lift.nodes import Node, calls, is_op, value
 from mase.frontend.lift.outline import outline
 from mase.frontend.lift.work import Param, Typed, Work
 
@@ -34,10 +34,13 @@ def _experts(block: nn.Module) -> nn.Module | None:
     return child if all(isinstance(p, Tensor) and p.ndim == 3 for p in held) else None
 
 
-def _block(work: Work, path: str, region: list[fx.Node]) -> tuple[fx.Node, Typed] | str:
+def _block(work: Work, path: str, region: list[Node]) -> tuple[Node, Typed] | str:
     """Read one call of a block; a text says why it cannot be one node."""
     inside = set(region)
-    results = [node for node in region if any(user not in inside for user in node.users)]
+    outside = [node for node in region if any(user not in inside for user in node.users)]
+    results = [
+        node for node in outside if isinstance(value(node), Tensor)
+    ]  # sizes are computed again where they are read
     reads = dict.fromkeys(n for node in region for n in node.all_input_nodes if n not in inside)
     ports = [n for n in reads if n.op != "get_attr" and isinstance(value(n), Tensor)]
     if len(results) != 1 or len(ports) != 1:
@@ -64,7 +67,7 @@ def _operands(work: Work, path: str, reads: Any) -> dict[str, Param]:
     return found
 
 
-def _attributes(block: nn.Module, region: list[fx.Node], operands: dict[str, Param]) -> dict[str, Any]:
+def _attributes(block: nn.Module, region: list[Node], operands: dict[str, Param]) -> dict[str, Any]:
     """Read how many experts there are, how many a token sees, and the function between the products."""
     attrs: dict[str, Any] = {"experts": operands["gate_up"].tensor.shape[0]}
     for node in region:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from mase.frontend.lift.nodes import is_op
+from mase.frontend.lift.nodes import Node, is_op
 
 MAY_ALIAS = ("dropout", "contiguous", "reshape", "flatten", "to")  # their schemas promise nothing either way
 
 
-def writes(node: fx.Node) -> bool:
+def writes(node: Node) -> bool:
     """Tell whether a node writes into one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def without_writes(graph: fx.Graph) -> bool:
     """Replace every write in place whose target has no view that is read later; tell whether none is left."""
-    return all([_replace(graph, node) for node in list(graph.nodes) if writes(node)])
+    return all(_replace(graph, node) for node in list(graph.nodes) if writes(node))
 
 
-def _replace(graph: fx.Graph, node: fx.Node) -> bool:
+def _replace(graph: fx.Graph, node: Node) -> bool:
     target, base = node.target, node.args[0] if node.args else None
     assert isinstance(target, torch._ops.OpOverload)
     packet = getattr(torch.ops.aten, target._opname.removesuffix("_"), None)
@@ -30,7 +30,8 @@ def _replace(graph: fx.Graph, node: fx.Node) -> bool:
     shared = _shared(base)
     if any(n.op in ("placeholder", "get_attr") for n in shared):
         return False
-    later = [n for n in shared - {base, node} if any(order[user] > order[node] for user in n.users)]
+    before = {n for n in shared - {base} if order[n] < order[node]}
+    later = [n for n in before if any(order[user] > order[node] for user in n.users)]
     overload = getattr(packet, target._overloadname, None)
     if later or overload is None or overload._schema.is_mutable:
         return False
@@ -39,7 +40,7 @@ def _replace(graph: fx.Graph, node: fx.Node) -> bool:
     return True
 
 
-def _shared(base: fx.Node) -> set[fx.Node]:
+def _shared(base: Node) -> set[Node]:
     """Return the nodes whose results may lie in the memory of ``base``."""
     root = base
     while (above := _viewed(root)) is not None:
@@ -53,7 +54,7 @@ def _shared(base: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _viewed(node: fx.Node) -> fx.Node | None:
+def _viewed(node: Node) -> Node | None:
     """Return the node that a view, an element of a tuple of views, or a write in place gives on."""
     first = node.args[0] if node.args else None
     if not isinstance(first, fx.Node):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from mase.graph import TensorType
 
 PREFIX = "model"  # of the wrapper that is exported: it holds the model under this name
 OWN = str(Path(torch.__file__).parent)  # frames below it are not the model's
 Size = Any  # int or SymInt
+Node = Any  # fx.Node: what it takes is typed so widely there that every use would need a cast
 
 
 def op(node: Any) -> str:
@@ -30,7 +31,7 @@ def is_op(node: Any, *names: str) -> bool:
     return op(node) in names
 
 
-def label(node: fx.Node) -> str:
+def label(node: Node) -> str:
     """Return how a node's operation is called in reports, such as ``aten.div``."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
@@ -38,9 +39,9 @@ def label(node: fx.Node) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def arguments(node: fx.Node) -> dict[str, Any]:
+def arguments(node: Node) -> dict[str, Any]:
     """Return every argument of an ATen call by its name in the schema, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]  # callers have seen that it is an ATen operation
+    schema = node.target._schema
     found = {}
     for place, argument in enumerate(schema.arguments):
         given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
@@ -48,12 +49,12 @@ def arguments(node: fx.Node) -> dict[str, Any]:
     return found
 
 
-def value(node: fx.Node) -> Any:
+def value(node: Node) -> Any:
     """Return the fake tensor, the symbolic number, or the tuple of them that a node gives."""
     return node.meta.get("val")
 
 
-def symbolic(node: fx.Node) -> tuple[Size, ...]:
+def symbolic(node: Node) -> tuple[Size, ...]:
     """Return the shape of a tensor with free sizes as symbols."""
     found = value(node)
     return tuple(found.shape) if isinstance(found, Tensor) else ()
@@ -64,7 +65,7 @@ def number(size: Size) -> int:
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 
-def shape(node: fx.Node) -> tuple[int, ...]:
+def shape(node: Node) -> tuple[int, ...]:
     """Return the shape of a tensor on the example inputs."""
     return tuple(number(size) for size in symbolic(node))
 
@@ -81,13 +82,13 @@ def same(a: Size, b: Size) -> bool:
     return number(a) == number(b)
 
 
-def same_shape(a: fx.Node, b: fx.Node) -> bool:
+def same_shape(a: Node, b: Node) -> bool:
     """Tell whether two tensors have the same shape for all inputs."""
     left, right = symbolic(a), symbolic(b)
     return len(left) == len(right) and all(same(p, q) for p, q in zip(left, right, strict=True))
 
 
-def tensor_type(node: fx.Node) -> TensorType:
+def tensor_type(node: Node) -> TensorType:
     """Return the type of what a node gives, on the example inputs; ``none`` where that is no tensor."""
     found = value(node)
     if not isinstance(found, Tensor):
@@ -100,29 +101,29 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def calls(node: fx.Node) -> tuple[str, ...]:
-    """Return the calls of modules around a node, outermost first, as paths; ``@1`` marks the second call of a module."""
+def calls(node: Node) -> tuple[str, ...]:
+    """Return the calls of modules around a node, outermost first, by path; ``@1`` marks a module's second call."""
     stack = [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
     inside = [path for path in stack if path == PREFIX or path.startswith(f"{PREFIX}.")]
     return tuple(path.removeprefix(PREFIX).removeprefix(".") for path in inside)
 
 
-def around(node: fx.Node) -> str:
+def around(node: Node) -> str:
     """Return the path of the innermost module around a node; empty at the top."""
     stack = calls(node)
     return re.sub(r"@\d+", "", stack[-1]) if stack else ""
 
 
-def source(node: fx.Node) -> str:
+def source(node: Node) -> str:
     """Return ``file:line`` of the innermost frame that is the model's; empty where none is known."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in frames if not file.startswith(OWN)]
     return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
 
 
-def ancestors(node: fx.Node) -> Iterator[fx.Node]:
+def ancestors(node: Node) -> Iterator[Node]:
     """Iterate over a node and everything that it is computed from."""
-    seen: set[fx.Node] = set()
+    seen: set[Node] = set()
     waiting = [node]
     while waiting:
         current = waiting.pop()
@@ -132,7 +133,7 @@ def ancestors(node: fx.Node) -> Iterator[fx.Node]:
             waiting.extend(current.all_input_nodes)
 
 
-def integers(values: Sequence[Any] | Any) -> list[int] | None:
+def integers(values: Any) -> list[int] | None:
     """Return plain integers; None where one is a symbol or a node."""
-    found = list(values) if isinstance(values, list | tuple) else [values]
-    return found if all(isinstance(item, int) for item in found) else None
+    found: list[Any] = list(values) if isinstance(values, list | tuple) else [values]
+    return [int(item) for item in found] if all(isinstance(item, int) for item in found) else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from mase.frontend.lift.nodes import arguments, is_op, symbolic, value
+from mase.frontend.lift.nodes import Node, arguments, is_op, symbolic, value
 from mase.frontend.lift.work import Param, Typed, Work, rule
 
 CASTS = ("to", "_to_copy", "type_as")
@@ -16,7 +16,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 @rule("layer_norm")
-def layer(work: Work, node: fx.Node) -> Typed | None:
+def layer(work: Work, node: Node) -> Typed | None:
     """Match layer norm."""
     given = arguments(node)
     attrs = {"function": "layer", "shape": [int(n) for n in given["normalized_shape"]], "eps": given["eps"]}
@@ -24,7 +24,7 @@ def layer(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("group_norm")
-def group(work: Work, node: fx.Node) -> Typed | None:
+def group(work: Work, node: Node) -> Typed | None:
     """Match group norm."""
     given = arguments(node)
     attrs = {"function": "group", "groups": given["num_groups"], "eps": given["eps"]}
@@ -32,7 +32,7 @@ def group(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("batch_norm")
-def batch(work: Work, node: fx.Node) -> Typed | None:
+def batch(work: Work, node: Node) -> Typed | None:
     """Match batch norm with stored statistics."""
     given = arguments(node)
     if given["training"] or given["running_mean"] is None:
@@ -42,7 +42,7 @@ def batch(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("rms_norm")
-def rms(work: Work, node: fx.Node) -> Typed | None:
+def rms(work: Work, node: Node) -> Typed | None:
     """Match PyTorch's own RMS norm."""
     given = arguments(node)
     eps = given["eps"] if given["eps"] is not None else torch.finfo(value(given["input"]).dtype).eps
@@ -60,13 +60,13 @@ def _norm(work: Work, given: dict[str, Any], attrs: dict[str, Any], roles: dict[
 class _Scaled:
     """What a model's RMS norm is made of before the weight: input, epsilon, and whether it is cast back already."""
 
-    x: fx.Node
+    x: Node
     eps: float
     narrow: bool
 
 
 @rule("mul", "to", "_to_copy", "type_as", pattern=True)
-def written_rms(work: Work, node: fx.Node) -> Typed | None:
+def written_rms(work: Work, node: Node) -> Typed | None:
     """Match ``weight * cast(x * rsqrt(mean(x^2) + eps))`` and ``cast(x * rsqrt(...) * (1 + weight))``."""
     product = node.args[0] if is_op(node, *CASTS) else node
     if not is_op(product, "mul") or len(product.args) != 2:
@@ -83,7 +83,7 @@ def written_rms(work: Work, node: fx.Node) -> Typed | None:
     return None
 
 
-def _rounds_alike(node: fx.Node, product: fx.Node, found: _Scaled, offset: float) -> bool:
+def _rounds_alike(node: Node, product: Node, found: _Scaled, offset: float) -> bool:
     """Tell whether casts stand where the kind has them: before the weight, or after it where there is an offset."""
     if value(found.x).dtype not in HALF:
         return node is product
@@ -99,7 +99,7 @@ def _weight(work: Work, node: Any) -> tuple[Param | None, float]:
     return (param, 0.0) if param is not None and param.tensor.ndim == 1 else (None, 0.0)
 
 
-def _scaled(node: fx.Node) -> _Scaled | None:
+def _scaled(node: Node) -> _Scaled | None:
     """Read ``x * rsqrt(mean(x^2) + eps)``, with a cast to float32 before it and maybe a cast back after it."""
     narrow = is_op(node, *CASTS)
     product = node.args[0] if narrow else node
@@ -119,8 +119,7 @@ def _scaled(node: fx.Node) -> _Scaled | None:
     return None
 
 
-def _squares(node: Any, x: fx.Node) -> bool:
+def _squares(node: Any, x: Node) -> bool:
     if is_op(node, "pow"):
         return node.args[0] is x and node.args[1] == 2
     return (is_op(node, "mul") and node.args == (x, x)) or (is_op(node, "square") and node.args[0] is x)
-

@@ -7,24 +7,24 @@ from typing import Any
 
 from torch import fx, nn
 
-from mase.frontend.lift.nodes import around, is_op, label, same, source, symbolic, tensor_type, value
+from mase.frontend.lift.nodes import Node, around, is_free, is_op, label, same, source, symbolic, tensor_type, value
 from mase.frontend.lift.work import Work
 from mase.graph import META, Graph, NodeGraph, Record, TensorType
 
 
-def outline(work: Work, region: set[fx.Node], ports: Sequence[fx.Node], result: fx.Node) -> Graph:
+def outline(work: Work, region: set[Node], ports: Sequence[Node], result: Node) -> Graph:
     """Copy a region into a graph of its own, whose nodes are typed by the same rules.
 
     Args:
         region: its nodes. ports: what it reads, in order. result: the node of the region that others read.
     """
     inner = fx.Graph()
-    env: dict[fx.Node, fx.Node] = {}
+    env: dict[Node, Node] = {}
     for place, port in enumerate(ports):
         env[port] = inner.placeholder(f"port_{place}")
         env[port].meta = {"val": value(port)}
 
-    def copy(node: fx.Node) -> fx.Node:
+    def copy(node: Node) -> Node:
         if node not in env:
             env[node] = _size(inner, env, ports, node) or inner.node_copy(node, copy)
             env[node].meta = {k: v for k, v in node.meta.items() if k != META}
@@ -39,14 +39,14 @@ def outline(work: Work, region: set[fx.Node], ports: Sequence[fx.Node], result: 
     return finish(nested)
 
 
-def _size(inner: fx.Graph, env: dict[fx.Node, fx.Node], ports: Sequence[fx.Node], node: fx.Node) -> fx.Node | None:
+def _size(inner: fx.Graph, env: dict[Node, Node], ports: Sequence[Node], node: Node) -> Node | None:
     """Read a free size off a port, where the region reads it off something outside."""
     if not is_op(node, "sym_size"):
         return None
     for port in ports:
         for axis, size in enumerate(symbolic(port)):
             if same(size, value(node)):
-                return inner.call_function(node.target, (env[port], axis))  # type: ignore[arg-type]  # an operation
+                return inner.call_function(node.target, (env[port], axis))
     return None
 
 
@@ -59,8 +59,9 @@ def finish(work: Work, fields: Sequence[str] = ()) -> Graph:
     for node in list(work.graph.nodes):
         if META in node.meta:
             continue
-        if node.op == "placeholder":
-            record = Record("input", node.name, tensor_type(node))
+        if node.op == "placeholder":  # a port: the sizes that are free outside are free here
+            axes = [str(size.node.expr) if is_free(size) else "" for size in symbolic(node)]
+            record = Record("input", node.name, tensor_type(node), {"axes": axes})
         elif node.op == "output":
             record = Record("output", "output", _first(node.args[0]), {"fields": list(fields)} if fields else {})
         elif node.op == "get_attr":

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
-
 from mase.frontend.lift.conv import spread
-from mase.frontend.lift.nodes import arguments, integers, op, symbolic
+from mase.frontend.lift.nodes import Node, arguments, integers, op, symbolic
 from mase.frontend.lift.work import Typed, Work, rule
 
 REDUCTIONS = ("mean", "sum", "amax", "amin")
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
-def window(work: Work, node: fx.Node) -> Typed | None:
+def window(work: Work, node: Node) -> Typed | None:
     """Match the maximum or the mean of windows."""
     given, name = arguments(node), op(node)
     axes = int(name[-2])
@@ -36,7 +34,7 @@ def window(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
-def adaptive(work: Work, node: fx.Node) -> Typed | None:
+def adaptive(work: Work, node: Node) -> Typed | None:
     """Match the mean of as many windows as the result has elements."""
     size = integers(arguments(node)["output_size"])
     if size is None:
@@ -45,7 +43,7 @@ def adaptive(work: Work, node: fx.Node) -> Typed | None:
 
 
 @rule(*REDUCTIONS)
-def reduction(work: Work, node: fx.Node) -> Typed | None:
+def reduction(work: Work, node: Node) -> Typed | None:
     """Match one number for all elements along some axes."""
     given, x = arguments(node), node.all_input_nodes[0]
     if given.get("dtype") is not None:

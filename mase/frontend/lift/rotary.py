@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import fx
 
-from mase.frontend.lift.nodes import arguments, is_op, number, symbolic
+from mase.frontend.lift.nodes import Node, arguments, is_op, number, symbolic
 from mase.frontend.lift.work import Typed, Work, rule
 
 
 @rule("add", pattern=True)
-def rotary(work: Work, node: fx.Node) -> Typed | None:
+def rotary(work: Work, node: Node) -> Typed | None:
     """Match ``(x * cos) + (turn(x) * sin)`` on queries or keys."""
     straight, turned = node.args[:2]
     if not is_op(straight, "mul") or not is_op(turned, "mul") or node.kwargs:
@@ -36,4 +36,6 @@ def _is_half_turn(node: Any, x: Any) -> bool:
     upper, lower = arguments(high), arguments(low)
     if any(part["dim"] not in (-1, axis) or part["step"] != 1 for part in (upper, lower)):
         return False
-    return (upper["start"], lower["start"] or 0, lower["end"]) == (size // 2, 0, size // 2) and (upper["end"] or size) >= size
+    return (upper["start"], lower["start"] or 0, lower["end"]) == (size // 2, 0, size // 2) and (
+        upper["end"] or size
+    ) >= size

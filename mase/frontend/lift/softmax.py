@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
-
-from mase.frontend.lift.nodes import arguments, dtype_name, op
+from mase.frontend.lift.nodes import Node, arguments, dtype_name, op
 from mase.frontend.lift.work import Typed, Work, rule
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax")
-def softmax(work: Work, node: fx.Node) -> Typed | None:
+def softmax(work: Work, node: Node) -> Typed | None:
     """Match softmax along an axis."""
     given = arguments(node)
     if given.get("half_to_float"):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from mase.frontend.lift.nodes import around, dtype_name, is_op, label, op, source, tensor_type
+from mase.frontend.lift.nodes import Node, around, dtype_name, is_op, label, op, source, tensor_type
 from mase.graph import META, Graph, Record, TensorType, typed
 
 VIEWS = ("t", "transpose", "permute", "squeeze", "unsqueeze", "view", "reshape", "select", "slice", "alias", "numpy_T")
@@ -49,7 +49,7 @@ class Typed:
     """
 
     kind: str
-    inputs: tuple[fx.Node, ...]
+    inputs: tuple[Node, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     operands: Mapping[str, Param] = field(default_factory=dict)
     ports: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Typed:
     body: Graph | None = None
 
 
-Rule = Callable[["Work", fx.Node], Typed | None]
+Rule = Callable[["Work", Node], Typed | None]
 _PATTERNS: dict[str, list[Rule]] = {}
 _SINGLES: dict[str, list[Rule]] = {}
 
@@ -114,7 +114,7 @@ class Work:
         self.turned: set[str] = set()  # keys of matrices of which the table is to hold the transpose
         self.straight: set[str] = set()  # keys of those that are read as they are
         self.bodies: dict[str, Graph] = {}
-        self.lifted: list[str] = []
+        self.notes: list[str] = []
         self.refused: dict[str, str] = {}
         self._names: dict[str, list[str]] = {}
         for name, key in aliases.items():
@@ -144,7 +144,7 @@ class Work:
         found = self.param(node)
         return None if found is None else found.tensor
 
-    def add_constant(self, path: str, tensor: Tensor, before: fx.Node) -> fx.Node:
+    def add_constant(self, path: str, tensor: Tensor, before: Node) -> Node:
         """Put a new constant into the table and return a node that reads it."""
         key, count = path, 0
         while key in self.tensors:
@@ -156,7 +156,7 @@ class Work:
         node.meta["val"] = tensor
         return node
 
-    def path_of(self, node: fx.Node, found: Typed) -> str:
+    def path_of(self, node: Node, found: Typed) -> str:
         """Return the path of a typed node: of its parameters' module, or of the module around it."""
         if found.path:
             return found.path
@@ -198,7 +198,7 @@ class Work:
         (self.turned if self.is_turned(param) else self.straight).add(param.key)
         return TensorType(tuple(param.tensor.shape), dtype_name(param.tensor.dtype))
 
-    def type_node(self, node: fx.Node, found: Typed) -> fx.Node:
+    def type_node(self, node: Node, found: Typed) -> Node:
         """Put a typed node in place of ``node``, and drop what nobody reads any more."""
         path = self.path_of(node, found)
         operands = {role: self.operand(param) for role, param in found.operands.items()}
@@ -215,10 +215,9 @@ class Work:
         new.name = self.graph._graph_namespace.create_name(path, None) if path.split(".")[-1] != name else name
         if found.body is not None:
             self.bodies[new.name] = found.body
-        self.lifted.append(path)
         return new
 
-    def erase(self, node: fx.Node) -> None:
+    def erase(self, node: Node) -> None:
         """Remove a node and everything above it that has no other user."""
         waiting = [node]
         while waiting:
@@ -234,7 +233,7 @@ class Work:
         inner.turned, inner.straight = self.turned, self.straight
         return inner
 
-    def type_constant(self, node: fx.Node) -> None:
+    def type_constant(self, node: Node) -> None:
         """Make a node that reads the table a typed constant."""
         key = str(node.target)
         tensor = self.tensors[key]
@@ -262,8 +261,8 @@ class Work:
                     before = new.prev  # the node's own neighbours may be gone
             node = before
 
-    def _try(self, node: fx.Node) -> fx.Node | None:
-        for candidate in rules(op(node) or label(node)):
+    def _try(self, node: Node) -> Node | None:
+        for candidate in rules(op(node) or ("getitem" if label(node) == "getitem" else "")):
             found = candidate(self, node)
             if found is not None and self.fits(found):
                 return self.type_node(node, found)

@@ -6,6 +6,7 @@ built, so that collecting the tests is quick.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,8 @@ class Family:
             return OWN[self.name]().eval(), self.inputs()
         library = optional("transformers", "hf")
         config = getattr(library, self.config)(**self.options)
+        if self.model == "WhisperEncoder":  # is not among the library's public names
+            library = importlib.import_module("transformers.models.whisper.modeling_whisper")
         return _shaken(getattr(library, self.model)(config)).eval(), self.inputs()
 
 
@@ -117,25 +120,155 @@ FAMILIES = (
     Family("Mistral", "MistralForCausalLM", "MistralConfig", {**SHARED, "sliding_window": 8}, ids, BOTH),
     Family("Qwen2", "Qwen2ForCausalLM", "Qwen2Config", SHARED, ids, BOTH),
     Family("Qwen3", "Qwen3ForCausalLM", "Qwen3Config", {**SHARED, "head_dim": 8}, ids, BOTH),
-    Family("Qwen3-MoE", "Qwen3MoeForCausalLM", "Qwen3MoeConfig", {**SHARED, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}, ids, BOTH),
+    Family(
+        "Qwen3-MoE",
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        {**SHARED, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+        ids,
+        BOTH,
+    ),
     Family("Gemma2", "Gemma2ForCausalLM", "Gemma2Config", {**SHARED, "head_dim": 8, "sliding_window": 8}, ids, BOTH),
     Family("Phi-3", "Phi3ForCausalLM", "Phi3Config", SHARED, ids, BOTH),
     Family("Mixtral", "MixtralForCausalLM", "MixtralConfig", {**SHARED, "num_local_experts": 4}, ids, BOTH),
-    Family("Falcon", "FalconForCausalLM", "FalconConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY, "alibi": False, "bos_token_id": None, "eos_token_id": None}, ids, BOTH),
-    Family("GPT-NeoX", "GPTNeoXForCausalLM", "GPTNeoXConfig", {**DECODER, "bos_token_id": None, "eos_token_id": None}, ids, BOTH),
-    Family("OPT", "OPTForCausalLM", "OPTConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "vocab_size": VOCABULARY, "max_position_embeddings": 64, "word_embed_proj_dim": 32, "bos_token_id": None, "eos_token_id": None}, ids, BOTH),
-    Family("GPT-2", "GPT2LMHeadModel", "GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 64, "bos_token_id": None, "eos_token_id": None}, ids, BOTH),
-    Family("Mamba", "MambaForCausalLM", "MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY, "state_size": 8}, ids, ("batch",)),
+    Family(
+        "Falcon",
+        "FalconForCausalLM",
+        "FalconConfig",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "vocab_size": VOCABULARY,
+            "alibi": False,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        ids,
+        BOTH,
+    ),
+    Family(
+        "GPT-NeoX",
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        {**DECODER, "bos_token_id": None, "eos_token_id": None},
+        ids,
+        BOTH,
+    ),
+    Family(
+        "OPT",
+        "OPTForCausalLM",
+        "OPTConfig",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "ffn_dim": 48,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": 64,
+            "word_embed_proj_dim": 32,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        ids,
+        BOTH,
+    ),
+    Family(
+        "GPT-2",
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "vocab_size": VOCABULARY,
+            "n_positions": 64,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        ids,
+        BOTH,
+    ),
+    Family(
+        "Mamba",
+        "MambaForCausalLM",
+        "MambaConfig",
+        {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY, "state_size": 8},
+        ids,
+        ("batch",),
+    ),
     Family("BERT", "BertModel", "BertConfig", DECODER, ids, BOTH),
-    Family("T5 encoder", "T5EncoderModel", "T5Config", {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": VOCABULARY}, ids, BOTH),
+    Family(
+        "T5 encoder",
+        "T5EncoderModel",
+        "T5Config",
+        {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": VOCABULARY},
+        ids,
+        BOTH,
+    ),
     Family("ViT", "ViTForImageClassification", "ViTConfig", VISION, image),
     Family("DeiT", "DeiTForImageClassification", "DeiTConfig", VISION, image),
-    Family("Swin", "SwinForImageClassification", "SwinConfig", {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}, image, ()),
+    Family(
+        "Swin",
+        "SwinForImageClassification",
+        "SwinConfig",
+        {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        image,
+        (),
+    ),
     Family("SigLIP vision", "SiglipVisionModel", "SiglipVisionConfig", VISION, image),
     Family("CLIP vision", "CLIPVisionModel", "CLIPVisionConfig", VISION, image),
-    Family("ResNet", "ResNetForImageClassification", "ResNetConfig", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}, lambda: image(32)),
-    Family("MobileNetV2", "MobileNetV2ForImageClassification", "MobileNetV2Config", {"image_size": 32, "depth_multiplier": 0.35}, lambda: image(32)),
-    Family("ConvNeXt", "ConvNextForImageClassification", "ConvNextConfig", {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2}, lambda: image(32)),
-    Family("Whisper encoder", "WhisperEncoder", "WhisperConfig", {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 48, "num_mel_bins": 8, "max_source_positions": 12}, lambda: {"input_features": torch.randn(2, 8, 24)}),
-    Family("Wav2Vec2 encoder", "Wav2Vec2Model", "Wav2Vec2Config", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}, lambda: {"input_values": torch.randn(2, 400)}),
+    Family(
+        "ResNet",
+        "ResNetForImageClassification",
+        "ResNetConfig",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+        lambda: image(32),
+    ),
+    Family(
+        "MobileNetV2",
+        "MobileNetV2ForImageClassification",
+        "MobileNetV2Config",
+        {"image_size": 32, "depth_multiplier": 0.35},
+        lambda: image(32),
+    ),
+    Family(
+        "ConvNeXt",
+        "ConvNextForImageClassification",
+        "ConvNextConfig",
+        {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+        lambda: image(32),
+    ),
+    Family(
+        "Whisper encoder",
+        "WhisperEncoder",
+        "WhisperConfig",
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 48,
+            "num_mel_bins": 8,
+            "max_source_positions": 12,
+        },
+        lambda: {"input_features": torch.randn(2, 8, 24)},
+    ),
+    Family(
+        "Wav2Vec2 encoder",
+        "Wav2Vec2Model",
+        "Wav2Vec2Config",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "conv_dim": [8, 8],
+            "conv_kernel": [10, 3],
+            "conv_stride": [5, 2],
+            "num_feat_extract_layers": 2,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+        },
+        lambda: {"input_values": torch.randn(2, 400)},
+    ),
 )
