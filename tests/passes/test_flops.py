@@ -4,8 +4,14 @@ import json
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from mase.frontend.module import trace_module
 from mase.graph import Graph
+from mase.models.base import build
 from mase.ops.base import OPS, Op
 from passes.base import PASSES
 from passes.flops import FlopsReport, flops
@@ -136,6 +142,25 @@ def test_a_kind_by_hand(name: str) -> None:
     found = counted(single(kind, shapes, result, ports, **dict(more)))
     assert found.unknown == ()
     assert (found.macs, found.flops) == (macs, 2 * macs + other)
+
+
+@pytest.mark.parametrize(
+    ("name", "x"),
+    [
+        ("lenet", torch.zeros(2, 1, 28, 28)),
+        ("resnet", torch.zeros(2, 3, 32, 32)),
+        ("mobilenet", torch.zeros(2, 3, 32, 32)),
+        ("vit", torch.zeros(2, 3, 32, 32)),
+        ("llama", torch.zeros(2, 16, dtype=torch.int64)),
+    ],
+)
+def test_a_model_agrees_with_the_counter_of_pytorch(name: str, x: Tensor) -> None:
+    model = build(name, {}).eval()
+    found = counted(trace_module(model, (x,))[0])
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(x)  # the counter sees the matrix products of attention in its plain form alone
+    assert found.unknown == ()
+    assert 2 * found.macs * len(x) == counter.get_total_flops()
 
 
 def test_every_kind_is_counted_by_hand() -> None:

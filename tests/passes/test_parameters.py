@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from mase.formats import parse
+from mase.frontend.module import trace_module
 from mase.graph import Graph
+from mase.models.base import build
 from passes.base import PASSES
 from passes.parameters import ParametersReport, parameters
 from tests.passes.graphs import Sketch, single
@@ -58,10 +62,6 @@ def test_a_transposed_view_is_the_same_tensor() -> None:
 
 
 def test_a_tied_weight_in_two_formats_is_stored_twice() -> None:
-    from dataclasses import replace
-
-    from mase.formats import parse
-
     graph = tied(torch.ones(5, 4))
     record = graph.node("head").record
     kind = replace(record.operands["weight"], format=parse("fixed8.4"))
@@ -103,6 +103,19 @@ def test_a_graph_without_parameters_has_no_average() -> None:
 def test_a_dtype_says_the_bits(dtype: torch.dtype, bits: int) -> None:
     found = counted(single("linear", [(2, 5)], (2, 3), operands={"weight": torch.ones(3, 5, dtype=dtype)}))
     assert found.bits_per_parameter == bits
+
+
+@pytest.mark.parametrize(("name", "x"), [("resnet", torch.zeros(2, 3, 32, 32)), ("vit", torch.zeros(2, 3, 32, 32))])
+def test_a_model_has_as_many_as_pytorch_counts(name: str, x: torch.Tensor) -> None:
+    model = build(name, {}).eval()
+    assert counted(trace_module(model, (x,))[0]).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_tied_embeddings_of_a_model_count_once() -> None:
+    model = build("llama", {"tied": True}).eval()
+    found = counted(trace_module(model, (torch.zeros(1, 8, dtype=torch.int64),))[0])
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert found.tied == {"head.weight": "embedding.weight"}
 
 
 def test_it_is_registered_and_the_report_is_json() -> None:
