@@ -24,7 +24,7 @@ from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor
 from mase.frontend.onnx_nodes import NODES
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
-from mase.interpreter import is_exact, train
+from mase.interpreter import argument, is_exact, train
 from mase.ops.base import OPS, HardwareOp
 
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
@@ -32,19 +32,22 @@ UNFOLDED = ("Quant", "IntQuant", "BipolarQuant", "DequantizeLinear")  # of a con
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "MaxPool")  # of codes
 LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
 KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
+BOUND = 1e-4  # of the greatest output: PyTorch and NumPy sum float32 in different orders
 CLOSE = 1e-3  # of the greatest output: two batches may sum in another order
 ROWS = 3  # of the batch that checks that axis 0 is one
 
 
-def load(path: str | Path, sizes: Mapping[str, int] | None = None) -> tuple[Graph, TraceReport]:
-    """Read a file.
+def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool = True) -> tuple[Graph, TraceReport]:
+    """Read a file, and compare the graph with ONNX's own reference evaluator on two inputs.
 
     Args:
         path: of the ``.onnx`` file. sizes: of axes that the file names and leaves open, such as ``{"sequence": 16}``.
+        compare: False leaves the comparison out; the evaluator is slow on large images. Files with quantisers are not
+            compared, since a sum in another order may round to the next code.
 
     Raises:
         ConfigError: there is no such file, or an open axis has no size.
-        GraphError: the file is damaged, or axis 0 of its inputs is no batch.
+        GraphError: the file is damaged, axis 0 of its inputs is no batch, or the results differ.
         UnsupportedOp: an operator, or the way in which it is used, has no counterpart; names the node.
         ToolError: the package ``onnx`` is missing.
     """
@@ -56,8 +59,15 @@ def load(path: str | Path, sizes: Mapping[str, int] | None = None) -> tuple[Grap
     graph, refused = _settled(graph)
     _check_batch(graph, builder)
     lifted = tuple(node.path for node in graph.operators() if node.kind != "opaque")
-    alive = {node.path for node in graph.nodes()}
-    return graph, TraceReport(lifted, refused, {path: why for path, why in builder.opaque.items() if path in alive})
+    opaque = {node.path: builder.opaque[node.path] for node in graph.operators() if node.kind == "opaque"}
+    if graph.quant or any(node.kind == "requantize" for node in graph.operators()) or not compare:
+        why = "compare is False" if not compare else "it has quantisers"
+        note = f"not compared with ONNX's reference evaluator: {why}"
+        return graph, TraceReport(lifted, refused, opaque, (note,), worst=None)
+    worst = max(_difference(model, graph, builder, seed) for seed in (0, 1))
+    if not worst <= BOUND:
+        raise GraphError(f"{builder.file}: the graph differs from the reference evaluator by {worst:.1e}")
+    return graph, TraceReport(lifted, refused, opaque, bound=BOUND, worst=worst)
 
 
 class OnnxModel(nn.Module):
@@ -291,7 +301,7 @@ def _finish(model: Any, builder: Builder) -> Graph:
         nodes.append(builder.node(step, 0))
     node = builder.graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))
     fields = {} if len(nodes) == 1 else {"fields": names}
-    node.meta[META] = Record("output", "output", type_of(builder.samples[nodes[0]]), fields)
+    node.meta[META] = Record("output", "output", type_of(builder.samples[nodes[0].name]), fields)
     builder.graph.eliminate_dead_code()
     used = {n.meta[META].key(role) for n in builder.graph.nodes for role in n.meta[META].operands}
     tensors = {key: tensor for key, tensor in builder.tensors.items() if key in used}
@@ -404,10 +414,10 @@ def _check_batch(graph: Graph, builder: Builder) -> None:
     """
     feeds = []
     for node in graph.inputs:
-        x = builder.samples[node.node]
+        x = builder.samples[node.name]
         rows = torch.arange(ROWS) % x.shape[0]
         feeds.append(x[rows] if node.record.attrs["axes"][0] else x)
-    want = [builder.samples[node.node] for node in graph.output.inputs]
+    want = [builder.samples[node.name] for node in graph.output.inputs]
     try:
         found: Any = graph(*feeds)
     except (RuntimeError, GraphError) as error:
@@ -418,6 +428,35 @@ def _check_batch(graph: Graph, builder: Builder) -> None:
             raise GraphError(f"{builder.file}: a batch of {ROWS} gives {tuple(value.shape)}; axis 0 is no batch")
         if not graph.quant and not _near(value[:BATCH].double(), wanted.double()):
             raise GraphError(f"{builder.file}: a sample's result depends on its batch; axis 0 is no batch")
+
+
+def _difference(model: Any, graph: Graph, builder: Builder, seed: int) -> float:
+    """Return the greatest difference from the reference evaluator, relative to its greatest output."""
+    from onnx.reference import ReferenceEvaluator
+
+    generator = torch.Generator().manual_seed(seed)
+    feeds = {}
+    for node in graph.inputs:
+        x = builder.samples[node.name]
+        if x.is_floating_point():
+            x = torch.randn(x.shape, generator=generator).to(x.dtype)
+        elif seed:
+            x = x.flip(-1)
+        feeds[argument(node)] = x[: builder.written_batch] if node.record.attrs["axes"][0] else x
+    try:
+        wanted = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in feeds.items()})
+    except Exception as error:  # the evaluator raises errors of every kind
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise GraphError(f"{builder.file}: the reference evaluator fails: {text}; leave it out with compare") from error
+    found: Any = graph(**feeds)
+    worst = 0.0
+    for value, array in zip([found] if isinstance(found, Tensor) else found, wanted, strict=True):
+        want = as_tensor(array).double()
+        if value.shape != want.shape:
+            raise GraphError(f"{builder.file}: the graph gives {tuple(value.shape)}, the evaluator {tuple(want.shape)}")
+        if want.numel():
+            worst = max(worst, float((value.double() - want).abs().max() / want.abs().max().clamp(min=1e-30)))
+    return worst
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

@@ -83,7 +83,7 @@ class Builder:
         self.values: dict[str, Value] = {}
         self.tensors: dict[str, Tensor] = {}
         self.quant: dict[str, QuantParams] = {}
-        self.samples: dict[fx.Node, Tensor] = {}
+        self.samples: dict[str, Tensor] = {}  # by node name: values on the example
         self.opaque: dict[str, str] = {}  # path -> reason
         self.dtypes: dict[str, str] = {}  # of constants as the file has them
         self.codes: dict[str, tuple[Tensor, Tensor]] = {}  # values that are codes in the file: scale and zero point
@@ -146,7 +146,7 @@ class Builder:
 
     def sample(self, value: Value) -> Tensor:
         """Return what a value is on the example."""
-        return self.samples[value] if isinstance(value, fx.Node) else value.real()
+        return self.samples[value.name] if isinstance(value, fx.Node) else value.real()
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Builder:
         node = self.graph.placeholder(free(identifier(name), self._names))
         attrs = {"axes": list(axes), "argument": name}
         node.meta[META] = Record("input", self.path(name), type_of(sample), attrs)
-        self.values[name], self.samples[node] = node, sample
+        self.values[name], self.samples[node.name] = node, sample
 
     def emit(
         self,
@@ -178,13 +178,13 @@ class Builder:
             record = self._holding(record, role, constant)
         reals = {role: constant.real() for role, constant in operands.items()}
         try:
-            sample = OPS[kind].float(record, reals, *(self.samples[node] for node in inputs))
+            sample = OPS[kind].float(record, reals, *(self.samples[node.name] for node in inputs))
         except (RuntimeError, IndexError, ValueError) as error:
             raise step.refuse(f"cannot run: {' '.join(str(error).split())[:160]}") from error
         node = self.graph.call_function(typed, tuple(inputs))
         node.name = self._free_name(step)
         node.meta[META] = replace(record, output=type_of(sample))
-        self.samples[node] = sample
+        self.samples[node.name] = sample
         return node
 
     def requantize(self, step: Step, node: fx.Node, fmt: Format, params: QuantParams) -> fx.Node:
@@ -194,7 +194,7 @@ class Builder:
         new = self.emit(step, "requantize", [node])
         record: Record = new.meta[META]
         new.meta[META] = replace(record, output=replace(record.output, format=fmt))
-        self.quant[new.name], self.samples[new] = params, fmt.quantize(self.samples[node], params)
+        self.quant[new.name], self.samples[new.name] = params, fmt.quantize(self.samples[node.name], params)
         return new
 
     def quant_of(self, node: fx.Node) -> tuple[Format, QuantParams] | None:
@@ -205,7 +205,7 @@ class Builder:
     def add_bias(self, node: fx.Node, constant: Constant) -> None:
         """Give a node that has none the operand ``bias``."""
         node.meta[META] = self._holding(node.meta[META], "bias", plain(constant))
-        self.samples[node] = self.samples[node] + constant.real()
+        self.samples[node.name] = self.samples[node.name] + constant.real()
 
     def _holding(self, record: Record, role: str, constant: Constant) -> Record:
         """Return the record with one more operand, which goes into the table."""
@@ -221,12 +221,12 @@ class Builder:
 
     def call(self, step: Step, function: Any, inputs: Sequence[fx.Node], reason: str) -> fx.Node:
         """Add an opaque node that calls a function, and run it on the example."""
-        sample: Tensor = function(*(self.samples[node] for node in inputs))
+        sample: Tensor = function(*(self.samples[node.name] for node in inputs))
         node = self.graph.call_function(function, tuple(inputs))
         node.name, path = self._free_name(step), self.path(step.name)
         attrs = {"target": function.__name__}
         node.meta[META] = Record("opaque", path, type_of(sample), attrs, source=f"{self.file}:{step.name}")
-        self.samples[node], self.opaque[path] = sample, reason
+        self.samples[node.name], self.opaque[path] = sample, reason
         return node
 
     def holder(self, step: Step, constant: Constant) -> fx.Node:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
 def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format, QuantParams]:
     channel, unit = scale.ndim > 0, math.frexp(float(scale.reshape(-1)[0]))
     symmetric = not bool(zero.any())
-    powers = bool((torch.frexp(scale).mantissa == 0.5).all())
+    powers = _powers(scale)
     if grid.bits == 1 and grid.signed:
         return Binary("channel" if channel else "tensor"), QuantParams(scale, axis=axis)
     if symmetric and powers and not channel and not (grid.signed and grid.narrow):
@@ -88,6 +88,11 @@ def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format,
     return Int(zero="int", **fields), QuantParams(scale, zero + shift, axis=axis)
 
 
+def _powers(scale: Tensor) -> bool:
+    """Tell whether all scales are powers of two."""
+    return bool((torch.frexp(scale.double()).mantissa == 0.5).all())
+
+
 def _per(shared: Tensor, rank: int, step: Step) -> tuple[Tensor, int]:
     """Return a scale as one number or one a channel, and the channel axis."""
     if shared.numel() == 1:
@@ -100,10 +105,17 @@ def _per(shared: Tensor, rank: int, step: Step) -> tuple[Tensor, int]:
 
 def _quantised(b: Builder, step: Step, value: Value, grid: Grid) -> Value:
     """Return a value in the format of a quantiser."""
-    fmt, params = format_of(grid, len(b.shape(value)), step)
     if isinstance(value, fx.Node):
-        return b.requantize(step, value, fmt, params)
+        return b.requantize(step, value, *format_of(grid, len(b.shape(value)), step))
+    fmt, params = format_of(_narrowed(grid, value.real()), value.tensor.ndim, step)
     return Constant(value.real(), value.name if value.format is None else "", fmt, params)
+
+
+def _narrowed(grid: Grid, real: Tensor) -> Grid:
+    """Leave the most negative code out where no element has it: symmetric codes are what hardware takes."""
+    if not grid.signed or grid.narrow or bool(grid.zero.any()) or (grid.scale.numel() == 1 and _powers(grid.scale)):
+        return grid
+    return replace(grid, narrow=float((real.double() / grid.scale.double()).min()) > 0.5 - (1 << grid.bits - 1))
 
 
 def _quant(b: Builder, step: Step) -> Value:
@@ -190,7 +202,7 @@ def _dequantize_linear(b: Builder, step: Step) -> Value:
                 raise step.refuse(f"holds {dtype}; allowed: int32, {', '.join(INTEGERS)}")
             return Constant(real)  # a bias, on the grid of the sums: it needs no format of its own
         bits, signed = INTEGERS[dtype]
-        fmt, params = format_of(Grid(bits, signed, False, scale, zero), real.ndim, step)
+        fmt, params = format_of(_narrowed(Grid(bits, signed, False, scale, zero), real), real.ndim, step)
         return Constant(real, value.name, fmt, params)
     given = b.codes.get(step.inputs[0])
     if given is None or not torch.equal(given[0], scale) or not torch.equal(given[1].double(), zero.double()):

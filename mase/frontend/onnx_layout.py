@@ -198,7 +198,7 @@ def _cast(b: Builder, step: Step) -> Value:
     x, name = b.node(step, 0), dtype_name(step.attrs["to"])
     if not hasattr(torch, name):
         raise step.refuse(f"casts to {name}, which PyTorch does not have")
-    return x if b.samples[x].dtype == getattr(torch, name) else _layout(b, step, x, "cast", dtype=name)
+    return x if b.samples[x.name].dtype == getattr(torch, name) else _layout(b, step, x, "cast", dtype=name)
 
 
 @imports("Identity", "Dropout")

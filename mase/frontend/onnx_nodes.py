@@ -97,8 +97,8 @@ def _elementwise(b: Builder, step: Step) -> Value:
     if step.type == "Add" and b.uses.get(step.inputs[index]) == 1 and _takes_bias(node, constant):
         b.add_bias(node, replace(constant, tensor=constant.tensor.reshape(-1)))
         return node
-    other = _one_sample(constant, b.samples[node])
-    if other.tensor.numel() == 1 and other.tensor.ndim <= b.samples[node].ndim:
+    other = _one_sample(constant, b.samples[node.name])
+    if other.tensor.numel() == 1 and other.tensor.ndim <= b.samples[node.name].ndim:
         return b.emit(step, kind, [node], {**attrs, "value": other.tensor.reshape(-1)[0].item()})
     return b.emit(step, kind, [node], attrs, {"other": other})
 
