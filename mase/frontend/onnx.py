@@ -140,7 +140,11 @@ def _read(path: Path) -> Any:  # a ModelProto
         model = onnx.load(str(path))
         if not model.graph.output or not model.opset_import:
             raise ValueError("has no outputs or no opset")  # noqa: TRY301  # told as every other damage
-        return onnx.inliner.inline_local_functions(model) if model.functions else model
+        if not model.functions:
+            return model
+        from onnx.inliner import inline_local_functions
+
+        return inline_local_functions(model)
     except Exception as error:  # protobuf, the checks of external data and the inliner raise errors of every kind
         text = " ".join(str(error).split())[:160] or type(error).__name__
         raise GraphError(f"{path}: damaged or no ONNX file: {text}") from error
@@ -419,11 +423,11 @@ def _check_batch(graph: Graph, builder: Builder) -> None:
         feeds.append(x[rows] if node.record.attrs["axes"][0] else x)
     want = [builder.samples[node.name] for node in graph.output.inputs]
     try:
-        found: Any = graph(*feeds)
+        found = graph.fields(*feeds).values()
     except (RuntimeError, GraphError) as error:
         text = " ".join(str(error).split())[:160]
         raise GraphError(f"{builder.file}: cannot run on a batch of {ROWS}: {text}") from error
-    for value, wanted in zip([found] if isinstance(found, Tensor) else found, want, strict=True):
+    for value, wanted in zip(found, want, strict=True):
         if value.shape != (ROWS, *wanted.shape[1:]):
             raise GraphError(f"{builder.file}: a batch of {ROWS} gives {tuple(value.shape)}; axis 0 is no batch")
         if not graph.quant and not _near(value[:BATCH].double(), wanted.double()):
@@ -448,9 +452,8 @@ def _difference(model: Any, graph: Graph, builder: Builder, seed: int) -> float:
     except Exception as error:  # the evaluator raises errors of every kind
         text = " ".join(str(error).split())[:160] or type(error).__name__
         raise GraphError(f"{builder.file}: the reference evaluator fails: {text}; leave it out with compare") from error
-    found: Any = graph(**feeds)
     worst = 0.0
-    for value, array in zip([found] if isinstance(found, Tensor) else found, wanted, strict=True):
+    for value, array in zip(graph.fields(**feeds).values(), wanted, strict=True):
         want = as_tensor(array).double()
         if value.shape != want.shape:
             raise GraphError(f"{builder.file}: the graph gives {tuple(value.shape)}, the evaluator {tuple(want.shape)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ class Quant(OpRun):  # type: ignore[misc]  # onnx ships no types
     """Written from QONNX's description of IntQuant, apart from ours."""
 
     op_domain = Q
-    rounds = {
+    rounds: ClassVar[dict[str, Any]] = {
         "ROUND": np.round,
         "FLOOR": np.floor,
         "CEIL": np.ceil,
@@ -92,7 +92,8 @@ def compare(path: Path, x: np.ndarray[Any, Any], **options: Any) -> Graph:
     """Load the file, compare both results on ``x``, and return the graph."""
     graph, _ = load(path, **options)
     want, got = judge(path, x), graph(torch.from_numpy(x)).numpy()
-    assert got.shape == want.shape and got.dtype == want.dtype
+    exact = graph.output.inputs[0].record.output.format is not None  # then the values of codes come as float64
+    assert got.shape == want.shape and (exact or got.dtype == want.dtype)
     np.testing.assert_allclose(got, want, rtol=0, atol=BOUND * float(np.abs(want).max()))
     return graph
 
@@ -150,7 +151,7 @@ def test_a_cnn_with_batch_norm_and_shape_arithmetic(tmp_path: Path) -> None:
     path = file(tmp_path, nodes, {**arrays, "head": rand(96, 3)}, ("N", 3, 8, 8))
     graph = compare(path, rand(3, 3, 8, 8))
     assert kinds(graph) == ["conv", "norm", "activation", "pool", "layout", "linear"]
-    assert graph.node("bn").record.table == {"mean": "bn.mean", "variance": "bn.var"}
+    assert graph.node("bn").record.table == {"variance": "bn.var"}
 
 
 def test_a_residual_block(tmp_path: Path) -> None:
@@ -313,8 +314,18 @@ OPERATORS: dict[str, Case] = {
     "softmax": (ROWS, [node("Softmax", ["x"], axis=1)], {}, "softmax"),
     "log softmax": (ROWS, [node("LogSoftmax", ["x"])], {}, "softmax"),
     "attention": (IMAGE, [node("Attention", ["x", "x", "x"], is_causal=1)], {}, "attention"),
-    "reshape heads": (ROWS, [node("Reshape", ["x", "t"])], {"t": [-1, 4]}, "layout"),
-    "flatten": (IMAGE, [node("Flatten", ["x"], axis=2)], {}, "layout"),
+    "reshape heads": (
+        ROWS,
+        [node("Reshape", ["x", "t"], "a"), node("Reshape", ["a", "u"])],
+        {"t": [-1, 4], "u": [-1, 10, 2]},
+        "layout",
+    ),
+    "flatten": (
+        IMAGE,
+        [node("Flatten", ["x"], "a", axis=2), node("Reshape", ["a", "t"])],
+        {"t": [-1, 4, 36]},
+        "layout",
+    ),
     "transpose": (ROWS, [node("Transpose", ["x"], perm=[0, 2, 1])], {}, "layout"),
     "concat": (ROWS, [node("Concat", ["x", "x"], axis=-1)], {}, "layout"),
     "slice": (
@@ -412,8 +423,8 @@ def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), str(tmp_path / "m.onnx"))
     loaded, _ = load(tmp_path / "m.onnx")
     left, right = torch.randn(3, 4), torch.randn(3, 4)
-    total, gap = loaded(right=right, left=left)
-    assert torch.equal(total, left + right) and torch.equal(gap, left - right)
+    found = loaded.fields(right=right, left=left)
+    assert torch.equal(found["sum"], left + right) and torch.equal(found["gap"], left - right)
 
 
 def test_functions_of_the_file_are_put_in_place(tmp_path: Path) -> None:
@@ -578,7 +589,22 @@ def test_quantize_and_dequantize_pairs_are_formats(
     found = formats(graph)
     assert found["x"] == expected and found["Gemm_5.weight"] == "int8c_fp32"
     takes = expected.startswith(("fixed", "ufixed"))  # hardware has neither zero points nor the least int8
-    assert found["Gemm_5" if takes else "last"] == expected and bool(report.refused) != takes
+    assert found["Gemm_5"] == expected and bool(report.refused) != takes
+
+
+def test_a_quantiser_that_hardware_cannot_merge_stays_a_node_and_says_why(tmp_path: Path) -> None:
+    nodes = [
+        quant("x", "r", "xq", signed=0),
+        quant("w", "r", "wq", narrow=1),
+        node("MatMul", ["xq", "wq"], "a"),
+        quant("a", "s", "y"),
+    ]
+    path = file(tmp_path, nodes, {**SCALARS, "w": rand(4, 3)})
+    graph, report = load(path)
+    assert kinds(graph) == ["linear", "requantize"]
+    assert "int8a_fp32 has a zero point; hardware takes symmetric integers" in report.refused["quant_y"]
+    x = rand(30, 4)
+    assert np.array_equal(graph(torch.from_numpy(x)).numpy(), judge(path, x))
 
 
 def test_the_same_quantiser_twice_is_one(tmp_path: Path) -> None:
@@ -605,7 +631,7 @@ def test_a_file_is_a_model_that_trains_and_shares_its_weights(tmp_path: Path) ->
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     graph, _ = model.traced()
     assert torch.equal(graph(x), model(x))
