@@ -6,7 +6,7 @@ import copy
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,8 @@ from mase.explore.strategy import STRATEGIES
 from mase.explore.study import Study
 from mase.explore.trial import Constraint, Objective, Trial
 from mase.files import write_atomic
-from mase.frontend.module import trace_module
+from mase.frontend import Front, Inputs
+from mase.frontend import trace as trace_and_report
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.models.base import MODELS
@@ -65,17 +66,26 @@ LEGAL = Constraint("legal", ">=", 1.0)
 # -- the API, one function a step -------------------------------------------------------------------------------------
 
 
-def trace(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Graph:
-    """Trace a module in evaluation mode and check the graph against it, bit for bit.
+def trace(
+    model: nn.Module | str | Path,
+    example_inputs: Inputs = (),
+    front: Front = "auto",
+    output: str | int | Sequence[str | int] | None = None,
+    dynamic: Iterable[str] = (),
+) -> Graph:
+    """Trace a model in evaluation mode and check the graph against it; ``mase.frontend.trace`` gives the report too.
 
     Args:
-        example_inputs: a tensor, or one tensor an argument; axis 0 is the batch.
+        model: a module, or the path of an ONNX file, whose inputs are its own.
+        example_inputs: a tensor, one argument each in a tuple, or arguments by name; axis 0 is the batch.
+        front: ``module`` for plain modules, ``export`` for models of the transformers library; ``auto`` chooses.
+        output: which of several results the graph gives: a name or a place, or several.
+        dynamic: axes whose size must be free: ``batch``, ``seq`` (the second axis).
 
     Raises:
         GraphError: the model cannot be traced, or its graph computes something else.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    return trace_module(model, inputs)[0]
+    return trace_and_report(model, example_inputs, front, output, dynamic)[0]
 
 
 def quantize(graph: Graph, formats: Mapping[str, Any], calib: Sequence[Tensor] = (), fused: bool = True) -> Graph:
@@ -257,7 +267,7 @@ class Run:
 
     def trace(self, model: nn.Module) -> tuple[Graph, dict[str, Tensor]]:
         """Return the float graph and the values of every edge on the calibration samples; leave ``statistics.json``."""
-        graph, report = trace_module(model, (self.data.train.x[:8],))
+        graph, report = trace_and_report(model, (self.data.train.x[:8],))
         graph = fuse(graph)[0] if self.config.fuse else graph
         calibration = self.data.train.x[:CALIBRATION]
         samples = ranges(graph, [calibration])

@@ -200,7 +200,7 @@ def test_what_has_no_hardware_is_named_with_its_source_line(tmp_path: Path) -> N
 
     graph = mase.trace(Odd().eval(), torch.randn(2, 3))
     with pytest.raises(
-        UnsupportedOp, match=r"node 'tanh' \(opaque, test_flow.py:\d+\) tanh: has no hardware; supported: activation"
+        UnsupportedOp, match=r"node 'tanh' \(activation, test_flow.py:\d+\) tanh: has no hardware; supported: activation"
     ):
         mase.emit(mase.quantize(graph, {"default": {"activation": "fixed8.4"}}), tmp_path / "odd")
     assert not list(tmp_path.iterdir())

@@ -1,231 +1,273 @@
-"""Trace a plain ``nn.Module`` into a Graph: an fx tracer that keeps known modules whole and types what it knows."""
+"""Trace a plain ``nn.Module`` into a Graph: an fx tracer with sample values, then a kind for each call that has one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from mase.errors import GraphError
+from mase.frontend.check import (
+    AXES,
+    Example,
+    Output,
+    check_dynamic,
+    check_equal,
+    check_model,
+    eager,
+    first_line,
+    named_axes,
+    plain_attention,
+    second,
+)
+from mase.frontend.functions import SPEC, Lifted, Opaque, kind_of, lift_call, reshaped
+from mase.frontend.modules import lift_module
+from mase.frontend.report import TraceReport
+from mase.frontend.values import SCOPE, ValueTracer
 from mase.graph import META, Graph, NodeGraph, Record, TensorType, typed
 
-OWN = str(Path(torch.__file__).parent)  # frames below it are not the user's
+OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # frames below these are not the user's
+REWRITTEN_BOUND = 1e-5  # of modules that are traced in another form than their own code, which may round elsewhere
+NONE = TensorType((), "none")  # of what is no tensor
 
 
 @dataclass(frozen=True)
-class TraceReport:
-    """Say what became of the model's operations.
+class Samples:
+    """Hold two calls of a model and what they gave, and the names of the axes that are free.
 
     Args:
-        lifted: paths that became typed nodes. opaque: paths that stay as traced, with the reason.
+        example, other: the calls. want, other_want: outputs by name. axes: of each input, a name an axis or ``""``.
     """
 
-    lifted: tuple[str, ...] = ()
-    opaque: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.lifted)} typed nodes, {len(self.opaque)} opaque"]
-        return "\n".join(lines + [f"  opaque {path}: {reason}" for path, reason in self.opaque.items()])
-
-
-class ModuleTracer(fx.Tracer):
-    """Trace through containers and the user's own modules; keep PyTorch's modules whole; record source lines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.record_stack_traces = True
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    example: Example
+    want: Mapping[str, Tensor]
+    other: Example
+    other_want: Mapping[str, Tensor]
+    axes: Mapping[str, Sequence[str]]
 
 
-def trace_module(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Graph, TraceReport]:
-    """Trace, give every node its record, and check the graph against the model.
+def trace_module(
+    model: nn.Module,
+    inputs: object,
+    output: Output = None,
+    dynamic: Iterable[str] = (),
+) -> tuple[Graph, TraceReport]:
+    """Trace, give every node its record, and check the graph against the model on two inputs.
+
+    The batch is free where the model takes another one; ``dynamic`` demands it, and a free second axis with ``seq``.
 
     Args:
-        model: in evaluation mode. inputs: one example tensor an argument; axis 0 is the batch.
+        model: in evaluation mode. inputs: one example tensor an argument, or arguments by name; axis 0 is the batch.
+        output: which of several results the graph gives (see :func:`mase.frontend.check.fields`).
+        dynamic: names of axes that must be free: batch, seq.
 
     Raises:
-        GraphError: the model trains, has data-dependent control flow, or its graph does not compute what it computes.
+        GraphError: the model trains, has data-dependent control flow, changes what it reads, or its graph does not
+            compute what it computes.
+        ConfigError: an axis has another name.
     """
-    check_model(model, inputs)
+    name = type(model).__name__
+    check_model(model)
+    samples = sampled(model, Example.of(model, inputs), output, check_dynamic(dynamic))
+    tracer = ValueTracer(model, (samples.example, samples.other), output)
     try:
-        graph = ModuleTracer().trace(model)
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise GraphError(f"{type(model).__name__}: cannot be traced: {first_line(error)}") from error
-    _drop_unused_inputs(graph, len(inputs))
-    module = NodeGraph(model, graph)
+        with torch.no_grad(), plain_attention():
+            traced = tracer.run(model)
+    except Exception as error:  # the model's own code runs here and may raise anything
+        raise _refused(name, tracer, error) from error
+    lifting = _Lifting(model, tracer, samples.axes)
+    graph = lifting.graph(traced, list(samples.want)).verify()
+    bound = REWRITTEN_BOUND if tracer.rewritten else 0.0
+    checks = {"the example": (samples.example, samples.want), "a second input": (samples.other, samples.other_want)}
+    worst = check_equal(name, graph, checks, bound)
+    rewritten = [f"{path}: traced in the form of its parts, which may round elsewhere" for path in tracer.rewritten]
+    notes = (*rewritten, *tracer.notes)
+    return graph, TraceReport(tuple(lifting.lifted), {}, lifting.opaque, notes, bound, worst)
+
+
+def sampled(model: nn.Module, example: Example, output: Output, dynamic: frozenset[str]) -> Samples:
+    """Run the model on the example and on a second random input, of another batch size where it takes one.
+
+    Raises:
+        GraphError: the model fails on the example, or on another size of an axis that must be free.
+    """
     try:
-        with torch.no_grad():
-            ShapeProp(module).propagate(*inputs)
+        want = eager(model, example, output)
+    except GraphError:
+        raise
     except Exception as error:  # the model's own code runs here and may raise anything
         raise GraphError(f"{type(model).__name__}: fails on the example inputs: {first_line(error)}") from error
-    tensors = dict(named_tensors(model))
-    lifted, opaque = [], {}
-    for node in list(graph.nodes):
-        record = _record(node, module)
-        if record.kind == "opaque":
-            opaque[record.path] = "no typed kind for it yet"
-        elif record.kind not in ("input", "output"):
-            lifted.append(record.path)
-            record = _lift(graph, node, record, tensors)
-            continue
-        node.meta = {META: record}
-    graph.eliminate_dead_code()
-    alive = {node.meta[META].path for node in graph.nodes}
-    opaque = {path: why for path, why in opaque.items() if path in alive}
-    traced = Graph(NodeGraph(model, graph), tensors).verify()
-    check_against(traced, model, inputs)
-    return traced, TraceReport(tuple(lifted), opaque)
+    why = ""
+    for names, step in _sizes_to_try(dynamic):
+        axes = named_axes(example.tensors, names)
+        other = example.having(second(example.tensors, axes, dict.fromkeys(AXES, step)))
+        try:
+            return Samples(example, want, other, eager(model, other, output), axes)
+        except Exception as error:  # noqa: BLE001  # likewise; then this size is not free
+            why = why or first_line(error)
+    asked = f"dynamic {', '.join(sorted(dynamic))}: " if dynamic else ""
+    raise GraphError(f"{type(model).__name__}: {asked}fails on a second input: {why}")
 
 
-def check_model(model: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Refuse training mode, NaN parameters and inputs that are not tensors."""
-    training = [name or type(model).__name__ for name, m in model.named_modules() if m.training]
-    if training:
-        raise GraphError(f"module {training[0]!r}: is in training mode; call model.eval() before tracing")
-    for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise GraphError(f"parameter {name!r}: holds NaN or infinity; finite weights are needed")
-    if not inputs or any(x.ndim < 1 for x in inputs):
-        raise GraphError("example inputs: a tuple of tensors with a batch axis is needed")
+def _sizes_to_try(dynamic: frozenset[str]) -> list[tuple[frozenset[str], int]]:
+    """Return names of axes and how much longer they are: first what is hoped for, last what was asked for."""
+    hoped = dynamic | {"batch"}
+    tries = [(hoped, 1), (dynamic, 1), (dynamic, -1)] if "seq" in dynamic else [(hoped, 1), (dynamic, 1)]
+    return list(dict.fromkeys(tries))
 
 
-def check_against(graph: Graph, model: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Compare with eager on the sample and on a second random input, bit for bit.
+def _refused(name: str, tracer: ValueTracer, error: Exception) -> GraphError:
+    """Return the error of a failed trace: module, source line, reason."""
+    path = tracer.failed or "the model itself"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OWN)]
+    line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = first_line(error)
+    if "cannot assign" in text:
+        text = f"unsupported mutation: {text}; return the new value instead"
+    return GraphError(f"{name}: cannot be traced: module {path!r}{line}: {text}")
 
-    Raises:
-        GraphError: they differ; says by how much.
+
+@dataclass
+class _Lifting:
+    """Turn a traced fx graph into one of typed nodes.
+
+    Args:
+        lifted: paths of typed nodes. opaque: paths of the others, with the reason.
     """
-    generator = torch.Generator().manual_seed(0)
-    second = [
-        torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x.flip(0) for x in inputs
-    ]
-    for which, sample in (("the example", inputs), ("a second input", second)):
-        with torch.no_grad():
-            want, got = model(*sample), graph(*sample)
-        if want.shape != got.shape or not torch.equal(want, got.to(want.dtype)):
-            worst = float((want - got).abs().max()) if want.shape == got.shape else "shape"
-            raise GraphError(f"{type(model).__name__}: the traced graph differs from the model on {which} by {worst}")
 
+    model: nn.Module
+    tracer: ValueTracer
+    axes: Mapping[str, Sequence[str]]
+    lifted: list[str] = field(default_factory=list)
+    opaque: dict[str, str] = field(default_factory=dict)
 
-def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers by path, detached, sharing memory; a tied tensor appears under each of its names."""
-    pairs = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return [(name, tensor.detach()) for name, tensor in pairs]
+    def graph(self, traced: fx.Graph, names: Sequence[str]) -> Graph:
+        """Give every node its record, and drop what nobody reads."""
+        for node in list(traced.nodes):
+            if node.op in ("call_module", "call_function", "call_method"):
+                self._call(traced, node)
+        _sweep(traced)
+        for node in list(traced.nodes):
+            if node.op == "get_attr":
+                self._constant(traced, node)
+            elif node.op == "placeholder":
+                node.meta = {META: self._input(node)}
+            elif node.op == "output":
+                node.meta = {META: _output(node, names)}
+        for node in traced.nodes:
+            record: Record = node.meta[META]
+            node.meta = {META: record}
+            if record.kind == "opaque":
+                self.opaque[record.path] = str(record.attrs["why"])
+            elif record.kind not in ("input", "output"):
+                self.lifted.append(record.path)
+        return Graph(NodeGraph(self.model, traced), self.tracer.table)
 
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, cut at 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _drop_unused_inputs(graph: fx.Graph, given: int) -> None:
-    """Remove trailing optional arguments that the caller does not give."""
-    holders = [node for node in graph.nodes if node.op == "placeholder"]
-    for node in holders[given:]:
-        if node.users or not node.args:
-            raise GraphError(
-                f"example inputs: found {given}; the model takes {len(holders)} ({node.target!r} is missing)"
-            )
+    def _call(self, graph: fx.Graph, node: fx.Node) -> None:
+        """Replace a call by a typed node, or record why it stays."""
+        output, source = _type(kind_of(node)), _source(node)
+        try:
+            path, lifted, keys = self._module(node, output) if node.op == "call_module" else self._function(node)
+        except Opaque as reason:
+            target = type(self.model.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+            name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+            path = str(node.target) if node.op == "call_module" else _path(node)
+            node.meta[META] = Record("opaque", path, output, {"target": name, "why": str(reason)}, source=source)
+            return
+        operands = {role: _kind(self.tracer.table[key]) for role, key in keys.items()}
+        table = {role: key for role, key in keys.items() if key != f"{path}.{role}"}
+        with graph.inserting_before(node):
+            new = graph.call_function(typed, tuple(lifted.inputs))
+        new.meta = {SPEC: node.meta[SPEC]}
+        new.meta[META] = Record(lifted.kind, path, output, lifted.attrs, operands, source, table)
+        name = node.name
+        node.replace_all_uses_with(new)
         graph.erase_node(node)
+        new.name = name
+
+    def _module(self, node: fx.Node, output: TensorType) -> tuple[str, Lifted, dict[str, str]]:
+        path = str(node.target)
+        m = self.model.get_submodule(path)
+        found = lift_module(m, output)
+        if found is None or not isinstance(kind_of(node), TensorType):
+            raise Opaque("no typed kind for it")
+        x = node.args[0] if node.args else next(iter(node.kwargs.values()))
+        if len(node.args) + len(node.kwargs) != 1 or not isinstance(x, fx.Node):
+            raise Opaque("it has more arguments than its input")
+        lifted = Lifted(found.kind, [x], found.attrs)
+        if found.kind == "layout" and "shape" in found.attrs and "function" not in found.attrs:
+            lifted = reshaped(x, node)
+        keys = {role: self.tracer.owners[f"{path}.{name}"] for role, name in found.operands.items()}
+        return path, lifted, keys
+
+    def _function(self, node: fx.Node) -> tuple[str, Lifted, dict[str, str]]:
+        lifted = lift_call(node)
+        keys = {role: str(parameter.target) for role, parameter in lifted.operands.items()}
+        return _owner(keys.get("weight", "")) or _path(node), lifted, keys
+
+    def _constant(self, graph: fx.Graph, node: fx.Node) -> None:
+        """Replace the access of a parameter, a buffer or a constant by a node of that kind."""
+        key, name = str(node.target), node.name
+        output = _kind(self.tracer.table[key])
+        with graph.inserting_before(node):
+            new = graph.call_function(typed, ())
+        new.meta = {META: Record("constant", key, output, {}, {"value": output}, table={"value": key})}
+        node.replace_all_uses_with(new)
+        graph.erase_node(node)
+        new.name = name
+
+    def _input(self, node: fx.Node) -> Record:
+        attrs: dict[str, Any] = {"axes": list(self.axes[str(node.target)])}
+        if node.name != node.target:
+            attrs["argument"] = str(node.target)
+        return Record("input", node.name, _type(kind_of(node)), attrs)
+
+
+def _output(node: fx.Node, names: Sequence[str]) -> Record:
+    first = node.args[0] if isinstance(node.args[0], fx.Node) else node.args[0][0]  # type: ignore[index]  # a tuple
+    assert isinstance(first, fx.Node)
+    record: Record = first.meta[META]
+    attrs = {"fields": list(names)} if len(names) > 1 or names[0] != "output" else {}
+    return Record("output", node.name, record.output, attrs)
+
+
+def _owner(key: str) -> str:
+    """Return the path that a parameter's name gives to the call that uses it: ``a.fc.weight`` is that of ``a.fc``."""
+    path, _, name = key.rpartition(".")
+    if name == "weight":
+        return path
+    return key.removesuffix("_weight") if name.endswith("_weight") else ""
+
+
+def _path(node: fx.Node) -> str:
+    """Return the path of a call without a module: that of the module whose code makes it, and the node's name."""
+    scope = node.meta.get(SCOPE, "")
+    return f"{scope}.{node.name}" if scope else node.name
 
 
 def _source(node: fx.Node) -> str:
-    """Return ``file:line`` of the innermost frame that is not PyTorch's."""
+    """Return ``file:line`` of the innermost frame that is the user's."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
     own = [(file, line) for file, line in frames if not file.startswith(OWN)]
     return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
 
 
-def _type(node: fx.Node) -> TensorType:
-    """Return what a node produces: by its record where it has one already, else as shape propagation saw it."""
-    if META in node.meta:
-        record: Record = node.meta[META]
-        return record.output
-    meta = node.meta.get("tensor_meta")
-    if meta is None or not hasattr(meta, "shape"):
-        return TensorType((), "none")
-    return TensorType(tuple(meta.shape), str(meta.dtype).removeprefix("torch."))
+def _type(found: object) -> TensorType:
+    return found if isinstance(found, TensorType) else NONE
 
 
-def _record(node: fx.Node, module: fx.GraphModule) -> Record:
-    """Give a traced node its record; what is not known is opaque."""
-    source, output = _source(node), _type(node)
-    if node.op == "placeholder":
-        return Record("input", node.name, output)
-    if node.op == "output":
-        if not isinstance(node.args[0], fx.Node):
-            raise GraphError("the model returns more than one tensor; one tensor is needed")
-        return Record("output", node.name, _type(node.args[0]))
-    if node.op == "call_module":
-        target = module.get_submodule(str(node.target))
-        for cls, lift in MODULES.items():
-            if type(target) is cls:
-                kind, attrs, operands = lift(target, output)
-                return Record(kind, str(node.target), output, attrs, operands, source)
-        return Record("opaque", str(node.target), output, {"target": type(target).__name__}, source=source)
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    if name == "relu" and len(node.all_input_nodes) == 1:
-        return Record("activation", node.name, output, {"function": "relu"}, source=source)
-    if name in ("flatten", "reshape", "view") and _is_layout(node):
-        return Record("layout", node.name, output, {"shape": list(output.shape[1:])}, source=source)
-    return Record("opaque", node.name, output, {"target": str(name)}, source=source)
-
-
-def _is_layout(node: fx.Node) -> bool:
-    """Tell whether a reshape to constants, or to sizes of tensors, keeps the batch axis and every element's order."""
-    data, *sizes = node.all_input_nodes
-    if any(_type(size).dtype != "none" for size in sizes):
-        return False
-    before, after = _type(data).shape, _type(node).shape
-    return len(before) > 1 and len(after) > 1 and before[0] == after[0]
-
-
-def _linear(m: nn.Linear, output: TensorType) -> tuple[str, dict[str, Any], dict[str, TensorType]]:
-    operands = {"weight": _param(m.weight)}
-    if m.bias is not None:
-        operands["bias"] = _param(m.bias)
-    return "linear", {}, operands
-
-
-def _relu(m: nn.ReLU, output: TensorType) -> tuple[str, dict[str, Any], dict[str, TensorType]]:
-    return "activation", {"function": "relu"}, {}
-
-
-def _flatten(m: nn.Module, output: TensorType) -> tuple[str, dict[str, Any], dict[str, TensorType]]:
-    start = m.start_dim if isinstance(m, nn.Flatten) else 1
-    kind = "layout" if start >= 1 and len(output.shape) > 1 else "opaque"
-    return kind, {"shape": list(output.shape[1:])}, {}
-
-
-def _param(tensor: Tensor) -> TensorType:
+def _kind(tensor: Tensor) -> TensorType:
     return TensorType(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
-Lift = Callable[[Any, TensorType], tuple[str, dict[str, Any], dict[str, TensorType]]]
-MODULES: dict[type[nn.Module], Lift] = {
-    nn.Linear: _linear,
-    nn.ReLU: _relu,
-    nn.Flatten: _flatten,
-    nn.Unflatten: _flatten,
-}
-
-
-def _lift(graph: fx.Graph, node: fx.Node, record: Record, tensors: Mapping[str, Tensor]) -> Record:
-    """Replace a traced node by a typed one that carries the record."""
-    missing = [role for role in record.operands if record.key(role) not in tensors]
-    assert not missing, missing
-    with graph.inserting_before(node):
-        new = graph.call_function(typed, tuple(node.all_input_nodes)[:1])  # more are sizes of a reshape
-    name, new.meta = node.name, {META: record}
-    node.replace_all_uses_with(new)
-    graph.erase_node(node)
-    new.name = name
-    return record
+def _sweep(graph: fx.Graph) -> None:
+    """Drop nodes that nobody reads, from the last to the first; inputs stay."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)

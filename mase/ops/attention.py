@@ -27,7 +27,8 @@ class Attention(Op):
     Inputs: query, key, value, and a mask where there is one. Attributes: heads, kv_heads, head_size, causal, scale
     (None is 1 / sqrt(head_size)). How the model writes it decides where it rounds, so form is ``fused`` (PyTorch's one
     function), or ``scores`` (softmax in float32 of scaled scores), or ``scaled_query`` (the query is scaled, as
-    ``nn.MultiheadAttention``).
+    ``nn.MultiheadAttention``). Key heads that several query heads share are spread as PyTorch's function does, or by
+    broadcasting where broadcast is set.
     """
 
     kind: ClassVar[str] = "attention"
@@ -40,18 +41,16 @@ class Attention(Op):
         attrs = record.attrs
         causal, scale, form = attrs.get("causal", False), attrs.get("scale"), attrs.get("form", "fused")
         if form == "fused":
-            grouped = query.ndim > 2 and query.shape[-3] != key.shape[-3]
+            grouped = query.ndim > 2 and query.shape[-3] != key.shape[-3] and not attrs.get("broadcast")
             return F.scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=grouped)
         if causal:
             allowed = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
             hidden = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
             hidden = hidden.masked_fill(~allowed, float_min(query))
             mask = hidden if mask is None else mask + hidden
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
         if form == "scaled_query":
-            scores = (query * scale) @ key.transpose(-2, -1)
-            shares = (scores if mask is None else mask + scores).softmax(-1)
-            return torch.matmul(shares, value)
+            return scaled_query(query, key, value, mask, scale)
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
         repeats = query.shape[-3] // key.shape[-3]
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
@@ -77,6 +76,19 @@ class Attention(Op):
             raise GraphError(f"{node.where()}: query is {query}, key {key}, value {value}; these do not fit")
         if len(query) > 2 and query[-3] % key[-3]:
             raise GraphError(f"{node.where()}: {query[-3]} query heads cannot share {key[-3]} key heads")
+
+
+def scaled_query(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Attend with the scale on the query, as ``nn.MultiheadAttention`` does where it gives its shares."""
+    flat = [x.flatten(0, 1) for x in (query, key, value)]
+    scaled = flat[0] * (math.sqrt(1.0 / query.shape[-1]) if scale is None else scale)
+    if mask is None:
+        scores = torch.bmm(scaled, flat[1].transpose(-2, -1))
+    else:
+        scores = torch.baddbmm(mask, scaled, flat[1].transpose(-2, -1))
+    return torch.bmm(scores.softmax(-1), flat[2]).unflatten(0, query.shape[:2])
 
 
 def float_min(x: Tensor) -> float:

@@ -61,6 +61,12 @@ def _slice(x: Tensor, a: Mapping[str, Any]) -> Tensor:
     return x[tuple(cuts)]
 
 
+def _index(x: Tensor, index: Sequence[Any]) -> Tensor:
+    words = {"new": None, "...": Ellipsis}
+    items = [slice(*item) if isinstance(item, list | tuple) else words.get(item, item) for item in index]
+    return x[tuple(items)]
+
+
 FUNCTIONS: Mapping[str, Function] = {
     "reshape": lambda x, a: x[0].reshape(x[0].shape[0], *a["shape"]),
     "view": lambda x, a: x[0].reshape(a["shape"]),
@@ -71,6 +77,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "permute": lambda x, a: x[0].permute(a["axes"]),
     "slice": lambda x, a: _slice(x[0], a),
     "select": lambda x, a: x[0].select(a["axis"], a["index"]),
+    "index": lambda x, a: _index(x[0], a["index"]),
     "gather": lambda x, a: x[0].index_select(a["axis"], torch.tensor(a["indices"], device=x[0].device)),
     "concat": lambda x, a: torch.cat(list(x), a["axis"]),
     "stack": lambda x, a: torch.stack(list(x), a["axis"]),
@@ -96,6 +103,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "permute": ("axes",),
     "slice": ("axis",),  # and start, end, step
     "select": ("axis", "index"),
+    "index": ("index",),  # an item an axis: a number, [start, end, step], "new" or "..."
     "gather": ("axis", "indices"),
     "concat": ("axis",),
     "stack": ("axis",),

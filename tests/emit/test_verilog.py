@@ -387,7 +387,7 @@ def test_an_operator_without_hardware_names_node_line_and_what_there_is(tmp_path
     traced, _ = trace_module(Sigmoid().eval(), (x,))
     quantized, _ = quantize.run(traced, QuantizeConfig(NodeFormats("int4", "fixed8.4")), [x])
     line = Sigmoid.forward.__code__.co_firstlineno + 1
-    where = rf"node 'sigmoid' \(opaque, test_verilog.py:{line}\) sigmoid: has no hardware"
+    where = rf"node 'sigmoid' \(activation, test_verilog.py:{line}\) sigmoid: has no hardware"
     with pytest.raises(UnsupportedOp, match=rf"{where}; supported: activation, layout, linear, requantize"):
         emit(quantized, tmp_path / "out", "sigmoid")
     assert list(tmp_path.iterdir()) == []
