@@ -22,6 +22,9 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from mase.data.base import Data
 
 torch.set_num_threads(1)
 
@@ -44,3 +47,20 @@ def _seeded() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama() -> tuple[nn.Module, Data]:
+    """Return a small language model and the text that taught it; about 45 CPU seconds, then kept by content.
+
+    The model is the zoo's ``llama``, 619,392 parameters; the text is the source of Python's standard library, as bytes.
+    For tests that are marked slow.
+    """
+    from mase.config import TrainConfig
+    from mase.data.base import load
+    from mase.models.base import build
+    from mase.training import trained
+
+    data = load("stdlib", {"window": 128})
+    config = TrainConfig(steps=800, batch=8, rate=0.008, warmup=0.1, clip=1.0)
+    return trained(lambda: build("llama"), data, config), data
