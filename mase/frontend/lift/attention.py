@@ -10,7 +10,7 @@ from torch import fx
 
 from mase.frontend.lift.fold import is_causal
 from mase.frontend.lift.nodes import Node, arguments, dtype_name, is_op, number, same, symbolic, value
-from mase.frontend.lift.outline import outline
+from mase.frontend.lift.outline import outline, plainly
 from mase.frontend.lift.work import Typed, Work, rule
 
 RESHAPES = ("view", "reshape", "_unsafe_view")
@@ -73,7 +73,7 @@ def written(work: Work, node: Node) -> Typed | None:
         attrs["dtype"] = dtype_name(arguments(shares)["dtype"])
     ports = tuple(port for port in (query, key, value_, found.mask) if port is not None)
     body = outline(work, set(inner), ports, node)
-    return _attention((query, key, value_, found.mask), attrs, body)
+    return plainly(work, node, _attention((query, key, value_, found.mask), attrs, body))
 
 
 def _attention(ports: tuple[Any, ...], attrs: dict[str, Any], body: Any = None) -> Typed:

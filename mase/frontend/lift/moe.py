@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mase.frontend.lift.nodes import Node, calls, is_op, value
-from mase.frontend.lift.outline import outline
+from mase.frontend.lift.outline import outline, plainly
 from mase.frontend.lift.work import Param, Typed, Work
 
 EXPERTS = {"gate_up_proj": "gate_up", "down_proj": "down"}  # names of parameters that transformers gives, our roles
@@ -49,16 +49,17 @@ def _block(work: Work, path: str, region: list[Node]) -> tuple[Node, Typed] | st
     missing = {"router", "gate_up", "down"} - set(operands)
     if missing:
         return f"{', '.join(sorted(missing))}: not read as a parameter of the block"
-    attrs = _attributes(work.modules[path], region, operands)
+    attrs = _attributes(region, operands)
     body = outline(work, inside, ports, results[0])
-    return results[0], Typed("moe", tuple(ports), attrs, operands, ("x",), path, body)
+    found = Typed("moe", tuple(ports), attrs, operands, ("x",), path, body)
+    return results[0], plainly(work, results[0], found)
 
 
 def _operands(work: Work, path: str, reads: Any) -> dict[str, Param]:
     """Return the parameters of the block by role; those without a role keep their name."""
     found = {}
     for node in reads:
-        if node.op != "get_attr" or not str(node.target).startswith(f"{path}."):
+        if node.op != "get_attr" or node.target not in work.aliases or not str(node.target).startswith(f"{path}."):
             continue
         name = str(node.target).removeprefix(f"{path}.")
         short = name.removeprefix("experts.")
@@ -67,9 +68,10 @@ def _operands(work: Work, path: str, reads: Any) -> dict[str, Param]:
     return found
 
 
-def _attributes(block: nn.Module, region: list[Node], operands: dict[str, Param]) -> dict[str, Any]:
+def _attributes(region: list[Node], operands: dict[str, Param]) -> dict[str, Any]:
     """Read how many experts there are, how many a token sees, and the function between the products."""
-    attrs: dict[str, Any] = {"experts": operands["gate_up"].tensor.shape[0]}
+    normalises = any(is_op(node, "div", "div_") and is_op(node.args[1], "sum") for node in region)
+    attrs: dict[str, Any] = {"experts": operands["gate_up"].tensor.shape[0], "normalise": normalises}
     for node in region:
         if is_op(node, "topk"):
             attrs["top_k"] = node.args[1]

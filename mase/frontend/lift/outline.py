@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
-from mase.frontend.lift.nodes import Node, around, is_free, is_op, label, same, source, symbolic, tensor_type, value
-from mase.frontend.lift.work import Work
+from mase.frontend.lift.nodes import (
+    Node,
+    around,
+    is_free,
+    is_op,
+    label,
+    same,
+    shape,
+    source,
+    symbolic,
+    tensor_type,
+    value,
+)
+from mase.frontend.lift.work import Typed, Work
 from mase.graph import META, Graph, NodeGraph, Record, TensorType
 
 
@@ -48,6 +62,30 @@ def _size(inner: fx.Graph, env: dict[Node, Node], ports: Sequence[Node], node: N
             if same(size, value(node)):
                 return inner.call_function(node.target, (env[port], axis))
     return None
+
+
+def plainly(work: Work, node: Node, found: Typed) -> Typed:
+    """Return a node without its body where the arithmetic of the kind gives the same bits on random inputs.
+
+    Args:
+        node: that it stands for.
+    """
+    from mase.interpreter import run  # the interpreter knows every kind
+    from mase.ops.base import OPS
+
+    assert found.body is not None
+    record = Record(found.kind, found.path or node.name, tensor_type(node), dict(found.attrs), ports=found.ports)
+    operands = {role: param.tensor for role, param in found.operands.items()}
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape(port), generator=generator).to(value(port).dtype) for port in found.inputs]
+    with torch.no_grad():
+        want = run(found.body, inputs).traced(found.body.output.inputs[0])
+        try:
+            got = OPS[found.kind].float(record, operands, *inputs)
+        except (KeyError, RuntimeError):  # the kind has no such form
+            return found
+    equal = want.dtype == got.dtype and torch.equal(want, got)
+    return replace(found, body=None) if equal else found
 
 
 def finish(work: Work, fields: Sequence[str] = ()) -> Graph:
