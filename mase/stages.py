@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ Notify = Callable[[str, str], None]  # stage, what happens
 
 
 class Stages:
-    """Keep ``stages.json`` of a run folder: the key and the seconds of every finished stage.
+    """Keep ``stages.json`` of a run folder: key, seconds and digests of the files of every finished stage.
 
     Args:
         folder: of the run. notify: told when a stage starts, ends, or is kept.
@@ -36,13 +36,21 @@ class Stages:
         """Return the key under which a stage was finished, or an empty text."""
         return str(self._done.get(name, {}).get("key", ""))
 
-    def fresh(self, name: str, key: str, outputs: tuple[str, ...]) -> bool:
-        """Tell whether a stage with this key is finished and its files are there."""
-        return self.key(name) == key and all((self.folder / output).exists() for output in outputs)
+    def files(self, name: str) -> dict[str, str]:
+        """Return the digest of every file that a stage left, by its place in the run folder."""
+        return dict(self._done.get(name, {}).get("files", {}))
+
+    def fresh(self, name: str, key: str) -> bool:
+        """Tell whether a stage with this key is finished, and each file that it left is as it left it."""
+        return bool(key) and self.key(name) == key and self._same(self.files(name))
 
     @contextmanager
-    def running(self, name: str, key: str) -> Iterator[None]:
-        """Time the body as a stage; it counts as finished only when the body ends without an error."""
+    def running(self, name: str, key: str, outputs: Sequence[str] = ()) -> Iterator[None]:
+        """Time the body as a stage; it counts as finished only when the body ends without an error.
+
+        Args:
+            outputs: files that the body leaves, and folders that are its own, in the run folder.
+        """
         self.notify(name, "start")
         start = time.perf_counter()
         try:
@@ -50,14 +58,27 @@ class Stages:
         except BaseException:
             self.notify(name, "did not finish")
             raise
-        self._done[name] = {"key": key, "seconds": round(time.perf_counter() - start, 3)}
+        seconds, files = round(time.perf_counter() - start, 3), self._digests(outputs)
+        self._done[name] = {"key": key, "seconds": seconds, "files": files}
         write_atomic(self._path, json.dumps(self._done, indent=1) + "\n")
         self.notify(name, f"{self._done[name]['seconds']:.1f} s")
+
+    def _digests(self, outputs: Sequence[str]) -> dict[str, str]:
+        places = [self.folder / output for output in outputs]
+        files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place])]
+        return {str(f.relative_to(self.folder)): key_of(f) for f in sorted(files) if f.is_file()}
+
+    def _same(self, files: Mapping[str, str]) -> bool:
+        paths = {self.folder / file: digest for file, digest in files.items()}
+        return all(path.is_file() and key_of(path) == digest for path, digest in paths.items())
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
             data = json.loads(self._path.read_text())
-            return {k: {"key": str(v["key"]), "seconds": float(v["seconds"])} for k, v in data.items()}
+            return {
+                k: {"key": str(v["key"]), "seconds": float(v["seconds"]), "files": dict(v["files"])}
+                for k, v in data.items()
+            }
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             return {}  # absent or damaged: every stage is done again
 
