@@ -149,7 +149,7 @@ def _show_trace(traced: Traced, report: str) -> None:
         for r in traced.rows
     ]
     _table("nodes", heads, rows)
-    print("\n".join(f"{label}: {value}" for label, value in traced.totals.items()))
+    print("\n".join(f"{label}: {value:,}" for label, value in traced.totals.items()))
     if traced.unknown:
         print(f"operations not known, left out of the sums: {', '.join(traced.unknown)}")
     print(report)

@@ -174,36 +174,43 @@ class _Folder:
 
     def module(self, scope: Scope, nodes: Sequence[Node], edges: Sequence[Edge], anchor: str, path: str) -> Module:
         """Return a module; ``edges`` are those with an end in it."""
-        depth, items, inside, runs = len(scope), list[Node](), list[Module](), Counter[Scope]()
-        owner = dict[str, str]()
-        for key, run in groupby(nodes, lambda node: self.places[node.name][: depth + 1]):
-            members = list(run)
-            if len(key) <= depth or len(members) == 1:
-                items += members
-                owner |= {node.name: node.name for node in members}
+        runs = [list(run) for _, run in groupby(nodes, lambda node: self._part(node, len(scope)))]
+        number = {node.name: i for i, run in enumerate(runs) for node in run}
+        touching: list[list[Edge]] = [[] for _ in runs]
+        for edge in edges:
+            for i in {number[name] for name in (edge.source, edge.target) if name in number}:
+                touching[i].append(edge)
+        items, inside, looks = list[Node](), list[Module](), list[object]()
+        owner, seen = dict[str, str](), Counter[str]()
+        for run, own in zip(runs, touching, strict=True):
+            if len(run) == 1:
+                items += run
+                owner[run[0].name] = run[0].name
                 continue
-            runs[key] += 1
-            child = self._child(key, members, edges, f"{anchor}-{len(inside)}", runs[key])
+            child = self._child(run, own, f"{anchor}-{len(inside)}", seen)
             inside.append(child)
+            looks.append(_look(child, run, own))
             items.append(Node(child.anchor, child.path, f"module of {child.nodes} nodes"))
-            owner |= {node.name: child.anchor for node in members}
+            owner |= {node.name: child.anchor for node in run}
         total = sum((self.facts.get(node.name, Facts()) for node in nodes), Facts())
-        inside = _alike(inside, nodes, edges, owner)
+        alike = _alike(inside, looks)
         remarks = {node.name: Remark(self.facts[node.name].lines) for node in items if node.name in self.facts}
-        remarks |= {child.anchor: Remark(child.facts.lines, child.like or child.anchor) for child in inside}
+        remarks |= {child.anchor: Remark(child.facts.lines, child.like or child.anchor) for child in alike}
         start = ".".join(scope) + "."
         flow = _with_ends([replace(item, path=item.path.removeprefix(start)) for item in items], edges, owner)
-        return Module(path, anchor, len(nodes), total, flow, tuple(inside), remarks=remarks)
+        return Module(path, anchor, len(nodes), total, flow, tuple(alike), remarks=remarks)
 
-    def _child(self, key: Scope, nodes: Sequence[Node], edges: Sequence[Edge], anchor: str, run: int) -> Module:
+    def _part(self, node: Node, depth: int) -> Scope | str:
+        """Return the module inside one of ``depth`` that a node lies in, or the node's name where it lies in none."""
+        scope = self.places[node.name]
+        return scope[: depth + 1] if len(scope) > depth else node.name
+
+    def _child(self, nodes: Sequence[Node], edges: Sequence[Edge], anchor: str, seen: Counter[str]) -> Module:
         """Return the module of a run; one that holds a single module alone is passed by."""
-        names = {node.name for node in nodes}
-        touching = [edge for edge in edges if edge.source in names or edge.target in names]
-        deeper = {self.places[node.name][: len(key) + 1] for node in nodes}
-        while len(deeper) == 1 and len(next(iter(deeper))) > len(key):
-            key = next(iter(deeper))
-            deeper = {self.places[node.name][: len(key) + 1] for node in nodes}
-        return self.module(key, nodes, touching, anchor, ".".join(key) + (f" ({run})" if run > 1 else ""))
+        scope = reduce(_common, (self.places[node.name] for node in nodes))
+        path = ".".join(scope)
+        seen[path] += 1
+        return self.module(scope, nodes, edges, anchor, path + (f" ({seen[path]})" if seen[path] > 1 else ""))
 
 
 def _with_ends(items: Sequence[Node], edges: Sequence[Edge], owner: Mapping[str, str]) -> Dataflow:
@@ -222,25 +229,16 @@ def _with_ends(items: Sequence[Node], edges: Sequence[Edge], owner: Mapping[str,
     return Dataflow((*comes.values(), *items, *goes.values()), tuple(drawn))
 
 
-def _alike(
-    modules: Sequence[Module], nodes: Sequence[Node], edges: Sequence[Edge], owner: Mapping[str, str]
-) -> list[Module]:
-    """Say of each module whether an earlier one beside it looks the same."""
-    members = defaultdict[str, list[Node]](list)
-    for node in nodes:
-        members[owner[node.name]].append(node)
-    first, like = dict[object, str](), dict[str, str]()
-    for module in modules:
-        look = _look(module, members[module.anchor], edges)
-        like[module.anchor] = first.setdefault(look, module.anchor)
-    return [
-        replace(
-            module,
-            like="" if like[module.anchor] == module.anchor else like[module.anchor],
-            others=tuple(m.path for m in modules if m is not module and like[m.anchor] == module.anchor),
-        )
-        for module in modules
-    ]
+def _alike(modules: Sequence[Module], looks: Sequence[object]) -> list[Module]:
+    """Say of each module whether an earlier one beside it looks the same, and of that one which do."""
+    groups = defaultdict[object, list[Module]](list)
+    for module, look in zip(modules, looks, strict=True):
+        groups[look].append(module)
+    found = {}
+    for first, *rest in groups.values():
+        found[first.anchor] = replace(first, others=tuple(module.path for module in rest))
+        found |= {module.anchor: replace(module, like=first.anchor) for module in rest}
+    return [found[module.anchor] for module in modules]
 
 
 def _look(module: Module, nodes: Sequence[Node], edges: Sequence[Edge]) -> object:

@@ -60,7 +60,7 @@ def whole(value: float) -> str:
 
 def compact(value: float, above: float = 1e5) -> str:
     """Return a figure for a narrow place, with a unit from ``above`` on: 125k, 3M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= max(size, above):
             return f"{value / size:.4g}{unit}".replace("-", MINUS)
     return number(value)

@@ -14,7 +14,6 @@ from mase.report import dataflow
 from mase.report.html import graph_svg, templates
 from mase.report.modules import Facts, Module, collapsed, fold
 from mase.report.summary import Dataflow, Edge, Node
-from mase.report.text import number
 
 WHOLE = 40  # nodes that one picture shows without modules
 MOST = 300  # nodes of a picture that nobody can open
@@ -44,14 +43,14 @@ class Traced:
     """A traced model.
 
     Args:
-        name: of the model. lead: how well it was understood, in one line. totals: what to say first, text by label.
+        name: of the model. lead: how well it was understood, in one line. totals: what to say first, by label.
         refused, opaque: paths and why. unknown: paths whose operations nobody can count. notes: one line each.
         rows, graph: all nodes in order of execution.
     """
 
     name: str
     lead: str
-    totals: Mapping[str, str]
+    totals: Mapping[str, int]
     refused: Mapping[str, str]
     opaque: Mapping[str, str]
     unknown: tuple[str, ...]
@@ -88,12 +87,12 @@ def assemble(name: str, graph: Graph, report: TraceReport, found: Mapping[str, A
         for node in shapes["nodes"]
     ]
     totals = {
-        "nodes": number(len(rows)),
-        "MACs": number(shapes["macs"]),
-        "FLOPs": number(found["flops"]["flops"]),
-        "parameters": number(parameters["parameters"]),
-        "parameters and constants, bytes": number(parameters["bytes"]),
-        "peak activations, bytes": number(live["peak"]),
+        "nodes": len(rows),
+        "MACs": shapes["macs"],
+        "FLOPs": found["flops"]["flops"],
+        "parameters": parameters["parameters"],
+        "parameters and constants, bytes": parameters["bytes"],
+        "peak activations, bytes": live["peak"],
     }
     unknown = tuple(path for path in found["flops"]["unknown"] if path not in report.opaque)
     lead = str(report).partition("\n")[0]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mase.report import html
+from mase.report import html, trace
 from mase.report.summary import Dataflow, Edge, Node, Report
 from tests.report.browser import NAMES, Browser, browser, find_browser
 from tests.report.example import example
+from tests.report.large import page as traced_page
 
 FOUND = find_browser()
 WIDTHS = (400, 1280)  # pixels: a phone, a laptop
@@ -161,3 +162,47 @@ def test_graph_file_draws_alone(page: Browser, tmp_path: Path) -> None:
     assert page.complaints() == []
     page.open(path, 1280, dark=True)
     assert (light, page.evaluate(fill)) == ("rgb(255, 255, 255)", "rgb(23, 30, 39)")
+
+
+# -- the page of a trace ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[1, 8], ids=["small", "large"])
+def trace_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    trace.write(traced_page(request.param * 3, "x" * 300), tmp_path / "trace.html")
+    return tmp_path / "trace.html"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_trace_is_as_wide_as_the_window_closed_and_open(
+    page: Browser, trace_file: Path, width: int, dark: bool
+) -> None:
+    page.open(trace_file, width, dark=dark)
+    assert (page.complaints(), page.requests()) == ([], [trace_file.as_uri()])
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert [e["text"][:40] for e in page.seen("main > *, .scroll, .card > *, .tile *") if e["right"] > width] == []
+        boxes = page.seen(".flow .box")
+        assert boxes
+        for text in page.seen(".flow .title, .flow .small"):
+            assert any(b["left"] <= text["left"] and text["right"] <= b["right"] + 1 for b in boxes), text
+        page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_box_of_a_module_opens_it_without_scripts(page: Browser, tmp_path: Path, width: int) -> None:
+    trace.write(traced_page(12), tmp_path / "trace.html")
+    page.open(tmp_path / "trace.html", width, script=False)
+    page.call("Emulation.setScriptExecutionDisabled", value=False)  # for our own questions
+    seen = (
+        "[...document.querySelectorAll('.flow a')].find(link => link.checkVisibility() && link.getClientRects().length)"
+    )
+    page.evaluate(f"{seen}.scrollIntoView({{block: 'center'}})")
+    assert not page.evaluate("document.querySelector('details.module').open")
+    place = page.evaluate(
+        f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({seen}.getBoundingClientRect())"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+    page.wait_until("document.querySelector('details.module').open")
