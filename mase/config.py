@@ -37,6 +37,10 @@ class DataConfig(Section):
     name: str | None = Field(None, description="a name from `mase list data`")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments; path: relative to this file")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
+    calibration: PositiveInt = Field(512, description="train samples that activations are calibrated on")
+    sampler: Literal["first", "random", "stratified"] = Field(
+        "first", description="which; stratified: each class in its share"
+    )
 
 
 class TrainConfig(Section):

@@ -25,12 +25,14 @@ from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
 from mase.calib.fit import check as check_format
+from mase.checks import check_data, check_fit
 from mase.config import RunConfig
 from mase.cost.device import device
 from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
 from mase.data.base import load as load_data
-from mase.errors import ConfigError, GraphError
+from mase.data.sampler import sample
+from mase.errors import ConfigError, GraphError, MaseError
 from mase.explore import export
 from mase.explore.evaluator import EvaluatorSpec
 from mase.explore.pareto import select
@@ -59,7 +61,6 @@ from passes.shapes import shapes
 from passes.statistics import statistics
 from passes.weights import weights
 
-CALIBRATION = 512  # training samples that activations are calibrated on
 OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))
 LEGAL = Constraint("legal", ">=", 1.0)
 
@@ -165,8 +166,11 @@ class Notices:
         """Return notices that are also written to a file, a line each, with the time (UTC)."""
 
         def write(text: str) -> None:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
+            except OSError as error:
+                raise MaseError(f"{path}: cannot write: {error.strerror}") from error
 
         def stage(name: str, what: str) -> None:
             write(f"{name}: {what}")
@@ -202,6 +206,7 @@ class Run:
         self.warnings: list[str] = []
         self.traced = TraceReport()
         self.data = self._data()
+        check_data(self.data)
 
     # model and data
 
@@ -211,7 +216,7 @@ class Run:
             return load_data(section.name, section.options, self.home)
         assert section.python is not None
         self.notices.say(f"data: running your file {section.python}")
-        found = userfile.load(section.python, self.home, "data.python")(**section.options)
+        found = userfile.call(section.python, self.home, "data.python", section.options)
         if not isinstance(found, Data):
             raise ConfigError(
                 f"data.python {section.python}: returned {type(found).__name__}; mase.data.base.Data is needed"
@@ -226,9 +231,10 @@ class Run:
         else:
             assert section.python is not None
             self.notices.say(f"model: running your file {section.python}")
-            model = userfile.load(section.python, self.home, "model.python")(**section.options)
+            model = userfile.call(section.python, self.home, "model.python", section.options)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model: found {type(model).__name__}; an nn.Module is needed")
+        check_fit(model, self.data)
         return model
 
     def _source_key(self) -> str:
@@ -269,7 +275,8 @@ class Run:
         """Return the float graph and the values of every edge on the calibration samples; leave ``statistics.json``."""
         graph, report = trace_and_report(model, (self.data.train.x[:8],))
         graph = fuse(graph)[0] if self.config.fuse else graph
-        calibration = self.data.train.x[:CALIBRATION]
+        section = self.config.data
+        calibration = sample(self.data.train, section.calibration, section.sampler, self.config.seed).x
         samples = ranges(graph, [calibration])
         key = key_of(self._source_key(), self.config.fuse)
         if not self.stages.fresh("analyse", key):
@@ -590,7 +597,10 @@ def _home(folder: Path) -> Path:
         raise GraphError(
             f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder"
         )
-    return Path(note.read_text().strip())
+    text = note.read_text(encoding="utf-8", errors="replace").strip()
+    if not text.isprintable():
+        raise GraphError(f"{note}: corrupt: {text[:40]!r}; allowed is the folder of the configuration")
+    return Path(text)
 
 
 def search(config: str | Path, folder: str | Path | None = None, notices: Notices | None = None) -> Study:
