@@ -1,26 +1,28 @@
-"""A ReLU that stands alone: its own rounding to its own format."""
+"""A ReLU that stands alone has its own rounding to its own format; every function is its formula."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.frontend.module import trace_module
-from mase.graph import Graph
+from mase.graph import Graph, Record, TensorType
 from mase.netlist import build
-from mase.ops.activation import not_negative
+from mase.ops.activation import FUNCTIONS, Activation, not_negative
 from mase.testing import Mapped, OpLaws
 from passes.fuse import fuse
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
+from tests.ops.single import compute, draw, refused
 
 
 def mapped(source: str, target: str, size: int, lanes: int) -> Mapped:
@@ -71,3 +73,72 @@ def test_other_functions_are_refused_by_the_record() -> None:
     node = graph.node("0")
     with pytest.raises(GraphError, match=r"node '0' .*function 'galu'; allowed: abs, .*gelu, .*relu"):
         graph.replace({node.name: replace(node.record, attrs={"function": "galu"})}).verify()
+
+
+SINGLE = draw(4, 5).abs() + 0.25  # where every function is defined
+GELU_SLOPE = math.sqrt(2 / math.pi)
+FORMULAS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda x: x.clamp(min=0),
+    "relu6": lambda x: x.clamp(0, 6),
+    "relu_squared": lambda x: x.clamp(min=0) ** 2,
+    "leaky_relu": lambda x: torch.where(x > 0, x, 0.25 * x),
+    "prelu": lambda x: torch.where(x > 0, x, 0.25 * x),
+    "elu": lambda x: torch.where(x > 0, x, 0.5 * (x.exp() - 1)),
+    "celu": lambda x: torch.where(x > 0, x, 0.5 * ((x / 0.5).exp() - 1)),
+    "selu": lambda x: 1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * (x.exp() - 1)),
+    "gelu": lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda x: x * (1 + torch.tanh(GELU_SLOPE * (x + 0.044715 * x**3))) / 2,
+    "gelu_new": lambda x: x * (1 + torch.tanh(GELU_SLOPE * (x + 0.044715 * x**3))) / 2,
+    "gelu_fast": lambda x: x * (1 + torch.tanh(GELU_SLOPE * (x + 0.044715 * x**3))) / 2,
+    "gelu_quick": lambda x: x / (1 + (-1.702 * x).exp()),
+    "silu": lambda x: x / (1 + (-x).exp()),
+    "mish": lambda x: x * torch.tanh(torch.log1p(x.exp())),
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "logsigmoid": lambda x: -torch.log1p((-x).exp()),
+    "tanh": lambda x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
+    "softplus": lambda x: torch.log1p((2 * x).exp()) / 2,
+    "softsign": lambda x: x / (1 + x.abs()),
+    "hardsigmoid": lambda x: ((x + 3) / 6).clamp(0, 1),
+    "hardswish": lambda x: x * ((x + 3) / 6).clamp(0, 1),
+    "clamp": lambda x: x.clamp(-0.5, 0.5),
+    "exp": lambda x: math.e**x,
+    "log": lambda x: x.log2() * math.log(2),
+    "sqrt": lambda x: x**0.5,
+    "rsqrt": lambda x: x**-0.5,
+    "square": lambda x: x * x,
+    "power": lambda x: x * x * x,
+    "reciprocal": lambda x: x**-1,
+    "abs": lambda x: x.sign() * x,
+    "neg": lambda x: 0 - x,
+    "sin": lambda x: (x - math.pi / 2).cos(),
+    "cos": lambda x: (x + math.pi / 2).sin(),
+    "erf": lambda x: 1 - torch.erfc(x),
+}
+ATTRS: Mapping[str, Mapping[str, float]] = {
+    "leaky_relu": {"slope": 0.25},
+    "elu": {"alpha": 0.5},
+    "celu": {"alpha": 0.5},
+    "softplus": {"beta": 2.0},
+    "clamp": {"low": -0.5, "high": 0.5},
+    "power": {"exponent": 3},
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_is_its_formula(function: str) -> None:
+    x = SINGLE if function in ("log", "sqrt", "rsqrt") else torch.cat((SINGLE, -SINGLE))
+    operands = {"weight": torch.tensor([0.25])} if function == "prelu" else {}
+    y = compute("activation", (x,), {"function": function, **ATTRS.get(function, {})}, **operands)
+    torch.testing.assert_close(
+        y.double(), FORMULAS[function](x.double()), rtol=1e-5, atol=1e-6
+    )  # float32 against float64
+
+
+def test_only_relu_has_hardware() -> None:
+    records = {f: Record("activation", "a", TensorType((1,)), {"function": f}) for f in FUNCTIONS}
+    assert [f for f, record in records.items() if Activation.builds(record)] == ["relu"]
+
+
+def test_parameters_that_a_function_needs_are_named() -> None:
+    refused("has no operand 'weight'", "activation", (SINGLE,), {"function": "prelu"})
+    refused("power has no exponent", "activation", (SINGLE,), {"function": "power"})

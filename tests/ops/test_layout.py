@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.frontend.module import trace_module
+from mase.graph import Record, TensorType
 from mase.netlist import build
+from mase.ops.layout import FUNCTIONS, NEEDS, Layout
 from mase.testing import Mapped, OpLaws
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
+from tests.ops.single import compute, draw, refused
 
 
 def mapped(
@@ -76,3 +80,62 @@ def test_a_shape_that_does_not_fit_is_refused_by_the_record() -> None:
     node = graph.node("1")
     with pytest.raises(GraphError, match=r"node '1' .*\(6,\) cannot become \(2, 4\)"):
         graph.replace({node.name: replace(node.record, attrs={"shape": [2, 4]})}).verify()
+
+
+X = draw(2, 3, 4)
+MOVES: list[tuple[dict[str, Any], Tensor]] = [
+    ({"shape": [4, 3]}, X.reshape(2, 4, 3)),
+    ({"shape": [-1]}, X.reshape(2, 12)),
+    ({"function": "view", "shape": [3, -1]}, X.reshape(3, 8)),
+    ({"function": "flatten", "start": 0, "end": 1}, X.reshape(6, 4)),
+    ({"function": "unflatten", "axis": 2, "shape": [2, -1]}, X.reshape(2, 3, 2, 2)),
+    ({"function": "unsqueeze", "axis": 0}, X[None]),
+    ({"function": "squeeze", "axis": 0}, X),
+    ({"function": "permute", "axes": [2, 0, 1]}, torch.einsum("abc->cab", X)),
+    ({"function": "slice", "axis": 1, "start": 1, "end": None, "step": 2}, X[:, 1::2]),
+    ({"function": "select", "axis": 2, "index": -1}, X[:, :, -1]),
+    ({"function": "index", "index": ["...", "new", [0, 2, None]]}, X[..., None, 0:2]),
+    ({"function": "gather", "axis": 1, "indices": [2, 0, 2]}, X[:, [2, 0, 2]]),
+    ({"function": "expand", "shape": [5, -1, -1, -1]}, torch.stack([X] * 5)),
+    ({"function": "repeat", "repeats": [1, 2, 1]}, torch.cat((X, X), 1)),
+    ({"function": "repeat_each", "repeats": 2, "axis": 2}, torch.stack((X, X), -1).flatten(2)),
+    ({"function": "pad", "padding": [1, 0], "value": 7.0}, torch.cat((torch.full((2, 3, 1), 7.0), X), 2)),
+    ({"function": "flip", "axes": [1]}, X[:, [2, 1, 0]]),
+    ({"function": "roll", "shifts": [1], "axes": [1]}, X[:, [2, 0, 1]]),
+    ({"function": "contiguous"}, X),
+    ({"function": "cast", "dtype": "int64"}, X.long()),
+]
+
+
+@pytest.mark.parametrize(("attrs", "expected"), MOVES, ids=[attrs.get("function", "reshape") for attrs, _ in MOVES])
+def test_elements_go_where_they_belong(attrs: dict[str, Any], expected: Tensor) -> None:
+    assert torch.equal(compute("layout", (X,), attrs), expected)
+
+
+def test_images_are_shuffled_and_enlarged() -> None:
+    x = draw(1, 4, 2, 3)
+    y = compute("layout", (x,), {"function": "pixel_shuffle", "factor": 2})
+    assert torch.equal(y[0, 0, 0::2, 0::2], x[0, 0])
+    assert torch.equal(compute("layout", (y,), {"function": "pixel_unshuffle", "factor": 2}), x)
+    large = compute("layout", (x,), {"function": "nearest", "factors": [2.0, 1.0]})
+    assert torch.equal(large, x.repeat_interleave(2, 2))
+
+
+def test_several_tensors_become_one() -> None:
+    y = draw(2, 3, 4, seed=1)
+    assert torch.equal(compute("layout", (X, y), {"function": "concat", "axis": 1})[:, 3:], y)
+    assert torch.equal(compute("layout", (X, y, X), {"function": "stack", "axis": 0})[1], y)
+    refused("flip has 2 inputs; allowed is 1", "layout", (X, y), {"function": "flip", "axes": [0]})
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_is_tested_and_names_the_attribute_that_it_lacks(function: str) -> None:
+    elsewhere = {"pixel_shuffle", "pixel_unshuffle", "nearest", "concat", "stack"}
+    assert function in {attrs.get("function", "reshape") for attrs, _ in MOVES} | elsewhere
+    if NEEDS.get(function) and function != "reshape":
+        refused(f"{function} has no {NEEDS[function][0]}", "layout", (X,), {"function": function})
+
+
+def test_only_reshape_has_hardware() -> None:
+    records = {f: Record("layout", "a", TensorType((1,)), {"function": f}) for f in FUNCTIONS}
+    assert [f for f, record in records.items() if Layout.builds(record)] == ["reshape"]

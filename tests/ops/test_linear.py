@@ -19,6 +19,7 @@ from mase.testing import Mapped, OpLaws
 from passes.map import Folding
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import Network
+from tests.ops.single import compute, draw
 
 CLASSES = ("fixed6.4", "int5", "mxint5b4e3")
 
@@ -262,3 +263,13 @@ def test_memories_hold_what_their_layout_says() -> None:
 def test_widths_of_formats_are_those_of_the_ports() -> None:
     stream = build(mapped(("ufixed5.3", "int3", "int7"), (3, 2), (2, 1)).graph).stream_in
     assert (stream.bits, parse("ufixed5.3").sv_params()["Width"]) == (10, 5)
+
+
+def test_a_weight_that_is_stored_transposed_computes_as_its_module_does() -> None:
+    x, stored, bias = draw(2, 3, 4), draw(4, 5, seed=1), draw(5, seed=2)
+    expected = torch.addmm(bias, x.view(-1, 4), stored).view(2, 3, 5)  # transformers' Conv1D
+    y = compute("linear", (x,), {"transposed": True}, weight=stored.t(), bias=bias)
+    assert torch.equal(y, expected)
+    assert torch.equal(
+        compute("linear", (x,), {"transposed": True}, weight=stored.t()), (x.view(-1, 4) @ stored).view(2, 3, 5)
+    )
