@@ -108,7 +108,7 @@ class Design:
         except FileNotFoundError:
             raise GraphError(f"{path}: no such file; `mase emit` writes it") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise GraphError(f"{path}: corrupt: {error!r}") from None
+            raise GraphError(f"{path}: corrupt: {repr(error)[:200]}") from None
 
 
 def edge_json(edge: Edge) -> dict[str, Any]:

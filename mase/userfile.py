@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mase.errors import ConfigError, suggest
+from mase.errors import ConfigError, MaseError, suggest
 
 
 def resolve(reference: str, folder: Path, where: str) -> tuple[Path, str]:
@@ -41,16 +45,45 @@ def load(reference: str, folder: Path, where: str) -> Callable[..., Any]:
     spec = importlib.util.spec_from_file_location(f"mase_user_{digest(path)[:12]}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    with _told(path, where):
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code runs here and may raise anything
-        raise ConfigError(f"{where}: {path.name} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, function, None)
     if not callable(found):
         names = [name for name in vars(module) if callable(getattr(module, name)) and not name.startswith("_")]
         raise ConfigError(f"{where}: {path.name} has no function {function!r}{suggest(function, names)}")
     result: Callable[..., Any] = found
     return result
+
+
+def call(reference: str, folder: Path, where: str, options: Mapping[str, Any]) -> Any:  # Any: what the user returns
+    """Call the user's function.
+
+    Raises:
+        ConfigError: as :func:`load`; an option is unknown or missing, or the function fails: says in which line.
+    """
+    path, name = resolve(reference, folder, where)
+    function = load(reference, folder, where)
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {path.name}:{name}: options: {error}") from None
+    with _told(path, where):
+        return function(**options)
+
+
+@contextmanager
+def _told(path: Path, where: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into one line that names the line of the user's file."""
+    try:
+        yield
+    except MaseError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code runs here and may raise anything
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        place = path.name if line is None else f"{path.name}:{line}"
+        raise ConfigError(f"{where}: {place} fails: {type(error).__name__}: {error}") from error
 
 
 def digest(path: Path) -> str:

@@ -1,0 +1,74 @@
+"""Does a model fit its data, and are the data whole: asked once, before anything is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mase.data.base import Data, Split
+from mase.errors import ConfigError
+
+
+def check_data(data: Data) -> None:
+    """Refuse data that would train or score something else than what is meant.
+
+    Raises:
+        ConfigError: a split has no samples, no tensors, fewer labels than inputs, another shape than the train split,
+            NaN or infinity, or classes that are no numbers from 0 on; names the split.
+    """
+    for name in ("train", "validation", "test"):
+        split: Split = getattr(data, name)
+        where = f"data {data.name[:60]}: {name}"
+        _check_shapes(split, data.train, where)
+        _check_values(split.x, f"{where}: inputs")
+        _check_values(split.y, f"{where}: labels")
+        if data.task == "classes" and (split.y.dtype != torch.int64 or int(split.y.min()) < 0):
+            found = split.y.dtype if split.y.dtype != torch.int64 else f"class {int(split.y.min())}"
+            raise ConfigError(f"{where}: labels: found {found}; allowed are classes 0, 1, ... in torch.int64")
+
+
+def check_fit(model: nn.Module, data: Data) -> None:
+    """Run two samples through a model and compare what comes out with the labels.
+
+    Raises:
+        ConfigError: the model fails on the data, or has fewer outputs than there are classes.
+    """
+    few, before = data.train.x[:2], model.training
+    try:
+        with torch.no_grad():
+            found = model.eval()(few)
+    except Exception as error:  # whatever the model's own code raises
+        text = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model: fails on inputs {few.dtype} {list(few.shape)}: {text}") from error
+    finally:
+        model.train(before)
+    if data.task != "classes" or not isinstance(found, Tensor):
+        return
+    classes = 1 + max(int(split.y.max()) for split in (data.train, data.validation, data.test))
+    if found.dim() != 2 or found.shape[1] < classes:
+        raise ConfigError(
+            f"model: gives {list(found.shape)} for {len(few)} samples of {classes} classes; allowed is "
+            f"[samples, {classes} or more]"
+        )
+
+
+def _check_shapes(split: Split, first: Split, where: str) -> None:
+    for tensor in (split.x, split.y):
+        if not isinstance(tensor, Tensor):
+            raise ConfigError(f"{where}: found {type(tensor).__name__}; a torch.Tensor is needed")
+    inputs, labels = len(split.x), len(split.y)
+    if not inputs or inputs != labels:
+        raise ConfigError(f"{where}: {inputs} inputs, {labels} labels; allowed is one label an input, one or more")
+    if split.x.shape[1:] != first.x.shape[1:] or split.x.dtype != first.x.dtype:
+        here, there = (f"{s.x.dtype} {list(s.x.shape[1:])}" for s in (split, first))
+        raise ConfigError(f"{where}: a sample is {here}, but {there} in the train split")
+
+
+def _check_values(x: Tensor, where: str) -> None:
+    if x.dtype == torch.float64:
+        raise ConfigError(f"{where}: found torch.float64; models compute in torch.float32: convert with .float()")
+    if not x.is_floating_point() or bool(x.isfinite().all()):
+        return
+    bad = (~x.isfinite()).flatten(1) if x.dim() > 1 else ~x.isfinite().unsqueeze(1)
+    samples = bad.any(1).nonzero().flatten()
+    raise ConfigError(f"{where}: NaN or infinity in {len(samples)} samples, the first of them {int(samples[0])}")
