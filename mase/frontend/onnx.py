@@ -28,7 +28,7 @@ from mase.interpreter import argument, is_exact, train
 from mase.ops.base import OPS, HardwareOp
 
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-UNFOLDED = ("Quant", "IntQuant", "BipolarQuant", "DequantizeLinear")  # of a constant: it keeps its format
+UNFOLDED = ("Quant", "IntQuant", "BipolarQuant", "DequantizeLinear", "Transpose", "Identity")  # keep format and name
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "MaxPool")  # of codes
 LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
 KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
@@ -243,11 +243,9 @@ def _import(builder: Builder, step: Step, model: Any) -> None:
     """
     known = step.domain in DOMAINS and step.type in NODES
     values = [builder.value(step, i) for i, name in enumerate(step.inputs) if name]
-    if all(isinstance(value, Constant) for value in values):
-        kept = any(isinstance(value, Constant) and value.format is not None for value in values)
-        if step.type not in UNFOLDED and not (kept and step.type == "Transpose"):
-            _fold(builder, step, model)
-            return
+    if all(isinstance(value, Constant) for value in values) and step.type not in UNFOLDED:
+        _fold(builder, step, model)
+        return
     if not known:
         raise step.refuse(f"is not supported; supported are {', '.join(sorted(NODES))}")
     codes = [name for name in step.inputs if name in builder.codes]

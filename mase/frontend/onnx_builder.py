@@ -41,7 +41,8 @@ class Constant:
         """Return the matrix with its axes swapped, sharing memory."""
         axis = self.params.axis
         params = replace(self.params, axis=-1 - axis % 2)
-        return Constant(self.tensor.t(), self.name + "_t" if self.name else "", self.format, params)
+        name = self.name.removesuffix("_t") if self.name.endswith("_t") else self.name and f"{self.name}_t"
+        return Constant(self.tensor.t(), name, self.format, params)
 
 
 Value = fx.Node | Constant

@@ -69,7 +69,7 @@ def _transpose(b: Builder, step: Step) -> Value:
     x = b.value(step, 0)
     rank = len(b.shape(x))
     axes = list(step.attrs.get("perm", reversed(range(rank))))
-    if isinstance(x, Constant):  # a quantised one: others are folded before
+    if isinstance(x, Constant):
         return x.transposed() if axes == [1, 0] else Constant(x.real().permute(axes))
     return x if axes == list(range(rank)) else _layout(b, step, x, "permute", axes=axes)
 

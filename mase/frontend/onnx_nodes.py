@@ -48,11 +48,12 @@ def _gemm(b: Builder, step: Step) -> Value:
         values = _scaled(plain(bias), beta)
         flat = values.tensor.reshape(-1).expand(weight.tensor.shape[0])
         operands["bias"] = values if flat.shape == values.tensor.shape else replace(values, tensor=flat)
-    return _linear(b, step, x, operands, transposed=not step.attrs.get("transB", 0))
+    return _linear(b, step, x, operands)
 
 
-def _linear(b: Builder, step: Step, x: fx.Node, operands: Mapping[str, Constant], transposed: bool) -> fx.Node:
-    return b.emit(step, "linear", [x], {"transposed": True} if transposed else {}, operands)
+def _linear(b: Builder, step: Step, x: fx.Node, operands: Mapping[str, Constant]) -> fx.Node:
+    stored = operands["weight"].tensor.is_contiguous()  # as [outputs, inputs]
+    return b.emit(step, "linear", [x], {} if stored else {"transposed": True}, operands)
 
 
 def _scaled(constant: Constant, factor: float) -> Constant:
@@ -66,7 +67,7 @@ def _matmul(b: Builder, step: Step) -> Value:
         return b.emit(step, "matmul", [b.node(step, 1)], {"reverse": True}, {"other": first})
     if isinstance(second, Constant):
         if second.tensor.ndim == 2:
-            return _linear(b, step, first, {"weight": second.transposed()}, transposed=True)
+            return _linear(b, step, first, {"weight": second.transposed()})
         return b.emit(step, "matmul", [first], {}, {"other": second})
     return b.emit(step, "matmul", [first, second])
 
@@ -128,16 +129,37 @@ def _sum(b: Builder, step: Step) -> Value:
     return total
 
 
-@imports("Where")
-def _where(b: Builder, step: Step) -> Value:
-    operands = [b.value(step, i) for i in range(3)]
+OPAQUE: Mapping[str, Callable[..., Tensor]] = {
+    "And": torch.logical_and,
+    "Ceil": torch.ceil,
+    "Equal": torch.eq,
+    "Floor": torch.floor,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+    "Max": torch.maximum,
+    "Min": torch.minimum,
+    "Not": torch.logical_not,
+    "Or": torch.logical_or,
+    "Round": torch.round,
+    "Sign": torch.sign,
+    "Where": torch.where,
+}  # what runs and has no kind of its own
+
+
+@imports(*OPAQUE)
+def _opaque(b: Builder, step: Step) -> Value:
+    operands = [b.value(step, i) for i in range(len(step.inputs))]
+    if step.type in ("Max", "Min") and len(operands) != 2:
+        raise step.refuse(f"has {len(operands)} inputs; allowed are 2")
     rank = max(len(b.shape(value)) for value in operands)
     nodes = []
     for value in operands:
-        if isinstance(value, Constant) and value.tensor.ndim == rank:
-            value = Constant(plain(value).tensor[:1]) if repeats(plain(value).tensor) else value
+        if isinstance(value, Constant) and value.tensor.ndim == rank and repeats(plain(value).tensor):
+            value = Constant(plain(value).tensor[:1])
         nodes.append(value if isinstance(value, fx.Node) else b.holder(step, value))
-    return b.call(step, torch.where, nodes, "Where has no typed kind")
+    return b.call(step, OPAQUE[step.type], nodes, f"{step.type} has no typed kind")
 
 
 # -- convolution and pooling ----------------------------------------------------------------------------------------

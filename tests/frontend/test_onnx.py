@@ -376,6 +376,14 @@ def test_an_operator_computes_what_the_evaluator_computes(name: str, tmp_path: P
     assert kind in kinds(compare(path, x))
 
 
+@pytest.mark.parametrize("name", ["Ceil", "Floor", "Round", "Sign", "Max", "Min", "Equal", "Greater", "LessOrEqual"])
+def test_what_has_no_kind_runs_as_an_opaque_node(name: str, tmp_path: Path) -> None:
+    pair = name not in ("Ceil", "Floor", "Round", "Sign")
+    path = file(tmp_path, [node(name, ["x", "c"] if pair else ["x"])], {"c": rand(4)})
+    assert kinds(compare(path, rand(3, 4)))[-1] == "opaque"
+    assert load(path)[1].opaque == {f"{name}_0": f"{name} has no typed kind"}
+
+
 def test_a_split_gives_slices(tmp_path: Path) -> None:
     nodes = [node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2), node("Mul", ["a", "b"])]
     assert kinds(compare(file(tmp_path, nodes, {}), rand(3, 4))) == ["layout", "layout", "mul"]
@@ -436,6 +444,20 @@ def test_functions_of_the_file_are_put_in_place(tmp_path: Path) -> None:
     imports = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, functions=[function], opset_imports=imports), str(tmp_path / "m.onnx"))
     assert kinds(load(tmp_path / "m.onnx")[0]) == ["mul", "activation"]
+
+
+def test_a_table_that_is_read_and_multiplied_by_has_one_owner(tmp_path: Path) -> None:
+    nodes = [
+        node("Gather", ["embed.weight", "x"], "e"),
+        node("Identity", ["embed.weight"], "tied"),
+        node("Transpose", ["tied"], "turned", perm=[1, 0]),
+        node("MatMul", ["e", "turned"], "y", name="/head/MatMul"),
+    ]
+    path = file(tmp_path, nodes, {"embed.weight": rand(10, 4)}, ("N", 3), TensorProto.INT64)
+    graph = compare(path, np.array([[1, 2, 9]]))
+    assert list(graph.tensors) == ["embed.weight"]
+    assert [n.record.key("weight") for n in graph.operators()] == ["embed.weight"] * 2
+    assert graph.operators()[1].record.attrs == {}
 
 
 def test_a_saved_graph_computes_the_same(tmp_path: Path) -> None:
