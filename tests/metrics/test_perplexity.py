@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import mase
 from mase.data.base import Passage
 from mase.errors import ConfigError
 from mase.metrics.perplexity import perplexity
@@ -132,3 +133,10 @@ def test_a_hopeless_model_has_infinite_perplexity_and_finite_bits() -> None:
 def test_what_does_not_fit_is_told(call: Callable[[], object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         call()
+
+
+def test_a_traced_graph_reads_like_its_model() -> None:
+    torch.manual_seed(0)
+    model, text = build("llama", {"layers": 1, "dim": 16, "hidden": 16, "heads": 2, "kv_heads": 1}).eval(), passage(60)
+    graph = mase.trace(model, text.ids[None, :16])
+    assert perplexity(graph, text, 16, 4).nats == perplexity(model, text, 16, 4).nats
