@@ -58,12 +58,15 @@ def call(arguments: Sequence[str]) -> int:
     except MaseError as error:
         return _fail(str(error), 2)
     except REFUSAL as error:
-        return _fail(error.format_message(), 2)
+        text = error.format_message()
+        return _fail(text, 2) if text.strip() else 2  # without a text it was help that was shown
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; the same command goes on where this one stopped", 130)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written: nobody's bug
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 2)
 
 
 def _fail(text: str, code: int) -> int:
@@ -138,7 +141,8 @@ def trace(
         page.write(traced, html)
     if svg is not None and page.write_svg(traced.graph, svg):
         print(f"{svg}: too many nodes for one picture; modules stand for those in them", file=sys.stderr)
-    _give({**found, "trace": made.traced.to_json()}, as_json, lambda: _show_trace(traced, str(made.traced)))
+    data = {"nodes": [vars(row) for row in traced.rows], **found, "trace": made.traced.to_json()}
+    _give(data, as_json, lambda: _show_trace(traced, str(made.traced)))
     return 0
 
 
@@ -514,7 +518,8 @@ class _Screen:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=self._console, transient=True)
+        live = self._console.is_terminal  # elsewhere even an empty display leaves a line
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=not live)
         self._task: Any = None
 
     def __enter__(self) -> Self:

@@ -175,6 +175,21 @@ def test_trace_prints_nodes_and_a_dry_run_leaves_nothing(tiny: Path, capsys: pyt
     assert [n["macs"] for n in nodes if n["kind"] == "linear"] == [384, 60]
 
 
+def test_trace_prints_totals_and_draws(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    svg, page = tmp_path / "graph.svg", tmp_path / "graph.html"
+    assert call(["trace", str(tiny), "--svg", str(svg), "--html", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "MACs: 444" in shown
+    assert "0 opaque" in shown
+    assert svg.read_text(encoding="utf-8").startswith("<svg")
+    assert "<!doctype html>" in page.read_text(encoding="utf-8")
+    assert call(["trace", str(tiny), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["flops"]["macs"], found["trace"]["opaque"]) == (444, {})
+    assert found["liveness"]["peak"] > 0
+    assert call(["trace", str(tiny), "--svg", str(tmp_path / "no" / "folder" / "\0.svg")]) == 2
+
+
 def test_a_file_that_is_not_beside_the_configuration_does_not_run(
     tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
