@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from mase.frontend.lift.fold import is_causal
+from mase.frontend.lift.fold import masks
 from mase.frontend.lift.nodes import Node, arguments, dtype_name, is_op, number, same, symbolic, value
 from mase.frontend.lift.outline import outline, plainly
 from mase.frontend.lift.work import Typed, Work, rule
@@ -19,14 +19,15 @@ BETWEEN = ("to", "_to_copy", "type_as", "dropout")  # may stand between the soft
 
 @rule("scaled_dot_product_attention", pattern=True)
 def fused(work: Work, node: Node) -> Typed | None:
-    """Match PyTorch's function; a mask that is causal becomes an attribute."""
+    """Match PyTorch's function; a mask that is causal becomes an attribute, one that hides nothing is dropped."""
     given = arguments(node)
     query, mask, causal = given["query"], given["attn_mask"], given["is_causal"]
     if given["dropout_p"] or len(symbolic(query)) != 4:
         return None
     key, value_ = shared(given["key"]), shared(given["value"])
-    if mask is not None and not causal and is_causal(work, mask):
-        mask, causal = None, True
+    hidden = masks(work, mask) if mask is not None and not causal and not work.keep_masks else "some"
+    if hidden != "some":
+        mask, causal = None, hidden == "later"
     attrs = heads(query, key) | {"causal": causal, "scale": given["scale"], "form": "fused"}
     if not given["enable_gqa"] and not same(symbolic(query)[1], symbolic(given["key"])[1]):
         attrs["broadcast"] = True
@@ -66,7 +67,7 @@ def written(work: Work, node: Node) -> Typed | None:
     key, value_, inner = shared(key), shared(value_), (*inner, *_repeats(key), *_repeats(value_))
     attrs = heads(query, key) | {"causal": False, "scale": found.scale, "form": "scores"}
     if found.mask is not None:
-        attrs["masks_later"] = is_causal(work, found.mask)
+        attrs["masks_later"] = masks(work, found.mask) == "later"
     if found.cap is not None:
         attrs["cap"] = found.cap
     if arguments(shares).get("dtype") is not None:
@@ -98,7 +99,7 @@ def _repeats(node: Node) -> tuple[Node, ...]:
     """Return the nodes that repeat every head: unsqueeze, expand, reshape, from the last to the first."""
     if not is_op(node, *RESHAPES):
         return ()
-    spread = node.args[0]
+    spread = node.args[0].args[0] if is_op(node.args[0], "clone") else node.args[0]
     if not is_op(spread, "expand") or not is_op(spread.args[0], "unsqueeze"):
         return ()
     single = spread.args[0]

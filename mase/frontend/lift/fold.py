@@ -42,7 +42,19 @@ def fold(work: Work, parameters: frozenset[str]) -> None:
         if same not in known:
             known[same] = work.add_constant(f"{around(node)}.{node.name}".strip("."), found, node)
         node.replace_all_uses_with(known[same], delete_user_cb=lambda user: user not in values)
+    _drop_empty(work)
     work.graph.eliminate_dead_code()
+
+
+def _drop_empty(work: Work) -> None:
+    """Leave tensors without elements out of concatenations: a cache starts with one."""
+    for node in list(work.graph.nodes):
+        if not is_op(node, "cat"):
+            continue
+        filled = [part for part in node.args[0] if value(part).shape != (0,)]
+        node.args = (filled, *node.args[1:])
+        if len(filled) == 1:
+            node.replace_all_uses_with(filled[0])
 
 
 def _fold_parametrizations(work: Work) -> None:
@@ -76,11 +88,12 @@ def _read(graph: Graph) -> Iterator[str]:
         yield from _read(body)
 
 
-def is_causal(work: Work, mask: Node) -> bool:
-    """Tell whether a mask hides the later positions and nothing else, for the traced and for another length."""
+def masks(work: Work, mask: Node) -> str:
+    """Say what a mask hides at the traced and at another length: ``later`` positions, ``nothing``, or ``some``."""
     if not _depends_on_sizes_alone(mask):
-        return False
-    return all(_hides_later(_evaluate(work, mask, extra)) for extra in (0, OTHER if _is_dynamic(mask) else 0))
+        return "some"
+    found = {_hides(_evaluate(work, mask, extra)) for extra in (0, OTHER if _is_dynamic(mask) else 0)}
+    return found.pop() if len(found) == 1 else "some"
 
 
 def _is_pure(node: Node) -> bool:
@@ -137,12 +150,14 @@ def _evaluate(work: Work, node: Node, extra: int) -> Tensor:
     return found
 
 
-def _hides_later(mask: Tensor) -> bool:
-    """Tell whether a mask, boolean or added, lets every position see itself and the earlier ones alone."""
+def _hides(mask: Tensor) -> str:
+    """Say what a mask, boolean or added, hides: see :func:`masks`."""
+    hidden = ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min
+    if mask.dtype != torch.bool and not bool((hidden | (mask == 0)).all()):
+        return "some"
+    if not bool(hidden.any()):
+        return "nothing"
     if mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
-        return False
-    seen = torch.ones(mask.shape[-2:], dtype=torch.bool).tril()
-    if mask.dtype == torch.bool:
-        return bool((mask == seen).all())
-    hidden = mask <= torch.finfo(mask.dtype).min
-    return bool(((mask == 0) == seen).all() and (hidden == ~seen).all())
+        return "some"
+    later = torch.ones(mask.shape[-2:], dtype=torch.bool).tril().logical_not()
+    return "later" if bool((hidden == later).all()) else "some"

@@ -59,10 +59,15 @@ def _viewed(node: Node) -> Node | None:
     first = node.args[0] if node.args else None
     if not isinstance(first, fx.Node):
         return None
-    if getattr(node.target, "__name__", "") == "getitem" or is_op(node, *MAY_ALIAS):
+    if is_op(node, *MAY_ALIAS) or (getattr(node.target, "__name__", "") == "getitem" and _gives_views(first)):
         return first
+    return first if _gives_views(node) else None
+
+
+def _gives_views(node: Node) -> bool:
+    """Tell whether an operation gives views of its first argument, or that argument itself."""
     if not isinstance(node.target, torch._ops.OpOverload):
-        return None
+        return False
     schema = node.target._schema
-    shared = schema.arguments and schema.arguments[0].alias_info is not None
-    return first if shared and any(r.alias_info is not None for r in schema.returns) else None
+    shared = bool(schema.arguments) and schema.arguments[0].alias_info is not None
+    return shared and any(result.alias_info is not None for result in schema.returns)

@@ -105,21 +105,27 @@ def _scaled(node: Node) -> _Scaled | None:
     product = node.args[0] if narrow else node
     if not is_op(product, "mul"):
         return None
-    for wide, root in (product.args, product.args[::-1]):
+    for factor, root in (product.args, product.args[::-1]):
         if not is_op(root, "rsqrt") or not is_op(root.args[0], "add"):
             continue
+        x = _narrow(factor)
         mean, eps = root.args[0].args[:2]
-        if not isinstance(eps, float) or not is_op(mean, "mean") or not _squares(mean.args[0], wide):
+        if not isinstance(eps, float) or not is_op(mean, "mean") or not _squares(mean.args[0], x):
             continue
         given = arguments(mean)
-        if given["dim"] not in ([-1], [len(symbolic(wide)) - 1]) or not given["keepdim"]:
-            continue
-        x = wide.args[0] if is_op(wide, *CASTS) and value(wide.args[0]).dtype in HALF else wide
-        return _Scaled(x, eps, narrow)
+        wide = value(mean).dtype not in HALF and value(product).dtype not in HALF
+        if wide and given["dim"] in ([-1], [len(symbolic(x)) - 1]) and given["keepdim"]:
+            return _Scaled(x, eps, narrow)
     return None
 
 
-def _squares(node: Any, x: Node) -> bool:
+def _narrow(node: Node) -> Node:
+    """Return what a cast from 16 bits to float32 takes; a product with float32 makes the same cast."""
+    return node.args[0] if is_op(node, *CASTS) and value(node.args[0]).dtype in HALF else node
+
+
+def _squares(node: Node, x: Node) -> bool:
     if is_op(node, "pow"):
-        return node.args[0] is x and node.args[1] == 2
-    return (is_op(node, "mul") and node.args == (x, x)) or (is_op(node, "square") and node.args[0] is x)
+        return _narrow(node.args[0]) is x and node.args[1] == 2
+    factors = [_narrow(factor) for factor in node.args]
+    return (is_op(node, "mul") and factors == [x, x]) or (is_op(node, "square") and factors == [x])

@@ -114,6 +114,7 @@ class Work:
         self.turned: set[str] = set()  # keys of matrices of which the table is to hold the transpose
         self.straight: set[str] = set()  # keys of those that are read as they are
         self.bodies: dict[str, Graph] = {}
+        self.keep_masks = False  # a mask that is causal, or that hides nothing, stays an input of its attention
         self.notes: list[str] = []
         self.refused: dict[str, str] = {}
         self._names: dict[str, list[str]] = {}
@@ -230,6 +231,7 @@ class Work:
     def nested(self, graph: fx.Graph) -> Work:
         """Return the work on a region that was cut out; it shares the table."""
         inner = Work(graph, self.model, self.tensors, self.aliases, inside=True)
+        inner.keep_masks = self.keep_masks
         inner.turned, inner.straight = self.turned, self.straight
         return inner
 
