@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -196,9 +197,12 @@ def compiled(designs: Sequence[Design], optimise: str, trace: bool = False) -> P
     }
     key = _key([verilator().version, _compiler(), optimise, str(trace), *texts], *texts.values())
     target = cache_dir() / "sim" / key
-    if not (target / "sim").is_file():
-        _build(target, texts, [name for name, _ in files], optimise, trace)
-    os.utime(target)
+    try:
+        if not (target / "sim").is_file():
+            _build(target, texts, [name for name, _ in files], optimise, trace)
+    except OSError as error:
+        place = f"{cache_dir()}: cannot keep the compiled simulation: {error.strerror}"
+        raise ToolError(f"{place}; MASE_CACHE names another folder") from error
     return target / "sim"
 
 
@@ -294,7 +298,12 @@ def _call(command: list[str], folder: Path, env: dict[str, str] | None) -> None:
 
 @cache
 def _compiler() -> str:
-    return subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    """Return the compiler's version and the processor that ``-march=native`` means: machines may share a cache."""
+    version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    cpu = Path("/proc/cpuinfo")
+    told = cpu.read_text(errors="replace").splitlines() if cpu.is_file() else []
+    features = next((line for line in told if line.startswith(("flags", "Features"))), "")
+    return f"{version}\0{platform.machine()}\0{features}"
 
 
 def _key(words: list[str], *blobs: bytes) -> str:

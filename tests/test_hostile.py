@@ -1,0 +1,94 @@
+"""What the machine refuses is one line and exit code 2, as what the user gets wrong."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import mase
+from emit import sim
+from emit.design import Design
+from mase import files, flow
+from mase.cli import call
+from mase.errors import GraphError, ToolError
+
+CONFIG = """
+model: {name: mlp, options: {sizes: [64, 6, 10]}}
+data: {name: digits}
+quantize: {default: {weight: int6c, activation: fixed8}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return tmp_path / "c.yaml"
+
+
+def no_space(*_: object, **__: object) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_error_says_one_line_without_an_empty_one_before_it(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["run", "nowhere.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("mase: nowhere.yaml: no such file")
+
+
+def test_no_command_shows_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([]) == 2
+    shown = capsys.readouterr()
+    assert "Usage" in shown.out + shown.err
+    assert "mase: \n" not in shown.err
+
+
+def test_a_disk_that_fills_while_the_log_is_written_is_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = flow.open_run(config, config.parent / "run")
+    monkeypatch.setattr(Path, "open", no_space)
+    with pytest.raises(mase.errors.MaseError, match=r"log\.txt: cannot write: No space left on device"):
+        made.notices.stage("train", "start")
+    monkeypatch.undo()
+    monkeypatch.setattr(files.os, "fdopen", no_space)
+    assert call(["quantize", str(config), "--out", str(config.parent / "full")]) == 2
+    assert capsys.readouterr().err.endswith("config.yaml: cannot write: No space left on device\n")
+    assert not list((config.parent / "full").iterdir())
+
+
+def test_whatever_else_the_system_refuses_is_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mase.training.pack", no_space)
+    monkeypatch.setattr("mase.flow.pack", no_space)
+    assert call(["quantize", str(config), "--out", str(config.parent / "run")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "mase: system: No space left on device"
+
+
+def test_a_damaged_note_of_the_configurations_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "home.txt").write_bytes(b"\xff\x00\xfe")
+    with pytest.raises(GraphError, match=r"home\.txt: corrupt"):
+        flow.open_run(tmp_path)
+
+
+@pytest.mark.sim
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 3)
+    graph = mase.quantize(
+        mase.trace(nn.Sequential(nn.Linear(3, 2)).eval(), x),
+        {"default": {"weight": "int4", "activation": "fixed4.1"}},
+    )
+    design: Design = mase.emit(graph, tmp_path / "rtl")
+    (tmp_path / "file").write_text("where a folder should be")
+    monkeypatch.setenv("MASE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ToolError, match="cannot keep the compiled simulation: Not a directory; MASE_CACHE names"):
+        sim.simulate(design, x)
