@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from mase.errors import ConfigError, GraphError, MaseError, ToolError, suggest
+from mase.frontend.broken import hide_broken
 from mase.models.base import MODELS
 
 HEADS: Mapping[str, str] = {
@@ -104,6 +105,8 @@ def optional(package: str, extra: str) -> Any:  # a module that may ship without
     Raises:
         ToolError: it is missing; names the extra that brings it.
     """
+    if package == "transformers":
+        hide_broken("torchvision", "timm")
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
