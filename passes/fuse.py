@@ -39,8 +39,9 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
 
 
 def _partner(node: OpNode) -> OpNode | None:
-    """Return the linear node that this activation may join."""
-    if node.kind != "activation" or node.record.output.format is not None:
+    """Return the linear node that this activation, a ReLU, may join."""
+    relu = node.kind == "activation" and node.record.attrs["function"] == "relu"
+    if not relu or node.record.output.format is not None:
         return None
     producer = node.inputs[0]
     alone = len(producer.users) == 1 and producer.record.output.format is None

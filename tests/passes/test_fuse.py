@@ -77,3 +77,11 @@ def test_formats_that_stand_between_keep_the_nodes_apart() -> None:
 
 def test_a_default_configuration_is_enough() -> None:
     assert fuse(chain(nn.Linear(3, 4), nn.ReLU()), None)[1].fused == (("0", "1"),)
+
+
+def test_another_activation_stays_and_the_graph_computes_the_same() -> None:
+    for layer in (nn.SiLU(), nn.GELU(), nn.ReLU6(), nn.Sigmoid(), nn.LeakyReLU()):
+        graph = chain(nn.Linear(3, 4), layer, nn.Linear(4, 2))
+        fused, report = fuse(graph)
+        assert report.fused == ()
+        assert torch.equal(fused(X), graph(X))
