@@ -478,9 +478,12 @@ def upto(made: Run, last: str = "report") -> Outcome:
     Raises:
         MaseError: of any stage; what was finished before stays.
     """
+    steps, task = STAGES.index(last), made.data.task
+    if steps >= STAGES.index("search") and task != "classes":
+        raise ConfigError(f"data {made.data.name}: its labels are {task}; a run scores classes; `mase trace` takes any")
     model = made.train()
     graph, samples = made.trace(model)
-    out, steps = Outcome(model, graph, samples), STAGES.index(last)
+    out = Outcome(model, graph, samples)
     if steps >= STAGES.index("search"):
         _formats(made, out)
     if steps >= STAGES.index("build"):

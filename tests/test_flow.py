@@ -200,7 +200,8 @@ def test_what_has_no_hardware_is_named_with_its_source_line(tmp_path: Path) -> N
 
     graph = mase.trace(Odd().eval(), torch.randn(2, 3))
     with pytest.raises(
-        UnsupportedOp, match=r"node 'tanh' \(activation, test_flow.py:\d+\) tanh: has no hardware; supported: activation"
+        UnsupportedOp,
+        match=r"node 'tanh' \(activation, test_flow.py:\d+\) tanh: has no hardware; supported: activation",
     ):
         mase.emit(mase.quantize(graph, {"default": {"activation": "fixed8.4"}}), tmp_path / "odd")
     assert not list(tmp_path.iterdir())
@@ -223,3 +224,56 @@ def test_a_read_only_folder_is_one_clear_error(home: Path, tmp_path: Path) -> No
     else:
         (tmp_path / "locked").mkdir(mode=0o555)
         assert call(["trace", str(home / "small.yaml"), "--out", str(tmp_path / "locked" / "x")]) == 2
+
+
+TEXT: dict[str, Any] = {
+    "name": "text",
+    "model": {
+        "name": "llama",
+        "options": {"layers": 1, "dim": 16, "heads": 2, "kv_heads": 1, "hidden": 16, "tied": True},
+    },
+    "data": {"name": "text", "options": {"path": "here.txt", "window": 8}},
+    "train": {"steps": 3, "batch": 4, "clip": 1.0},
+    "quantize": {"default": {"weight": "int8", "activation": "int8"}},
+}
+
+
+def test_a_language_model_is_trained_kept_and_traced_from_a_text_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "here.txt").write_text("the cat sat on the mat. " * 60)
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump(TEXT))
+    said: list[tuple[str, str]] = []
+    notices = flow.Notices(stage=lambda name, what: said.append((name, what)))
+    first = flow.upto(flow.open_run(tmp_path / "text.yaml", tmp_path / "run", notices), "trace")
+    ids = torch.randint(256, (2, 8))
+    assert torch.equal(first.graph(ids), first.model(ids))
+    assert ("train", "kept") not in said
+    again = flow.upto(flow.open_run(tmp_path / "text.yaml", tmp_path / "run", notices), "trace")
+    assert ("train", "kept") in said
+    assert torch.equal(again.model(ids), first.model(ids))
+    (tmp_path / "here.txt").write_text("another text, so it is trained again. " * 60)
+    said.clear()
+    flow.upto(flow.open_run(tmp_path / "text.yaml", tmp_path / "run", notices), "trace")
+    assert ("train", "start") in said
+
+
+def test_a_run_that_cannot_be_scored_is_refused_before_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "here.txt").write_text("the cat sat on the mat. " * 60)
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump(TEXT))
+    said: list[tuple[str, str]] = []
+    notices = flow.Notices(stage=lambda name, what: said.append((name, what)))
+    with pytest.raises(ConfigError, match="data text: its labels are tokens; a run scores classes"):
+        flow.run(tmp_path / "text.yaml", tmp_path / "run", notices)
+    assert said == []
+
+
+def test_calibration_samples_are_chosen_as_the_configuration_says(tmp_path: Path) -> None:
+    found = []
+    for sampler in ("first", "stratified"):
+        config = SMALL | {"data": {"name": "digits", "calibration": 20, "sampler": sampler}}
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+        made = flow.open_run(tmp_path / "small.yaml", tmp_path / sampler)
+        found.append(flow.upto(made, "trace").samples)
+    assert {len(x) for samples in found for x in samples.values()} == {20}
+    first, other = (next(iter(samples.values())) for samples in found)
+    assert torch.equal(first, made.data.train.x[:20].reshape(first.shape))
+    assert not torch.equal(first, other)
