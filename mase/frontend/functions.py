@@ -355,8 +355,12 @@ def _layout(inputs: Sequence[fx.Node], function: str, **attrs: Json) -> Lifted:
     return Lifted("layout", inputs, {"function": function, **attrs})
 
 
-def reshaped(x: fx.Node, node: fx.Node) -> Lifted:
-    """Return a change of shape that keeps the order of elements: of each sample if possible, else of the whole."""
+def reshaped(x: fx.Node, node: fx.Node, sizes: Sequence[Any] = ()) -> Lifted:
+    """Return a change of shape that keeps the order of elements: of each sample if possible, else of the whole.
+
+    Args:
+        node: gives the shape. sizes: how the model says it, where it does.
+    """
     (before, before2), (after, after2) = shapes_of(x), shapes_of(node)
     free = [i for i, (a, b) in enumerate(zip(after, after2, strict=True)) if a != b]
     shape = [-1 if i in free else size for i, size in enumerate(after)]
@@ -365,17 +369,24 @@ def reshaped(x: fx.Node, node: fx.Node) -> Lifted:
         return Lifted("layout", [x], {"shape": shape[1:]})
     if len(free) <= 1:
         return _layout([x], "view", shape=shape)
-    raise Opaque("its shape has several free sizes")
+    if len(sizes) != len(after):
+        raise Opaque("its shape has several free sizes")
+    inputs, numbers = sized(x, [sizes[i] if i in free else size for i, size in enumerate(after)])
+    return _layout(inputs, "view", shape=numbers)
 
 
 def _reshape(call: Call) -> Lifted:
-    return reshaped(call.tensor(0, "input"), call.node)
+    given = call.arg(1, "shape") if call.name == "reshape" else ()
+    sizes = given if isinstance(given, tuple | list) else call.node.args[1:]
+    return reshaped(call.tensor(0, "input"), call.node, sizes)
 
 
 def _view(call: Call) -> Lifted:
     if isinstance(call.arg(1, "dtype"), torch.dtype):
         raise Opaque("it reads the bits of another dtype")
-    return _reshape(call)
+    given = call.arg(1, "size")
+    sizes = given if isinstance(given, tuple | list) else call.node.args[1:]
+    return reshaped(call.tensor(0, "input"), call.node, sizes)
 
 
 def _permute(call: Call) -> Lifted:
@@ -424,16 +435,36 @@ def _getitem(call: Call) -> Lifted:
     items = list(index) if isinstance(index, tuple) else [index]
     if any(not (i is None or i is Ellipsis or type(i) is int or isinstance(i, slice)) for i in items):
         raise Opaque("it picks elements by a tensor, or by a size that is free")
-    if any(_has_node((i.start, i.stop, i.step)) for i in items if isinstance(i, slice)):
-        raise Opaque("it cuts at a size that is free")
     cuts = [(axis, item) for axis, item in enumerate(items) if item != slice(None)]
     if len(cuts) == 1 and None not in items and Ellipsis not in items:
         axis, item = cuts[0]
         if isinstance(item, int):
             return _layout([source], "select", axis=axis, index=item)
         assert isinstance(item, slice)
-        return _layout([source], "slice", axis=axis, start=item.start, end=item.stop, step=item.step)
+        inputs, (start, end) = sized(source, [item.start, item.stop])
+        return _layout(inputs, "slice", axis=axis, start=start, end=end, step=item.step)
+    if any(_has_node((i.start, i.stop, i.step)) for i in items if isinstance(i, slice)):
+        raise Opaque("it cuts at a size that is free")
     return _layout([source], "index", index=[index_to_json(item) for item in items])
+
+
+def sized(x: fx.Node, values: Sequence[Any]) -> tuple[list[fx.Node], list[Json]]:
+    """Return the inputs and numbers of a layout whose sizes may be those of other tensors: ``[input, axis]``.
+
+    Raises:
+        Opaque: a size is computed.
+    """
+    inputs, out = [x], []
+    for value in values:
+        if isinstance(value, fx.Node):
+            if value.target != "size" or len(value.args) != 2 or _has_node(value.args[1]):
+                raise Opaque("it takes a computed size that is free")
+            source, axis = value.args
+            assert isinstance(source, fx.Node)
+            inputs += [] if source in inputs else [source]
+            value = [inputs.index(source), axis]
+        out.append(value)
+    return inputs, out
 
 
 def index_to_json(item: Any) -> Json:
@@ -487,14 +518,16 @@ def _concat(function: str) -> Rule:
 def _expand(call: Call) -> Lifted:
     x = call.tensor(0, "input")
     (before, before2), (after, after2) = shapes_of(x), shapes_of(call.node)
-    lead = len(after) - len(before)
-    shape: list[int] = []
+    lead, given = len(after) - len(before), call.arg(1, "size")
+    sizes = given if isinstance(given, tuple | list) else call.node.args[1:]
+    shape: list[Any] = []
     for i, (a, b) in enumerate(zip(after, after2, strict=True)):
         kept = i >= lead and (before[i - lead], before2[i - lead]) == (a, b)
-        if not kept and a != b:
+        if not kept and a != b and (call.name == "expand_as" or len(sizes) != len(after)):
             raise Opaque("it repeats as often as a size that is free")
-        shape.append(-1 if kept else a)
-    return _layout([x], "expand", shape=shape)
+        shape.append(-1 if kept else a if a == b else sizes[i])
+    inputs, numbers = sized(x, shape)
+    return _layout(inputs, "expand", shape=numbers)
 
 
 def _repeat(call: Call) -> Lifted:

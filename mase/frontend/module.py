@@ -27,9 +27,11 @@ from mase.frontend.check import (
     second,
 )
 from mase.frontend.functions import SPEC, Lifted, Opaque, kind_of, lift_call, reshaped
-from mase.frontend.modules import lift_module
+from mase.frontend.modules import Lift, lift_module
+from mase.frontend.outline import Refused, Region
+from mase.frontend.patterns import join
 from mase.frontend.report import TraceReport
-from mase.frontend.values import SCOPE, ValueTracer
+from mase.frontend.values import REGION, SCOPE, ValueTracer
 from mase.graph import META, Graph, NodeGraph, Record, TensorType, typed
 
 OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # frames below these are not the user's
@@ -88,7 +90,7 @@ def trace_module(
     worst = check_equal(name, graph, checks, bound)
     rewritten = [f"{path}: traced in the form of its parts, which may round elsewhere" for path in tracer.rewritten]
     notes = (*rewritten, *tracer.notes)
-    return graph, TraceReport(tuple(lifting.lifted), {}, lifting.opaque, notes, bound, worst)
+    return graph, TraceReport(tuple(lifting.lifted), lifting.refused, lifting.opaque, notes, bound, worst)
 
 
 def sampled(model: nn.Module, example: Example, output: Output, dynamic: frozenset[str]) -> Samples:
@@ -138,13 +140,15 @@ class _Lifting:
     """Turn a traced fx graph into one of typed nodes.
 
     Args:
-        lifted: paths of typed nodes. opaque: paths of the others, with the reason.
+        lifted: paths of typed nodes. refused: of modules that could not be outlined. opaque: of the others; with the
+            reason.
     """
 
     model: nn.Module
     tracer: ValueTracer
     axes: Mapping[str, Sequence[str]]
     lifted: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
     opaque: dict[str, str] = field(default_factory=dict)
 
     def graph(self, traced: fx.Graph, names: Sequence[str]) -> Graph:
@@ -152,22 +156,63 @@ class _Lifting:
         for node in list(traced.nodes):
             if node.op in ("call_module", "call_function", "call_method"):
                 self._call(traced, node)
-        _sweep(traced)
-        for node in list(traced.nodes):
-            if node.op == "get_attr":
-                self._constant(traced, node)
             elif node.op == "placeholder":
-                node.meta = {META: self._input(node)}
-            elif node.op == "output":
-                node.meta = {META: _output(node, names)}
-        for node in traced.nodes:
+                node.meta[META] = self._input(node)
+        join(traced)
+        _sweep(traced)
+        bodies = self._outline(traced)
+        _sweep(traced)
+        last = next(iter(reversed(traced.nodes)))
+        last.meta = {META: _output(last, names)}
+        self._finish(traced)
+        return Graph(NodeGraph(self.model, traced), self.tracer.table, bodies=bodies)
+
+    def _outline(self, graph: fx.Graph) -> dict[str, Graph]:
+        """Replace the code of modules that say what they are by one node each, and return the bodies of these."""
+        members: dict[int, list[fx.Node]] = {}
+        for node in graph.nodes:
+            if node.meta.get(REGION) is not None and node.op != "get_attr":
+                members.setdefault(node.meta[REGION], []).append(node)
+        bodies = {}
+        for number, nodes in members.items():
+            path, lift = self.tracer.regions[number]
+            try:
+                region = Region.of(nodes)
+            except Refused as reason:
+                self.refused[path] = str(reason)
+                continue
+            body = region.body(self.model, self._finish)
+            bodies[self._stand_in(graph, region, path, lift).name] = body
+        return bodies
+
+    def _stand_in(self, graph: fx.Graph, region: Region, path: str, lift: Lift) -> fx.Node:
+        """Put one typed node in the place of a region."""
+        keys = {role: self.tracer.owners[f"{path}.{name}"] for role, name in lift.operands.items()}
+        operands = {role: _kind(self.tracer.table[key]) for role, key in keys.items()}
+        table = {role: key for role, key in keys.items() if key != f"{path}.{role}"}
+        with graph.inserting_after(region.result):
+            new = graph.create_node("call_function", typed, tuple(region.ports), name=path.replace(".", "_"))
+        ports = tuple(port.name for port in region.ports)
+        output, source = _type(kind_of(region.result)), _source(region.result)
+        record = Record(lift.kind, path, output, lift.attrs, operands, source, table, ports=ports)
+        new.meta = {SPEC: region.result.meta[SPEC], META: record}
+        region.result.replace_all_uses_with(new)
+        for node in reversed(region.nodes):
+            graph.erase_node(node)
+        return new
+
+    def _finish(self, graph: fx.Graph) -> None:
+        """Turn what reads parameters into constants, note what became of every node, and keep its record alone."""
+        for node in list(graph.nodes):
+            if node.op == "get_attr":
+                self._constant(graph, node)
+        for node in graph.nodes:
             record: Record = node.meta[META]
             node.meta = {META: record}
             if record.kind == "opaque":
                 self.opaque[record.path] = str(record.attrs["why"])
             elif record.kind not in ("input", "output"):
                 self.lifted.append(record.path)
-        return Graph(NodeGraph(self.model, traced), self.tracer.table)
 
     def _call(self, graph: fx.Graph, node: fx.Node) -> None:
         """Replace a call by a typed node, or record why it stays."""
@@ -184,7 +229,7 @@ class _Lifting:
         table = {role: key for role, key in keys.items() if key != f"{path}.{role}"}
         with graph.inserting_before(node):
             new = graph.call_function(typed, tuple(lifted.inputs))
-        new.meta = {SPEC: node.meta[SPEC]}
+        new.meta = {key: node.meta[key] for key in (SPEC, SCOPE, REGION)}
         new.meta[META] = Record(lifted.kind, path, output, lifted.attrs, operands, source, table)
         name = node.name
         node.replace_all_uses_with(new)
@@ -217,7 +262,8 @@ class _Lifting:
         output = _kind(self.tracer.table[key])
         with graph.inserting_before(node):
             new = graph.call_function(typed, ())
-        new.meta = {META: Record("constant", key, output, {}, {"value": output}, table={"value": key})}
+        attrs = {"parameter": True} if key in self.tracer.weights else {}
+        new.meta = {META: Record("constant", key, output, attrs, {"value": output}, table={"value": key})}
         node.replace_all_uses_with(new)
         graph.erase_node(node)
         new.name = name

@@ -21,9 +21,12 @@ from torch.fx.proxy import TraceError
 from mase.frontend.check import Example, Output, fields, owned_tensors
 from mase.frontend.functions import SPEC
 from mase.frontend.mha import attend, can_attend
+from mase.frontend.modules import Lift
 from mase.graph import TensorType
 
-SCOPE = "mase_scope"  # likewise: path of the module whose code made it
+SCOPE = "mase_scope"  # in a traced node's meta: path of the module whose code made it
+OUTLINE = "mase_outline"  # the method by which a module says what kind it is as a whole; returns a Lift
+REGION = "mase_region"  # likewise: number of the outlined call that it belongs to
 SHAPELY = frozenset(
     (
         *("size", "dim", "ndimension", "numel", "nelement", "stride", "is_floating_point", "is_complex"),
@@ -133,6 +136,9 @@ class ValueTracer(fx.Tracer):
         self.failed = ""  # path of the module in which an error came up
         self.rewritten: list[str] = []  # modules that are traced in another form than their own code
         self.notes: list[str] = []
+        self.weights = {self.owners[name] for name, _ in model.named_parameters()}
+        self.regions: list[tuple[str, Lift]] = []  # outlined calls: path, and what they are
+        self.region: int | None = None  # the one that is being traced
 
     def run(self, model: nn.Module) -> fx.Graph:
         """Trace, with creation functions such as ``zeros`` open to sizes that are free."""
@@ -213,6 +219,13 @@ class ValueTracer(fx.Tracer):
             if type(m) is nn.MultiheadAttention and can_attend(m, *args, **kwargs):
                 self.rewritten.append(path)
                 forward = partial(attend, self, path, m)
+            if self.region is None and callable(declared := getattr(type(m), OUTLINE, None)):
+                self.regions.append((path, declared(m)))
+                self.region = len(self.regions) - 1
+                try:
+                    return super().call_module(m, forward, args, kwargs)
+                finally:
+                    self.region = None
             return super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failed = self.failed or path
@@ -281,6 +294,7 @@ class ValueTracer(fx.Tracer):
 
     def _value(self, node: fx.Node, pair: Pair, data: bool) -> Value:
         node.meta[SPEC], node.meta[SCOPE] = (spec(pair[0]), spec(pair[1])), self.scope.module_path
+        node.meta[REGION] = self.region
         return Value(node, self, pair, data)
 
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:

@@ -55,10 +55,15 @@ class LayoutFoldings(Foldings):
 Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
 
 
-def _slice(x: Tensor, a: Mapping[str, Any]) -> Tensor:
-    cuts = [slice(None)] * x.ndim
-    cuts[a["axis"]] = slice(a.get("start"), a.get("end"), a.get("step"))
-    return x[tuple(cuts)]
+def _sizes(x: Sequence[Tensor], values: Sequence[Any]) -> list[Any]:
+    """Return numbers, where ``[input, axis]`` is the size of that axis."""
+    return [x[value[0]].shape[value[1]] if isinstance(value, list | tuple) else value for value in values]
+
+
+def _slice(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+    cuts = [slice(None)] * x[0].ndim
+    cuts[a["axis"]] = slice(*_sizes(x, [a.get("start"), a.get("end"), a.get("step")]))
+    return x[0][tuple(cuts)]
 
 
 def _index(x: Tensor, index: Sequence[Any]) -> Tensor:
@@ -69,19 +74,19 @@ def _index(x: Tensor, index: Sequence[Any]) -> Tensor:
 
 FUNCTIONS: Mapping[str, Function] = {
     "reshape": lambda x, a: x[0].reshape(x[0].shape[0], *a["shape"]),
-    "view": lambda x, a: x[0].reshape(a["shape"]),
+    "view": lambda x, a: x[0].reshape(_sizes(x, a["shape"])),
     "flatten": lambda x, a: x[0].flatten(a["start"], a["end"]),
     "unflatten": lambda x, a: x[0].unflatten(a["axis"], a["shape"]),
     "squeeze": lambda x, a: x[0].squeeze(a["axis"]),
     "unsqueeze": lambda x, a: x[0].unsqueeze(a["axis"]),
     "permute": lambda x, a: x[0].permute(a["axes"]),
-    "slice": lambda x, a: _slice(x[0], a),
+    "slice": _slice,
     "select": lambda x, a: x[0].select(a["axis"], a["index"]),
     "index": lambda x, a: _index(x[0], a["index"]),
     "gather": lambda x, a: x[0].index_select(a["axis"], torch.tensor(a["indices"], device=x[0].device)),
     "concat": lambda x, a: torch.cat(list(x), a["axis"]),
     "stack": lambda x, a: torch.stack(list(x), a["axis"]),
-    "expand": lambda x, a: x[0].expand(a["shape"]),
+    "expand": lambda x, a: x[0].expand(_sizes(x, a["shape"])),
     "repeat": lambda x, a: x[0].repeat(a["repeats"]),
     "repeat_each": lambda x, a: x[0].repeat_interleave(a["repeats"], a["axis"]),
     "pad": lambda x, a: F.pad(x[0], a["padding"], a.get("mode", "constant"), a.get("value")),
@@ -118,6 +123,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "nearest": ("factors",),
     "cast": ("dtype",),
 }  # attributes of each function
+SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 
 
 @OPS.add("layout")
@@ -126,7 +132,8 @@ class Layout(HardwareOp):
     """y = x with its elements in other places; hardware for reshape alone: both sides share format and parameters.
 
     Attributes: function, ``reshape`` where it is missing; for reshape the ``shape`` of one sample, axis 0 stays (-1:
-    what is left); for the others see ``NEEDS``. Axes count from the batch.
+    what is left); for the others see ``NEEDS``. Axes count from the batch. A size
+    of slice, view and expand may be ``[input, axis]``, that of a further input.
 
     Args:
         name: of the node. before, after: (rows, cols) of one sample. shape: of one sample. grid: of both sides.
@@ -154,7 +161,7 @@ class Layout(HardwareOp):
     def check(cls, node: OpNode) -> None:
         super().check(node)
         function = one_of(node, "function", FUNCTIONS, "reshape")
-        if len(node.inputs) > 1 and function not in ("concat", "stack"):
+        if len(node.inputs) > 1 and function not in SEVERAL:
             raise GraphError(f"{node.where()}: {function} has {len(node.inputs)} inputs; allowed is 1")
         if function == "reshape":
             shape, found = node.record.attrs.get("shape", ()), node.inputs[0].record.output.shape
