@@ -14,7 +14,9 @@ from mase.ops.base import OPS, HardwareOp
 from passes.base import graph_pass
 from passes.sample import stored_bits
 
-CONSTANTS = frozenset({"value", "mean", "variance"})  # operands that no training changes: buffers, running statistics
+# Operands that no training changes: running statistics, and what a node of kind ``constant`` holds. The attribute
+# ``parameter`` of a record says it of a tensor that may be either.
+CONSTANTS = frozenset({"value", "mean", "variance"})
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def tensors_of(node: OpNode) -> Iterator[tuple[Stored, Tensor]]:
         fmt = "" if kind.format is None else str(kind.format)
         key, tensor = node.record.key(role), node.tensor(role)
         bits = own if kind.format is None and own else bits
-        yield Stored(key, role, tuple(tensor.shape), fmt, tensor.numel(), bits, role in CONSTANTS), tensor
+        constant = not node.record.attrs.get("parameter", role not in CONSTANTS)
+        yield Stored(key, role, tuple(tensor.shape), fmt, tensor.numel(), bits, constant), tensor
     body = node.graph.bodies.get(node.name)
     if body is not None:
         outer = {(tensor.data_ptr(), tensor.numel()) for tensor in map(node.tensor, node.record.operands)}

@@ -80,6 +80,15 @@ def test_running_statistics_and_buffers_are_constants() -> None:
     assert (found.parameters, found.constants, found.constant_bits) == (0, 3, 3 * 8)
 
 
+def test_a_constant_that_says_so_is_a_parameter() -> None:
+    sketch = Sketch()
+    scale = sketch.add("constant", "scale", (3,), attrs={"parameter": True}, operands={"value": (3,)})
+    found = counted(sketch.graph(sketch.add("mul", "y", (2, 3), sketch.input("x", (2, 3)), scale)))
+    assert (found.parameters, found.constants) == (3, 0)
+    graph = single("add", [(2, 3)], (2, 3), parameter=False, operands={"other": (3,)})
+    assert (counted(graph).parameters, counted(graph).constants) == (0, 3)
+
+
 def test_a_body_shares_the_tensors_of_its_node() -> None:
     weight, extra = torch.ones(4, 6), torch.ones(4, 4)
     inside = Sketch()
