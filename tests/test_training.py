@@ -11,9 +11,11 @@ from safetensors.torch import load as read
 from safetensors.torch import save
 from torch import nn
 
+import mase
 from mase.config import TrainConfig
 from mase.data.base import Data, Passage, Split, load
 from mase.errors import GraphError
+from mase.metrics.likelihood import Question, answer
 from mase.metrics.perplexity import perplexity
 from mase.models.base import build
 from mase.training import _schedule, loss, pack, score, train, trained, unpack
@@ -94,10 +96,14 @@ def test_each_task_has_its_loss() -> None:
     assert float(loss("values", logits, torch.zeros(2, 2))) == pytest.approx(5 / 4)
 
 
-def test_a_language_model_learns_a_simple_text() -> None:
-    torch.manual_seed(0)
-    model = build("llama", {**SMALL, "vocab": 7})
-    train(model, text(), TrainConfig(steps=60, batch=8, rate=0.02, warmup=0.1, clip=1.0), 0, quiet)
+def test_a_language_model_learns_a_simple_text_and_its_seed_decides_all() -> None:
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = build("llama", {**SMALL, "vocab": 7})
+        train(model, text(), TrainConfig(steps=60, batch=8, rate=0.02, warmup=0.1, clip=1.0), 0, quiet)
+        found.append(pack(model))
+    assert found[0] == found[1]
     test = text().test
     assert isinstance(test, Passage)
     assert perplexity(model, test, 8).perplexity < 1.3
@@ -202,3 +208,17 @@ def test_the_tiny_llama_reads_source_text(tiny_llama: tuple[nn.Module, Data]) ->
     found = perplexity(model, data.test, window=128, stride=64, limit=100_000)
     assert found.bits_per_byte <= 2.6, str(found)
     assert found.bits_per_byte > 1.0  # less would mean that what is held out was seen
+
+
+@pytest.mark.slow
+def test_the_graph_of_the_tiny_llama_reads_and_answers_like_it(tiny_llama: tuple[nn.Module, Data]) -> None:
+    model, data = tiny_llama
+    assert isinstance(data.test, Passage) and data.tokenizer is not None
+    graph = mase.trace(model, data.test.x[:2])
+    one, other = (perplexity(m, data.test, 128, 64, limit=8192) for m in (model, graph))
+    assert other.nats == one.nats
+    questions = [
+        Question("from __future__ import ", ("annotations\n", "qzxjvkwpyhu\n"), 0),
+        Question("def __in", ("q", "i"), 1),
+    ]
+    assert answer(model, data.tokenizer, questions, 128).accuracy == 1.0
