@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mase.errors import ConfigError
+from mase.frontend.modules import Lift
 from mase.models.base import MODELS
 from mase.models.llama import Decoder, check_heads
 
@@ -48,6 +49,12 @@ class Mixture(nn.Module):
         share = torch.zeros_like(logits).scatter(-1, index, best.softmax(-1))
         result: Tensor = self.experts(x, share)
         return result
+
+    def mase_outline(self) -> Lift:
+        """Say what this is as one node of a traced graph."""
+        attrs = {"experts": self.router.out_features, "top_k": self.top, "function": "silu", "normalise": True}
+        roles = {"router": "router.weight", "gate_up": "experts.gate_up", "down": "experts.down"}
+        return Lift("moe", attrs, roles)
 
 
 @MODELS.add("mixtral")
