@@ -151,7 +151,7 @@ def _at_depth(graph: Dataflow, nodes: Sequence[Node], places: Places, depth: int
             owner |= {node.name: node.name for node in members}
         else:
             name = f"m{len(found)}"
-            found.append(Node(name, ".".join(scope), f"module of {len(members)} nodes"))
+            found.append(Node(name, ".".join(scope), f"module of {len(members):,}"))
             owner |= {node.name: name for node in members}
     return Dataflow(tuple(found), tuple(_joined(graph.edges, owner)))
 
@@ -190,7 +190,7 @@ class _Folder:
             child = self._child(run, own, f"{anchor}-{len(inside)}", seen)
             inside.append(child)
             looks.append(_look(child, run, own))
-            items.append(Node(child.anchor, child.path, f"module of {child.nodes} nodes"))
+            items.append(Node(child.anchor, child.path, f"module of {child.nodes:,}"))
             owner |= {node.name: child.anchor for node in run}
         total = sum((self.facts.get(node.name, Facts()) for node in nodes), Facts())
         alike = _alike(inside, looks)

@@ -42,7 +42,7 @@ def test_names_in_a_picture_start_at_its_module() -> None:
         ("embed", "input"),
         ("table", "input"),
         ("norm", "linear"),
-        ("att", "module of 2 nodes"),
+        ("att", "module of 2"),
         ("add0", "output"),
     ]
 
