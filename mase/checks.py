@@ -1,4 +1,4 @@
-"""Does a model fit its data, and are the data whole: asked once, before anything is trained."""
+"""Are the data whole, does the model fit them, can its graph be searched: asked before the work that needs it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mase.data.base import Data, Split
-from mase.errors import ConfigError
+from mase.errors import ConfigError, UnsupportedOp
+from mase.graph import Graph
+from mase.netlist import host_prefix
+from mase.ops.base import OPS, HardwareOp
 
 
 def check_data(data: Data) -> None:
@@ -50,6 +53,27 @@ def check_fit(model: nn.Module, data: Data) -> None:
             f"model: gives {list(found.shape)} for {len(few)} samples of {classes} classes; allowed is "
             f"[samples, {classes} or more]"
         )
+
+
+def check_chain(graph: Graph) -> None:
+    """Refuse a graph that a search, which scores operators one after the other, would compute as another one.
+
+    Raises:
+        UnsupportedOp: the graph branches, has an operator without hardware, or has none; names the node.
+    """
+    prefix = host_prefix(graph)
+    if not prefix:
+        raise UnsupportedOp(f"search: the graph has {len(graph.inputs)} inputs; a design takes 1")
+    node = graph.node(prefix[-1])
+    while node.kind != "output":
+        if len(node.users) != 1:
+            raise UnsupportedOp(f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain, so 1")
+        node = node.users[0]
+        known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)
+        if node.kind != "output" and (not known or len(node.inputs) != 1):
+            raise UnsupportedOp(f"search: {node.where()}: has no hardware, so that no design could be built")
+    if len(list(graph.operators())) < len(prefix):
+        raise UnsupportedOp("search: nothing between input and output to build")
 
 
 def _check_shapes(split: Split, first: Split, where: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mase.checks import check_data, check_fit
+import mase
+from mase.checks import check_chain, check_data, check_fit
 from mase.data.base import Data, Split
-from mase.errors import ConfigError
+from mase.errors import ConfigError, UnsupportedOp
 
 GOOD = Data("d", *(Split(torch.randn(n, 4), torch.arange(n) % 3) for n in (9, 6, 6)))
 
@@ -69,3 +70,36 @@ def test_a_model_that_does_not_fit_its_data_is_refused(model: nn.Module, said: s
     with pytest.raises(ConfigError) as caught:
         check_fit(model, GOOD)
     assert said in str(caught.value)
+
+
+class Branches(nn.Module):
+    """Two layers side by side, whose shapes would also fit one after the other."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.join = nn.Linear(4, 4), nn.Linear(4, 4), join
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(self.a(x), self.b(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Branches(lambda a, b: a + b), "has 2 consumers"),
+        (Branches(lambda a, b: torch.cat([a, b], 1)), "has 2 consumers"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), "has no hardware"),
+        (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 1, 2)), "has no hardware"),
+        (nn.Flatten(), "nothing between input and output"),
+    ],
+)
+def test_a_graph_that_is_no_chain_of_hardware_is_not_searched(model: nn.Module, said: str) -> None:
+    with pytest.raises(UnsupportedOp) as caught:
+        check_chain(mase.trace(model.eval(), torch.randn(3, 4)))
+    assert said in str(caught.value)
+
+
+def test_a_chain_is_searched() -> None:
+    check_chain(
+        mase.trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), GOOD.test.x)
+    )
