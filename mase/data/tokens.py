@@ -45,8 +45,8 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Bpe:
-    """A tokenizer of the package ``tokenizers``.
+class Subwords:
+    """A tokenizer of the package ``tokenizers``, such as ``load_tokenizer(...).backend_tokenizer`` of transformers.
 
     Args:
         model: a ``tokenizers.Tokenizer``.
@@ -89,13 +89,13 @@ def tokenizer(form: str, text: Iterable[str]) -> Tokenizer:
         if not Path(form).is_file():
             raise ConfigError(f"tokens: {form}: no such file")
         try:
-            return Bpe(tokenizers.Tokenizer.from_file(form))
+            return Subwords(tokenizers.Tokenizer.from_file(form))
         except Exception as error:  # noqa: BLE001 - the package raises plain Exception
             raise ConfigError(f"tokens: {form}: no tokenizer: {' '.join(str(error).split())[:120]}") from None
     return _train(tokenizers, int(wanted[1]), text)
 
 
-def _train(tokenizers: Any, size: int, text: Iterable[str]) -> Bpe:
+def _train(tokenizers: Any, size: int, text: Iterable[str]) -> Subwords:
     """Train on a text; every byte is a token, so every text can be encoded."""
     if size < 256:
         raise ConfigError(f"tokens bpe{size}; allowed are 256 tokens or more, for every byte is one")
@@ -106,4 +106,4 @@ def _train(tokenizers: Any, size: int, text: Iterable[str]) -> Bpe:
         vocab_size=size, show_progress=False, initial_alphabet=level.alphabet(), special_tokens=[]
     )
     model.train_from_iterator(text, trainer)
-    return Bpe(model)
+    return Subwords(model)

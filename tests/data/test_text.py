@@ -11,7 +11,7 @@ import torch
 from mase.data.base import Passage, load
 from mase.data.stdlib import sources
 from mase.data.text import split
-from mase.data.tokens import Bytes, tokenizer
+from mase.data.tokens import Bytes, Subwords, tokenizer
 from mase.errors import ConfigError, ToolError
 
 TEXT = "Ein Größenwahn, déjà vu — 東京.\n" * 40
@@ -106,6 +106,15 @@ def test_a_tokenizer_file_is_read(tmp_path: Path) -> None:
         tokenizer(str(tmp_path / "broken.json"), [])
     with pytest.raises(ConfigError, match=r"none.json: no such file"):
         tokenizer(str(tmp_path / "none.json"), [])
+
+
+def test_the_tokenizer_of_a_transformers_model_is_taken() -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+    trained = tokenizer("bpe300", [TEXT])
+    assert isinstance(trained, Subwords)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=trained.model)
+    assert torch.equal(Subwords(theirs.backend_tokenizer).encode(TEXT), trained.encode(TEXT))
+    assert Subwords(theirs.backend_tokenizer).encode(TEXT).tolist() == theirs.encode(TEXT, add_special_tokens=False)
 
 
 def test_too_few_tokens_for_all_bytes_are_refused() -> None:
