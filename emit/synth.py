@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,39 @@ def synthesize(
     area = float(stat["design"]["area"]) if target.startswith(ASIC) else None
     kinds = dict(sorted(cells.items()))
     return SynthResult(target, count(cells), instances, kinds, seconds, f"Yosys {version}", log, area)
+
+
+def synthesize_module(
+    module: str,
+    params: Mapping[str, int],
+    memories: Mapping[str, str],
+    files: Sequence[Path],
+    target: str = "xcup",
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Resources:
+    """Synthesize one module alone.
+
+    Args:
+        params: of the module. memories: text of each memory image, by the parameter that names its file.
+        files: of the module and of all below it. target: ``xcup``, ``xc7`` or ``ecp5``.
+        timeout_seconds, memory_bytes: as in :func:`synthesize`.
+
+    Raises:
+        ToolError: as in :func:`synthesize`. UnknownName: no such target.
+    """
+    tools.require("pyosys")
+    if target not in SCRIPTS:
+        raise UnknownName("target", target, SCRIPTS)
+    with tempfile.TemporaryDirectory(prefix="mase-synth-") as folder:
+        given = [f"-G{name}={value}" for name, value in params.items()]
+        for name, text in memories.items():
+            (Path(folder) / f"{name}.mem").write_text(text)
+            given.append(f'-G{name}="{name}.mem"')
+        sources = " ".join(str(path) for path in files)
+        read = f"read_slang --best-effort-hierarchy --top {module} {' '.join(given)} {sources}"
+        stat, _ = run_yosys([read, SCRIPTS[target].format(top=module)], Path(folder), timeout_seconds, memory_bytes)
+    return count(flat_cells(stat, module))
 
 
 def commands(design: Design, target: str) -> list[str]:

@@ -128,8 +128,8 @@ def estimate_graph(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0)
 def _instance(netlist: Netlist, index: int, where: Device) -> InstanceCost:
     item = netlist.instances[index]
     work, cycles = item.block.work(), item.block.schedule().interval()
-    rom = sum(int(bits * depth) for bits, depth in work.roms)
-    ram = sum(int(bits * depth) for bits, depth in (*work.fifos, *work.buffers))
+    rom = sum(int(bits * depth) for bits, depth in (*work.roms, *work.wires))
+    ram = sum(int(bits * depth) for bits, depth in (*work.fifos, *work.buffers, *work.banks))
     found = estimate(item.block, where).resources
     return InstanceCost(item.node, item.role, item.block.sv_module, found, cycles, rom, ram, cycles * energy_pj(work))
 
@@ -142,7 +142,7 @@ def _top(netlist: Netlist, where: Device) -> Resources:
 def energy_pj(work: Work) -> float:
     """Return the energy proxy of one cycle in which every part works once."""
     products = sum(float(n * a * b) for n, a, b in work.multipliers) * MULTIPLY_PJ
-    sums = sum(float(n * bits) for n, bits in work.adders)
+    sums = sum(float(n * bits) for n, bits in (*work.adders, *work.accumulators))
     shifts = sum(float(n * bits) * int(shift).bit_length() for n, bits, shift in work.shifters)
-    reads = sum(float(bits) for bits, _ in (*work.roms, *work.buffers, *work.fifos))
+    reads = sum(float(bits) for bits, _ in (*work.roms, *work.buffers, *work.banks, *work.fifos))
     return products + (sums + shifts) * ADD_PJ + reads * READ_PJ

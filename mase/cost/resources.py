@@ -1,4 +1,4 @@
-"""LUT, FF, DSP and BRAM of a block, from what it is made of."""
+"""LUT, FF, DSP and BRAM of a block, from what it is made of: rules of Yosys, and LUTs fitted to what it gave."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mase.cost.device import Device
+from mase.cost.features import Features, features
+from mase.cost.table import Table, load
 from mase.ops.base import Block
-from mase.ops.work import Count, Work, ceil_div, clog2
+from mase.ops.work import Count, Work
 
 ASSUMED = "assumed"
+FITTED = "xcup"  # whose table prices the targets without one
 
 
 @dataclass(frozen=True)
@@ -60,33 +63,34 @@ def estimate(block: Block, device: Device) -> Estimate:
 
 
 def origins(device: Device) -> Mapping[str, str]:
-    """Return where each figure of a device comes from."""
-    return dict.fromkeys(("lut", "ff", "dsp", "bram"), ASSUMED)
+    """Return where each figure of a device comes from: fitted (with the error), counted by rules, or assumed."""
+    table = load(device.name)
+    if table is None:
+        return dict.fromkeys(("lut", "ff", "dsp", "bram"), ASSUMED)
+    errors = table.designs_error
+    rule = f"counted by the rules of {table.tool}"
+    return {
+        "lut": f"fitted to {table.tool}, {table.points} blocks; {table.designs} other designs: {errors['lut']}",
+        "ff": f"{rule}; {table.designs} designs: {errors['ff']}",
+        "dsp": rule,
+        "bram": rule,
+    }
 
 
 def bill(work: Work, device: Device) -> Bill:
     """Price what a block is made of, for one folding or for many at once."""
-    lut: Count = 0.0
-    ff: Count = work.registers + sum(clog2(n) for n in work.counters)
-    dsp: Count = 0
-    bram: Count = 0
-    for count, a, b in work.multipliers:
-        hard = np.greater_equal(a + b, device.dsp_bits) & np.greater(np.minimum(a, b), 1)
-        high, low = np.maximum(a, b), np.minimum(a, b)
-        dsp = dsp + count * hard * ceil_div(high, device.multiplier[0]) * ceil_div(low, device.multiplier[1])
-        lut = lut + count * ~hard * a * b
-    for count, bits in work.adders:
-        lut = lut + count * bits
-    for count, bits, shift in work.shifters:
-        lut = lut + count * bits * ceil_div(clog2(shift + 1), 2)
-    for count, wide, bits in work.rounders:
-        lut = lut + count * (wide + bits)
-    for states in work.counters:
-        lut = lut + clog2(states)
-    for bits, depth in (*work.fifos, *work.buffers):
-        lut = lut + ceil_div(bits * 4, 6) * ceil_div(depth, 32)
-    for bits, depth in work.roms:
-        big = np.greater_equal(bits * depth, 4096)
-        bram = bram + big * ceil_div(bits, 36) * ceil_div(depth, 512)
-        lut = lut + ~big * bits * ceil_div(depth, 64)
-    return Bill(lut, ff, dsp, bram)
+    found = features(work, device)
+    table = load(device.name) or load(FITTED)
+    assert table is not None, "the table of the default target is part of the package"
+    return Bill(found.lut + fitted_luts(found, table), found.ff, found.dsp, found.bram)
+
+
+def fitted_luts(found: Features, table: Table) -> Count:
+    """Return the LUTs that no rule counts."""
+    luts: Count = sum(table.luts[name] * count for name, count in found.fitted.items())
+    for columns, words in found.roms:
+        luts = luts + columns * np.interp(words, *table.rom)
+    if not found.products:
+        return luts
+    share = np.interp(found.words, *table.shares)
+    return luts + share * sum(count * table.product(a, b) for count, a, b in found.products)

@@ -22,6 +22,7 @@ from mase.stream import StreamType
 FILL, LEAVE, BANK = "fill", "leave", "bank"
 LATENCY = 4
 BANKS = 2
+CONTROL = 7  # flip-flops: two full banks, bank that fills, bank that leaves, three of valid
 
 
 def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
@@ -82,15 +83,24 @@ class Normaliser:
     def work(self, lanes: Count, fifo: Count) -> Work:
         """Return what it is made of at any numbers of lanes."""
         size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
-        wide = self.in_width + max(0, self.offset + self.width - 2) + 1
+        beats, control = ceil_div(self.cols, lanes), CONTROL + 3 * np.equal(size, 1)
+        wide = max(self.in_width + max(0, self.offset + self.width - 2) + 1, self.width + 2)
+        most = (1 << self.exp_bits) - 1
         return Work(
-            adders=((lanes, self.in_width),),
-            shifters=((lanes, wide, (1 << self.exp_bits) - 1),),
-            registers=lanes * (self.in_width + wide + self.width) + 3 * exps * self.in_width,
+            adders=((lanes, self.in_width), (lanes, wide)),
+            gates=(
+                (exps * self.exp_bits, self.in_width),
+                (exps * self.in_width, lanes // exps + 1),
+                (lanes * self.in_width, 2),
+            ),
+            shifters=((lanes, wide, most), (lanes, self.in_width + 1, most)),
+            registers=exps * (self.in_width + 3 * self.exp_bits)
+            + lanes * (self.in_width + wide + 1 + self.width)
+            + control,
+            delays=((1, LATENCY - 1),),
             fifos=((lanes * self.width + exps * self.exp_bits + 1, fifo),),
-            buffers=((lanes * self.in_width, BANKS * size),),
-            rounders=((lanes, wide, self.width),),
-            counters=(2 * ceil_div(self.cols, lanes), 2 * size, self.rows),
+            banks=((lanes * self.in_width, BANKS * size), (exps * self.in_width, BANKS)),
+            counters=(beats, beats, size, size, self.rows),
         )
 
 

@@ -393,6 +393,8 @@ class Linear(HardwareOp):
             self.guard,
             self.exp_max,
             normaliser,
+            out.multiplier is not None and out.multiplier.numel() == 1,
+            out.zero_bits,
         )
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:

@@ -22,6 +22,7 @@ class LinearFoldings(Foldings):
         acc_width, bias_width, mult_bits, raw_width: of accumulator, stored bias, multiplier (0: none), exact result.
         guard: of aligned accumulation, None for exact. exp_max: greatest sum of two exponents.
         normaliser: what follows where the result has blocks.
+        mult_shared: one multiplier for all outputs. zero_bits: of a result that are always 0, the sign behind a ReLU.
     """
 
     rows: int
@@ -43,6 +44,8 @@ class LinearFoldings(Foldings):
     guard: int | None
     exp_max: int
     normaliser: Normaliser | None
+    mult_shared: bool = False
+    zero_bits: int = 0
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         return pairs(tile_lanes(self.inputs, self.x_block, self.w_block), tile_lanes(self.outputs, self.out_block))
@@ -96,37 +99,96 @@ class LinearFoldings(Foldings):
         return shapes
 
     def _core(self, simd: Count, pe: Count, fifo: Count) -> Work:
-        o, k, group = ceil_div(self.outputs, pe), ceil_div(self.inputs, simd), self.group(simd)
-        groups, has_exp = simd // group, bool(self.x_block or self.w_block)
-        a, b = self.x_bits, self.w_width
-        sum_width = a + b + clog2(group)
-        term = self.acc_width if has_exp else np.minimum(sum_width, self.acc_width)
-        adders = tree(group, a + b, sum_width, pe * groups) + tree(groups, term, self.acc_width, pe)
-        mults: tuple[tuple[Count, Count, Count], ...] = ((pe * simd, a, b),)
-        if self.mult_bits:
-            mults += ((pe, self.acc_width, self.mult_bits + 1),)
-        shifters: tuple[tuple[Count, Count, Count], ...] = ()
-        if has_exp:
-            width = self.acc_width if self.guard is None else sum_width + self.guard
-            shifters += ((pe * groups, width, self.exp_max),)
-            if self.guard is not None:
-                shifters += ((pe, self.raw_width, self.exp_max),)
-        registers: Count = simd * self.x_width + sum(n * w for n, w in adders) + pe * simd * (a + b)
-        registers += pe * (self.acc_width + (self.raw_width if self.mult_bits else 0)) + self.latency(simd) * 4
-        registers += pe * groups * term if has_exp else 0
-        rounders = () if self.out_block else ((pe, self.raw_width, self.out_width),)
-        registers += sum(n * w for n, _, w in rounders)
+        o, k = ceil_div(self.outputs, pe), ceil_div(self.inputs, simd)
+        group, has_exp, product = self.group(simd), bool(self.x_block or self.w_block), self.x_bits + self.w_width
+        groups = simd // group
+        most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
+        part = np.minimum(product + clog2(group), most).astype(np.int64)  # bits of the sum of a group
+        term = self.acc_width if has_exp else part
+        lanes = pe * (self.raw_width if self.out_block else self.out_width) - pe * self.zero_bits
+        in_bits = simd * self.x_width + self._x_exps(simd) * self.x_exp_bits
         replay = np.greater(o, 1) | (self.guard is not None)
-        exponents = np.maximum(1, simd // self.x_block) * self.x_exp_bits if self.x_block else 0
-        out_bits = pe * (self.raw_width if self.out_block else self.out_width)
+        scales = ((pe, self.acc_width, self.mult_bits + 1),) * (self.mult_bits > 0)
+        rounders = () if self.out_block else ((pe, self.raw_width, self.out_width),)
+        roms = self.rom_shapes(simd, pe)
+        wires = (roms.pop(2),) if self.mult_bits and self.mult_shared else ()
+        latency = self.latency(simd)
+        exponents = self._exponents(simd, pe, latency) if has_exp else Work()
+        levels = (*tree(group, product, part, pe * groups), *tree(groups, term, self.acc_width, pe))
+        registers = in_bits + replay + pe * simd * np.minimum(product, part) + pe * self.acc_width
+        registers += sum(nodes * bits for _, nodes, bits in levels)
+        registers += pe * (self.acc_width + self.mult_bits) * (self.mult_bits > 0)
+        registers += 0 if self.out_block else lanes
         return Work(
-            multipliers=mults,
-            adders=(*adders, (pe, self.acc_width)),
-            shifters=shifters,
-            registers=registers,
-            roms=tuple(self.rom_shapes(simd, pe)),
-            fifos=((out_bits + 1, fifo),),
-            buffers=(((simd * self.x_width + exponents) * replay, k),),
+            multipliers=((pe * simd, self.x_bits, self.w_width), *scales),
+            operand_words=o * k,
+            adders=(*((pairs, bits) for pairs, _, bits in levels), *exponents.adders),
+            accumulators=((pe, self.acc_width), *exponents.accumulators),
+            muxes=((in_bits * replay, 2), (lanes * (self.out_block > 0) * self.zero_bits, 2), *exponents.muxes),
+            shifters=exponents.shifters,
+            registers=registers + self._control(latency, o, k) + exponents.registers,
+            delays=(
+                (np.greater(o * self.rows, 1), latency - 1),
+                (clog2(o), self._stage_add(latency) - 1),
+                *exponents.delays,
+            ),
+            roms=(*roms, *exponents.roms),
+            wires=wires,
+            fifos=((lanes + 1, fifo),),
+            buffers=((in_bits * replay, k),),
             rounders=rounders,
-            counters=(k, o, self.rows, k * o),
+            counters=(k, o, self.rows, k * o, *exponents.counters),
+        )
+
+    def _x_exps(self, simd: Count) -> Count:
+        """Return the exponents of one beat of x."""
+        return np.maximum(1, simd // self.x_block) if self.x_block else 0
+
+    def _stage_add(self, latency: Count) -> Count:
+        """Return the stage at which the accumulator adds."""
+        return latency - 2 - (self.mult_bits > 0) - (self.guard is not None) - (not self.out_block)
+
+    def _control(self, latency: Count, o: Count, k: Count) -> Count:
+        """Return the bits of control: valid, done (the same if a beat is a sum), an open sum, the tile."""
+        add = self._stage_add(latency)
+        done = latency - 1 - np.where(np.equal(k, 1) & (self.guard is None), add, 0)
+        return add + done + 1 + (clog2(o) if self.mult_bits else 0)
+
+    def _exponents(self, simd: Count, pe: Count, latency: Count) -> Work:
+        """Return what block exponents add: their sums, the shift of each group, and with a guard the scan before it."""
+        group, k = self.group(simd), ceil_div(self.inputs, simd)
+        groups, wait, bits = simd // group, 1 + clog2(group), max(1, self.exp_max.bit_length())
+        count = pe * groups
+        words = self.rom_shapes(simd, pe)[-1][1] if self.w_block else 1
+        beats = np.maximum(1, self.w_block // simd) if self.w_block else 1
+        sums = ((count, bits),) if self.x_block and self.w_block else ()
+        lines = (count if self.w_block else groups) * bits
+        if self.guard is None:
+            return Work(
+                adders=sums,
+                shifters=((count, self.acc_width, self.exp_max),),
+                registers=count * self.acc_width,
+                delays=((lines, wait),),
+                counters=(words, np.minimum(beats, k)),
+            )
+        region = self.region_beats(simd)
+        full = self.x_bits + self.w_width + clog2(group * region)
+        whole = np.minimum(full, self.acc_width - self.guard)
+        term = np.minimum(self.acc_width, whole + self.guard)  # above that all bits are the sign
+        several = np.greater(region, 1)
+        add = self._stage_add(latency)
+        control = 3 + several * (count * whole + 1 + add)
+        return Work(
+            adders=(*sums, (count + pe, bits), (count, bits)),
+            accumulators=((count * several, whole),),
+            muxes=((count * bits, 2),),
+            shifters=(
+                (count, whole + self.guard, self.exp_max),
+                (pe, self.acc_width, self.exp_max),
+                (pe, self.raw_width, self.exp_max),
+            ),
+            registers=count * term + pe * (3 * bits + self.raw_width) + control,
+            delays=((count * bits, wait + several), (pe * bits, add - 2), (pe * bits, add - 1 + (self.mult_bits > 0))),
+            roms=((pe * bits, ceil_div(self.outputs, pe)),),
+            counters=(words, words, np.minimum(beats, k), region),
         )

@@ -86,6 +86,12 @@ class Output:
         """Bits of the multiplier; 0 without one."""
         return 0 if self.multiplier is None else MULT_BITS
 
+    @property
+    def zero_bits(self) -> int:
+        """Bits of a result that are always 0: the sign behind a ReLU, what a shift to the left brings in."""
+        sign = int(self.relu and (self.grid.signed or self.grid.block > 0))
+        return sign if self.grid.block else sign + min(max(-self.shift, 0), self.grid.width - sign)
+
     def apply(self, t: Tensor) -> Code:
         """Return the codes for integers ``[..., channels]`` held exactly; blocks lie along the last axis."""
         if self.multiplier is not None:

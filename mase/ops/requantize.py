@@ -31,7 +31,8 @@ class RequantizeFoldings(Foldings):
     Args:
         rows, cols: shape. x_width, x_bits, x_block, x_exp_bits: of the input, as in LinearFoldings.
         out_width, out_block: of the result. mult_bits, raw_width: of the multiplier (0: none) and the exact result.
-        normaliser: what follows where the result has blocks.
+        normaliser: what follows where the result has blocks. zero_bits: of a result that are always 0.
+        mult_zeros: trailing zeros of the multiplier.
     """
 
     rows: int
@@ -44,6 +45,8 @@ class RequantizeFoldings(Foldings):
     mult_bits: int
     raw_width: int
     normaliser: Normaliser | None
+    zero_bits: int = 0
+    mult_zeros: int = 0
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.x_block, self.out_block)
@@ -62,15 +65,19 @@ class RequantizeFoldings(Foldings):
         return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        wide = self.raw_width - self.mult_bits
+        wide, beats = self.raw_width - self.mult_bits, self.rows * ceil_div(self.cols, pe)
         rounders = () if self.out_block else ((pe, self.raw_width, self.out_width),)
+        factor = self.mult_bits + 1 - self.mult_zeros if self.mult_bits else 0
+        lanes = pe * ((self.raw_width if self.out_block else self.out_width) - self.zero_bits)
+        registers = pe * (wide + (wide + factor - 1) * (self.mult_bits > 0))
         core = Work(
-            multipliers=((pe, wide, self.mult_bits + 1),) * (self.mult_bits > 0),
+            multipliers=((pe, wide, factor),) * (factor > 2),  # a power of two is a shift
             shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
-            registers=pe * (wide + self.raw_width * (self.mult_bits > 0) + self.out_width * (not self.out_block)),
-            fifos=((pe * (self.raw_width if self.out_block else self.out_width) + 1, fifos[""]),),
+            registers=registers + lanes * (not self.out_block) + self.latency - 1,
+            delays=((np.greater(beats, 1), self.latency - 1),),
+            fifos=((lanes + 1, fifos[""]),),
             rounders=rounders,
-            counters=(self.rows * ceil_div(self.cols, pe),),
+            counters=(beats,),
         )
         if self.normaliser is None:
             return {"": core}
@@ -161,6 +168,8 @@ class Requantize(HardwareOp):
             out.mult_bits,
             self.raw_width,
             normaliser,
+            out.zero_bits,
+            0 if out.multiplier is None else _trailing_zeros(int(out.multiplier[0])),
         )
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
@@ -222,3 +231,7 @@ class RequantizeBlock(Block):
 
     def work(self) -> Work:
         return self.op.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+
+
+def _trailing_zeros(n: int) -> int:
+    return (n & -n).bit_length() - 1

@@ -10,7 +10,7 @@ from typing import ClassVar
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.ops.base import Block
-from mase.ops.work import Work
+from mase.ops.work import Work, clog2
 from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
 
@@ -119,10 +119,10 @@ class WidthConverter(Block):
             self.unit * self.source.grid.width
             + self.source.grid.exponents_per_beat(self.unit) * self.source.grid.exp_bits
         )
-        capacity = (give + full - 1) * width
+        capacity, kept = give + full - 1, max(give, full, 2) - 1
         return Work(
-            registers=capacity + full * width,
-            shifters=((1, capacity, min(give, full)),),
+            registers=clog2(capacity + 1) + (kept + full) * width + 2,
+            muxes=((capacity * width, min(give, full) + 1), (max(0, give - 1) * width, 3)),
             fifos=((self.target.bits + 1, self.fifo),),
             counters=(self.source.row_beats, self.target.row_beats, self.target.rows),
         )

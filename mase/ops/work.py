@@ -16,24 +16,38 @@ Lanes = npt.NDArray[np.int64]
 Count = Any  # int, or Lanes: one number a folding; numpy's types do not carry such a union through arithmetic
 
 
+MANY = 1 << 20  # words, where an operand may be anything
+
+
 @dataclass(frozen=True)
 class Work:
     """Count what an RTL block is made of; every number is one, or an array with one for each folding.
 
     Args:
-        multipliers: (count, bits a, bits b) of each kind of product.
-        adders: (count, bits). shifters: (count, bits, greatest shift). registers: bits. roms: (bits, depth).
-        fifos: (bits, depth). buffers: RAM of (bits, depth), read every cycle. rounders: (count, bits in, bits out).
-        counters: numbers of states.
+        multipliers: (count, bits a, bits b) of each kind of product. operand_words: words of the ROM that gives b.
+        adders: (count, bits). accumulators: adders of (count, bits) that add to their own register or to a start.
+        muxes: (bits, inputs) of choices. gates: (bits, inputs) of wide ands, ors and encoders.
+        shifters: (count, bits, greatest shift). rounders: (count, bits in, bits out). counters: numbers of states.
+        registers: bits that no other entry has. delays: (bits, cycles) of lines without reset or taps.
+        roms: (bits, depth), a register behind each. wires: ROMs of (bits, depth) with equal words: no memory.
+        fifos: (bits, depth). buffers: RAM of (bits, depth) with one address, read into a register.
+        banks: RAM of (bits, depth) with two addresses, read without one.
     """
 
-    multipliers: tuple[tuple[Count, Count, Count], ...] = ()
+    multipliers: tuple[tuple[Count, int, int], ...] = ()
+    operand_words: Count = MANY
     adders: tuple[tuple[Count, Count], ...] = ()
+    accumulators: tuple[tuple[Count, Count], ...] = ()
+    muxes: tuple[tuple[Count, Count], ...] = ()
+    gates: tuple[tuple[Count, Count], ...] = ()
     shifters: tuple[tuple[Count, Count, Count], ...] = ()
     registers: Count = 0
+    delays: tuple[tuple[Count, Count], ...] = ()
     roms: tuple[tuple[Count, Count], ...] = ()
+    wires: tuple[tuple[Count, Count], ...] = ()
     fifos: tuple[tuple[Count, Count], ...] = ()
     buffers: tuple[tuple[Count, Count], ...] = ()
+    banks: tuple[tuple[Count, Count], ...] = ()
     rounders: tuple[tuple[Count, Count, Count], ...] = ()
     counters: tuple[Count, ...] = ()
 
@@ -76,13 +90,18 @@ def ceil_div(a: Count, b: Count) -> Count:
     return -(-a // b)
 
 
-def tree(count: Count, width: Count, most: Count, copies: Count) -> tuple[tuple[Count, Count], ...]:
-    """Return (adders, bits) of each level of ``copies`` pipelined adder trees over ``count`` numbers."""
+def tree(count: Count, width: Count, most: Count, copies: Count) -> tuple[tuple[Count, Count, Count], ...]:
+    """Return (adders, registers, bits) of each level of ``copies`` pipelined adder trees over ``count`` numbers.
+
+    An odd number of a level passes through a register.
+    """
     out, level = [], 0
     while np.any(np.greater(count, 1)):
         level += 1
-        out.append((copies * (count // 2), np.minimum(width + level, most)))
-        count = ceil_div(count, 2)
+        half = count // 2
+        pairs, count = copies * half, count - half
+        nodes = np.where(np.greater(half, 0), copies * count, 0)
+        out.append((pairs, nodes, np.minimum(width + level, most)))
     return tuple(out)
 
 
