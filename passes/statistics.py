@@ -115,14 +115,18 @@ def statistics(graph: Graph, config: StatisticsConfig, data: Iterable[Batch] = (
     edges = {node.name: Accumulator(config) for node in graph.nodes() if node.kind != "output"}
     samples = 0
     for batch in data:
-        named = batch if isinstance(batch, Mapping) else {}
-        given = batch if isinstance(batch, tuple) else () if named else (batch,)
-        inputs = bind(graph, given, named)
+        inputs = _inputs(graph, batch)
         run(graph, inputs, observe=lambda node, x: edges[node.name].add(x))
         samples += inputs[0].shape[0]
     types = {node.name: (node.path, node.record.output.shape[1:]) for node in graph.nodes()}
     found = {name: seen.result(*types[name]) for name, seen in edges.items() if seen.finite}
     return graph, StatisticsReport(samples, 2.0**-config.resolution, found)
+
+
+def _inputs(graph: Graph, batch: Batch) -> tuple[Tensor, ...]:
+    if isinstance(batch, Mapping):
+        return bind(graph, (), batch)
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 class Accumulator:

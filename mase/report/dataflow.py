@@ -51,6 +51,7 @@ class Box:
     x: float
     y: float
     node: Node
+    title: str
     layer: Layer | None
     family: str
     remark: Remark
@@ -152,14 +153,24 @@ Remarks = Mapping[str, Remark]  # by name of node
 NO_REMARKS: Remarks = MappingProxyType({})
 
 
-def wide(graph: Dataflow, layers: Sequence[Layer] = (), width: float = PAGE, remarks: Remarks = NO_REMARKS) -> Picture:
-    """Draw ranks from left to right, in as many rows as ``width`` pixels ask for; one column at least."""
-    return Across(plan(graph), width).draw(graph, layers, remarks)
+def wide(
+    graph: Dataflow,
+    layers: Sequence[Layer] = (),
+    width: float = PAGE,
+    remarks: Remarks = NO_REMARKS,
+    start: str = "",
+) -> Picture:
+    """Draw ranks from left to right, in as many rows as ``width`` pixels ask for; one column at least.
+
+    Args:
+        layers: told by their path. remarks: by name of node. start: of paths, which titles leave out.
+    """
+    return Across(plan(graph), width).draw(graph, layers, remarks, start)
 
 
-def tall(graph: Dataflow, layers: Sequence[Layer] = (), remarks: Remarks = NO_REMARKS) -> Picture:
-    """Draw ranks from top to bottom, for a narrow page."""
-    return Down(plan(graph)).draw(graph, layers, remarks)
+def tall(graph: Dataflow, layers: Sequence[Layer] = (), remarks: Remarks = NO_REMARKS, start: str = "") -> Picture:
+    """Draw ranks from top to bottom, for a narrow page; arguments as for :func:`wide`."""
+    return Down(plan(graph)).draw(graph, layers, remarks, start)
 
 
 class Drawing(ABC):
@@ -170,13 +181,14 @@ class Drawing(ABC):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def draw(self, graph: Dataflow, layers: Sequence[Layer], remarks: Remarks) -> Picture:
-        """Return the picture; ``layers`` are told by their path."""
+    def draw(self, graph: Dataflow, layers: Sequence[Layer], remarks: Remarks, start: str) -> Picture:
+        """Return the picture."""
         known = {layer.path: layer for layer in layers}
         boxes = tuple(
             Box(
                 *self.corner(self.plan.nodes[node.name]),
                 node,
+                node.path.removeprefix(start),
                 known.get(node.path),
                 family(node.kind),
                 remarks.get(node.name, Remark()),

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mase.files import write_atomic
-from mase.report import dataflow, pareto, text
+from mase.report import dataflow, modules, pareto, text
 from mase.report.summary import Dataflow, Layer, Report
 
 FLOAT_BITS = 32  # of a parameter in the float model
@@ -84,7 +84,8 @@ def render(report: Report) -> str:
             float_bits=FLOAT_BITS * report.model.parameters,
             axes=list(dict.fromkeys(axis for p in report.search.pareto for axis in p.point)) if report.search else [],
             plot=report.search and pareto.plot(report.search, report.accuracy),
-            pictures=(dataflow.wide(report.graph, report.layers), dataflow.tall(report.graph, report.layers)),
+            root=modules.drawn(report.graph),
+            draw=lambda module: modules.pictures(module, report.layers),
             standalone=False,
         )
     )

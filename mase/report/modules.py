@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby, takewhile
 
-from mase.report.dataflow import Remark
-from mase.report.summary import Dataflow, Edge, Node
+from mase.report.dataflow import Picture, Remark, tall, wide
+from mase.report.summary import Dataflow, Edge, Layer, Node
 from mase.report.text import compact
 
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO} "
+WHOLE = 40  # nodes that one picture shows without modules
 Scope = tuple[str, ...]  # parts of a module path
 Places = Mapping[str, Scope]  # scope of each node, by name
 
@@ -58,8 +59,8 @@ class Module:
     Args:
         path: of the module, empty for the whole model; a second run of the same module says so. anchor: id in a page.
         nodes: how many it stands for. inside: the modules in it.
-        flow: its picture: nodes, modules in it (named by their anchors), ends of edges that come from or lead outside;
-            paths start at the module.
+        flow: its picture: nodes, modules in it (named by their anchors), ends of edges that come from or lead outside.
+        start: of the paths of all that is in it, which its picture leaves out.
         like: anchor of an earlier module that looks the same, empty where there is none. others: paths of later ones.
         remarks: what the boxes of the picture say, by name.
     """
@@ -72,13 +73,29 @@ class Module:
     inside: tuple[Module, ...]
     like: str = ""
     others: tuple[str, ...] = ()
+    start: str = ""
     remarks: Mapping[str, Remark] = field(default_factory=dict)
+
+
+def drawn(graph: Dataflow, facts: Mapping[str, Facts] | None = None) -> Module:
+    """Return what to draw: the graph as one picture where that is small enough, else folded."""
+    if len(graph.nodes) > WHOLE:
+        return fold(graph, facts)
+    known = facts or {}
+    remarks = {name: Remark(own.lines) for name, own in known.items()}
+    return Module("", "m", len(graph.nodes), sum(known.values(), Facts()), graph, (), remarks=remarks)
 
 
 def fold(graph: Dataflow, facts: Mapping[str, Facts] | None = None) -> Module:
     """Return the whole graph as nested modules; ``facts`` by name of node."""
     nodes, places = placed(graph)
     return _Folder(places, dict(facts or {})).module((), nodes, graph.edges, "m", "")
+
+
+def pictures(module: Module, layers: Sequence[Layer] = ()) -> Iterator[Picture]:
+    """Yield the picture of a module for a wide page and for a narrow one; ``layers`` are told by their path."""
+    yield wide(module.flow, layers, remarks=module.remarks, start=module.start)
+    yield tall(module.flow, layers, remarks=module.remarks, start=module.start)
 
 
 def collapsed(graph: Dataflow, most: int) -> Dataflow:
@@ -196,9 +213,8 @@ class _Folder:
         alike = _alike(inside, looks)
         remarks = {node.name: Remark(self.facts[node.name].lines) for node in items if node.name in self.facts}
         remarks |= {child.anchor: Remark(child.facts.lines, child.like or child.anchor) for child in alike}
-        start = ".".join(scope) + "."
-        flow = _with_ends([replace(item, path=item.path.removeprefix(start)) for item in items], edges, owner)
-        return Module(path, anchor, len(nodes), total, flow, tuple(alike), remarks=remarks)
+        flow, start = _with_ends(items, edges, owner), ".".join(scope) + "."
+        return Module(path, anchor, len(nodes), total, flow, tuple(alike), start=start, remarks=remarks)
 
     def _part(self, node: Node, depth: int) -> Scope | str:
         """Return the module inside one of ``depth`` that a node lies in, or the node's name where it lies in none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,10 @@ from typing import Any
 from mase.files import write_atomic
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
-from mase.report import dataflow
 from mase.report.html import graph_svg, templates
-from mase.report.modules import Facts, Module, collapsed, fold
+from mase.report.modules import Facts, collapsed, drawn, pictures
 from mase.report.summary import Dataflow, Edge, Node
 
-WHOLE = 40  # nodes that one picture shows without modules
 MOST = 300  # nodes of a picture that nobody can open
 
 
@@ -96,11 +94,11 @@ def assemble(name: str, graph: Graph, report: TraceReport, found: Mapping[str, A
     }
     unknown = tuple(path for path in found["flops"]["unknown"] if path not in report.opaque)
     lead = str(report).partition("\n")[0]
-    drawn = _drawn(graph, {row.name: row.shape for row in rows})
-    return Traced(name, lead, totals, report.refused, report.opaque, unknown, report.notes, tuple(rows), drawn)
+    flow = _dataflow(graph, {row.name: row.shape for row in rows})
+    return Traced(name, lead, totals, report.refused, report.opaque, unknown, report.notes, tuple(rows), flow)
 
 
-def _drawn(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Dataflow:
+def _dataflow(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Dataflow:
     edges = []
     for node in graph.nodes():
         for source in node.inputs:
@@ -115,10 +113,7 @@ def render(traced: Traced) -> str:
     Raises:
         GraphError: an edge does not lead from a node to a later one.
     """
-    root = fold(traced.graph, traced.facts)
-    if root.nodes <= WHOLE:
-        remarks = {name: dataflow.Remark(facts.lines) for name, facts in traced.facts.items()}
-        root = Module("", root.anchor, root.nodes, root.facts, traced.graph, (), remarks=remarks)
+    root = drawn(traced.graph, traced.facts)
     return templates().get_template("trace.html").render(traced=traced, root=root, draw=pictures, standalone=False)
 
 
@@ -133,12 +128,6 @@ def write(traced: Traced, path: str | Path) -> None:
 
 def write_svg(graph: Dataflow, path: str | Path) -> bool:
     """Write the graph as one picture, and tell whether modules stand for nodes in it because these are too many."""
-    drawn = collapsed(graph, MOST)
-    write_atomic(path, graph_svg(drawn))
-    return drawn is not graph
-
-
-def pictures(module: Module) -> Iterator[dataflow.Picture]:
-    """Yield the picture of a module for a wide page and for a narrow one."""
-    yield dataflow.wide(module.flow, remarks=module.remarks)
-    yield dataflow.tall(module.flow, remarks=module.remarks)
+    small = collapsed(graph, MOST)
+    write_atomic(path, graph_svg(small))
+    return small is not graph

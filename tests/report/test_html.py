@@ -13,6 +13,7 @@ from mase.report import html
 from mase.report import text as text_of
 from mase.report.summary import Cycles, Dataflow, Edge, Figure, Node, Report, SearchPoint
 from tests.report.example import HOSTILE, example
+from tests.report.large import layers as large
 
 VOID = {"meta", "link", "br"}
 LIMIT = 1 << 20  # bytes: what any mail server takes
@@ -285,6 +286,13 @@ def test_branching_graph_goes_into_the_page() -> None:
     edges = (Edge("a", "b", (4,), "int8"), Edge("a", "c", (4,), "int8"), Edge("b", "c", (4,), None))
     page = html.render(replace(example(), graph=Dataflow(nodes, edges)))
     assert page.count('class="arrow"') == 2 * len(edges)  # drawn across and down
+
+
+def test_large_graph_opens_module_by_module_and_shows_its_layers() -> None:
+    graph, layer = large(12), example().layers[0]
+    page = html.render(replace(example(), graph=graph, layers=(replace(layer, path="l.0.norm", cycles=4321),)))
+    assert '<details class="module">' in page
+    assert page.count("4,321 cycles") == 2  # in the picture of its module, wide and tall
 
 
 def luminance(colour: str) -> float:

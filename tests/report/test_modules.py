@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from mase.report.dataflow import plan
-from mase.report.modules import AT_LEAST, Facts, Module, collapsed, fold, placed
+from mase.report.modules import AT_LEAST, Facts, Module, collapsed, drawn, fold, pictures, placed
 from tests.report.large import graph, layers
 
 
@@ -18,9 +18,9 @@ def all_modules(root: Module) -> Iterator[Module]:
 
 def test_modules_nest_and_every_node_is_drawn_once() -> None:
     found, whole = fold(layers(3)), layers(3)
-    drawn = [node.name for module in all_modules(found) for node in module.flow.nodes]
+    shown = [node.name for module in all_modules(found) for node in module.flow.nodes]
     names = {node.name for node in whole.nodes}
-    assert sorted(name for name in drawn if name in names) == sorted(names)
+    assert sorted(name for name in shown if name in names) == sorted(names)
     assert [module.path for module in all_modules(found)] == [
         "",
         "l",
@@ -36,15 +36,23 @@ def test_every_picture_can_be_drawn() -> None:
         assert len(plan(module.flow).nodes) == len(module.flow.nodes)  # an edge back would be refused
 
 
-def test_names_in_a_picture_start_at_its_module() -> None:
+def test_titles_in_a_picture_start_at_its_module() -> None:
     inner = next(module for module in all_modules(fold(layers(2))) if module.path == "l.0")
     assert [(node.path, node.kind) for node in inner.flow.nodes] == [
         ("embed", "input"),
         ("table", "input"),
-        ("norm", "linear"),
-        ("att", "module of 2"),
+        ("l.0.norm", "linear"),
+        ("l.0.att", "module of 2"),
         ("add0", "output"),
     ]
+    for picture in pictures(inner):
+        assert [box.title for box in picture.boxes] == ["embed", "table", "norm", "att", "add0"]
+
+
+def test_a_small_graph_is_one_picture() -> None:
+    small = drawn(layers(3), {"embed": Facts(macs=8)})
+    assert (small.flow, small.inside, small.remarks["embed"].lines) == (layers(3), (), ("8 MACs",))
+    assert drawn(layers(30)).inside
 
 
 def test_modules_that_look_the_same_say_so() -> None:
@@ -104,8 +112,8 @@ def test_edges_in_and_out_have_one_end_a_tensor() -> None:
     (inner,) = found.inside
     assert [(node.path, node.kind) for node in inner.flow.nodes] == [
         ("x", "input"),
-        ("a", "linear"),
-        ("b", "linear"),
+        ("m.a", "linear"),
+        ("m.b", "linear"),
         ("y", "output"),
         ("y", "output"),
     ]
