@@ -31,7 +31,7 @@ from mase.frontend.modules import Lift, lift_module
 from mase.frontend.outline import Refused, Region
 from mase.frontend.patterns import join
 from mase.frontend.report import TraceReport
-from mase.frontend.values import REGION, SCOPE, ValueTracer
+from mase.frontend.values import REGION, SCOPE, FreeSize, ValueTracer
 from mase.graph import META, Graph, NodeGraph, Record, TensorType, typed
 
 OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # frames below these are not the user's
@@ -76,25 +76,59 @@ def trace_module(
     """
     name = type(model).__name__
     check_model(model)
-    samples = sampled(model, Example.of(model, inputs), output, check_dynamic(dynamic))
-    tracer = ValueTracer(model, (samples.example, samples.other), output)
+    example, wanted = Example.of(model, inputs), check_dynamic(dynamic)
+    samples = sampled(model, example, output, wanted, wanted | {"batch"})
+    notes: list[str] = []
     try:
-        with torch.no_grad(), plain_attention():
-            traced = tracer.run(model)
-    except Exception as error:  # the model's own code runs here and may raise anything
-        raise _refused(name, tracer, error) from error
+        tracer, traced = _traced(model, samples, output)
+    except _NeedsSize as error:
+        if "batch" in wanted or not any("batch" in names for names in samples.axes.values()):
+            raise error.refusal from error
+        notes.append(f"the batch is fixed: {error.refusal}")
+        samples = sampled(model, example, output, wanted, wanted)
+        tracer, traced = _traced(model, samples, output)
     lifting = _Lifting(model, tracer, samples.axes)
     graph = lifting.graph(traced, list(samples.want)).verify()
     bound = REWRITTEN_BOUND if tracer.rewritten else 0.0
     checks = {"the example": (samples.example, samples.want), "a second input": (samples.other, samples.other_want)}
     worst = check_equal(name, graph, checks, bound)
     rewritten = [f"{path}: traced in the form of its parts, which may round elsewhere" for path in tracer.rewritten]
-    notes = (*rewritten, *tracer.notes)
-    return graph, TraceReport(tuple(lifting.lifted), lifting.refused, lifting.opaque, notes, bound, worst)
+    notes += [*rewritten, *tracer.notes]
+    return graph, TraceReport(tuple(lifting.lifted), lifting.refused, lifting.opaque, tuple(notes), bound, worst)
 
 
-def sampled(model: nn.Module, example: Example, output: Output, dynamic: frozenset[str]) -> Samples:
-    """Run the model on the example and on a second random input, of another batch size where it takes one.
+class _NeedsSize(Exception):
+    """The model's code must know a size that is free; carries the error that says so."""
+
+    def __init__(self, refusal: GraphError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+def _traced(model: nn.Module, samples: Samples, output: Output) -> tuple[ValueTracer, fx.Graph]:
+    """Trace on two samples.
+
+    Raises:
+        _NeedsSize: a size that differs between the samples decides something.
+        GraphError: the model cannot be traced at all.
+    """
+    tracer = ValueTracer(model, (samples.example, samples.other), output)
+    try:
+        with torch.no_grad(), plain_attention():
+            return tracer, tracer.run(model)
+    except FreeSize as error:
+        raise _NeedsSize(_refused(type(model).__name__, tracer, error)) from error
+    except Exception as error:  # the model's own code runs here and may raise anything
+        raise _refused(type(model).__name__, tracer, error) from error
+
+
+def sampled(
+    model: nn.Module, example: Example, output: Output, dynamic: frozenset[str], hoped: frozenset[str]
+) -> Samples:
+    """Run the model on the example and on a second random input, of other sizes where it takes them.
+
+    Args:
+        dynamic: axes that must be free. hoped: these and others that may be.
 
     Raises:
         GraphError: the model fails on the example, or on another size of an axis that must be free.
@@ -106,7 +140,7 @@ def sampled(model: nn.Module, example: Example, output: Output, dynamic: frozens
     except Exception as error:  # the model's own code runs here and may raise anything
         raise GraphError(f"{type(model).__name__}: fails on the example inputs: {first_line(error)}") from error
     why = ""
-    for names, step in _sizes_to_try(dynamic):
+    for names, step in _sizes_to_try(dynamic, hoped):
         axes = named_axes(example.tensors, names)
         other = example.having(second(example.tensors, axes, dict.fromkeys(AXES, step)))
         try:
@@ -117,9 +151,8 @@ def sampled(model: nn.Module, example: Example, output: Output, dynamic: frozens
     raise GraphError(f"{type(model).__name__}: {asked}fails on a second input: {why}")
 
 
-def _sizes_to_try(dynamic: frozenset[str]) -> list[tuple[frozenset[str], int]]:
+def _sizes_to_try(dynamic: frozenset[str], hoped: frozenset[str]) -> list[tuple[frozenset[str], int]]:
     """Return names of axes and how much longer they are: first what is hoped for, last what was asked for."""
-    hoped = dynamic | {"batch"}
     tries = [(hoped, 1), (dynamic, 1), (dynamic, -1)] if "seq" in dynamic else [(hoped, 1), (dynamic, 1)]
     return list(dict.fromkeys(tries))
 

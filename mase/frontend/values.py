@@ -6,11 +6,14 @@ same in both is a plain Python number for the model's code; one that differs sta
 
 from __future__ import annotations
 
+import dis
 import inspect
 import operator
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -56,6 +59,10 @@ COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, 
 Pair = tuple[Any, Any]  # what a value is on the two samples
 
 
+class FreeSize(TraceError):
+    """The model's code must know a size that is free."""
+
+
 class Value(fx.Proxy):
     """Stand for a traced value, together with what it is on both samples.
 
@@ -81,7 +88,7 @@ class Value(fx.Proxy):
     def __len__(self) -> int:
         sizes = [len(value) for value in self.pair]
         if sizes[0] != sizes[1]:
-            raise TraceError("len() is a size that is free; use it through shape, or leave the axis static")
+            raise FreeSize("len() is a size that is free; use it through shape, or leave the axis static")
         return sizes[0]
 
     def __iter__(self) -> Iterator[Any]:
@@ -89,9 +96,12 @@ class Value(fx.Proxy):
 
     def __bool__(self) -> bool:
         sides = self.node.args
-        free = self.node.target in COMPARISONS and all(isinstance(side, fx.Node) for side in sides) and not self.data
-        if free and bool(self.pair[0]) == bool(self.pair[1]):  # two free sizes compared, with one outcome
-            return bool(self.pair[0])
+        if self.node.target in COMPARISONS and not self.data and not isinstance(self.pair[0], Tensor):
+            same = bool(self.pair[0]) == bool(self.pair[1])
+            both = all(isinstance(side, fx.Node) for side in sides)  # two free sizes that belong together
+            if same and (both or (self.pair[0] and _in_assert(sys._getframe(1)))):
+                return bool(self.pair[0])
+            raise FreeSize("control flow depends on a size that is free")
         return bool(self._plain("bool()"))
 
     def __int__(self) -> int:
@@ -114,7 +124,7 @@ class Value(fx.Proxy):
             raise TraceError(f"data-dependent control flow: {what} of a tensor that depends on the inputs")
         a, b = (value.item() if isinstance(value, Tensor) else value for value in self.pair)
         if a != b:
-            raise TraceError(f"control flow depends on a size that is free ({a} here, {b} in the second sample)")
+            raise FreeSize(f"control flow depends on a size that is free ({a} here, {b} in the second sample)")
         return a
 
 
@@ -316,13 +326,15 @@ class ValueTracer(fx.Tracer):
         if data and not (isinstance(target, str) and target in SHAPELY) and _has_tensor(_at(args, 0)):
             name = target if isinstance(target, str) else getattr(target, "__name__", target)
             raise TraceError(f"data-dependent control flow: {name} of a tensor that depends on the inputs")
+        if target in COMPARISONS:  # its outcome on other sizes is not known
+            return None
         return (pair[0],) if pair[0] == pair[1] and type(pair[0]) is type(pair[1]) else None
 
     def _sizes(self, of: Value, pair: Pair) -> tuple[Any, ...]:
         """Return the sizes of a tensor: numbers, and nodes for those that are free."""
         a, b = pair
         if len(a) != len(b):
-            raise TraceError("the number of axes depends on a size that is free")
+            raise FreeSize("the number of axes depends on a size that is free")
         return (
             torch.Size(a)
             if a == b
@@ -412,6 +424,13 @@ def _call(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) -> An
 def _is_same(args: Any, pair: Pair) -> bool:
     """Tell whether an operation gave back its first argument."""
     return bool(args) and isinstance(args[0], Value) and all(a is b for a, b in zip(pair, args[0].pair, strict=True))
+
+
+def _in_assert(frame: FrameType) -> bool:
+    """Tell whether a frame asks for a truth value to assert it."""
+    steps = list(dis.get_instructions(frame.f_code))
+    here = next(i for i, step in enumerate(steps) if step.offset == frame.f_lasti)
+    return "JUMP" in steps[here].opname and steps[here + 1].opname == "LOAD_ASSERTION_ERROR"
 
 
 # -- changes in place -------------------------------------------------------------------------------------------------
