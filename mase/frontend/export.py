@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -86,23 +87,39 @@ def trace_export(
         graph, report = lift(program, model, example, axes, tuple(want), keep_masks=True)
         worst = check_equal(name, graph, samples, math.inf)
     if worst > bound:
-        bound = max(bound, _own_rounding(program, example, want))
+        bound = max(bound, _own_rounding(program, model, example, output, want))
         worst = check_equal(name, graph, samples, bound)
     return graph, replace(report, bound=bound, worst=worst)
 
 
-def _own_rounding(program: ExportedProgram, example: Example, want: Mapping[str, Tensor]) -> float:
-    """Return what is allowed where the captured program itself rounds in another way than the model.
+def _own_rounding(
+    program: ExportedProgram, model: nn.Module, example: Example, output: Output, want: Mapping[str, Tensor]
+) -> float:
+    """Return what is allowed where the model itself rounds in two ways: a few units in the last place; else nothing.
 
-    A model may choose its kernels by whether it is being captured, as transformers does for shared key heads. Then the
-    program differs from it by a few units in the last place, and so may the graph; else nothing is allowed.
+    transformers chooses its attention kernel by whether it is being captured, and PyTorch the order of a product's axes
+    by whether its matrix takes gradients, which those of a graph do not.
     """
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), frozen(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own parts
-        got = program.module()(*example.tensors.values())
-    found = difference(want, dict(zip(want, got, strict=True)))
+        captured = program.module()(*example.tensors.values())
+        still = run_eagerly(model, example, output)
+    found = max(difference(want, dict(zip(want, captured, strict=True))), difference(want, still))
     allowed = max(ULPS * torch.finfo(x.dtype).eps for x in want.values() if x.is_floating_point())
     return allowed if 0 < found <= allowed else 0.0
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Take gradients from no parameter for a while."""
+    taking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in taking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in taking:
+            parameter.requires_grad_(True)
 
 
 def lift(
@@ -116,20 +133,45 @@ def lift(
     """Turn an exported program into a graph of typed and opaque nodes; see :func:`trace_export`."""
     program = _without_mutation(program, model)
     tensors, owners = owned_tensors(model)
-    parameters = frozenset(key for key, tensor in model.named_parameters() if key in tensors)
     graph = _plain_graph(program, tensors, owners)
     _name_inputs(graph, example, axes)
     work = Work(graph, model, tensors, owners)
     work.keep_masks = keep_masks
     given = set(tensors)
-    fold(work, parameters)
+    fold(work)
     outline_experts(work)
     work.run()
     tensors.update({key: tensors[key].t() for key in work.turned})
-    traced = drop_unread(finish(work, fields if len(fields) > 1 else ()), set(tensors) - given).verify()
+    traced = drop_unread(finish(work, fields), set(tensors) - given).verify()
     opaque = {n.path: _reason(n) for n in traced.operators() if n.kind == "opaque"}
     lifted = tuple(n.path for n in traced.operators() if n.kind not in ("opaque", "constant"))
-    return traced, TraceReport(lifted, dict(work.refused), opaque, tuple(work.notes))
+    refused = {**_unread(traced, work.parameters), **work.refused}
+    return traced, TraceReport(lifted, refused, opaque, tuple(work.notes))
+
+
+def _unread(graph: Graph, parameters: Iterable[str]) -> dict[str, str]:
+    """Return the modules of matrices that no typed node multiplies by, with the reason."""
+    readers = dict(_readers(graph))
+    found = {}
+    for key in sorted(parameters):
+        path, _, role = key.rpartition(".")
+        if graph.tensors[key].ndim < 2 or path in found or ".parametrizations." in key:
+            continue
+        if key not in readers and not any(reader.startswith(f"{key}.") for reader in readers):
+            found[path] = f"{role} is not read on the way to this result"
+        elif readers.get(key):
+            found[path] = f"{role} is read by {readers[key]}, which has no typed kind"
+    return found
+
+
+def _readers(graph: Graph) -> Iterator[tuple[str, str]]:
+    """Yield the key of every parameter that is read, with the opaque operation that reads it, if one does."""
+    for node in graph.nodes():
+        opaque = [user.record.attrs["target"] for user in node.users if user.kind == "opaque"]
+        for role in node.record.operands:
+            yield node.record.key(role), opaque[0] if node.kind == "constant" and opaque else ""
+    for body in graph.bodies.values():
+        yield from _readers(body)
 
 
 def _reason(node: OpNode) -> str:

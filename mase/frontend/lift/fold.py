@@ -18,18 +18,15 @@ PARAMETRIZED = re.compile(r"(.+)\.parametrizations\.([^.]+)(\.\d+)?$")  # path o
 OTHER = 3  # added to every free size, to see whether a mask is causal for another length too
 
 
-def fold(work: Work, parameters: frozenset[str]) -> None:
+def fold(work: Work) -> None:
     """Replace every node that depends on no input and no parameter by a constant.
 
     What depends on parameters is left: training and quantization change them.
-
-    Args:
-        parameters: keys of the table that are trained.
     """
     _fold_parametrizations(work)
     values: dict[Node, Any] = {}
     for node in list(work.graph.nodes):
-        if node.op == "get_attr" and node.target not in parameters:
+        if node.op == "get_attr" and node.target not in work.parameters:
             values[node] = work.tensors[str(node.target)]
         elif node.op == "call_function" and _is_pure(node) and all(n in values for n in node.all_input_nodes):
             values[node] = _call(node, values)
@@ -90,7 +87,7 @@ def _read(graph: Graph) -> Iterator[str]:
 
 def masks(work: Work, mask: Node) -> str:
     """Say what a mask hides at the traced and at another length: ``later`` positions, ``nothing``, or ``some``."""
-    if not _depends_on_sizes_alone(mask):
+    if not _depends_on_sizes_alone(work, mask):
         return "some"
     found = {_hides(_evaluate(work, mask, extra)) for extra in (0, OTHER if _is_dynamic(mask) else 0)}
     return found.pop() if len(found) == 1 else "some"
@@ -111,12 +108,14 @@ def _call(node: Node, values: Mapping[Node, Any]) -> Any:  # tensors, numbers, t
         return node.target(*args, **kwargs)
 
 
-def _depends_on_sizes_alone(node: Node) -> bool:
-    """Tell whether a tensor is computed from constants and sizes of inputs, not from values."""
+def _depends_on_sizes_alone(work: Work, node: Node) -> bool:
+    """Tell whether a tensor is computed from constants and sizes of inputs, not from values or parameters."""
     waiting, seen = [node], set()
     while waiting:
         current = waiting.pop()
         if current.op == "placeholder" or (current.op == "call_function" and not _is_pure(current)):
+            return False
+        if current.op == "get_attr" and current.target in work.parameters:
             return False
         if current not in seen and not is_op(current, "sym_size"):
             waiting.extend(current.all_input_nodes)

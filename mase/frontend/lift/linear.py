@@ -62,8 +62,13 @@ def _product(work: Work, node: Node, x: Any) -> Typed | None:
     return found and Typed(found.kind, found.inputs, {"transposed": True}, found.operands)
 
 
-def _linear(work: Work, x: Any, weight: Param | None, bias: Any) -> Typed | None:
+def _linear(work: Work, x: Node, weight: Param | None, bias: Node) -> Typed | None:
     offset = work.param(bias)
     if weight is None or weight.tensor.ndim != 2 or not isinstance(x, fx.Node) or (bias is not None and offset is None):
         return None
-    return Typed("linear", (x,), {}, {"weight": weight} | ({} if offset is None else {"bias": offset}))
+    operands = {"weight": weight} | ({} if offset is None else {"bias": offset})
+    if all(work.is_whole(param) or work.is_turned(param) for param in operands.values()):
+        return Typed("linear", (x,), {}, operands)
+    parts = {role: work.rows(param) for role, param in operands.items()}
+    found = {role: part for role, part in parts.items() if part is not None}
+    return Typed("linear", (x,), {}, found, path=found["weight"].key) if len(found) == len(parts) else None

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from mase.frontend.lift.nodes import Node, around, dtype_name, is_op, label, op, source, tensor_type
 from mase.graph import META, Graph, Record, TensorType, typed
 
 VIEWS = ("t", "transpose", "permute", "squeeze", "unsqueeze", "view", "reshape", "select", "slice", "alias", "numpy_T")
+
+SPLITS = ("split", "split_with_sizes", "chunk")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,7 @@ class Work:
     ) -> None:
         self.graph, self.model, self.tensors, self.aliases, self.inside = graph, model, tensors, aliases, inside
         self.modules = dict(model.named_modules())
+        self.parameters = frozenset(name for name, _ in model.named_parameters())
         self.turned: set[str] = set()  # keys of matrices of which the table is to hold the transpose
         self.straight: set[str] = set()  # keys of those that are read as they are
         self.bodies: dict[str, Graph] = {}
@@ -131,14 +133,18 @@ class Work:
             return None
         if node.op == "get_attr":
             return Param(str(node.target), self.tensors[str(node.target)])
-        if not is_op(node, *VIEWS) or not isinstance(node.args[0], fx.Node):
+        whole: Node = node.args[0] if label(node) == "getitem" and is_op(node.args[0], *SPLITS) else node
+        if not is_op(whole, *VIEWS, *SPLITS) or any(isinstance(arg, fx.Node) for arg in whole.args[1:]):
             return None
-        inner = self.param(node.args[0])
-        if inner is None or any(isinstance(arg, fx.Node) for arg in node.args[1:]):
+        inner = self.param(whole.args[0])
+        if inner is None:
             return None
-        assert isinstance(node.target, torch._ops.OpOverload)
-        view: Tensor = node.target(inner.tensor, *node.args[1:], **node.kwargs)
-        return Param(inner.key, view) if view.data_ptr() == inner.tensor.data_ptr() else None
+        view = whole.target(inner.tensor, *whole.args[1:], **whole.kwargs)
+        view = view if whole is node else view[node.args[1]]
+        shares = (
+            isinstance(view, Tensor) and view.untyped_storage().data_ptr() == inner.tensor.untyped_storage().data_ptr()
+        )
+        return Param(inner.key, view) if shares else None
 
     def constant(self, node: Any) -> Tensor | None:
         """Return the value of a node that reads the table, through views."""
@@ -174,6 +180,16 @@ class Work:
     def is_turned(self, param: Param) -> bool:
         """Tell whether a node reads the transpose of what the model stores."""
         return param.tensor.stride() != self.tensors[param.key].stride()
+
+    def rows(self, param: Param) -> Param | None:
+        """Return a range of a matrix's rows, or of a vector, as an entry of the table that shares its memory."""
+        stored, found = self.tensors[param.key], param.tensor
+        if found.ndim != stored.ndim or found.shape[1:] != stored.shape[1:] or found.stride() != stored.stride():
+            return None
+        first = (found.data_ptr() - stored.data_ptr()) // (stored.element_size() * stored.stride(0))
+        key = f"{param.key}.{first}_{first + found.shape[0]}"
+        self.tensors.setdefault(key, found)
+        return Param(key, self.tensors[key])
 
     def is_whole(self, param: Param) -> bool:
         """Tell whether a node reads a parameter as the model stores it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,7 +53,10 @@ class Family:
 
     Args:
         name: in the table. model, config: names of classes. options: of the configuration. inputs: makes the example.
+        weights: number of linear units, convolutions and expert tensors, all of which must be found.
         dynamic: axes that may be free. opaque: operations that have no typed kind, and stay as they are.
+        output: field of the result, where it is not the usual one: the one that reaches every weight.
+        refused: modules whose weights an opaque node reads.
     """
 
     name: str
@@ -63,23 +66,26 @@ class Family:
     inputs: Inputs
     dynamic: tuple[str, ...] = ("batch",)
     opaque: tuple[str, ...] = ()
+    output: str | None = None
+    refused: tuple[str, ...] = ()
+    weights: int = field(kw_only=True)
 
     def build(self) -> tuple[nn.Module, dict[str, Tensor]]:
         torch.manual_seed(0)
         if self.name in OWN:
-            return OWN[self.name]().eval(), self.inputs()
+            return OWN[self.name]().eval().requires_grad_(False), self.inputs()
         library = optional("transformers", "hf")
         config = getattr(library, self.config)(**self.options)
         if self.model == "WhisperEncoder":  # is not among the library's public names
             library = importlib.import_module("transformers.models.whisper.modeling_whisper")
-        return _shaken(getattr(library, self.model)(config)).eval(), self.inputs()
+        return _shaken(getattr(library, self.model)(config)).eval().requires_grad_(False), self.inputs()
 
 
 def _shaken(model: nn.Module) -> nn.Module:
-    """Move norms and biases off 1 and 0, so that a graph that loses one of them is another function."""
+    """Move norms, biases and tables off 1 and 0, so that a graph that loses one of them is another function."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or bool((parameter == parameter.flatten()[0]).all()):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
@@ -113,13 +119,23 @@ class Recurrent(nn.Module):
 OWN: Mapping[str, Callable[[], nn.Module]] = {"MLP": mlp, "CNN": cnn, "LSTM": Recurrent}
 BOTH = ("batch", "seq")
 FAMILIES = (
-    Family("MLP", "", "", {}, lambda: {"input": torch.randn(2, 8)}),
-    Family("CNN", "", "", {}, lambda: {"input": torch.randn(2, 3, 16, 16)}),
-    Family("LSTM", "", "", {}, lambda: {"x": torch.randn(2, 6, 8)}, (), ("aten.lstm",)),
-    Family("Llama", "LlamaForCausalLM", "LlamaConfig", SHARED, ids, BOTH),
-    Family("Mistral", "MistralForCausalLM", "MistralConfig", {**SHARED, "sliding_window": 8}, ids, BOTH),
-    Family("Qwen2", "Qwen2ForCausalLM", "Qwen2Config", SHARED, ids, BOTH),
-    Family("Qwen3", "Qwen3ForCausalLM", "Qwen3Config", {**SHARED, "head_dim": 8}, ids, BOTH),
+    Family("MLP", "", "", {}, lambda: {"input": torch.randn(2, 8)}, weights=2),
+    Family("CNN", "", "", {}, lambda: {"input": torch.randn(2, 3, 16, 16)}, weights=3),
+    Family(
+        "LSTM",
+        "",
+        "",
+        {},
+        lambda: {"x": torch.randn(2, 6, 8)},
+        (),
+        ("aten.lstm", "getitem"),
+        refused=("lstm",),
+        weights=1,
+    ),
+    Family("Llama", "LlamaForCausalLM", "LlamaConfig", SHARED, ids, BOTH, weights=15),
+    Family("Mistral", "MistralForCausalLM", "MistralConfig", {**SHARED, "sliding_window": 8}, ids, BOTH, weights=15),
+    Family("Qwen2", "Qwen2ForCausalLM", "Qwen2Config", SHARED, ids, BOTH, weights=15),
+    Family("Qwen3", "Qwen3ForCausalLM", "Qwen3Config", {**SHARED, "head_dim": 8}, ids, BOTH, weights=15),
     Family(
         "Qwen3-MoE",
         "Qwen3MoeForCausalLM",
@@ -127,10 +143,19 @@ FAMILIES = (
         {**SHARED, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
         ids,
         BOTH,
+        weights=13,
     ),
-    Family("Gemma2", "Gemma2ForCausalLM", "Gemma2Config", {**SHARED, "head_dim": 8, "sliding_window": 8}, ids, BOTH),
-    Family("Phi-3", "Phi3ForCausalLM", "Phi3Config", SHARED, ids, BOTH),
-    Family("Mixtral", "MixtralForCausalLM", "MixtralConfig", {**SHARED, "num_local_experts": 4}, ids, BOTH),
+    Family(
+        "Gemma2",
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        {**SHARED, "head_dim": 8, "sliding_window": 8},
+        ids,
+        BOTH,
+        weights=15,
+    ),
+    Family("Phi-3", "Phi3ForCausalLM", "Phi3Config", SHARED, ids, BOTH, weights=9),
+    Family("Mixtral", "MixtralForCausalLM", "MixtralConfig", {**SHARED, "num_local_experts": 4}, ids, BOTH, weights=13),
     Family(
         "Falcon",
         "FalconForCausalLM",
@@ -146,6 +171,7 @@ FAMILIES = (
         },
         ids,
         BOTH,
+        weights=9,
     ),
     Family(
         "GPT-NeoX",
@@ -154,6 +180,7 @@ FAMILIES = (
         {**DECODER, "bos_token_id": None, "eos_token_id": None},
         ids,
         BOTH,
+        weights=9,
     ),
     Family(
         "OPT",
@@ -172,6 +199,7 @@ FAMILIES = (
         },
         ids,
         BOTH,
+        weights=13,
     ),
     Family(
         "GPT-2",
@@ -188,6 +216,7 @@ FAMILIES = (
         },
         ids,
         BOTH,
+        weights=9,
     ),
     Family(
         "Mamba",
@@ -196,8 +225,9 @@ FAMILIES = (
         {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY, "state_size": 8},
         ids,
         ("batch",),
+        weights=11,
     ),
-    Family("BERT", "BertModel", "BertConfig", DECODER, ids, BOTH),
+    Family("BERT", "BertModel", "BertConfig", DECODER, ids, BOTH, output="pooler_output", weights=13),
     Family(
         "T5 encoder",
         "T5EncoderModel",
@@ -205,9 +235,10 @@ FAMILIES = (
         {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": VOCABULARY},
         ids,
         BOTH,
+        weights=12,
     ),
-    Family("ViT", "ViTForImageClassification", "ViTConfig", VISION, image),
-    Family("DeiT", "DeiTForImageClassification", "DeiTConfig", VISION, image),
+    Family("ViT", "ViTForImageClassification", "ViTConfig", VISION, image, weights=14),
+    Family("DeiT", "DeiTForImageClassification", "DeiTConfig", VISION, image, weights=14),
     Family(
         "Swin",
         "SwinForImageClassification",
@@ -215,15 +246,19 @@ FAMILIES = (
         {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
         image,
         (),
+        weights=27,
     ),
-    Family("SigLIP vision", "SiglipVisionModel", "SiglipVisionConfig", VISION, image),
-    Family("CLIP vision", "CLIPVisionModel", "CLIPVisionConfig", VISION, image),
+    Family(
+        "SigLIP vision", "SiglipVisionModel", "SiglipVisionConfig", VISION, image, output="pooler_output", weights=16
+    ),
+    Family("CLIP vision", "CLIPVisionModel", "CLIPVisionConfig", VISION, image, weights=13),
     Family(
         "ResNet",
         "ResNetForImageClassification",
         "ResNetConfig",
         {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
         lambda: image(32),
+        weights=7,
     ),
     Family(
         "MobileNetV2",
@@ -231,6 +266,7 @@ FAMILIES = (
         "MobileNetV2Config",
         {"image_size": 32, "depth_multiplier": 0.35},
         lambda: image(32),
+        weights=53,
     ),
     Family(
         "ConvNeXt",
@@ -238,6 +274,7 @@ FAMILIES = (
         "ConvNextConfig",
         {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
         lambda: image(32),
+        weights=9,
     ),
     Family(
         "Whisper encoder",
@@ -252,6 +289,7 @@ FAMILIES = (
             "max_source_positions": 12,
         },
         lambda: {"input_features": torch.randn(2, 8, 24)},
+        weights=14,
     ),
     Family(
         "Wav2Vec2 encoder",
@@ -270,5 +308,6 @@ FAMILIES = (
             "num_conv_pos_embedding_groups": 4,
         },
         lambda: {"input_values": torch.randn(2, 400)},
+        weights=16,
     ),
 )
