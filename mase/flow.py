@@ -245,8 +245,18 @@ class Run:
                 files.append(userfile.resolve(text, self.home, where)[0])
         if self.config.model.weights:
             files.append(self._weights_file())
+        given = self.home / str(self.config.model.options.get("path", ""))
+        if given.is_file():
+            files.append(given)
         c = self.config.model_dump(include={"model", "data", "train", "seed"})
-        return key_of(c, torch.__version__, self.data.digest(), *files)
+        return key_of(c, torch.__version__, self.data.digest(), self._below(given), *files)
+
+    def _below(self, given: Path) -> list[tuple[str, int, int]]:
+        """Return name, size and time of the files of a model's folder; there may be gigabytes, so none is read."""
+        if not self.config.model.options.get("path") or not given.is_dir():
+            return []
+        stats = [(file.name, file.stat()) for file in sorted(given.iterdir()) if file.is_file()]
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
     def _weights_file(self) -> Path:
         path = (self.home / str(self.config.model.weights)).resolve()
@@ -273,7 +283,7 @@ class Run:
 
     def trace(self, model: nn.Module) -> tuple[Graph, dict[str, Tensor]]:
         """Return the float graph and the values of every edge on the calibration samples; leave ``statistics.json``."""
-        graph, report = trace_and_report(model, (self.data.train.x[:8],))
+        graph, report = trace_and_report(model, (self.data.train.x[:8],), dynamic=("batch",))
         graph = fuse(graph)[0] if self.config.fuse else graph
         section = self.config.data
         calibration = sample(self.data.train, section.calibration, section.sampler, self.config.seed).x

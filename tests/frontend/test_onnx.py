@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from mase import flow
 from mase.errors import ConfigError, GraphError, MaseError, ToolError, UnsupportedOp
+from mase.frontend import trace
 from mase.frontend.onnx import OnnxModel, load
 from mase.graph import Graph
 from mase.interpreter import is_exact
@@ -661,6 +664,30 @@ def test_a_file_is_a_model_that_trains_and_shares_its_weights(tmp_path: Path) ->
     fresh = OnnxModel(mlp(tmp_path))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh(x), model(x))
+
+
+def test_a_configuration_names_a_file_and_a_change_of_it_is_noticed(tmp_path: Path) -> None:
+    config = {
+        "model": {"name": "onnx", "options": {"path": "model.onnx"}},
+        "data": {"name": "iris"},
+        "quantize": {"default": {"weight": "int8", "activation": "fixed8.4"}},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(config))  # JSON is YAML
+    x, found = torch.randn(3, 4), []
+    for seed in (0, 1):
+        weights = {"w": rand(3, 4, seed=seed), "b": rand(3)}
+        path = file(tmp_path, [node("Gemm", ["x", "w", "b"], transB=1)], weights)
+        graph = flow.upto(flow.open_run(tmp_path / "run.yaml", tmp_path / "run"), "trace").graph
+        found.append(graph(x))
+        np.testing.assert_allclose(found[-1].numpy(), judge(path, x.numpy()), rtol=1e-5)
+    assert not torch.equal(*found)
+
+
+def test_the_front_door_takes_a_path_or_a_model(tmp_path: Path) -> None:
+    x = torch.randn(3, 4)
+    graph, report = trace(mlp(tmp_path))
+    again, _ = trace(OnnxModel(mlp(tmp_path)), x)
+    assert len(report.lifted) == 3 and torch.equal(graph(x), again(x))
 
 
 def test_statistics_and_masks_are_no_parameters(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mase import flow
 from mase.errors import ConfigError, GraphError, MaseError, ToolError
 from mase.models.base import MODELS
 from mase.models.huggingface import check_safetensors, huggingface, load_tokenizer, optional
@@ -34,9 +36,9 @@ SIZES = {
 IDS = torch.tensor([[1, 5, 9, 2]])
 
 
-def write(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+def write(folder: Path, dtype: torch.dtype = torch.float32, **sizes: int) -> Any:
     """Write a tiny Llama as ``save_pretrained`` does, and return it."""
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).to(dtype).eval()
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**SIZES, **sizes})).to(dtype).eval()
     folder.mkdir()
     config = {
         **model.config.to_dict(),
@@ -77,6 +79,27 @@ def test_the_files_decide_the_dtype_unless_one_is_asked_for(dtype: str, tmp_path
 
 def test_a_head_is_left_out_on_request(folder: Path) -> None:
     assert type(huggingface(str(folder), head="none")).__name__ == "LlamaModel"
+
+
+def test_a_configuration_names_a_folder_and_a_change_in_it_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "tiny", vocab_size=256)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 60)
+    config = {
+        "model": {"name": "huggingface", "options": {"path": "tiny"}},
+        "data": {"name": "text", "options": {"path": "text.txt", "window": 8}},
+        "quantize": {"default": {"weight": "int8"}},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(config))  # JSON is YAML
+    ids = torch.randint(256, (2, 8))
+    found = []
+    for _ in range(2):
+        done = flow.upto(flow.open_run(tmp_path / "run.yaml", tmp_path / "run"), "trace")
+        assert torch.equal(done.graph(ids), done.model(ids).logits)
+        found.append(done.graph(ids))
+        shutil.rmtree(tmp_path / "tiny")
+        torch.manual_seed(1)  # other weights
+        write(tmp_path / "tiny", vocab_size=256)
+    assert not torch.equal(*found)
 
 
 def test_nothing_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
