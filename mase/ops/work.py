@@ -82,7 +82,7 @@ def clog2(n: Count) -> Count:
     """Return the bits that count to n - 1: ceil(log2(n)), 0 for n = 1."""
     if isinstance(n, int):
         return (n - 1).bit_length()
-    return np.frexp(n - 1.0)[1].astype(np.int64)
+    return np.frexp(n - 1.0)[1]
 
 
 def ceil_div(a: Count, b: Count) -> Count:
@@ -95,14 +95,13 @@ def tree(count: Count, width: Count, most: Count, copies: Count) -> tuple[tuple[
 
     An odd number of a level passes through a register.
     """
-    out, level = [], 0
-    while np.any(np.greater(count, 1)):
-        level += 1
-        half = count // 2
-        pairs, count = copies * half, count - half
-        nodes = np.where(np.greater(half, 0), copies * count, 0)
-        out.append((pairs, nodes, np.minimum(width + level, most)))
-    return tuple(out)
+    levels = int(clog2(int(np.max(count, initial=1))))
+    if not levels:
+        return ()
+    level = np.arange(1, levels + 1).reshape(-1, *[1] * np.ndim(count))
+    below = -(-count >> level - 1)  # numbers that enter a level
+    nodes = copies * (below - below // 2) * (below > 1)
+    return tuple(zip(copies * (below // 2), nodes, np.minimum(width + level, most), strict=True))
 
 
 def tile_lanes(size: int, *blocks: int) -> Lanes:
