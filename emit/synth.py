@@ -232,7 +232,8 @@ def run_yosys(
         raise ToolError(f"yosys: {error[1].strip()[:300]}")
     if "bad_alloc" in log or "MemoryError" in log or status < 0:
         raise ToolError(f"yosys: stopped without a word (status {status}); its memory is {memory_bytes >> 20} MiB")
-    raise ToolError(f"yosys: exit code {status}: {log.strip()[-300:]}")
+    last_line = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
+    raise ToolError(f"yosys: exit code {status}: {last_line[:300]}")
 
 
 def flat_cells(stat: Mapping[str, Any], module: str) -> Counter[str]:

