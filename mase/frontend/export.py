@@ -76,12 +76,11 @@ def trace_export(
     axes = named_axes(example.tensors, free)
     traced = _long_enough(example, axes)
     program = capture(model, traced, output, axes)
-    samples = {"the example": (example, want)}
+    graph, report = lift(program, model, example, axes, tuple(want))
+    name, samples = type(model).__name__, {"the example": (example, want)}
     for which, step in _steps(example, axes).items():
         other = example.having(second(example.tensors, axes, step))
         samples[which] = other, run_eagerly(model, other, output)
-    name = type(model).__name__
-    graph, report = lift(program, model, example, axes, tuple(want))
     worst = check_equal(name, graph, samples, math.inf)
     if worst > bound:  # kernels round in another way with a mask than without: the model may have kept it
         graph, report = lift(program, model, example, axes, tuple(want), keep_masks=True)

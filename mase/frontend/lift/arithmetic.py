@@ -40,6 +40,7 @@ def _two(work: Work, kind: str, a: Any, b: Any, attrs: dict[str, Any]) -> Typed 
         if isinstance(other, int | float):
             return Typed(kind, (x,), {**attrs, **reverse, "value": other})
         if param is not None and work.is_whole(param):
-            return Typed(kind, (x,), {**attrs, **reverse}, {"other": param})
+            held = {} if param.key in work.parameters else {"parameter": False}
+            return Typed(kind, (x,), {**attrs, **reverse, **held}, {"other": param})
     tensors = isinstance(a, fx.Node) and isinstance(b, fx.Node) and all(hasattr(value(n), "shape") for n in (a, b))
     return Typed(kind, (a, b), attrs) if tensors else None

@@ -39,7 +39,7 @@ def reshape(work: Work, node: Node) -> Typed | None:
     return _layout(x, "reshape" if keeps else "view", shape=sizes)
 
 
-@rule("permute", "transpose", "t", "numpy_T", "movedim")
+@rule("permute", "transpose", "t", "numpy_T", "mT")
 def permute(work: Work, node: Node) -> Typed | None:
     """Match another order of axes."""
     x, given = node.all_input_nodes[0], arguments(node)
@@ -48,9 +48,8 @@ def permute(work: Work, node: Node) -> Typed | None:
         return _layout(x, "permute", axes=[axis % len(axes) for axis in given["dims"]])
     if is_op(node, "t", "numpy_T"):
         return _layout(x, "permute", axes=axes[::-1])
-    if is_op(node, "movedim"):
-        return None
-    a, b = given["dim0"] % len(axes), given["dim1"] % len(axes)
+    a, b = (-2, -1) if is_op(node, "mT") else (given["dim0"], given["dim1"])
+    a, b = a % len(axes), b % len(axes)
     axes[a], axes[b] = axes[b], axes[a]
     return _layout(x, "permute", axes=axes)
 

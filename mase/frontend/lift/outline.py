@@ -77,7 +77,8 @@ def plainly(work: Work, node: Node, found: Typed) -> Typed:
     record = Record(found.kind, found.path or node.name, tensor_type(node), dict(found.attrs), ports=found.ports)
     operands = {role: param.tensor for role, param in found.operands.items()}
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(shape(port), generator=generator).to(value(port).dtype) for port in found.inputs]
+    drawn = {p: torch.randn(shape(p), generator=generator).to(value(p).dtype) for p in found.inputs}
+    inputs = [drawn[port] for port in found.inputs]
     with torch.no_grad():
         want = run(found.body, inputs).traced(found.body.output.inputs[0])
         try:

@@ -259,7 +259,8 @@ class Work:
             key = f"{key}.stored"
             self.tensors[key] = tensor
         kind = TensorType(tuple(tensor.shape), dtype_name(tensor.dtype))
-        record = Record("constant", key, kind, operands={"value": kind}, table={"value": key})
+        attrs = {"parameter": True} if node.target in self.parameters else {}
+        record = Record("constant", key, kind, attrs, {"value": kind}, table={"value": key})
         with self.graph.inserting_before(node):
             new = self.graph.call_function(typed, ())
         new.meta = {META: record}
