@@ -76,10 +76,6 @@ def _group_norm(m: nn.GroupNorm, output: TensorType) -> Lift:
     return Lift("norm", {"function": "group", "eps": m.eps, "groups": m.num_groups}, WEIGHTS)
 
 
-def _relu(m: nn.ReLU, output: TensorType) -> Lift:
-    return _activation("relu")(m, output)
-
-
 def _activation(function: str, **attrs: str) -> Callable[[Any, TensorType], Lift]:
     """Return the rule of an activation; ``attrs`` name the module's fields."""
 
@@ -191,7 +187,7 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _rms_norm,
     nn.GroupNorm: _group_norm,
-    nn.ReLU: _relu,
+    nn.ReLU: _activation("relu"),
     nn.ReLU6: _activation("relu6"),
     nn.LeakyReLU: _activation("leaky_relu", slope="negative_slope"),
     nn.PReLU: _prelu,

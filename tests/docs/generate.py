@@ -1,4 +1,4 @@
-"""Write the parts of ``docs/config.md`` and ``docs/cli.md`` that follow from the code.
+"""Write the parts of the pages in ``docs`` that follow from the code.
 
 Run ``python -m tests.docs.generate`` after a change. A part stands between ``<!-- generated: NAME -->`` and
 ``<!-- end -->``; a test finds a page that is not up to date.
@@ -17,9 +17,11 @@ import typer
 
 from mase.cli import app
 from mase.config import schema
+from mase.frontend import modules as frontend_modules
+from mase.ops.base import MANY, OPS, HardwareOp
 from tests.docs.pages import DOCS
 
-PAGES = ("config.md", "cli.md")
+PAGES = ("config.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
 
@@ -148,7 +150,40 @@ def _value(kind: object) -> str:
     return "PATH" if "Path" in str(kind) else "NUMBER" if "int" in str(kind) or "float" in str(kind) else "TEXT"
 
 
-PARTS: Mapping[str, Callable[[], str]] = {"fields": fields, "commands": commands}
+# -- frontend.md -------------------------------------------------------------------------------------------------------
+
+
+def kinds() -> str:
+    """Return a table of the kinds of nodes: inputs, parameters that take formats, hardware, what is computed."""
+    rows = ["| kind | inputs | hardware | computes |", "| --- | --- | --- | --- |"]
+    for name, op in OPS.items():
+        least, most = op.arity
+        inputs = str(least) if least == most else f"{least} or more" if most >= MANY else f"{least} to {most}"
+        weights = f"; takes formats: {', '.join(f'**{role}**' for role in op.weights)}" if op.weights else ""
+        paragraphs = re.split(r"\n\n(?!Attributes|Inputs|Operands)", inspect.getdoc(op) or "")
+        text = _plain(" ".join(paragraphs[0].split()).rstrip(".")).replace("``", "`")
+        hardware = "yes" if issubclass(op, HardwareOp) else ""
+        rows.append(f"| `{name}` | {inputs} | {hardware} | {text}{weights} |")
+    return "\n".join(rows)
+
+
+def modules() -> str:
+    """Return a table of PyTorch's modules by the kind that they become."""
+    found: dict[str, list[str]] = {}
+    for cls, rule in frontend_modules.MODULES.items():
+        kind = re.search(r'Lift\(\s*"(\w+)"', inspect.getsource(rule))
+        assert kind is not None, cls
+        found.setdefault(kind[1], []).append(f"`{cls.__name__}`")
+    rows = [f"| `{kind}` | {', '.join(names)} |" for kind, names in sorted(found.items())]
+    return "\n".join(["| kind | modules of `torch.nn` |", "| --- | --- |", *rows])
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "fields": fields,
+    "commands": commands,
+    "kinds": kinds,
+    "modules": modules,
+}
 
 
 def write(docs: Path) -> None:
