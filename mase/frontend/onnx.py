@@ -6,6 +6,7 @@ of the inputs stays free. What the file computes is what the graph computes; not
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,8 @@ from mase.formats import QuantParams
 from mase.formats.binary import Binary
 from mase.formats.fixed import Fixed
 from mase.formats.int import Int
-from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor, type_of
+from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor, dtype_of, type_of
+from mase.frontend.onnx_formats import QUANTISERS
 from mase.frontend.onnx_nodes import NODES
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
@@ -28,7 +30,8 @@ from mase.interpreter import argument, is_exact, train
 from mase.ops.base import OPS, HardwareOp
 
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-UNFOLDED = ("Quant", "IntQuant", "BipolarQuant", "DequantizeLinear", "Transpose", "Identity")  # keep format and name
+KEEPERS = ("Transpose", "Identity")  # of a constant's format, name and type
+UNFOLDED = (*QUANTISERS, *KEEPERS)
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "MaxPool")  # of codes
 LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
 KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
@@ -60,13 +63,10 @@ def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool
     _check_batch(graph, builder)
     lifted = tuple(node.path for node in graph.operators() if node.kind != "opaque")
     opaque = {node.path: builder.opaque[node.path] for node in graph.operators() if node.kind == "opaque"}
-    if graph.quant or any(node.kind == "requantize" for node in graph.operators()) or not compare:
-        why = "compare is False" if not compare else "it has quantisers"
+    worst, why = _distance(model, graph, builder) if compare else (None, "compare is False")
+    if worst is None:
         note = f"not compared with ONNX's reference evaluator: {why}"
         return graph, TraceReport(lifted, refused, opaque, (note,), worst=None)
-    worst = max(_difference(model, graph, builder, seed) for seed in (0, 1))
-    if not worst <= BOUND:
-        raise GraphError(f"{builder.file}: the graph differs from the reference evaluator by {worst:.1e}")
     return graph, TraceReport(lifted, refused, opaque, bound=BOUND, worst=worst)
 
 
@@ -74,12 +74,12 @@ class OnnxModel(nn.Module):
     """Stand for an ONNX file where a PyTorch model is wanted: its parameters can be trained and stored.
 
     Args:
-        path, sizes: as :func:`load`.
+        path, sizes, compare: as :func:`load`.
     """
 
-    def __init__(self, path: str | Path, sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(self, path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool = True) -> None:
         super().__init__()
-        self._graph, self._report = load(path, sizes)
+        self._graph, self._report = load(path, sizes, compare)
         self._keys: dict[str, str] = {}  # table key -> name of the parameter or buffer
         learned = {node.record.key(r) for node in self._graph.operators() for r in node.record.operands if r in LEARNED}
         for key, tensor in self._graph.tensors.items():
@@ -255,6 +255,8 @@ def _import(builder: Builder, step: Step, model: Any) -> None:
     results = [found] if isinstance(found, fx.Node | Constant) else list(found)
     for name, value in zip([name for name in step.outputs if name], results, strict=False):
         builder.values[name] = value
+        if isinstance(value, Constant) and step.type in KEEPERS:
+            builder.dtypes[name] = builder.dtypes.get(step.inputs[0], dtype_of(value.tensor))
         if codes and step.type in MOVES:
             builder.codes[name] = builder.codes[codes[0]]
 
@@ -432,32 +434,57 @@ def _check_batch(graph: Graph, builder: Builder) -> None:
             raise GraphError(f"{builder.file}: a sample's result depends on its batch; axis 0 is no batch")
 
 
-def _difference(model: Any, graph: Graph, builder: Builder, seed: int) -> float:
-    """Return the greatest difference from the reference evaluator, relative to its greatest output."""
+def _distance(model: Any, graph: Graph, builder: Builder) -> tuple[float | None, str]:
+    """Return the greatest difference from the reference evaluator on two inputs, or None and why there is none.
+
+    Raises:
+        GraphError: it is above the bound.
+    """
     from onnx.reference import ReferenceEvaluator
 
+    if graph.quant or any(node.kind == "requantize" for node in graph.operators()):
+        return None, "it has quantisers"
+    worst = 0.0
+    for seed in (0, 1):
+        feeds = _feeds(graph, builder, seed)
+        try:
+            wanted = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in feeds.items()})
+        except Exception as error:  # noqa: BLE001  # the evaluator lacks operators, and raises errors of every kind
+            return None, " ".join(str(error).split())[:160] or type(error).__name__
+        worst = max(worst, *map(_relative, graph.fields(**feeds).values(), map(as_tensor, wanted)))
+    if not worst <= BOUND:
+        raise GraphError(f"{builder.file}: the graph differs from the reference evaluator by {worst:.1e}")
+    return worst, ""
+
+
+def _feeds(graph: Graph, builder: Builder, seed: int) -> dict[str, Tensor]:
+    """Return inputs by name, other ones for each seed, with the batch that the file was written with."""
     generator = torch.Generator().manual_seed(seed)
     feeds = {}
     for node in graph.inputs:
         x = builder.samples[node.name]
-        if x.is_floating_point():
-            x = torch.randn(x.shape, generator=generator).to(x.dtype)
-        elif seed:
-            x = x.flip(-1)
+        x = (
+            torch.randn(x.shape, generator=generator).to(x.dtype)
+            if x.is_floating_point()
+            else x.flip(-1)
+            if seed
+            else x
+        )
         feeds[argument(node)] = x[: builder.written_batch] if node.record.attrs["axes"][0] else x
-    try:
-        wanted = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in feeds.items()})
-    except Exception as error:  # the evaluator raises errors of every kind
-        text = " ".join(str(error).split())[:160] or type(error).__name__
-        raise GraphError(f"{builder.file}: the reference evaluator fails: {text}; leave it out with compare") from error
-    worst = 0.0
-    for value, array in zip(graph.fields(**feeds).values(), wanted, strict=True):
-        want = as_tensor(array).double()
-        if value.shape != want.shape:
-            raise GraphError(f"{builder.file}: the graph gives {tuple(value.shape)}, the evaluator {tuple(want.shape)}")
-        if want.numel():
-            worst = max(worst, float((value.double() - want).abs().max() / want.abs().max().clamp(min=1e-30)))
-    return worst
+    return feeds
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    """Return the greatest difference, relative to the greatest value; infinite where the shapes differ."""
+    if found.shape != wanted.shape:
+        return math.inf
+    found, wanted = found.double(), wanted.double()
+    same = (found == wanted) | (found.isnan() & wanted.isnan())
+    if bool(same.all()):
+        return 0.0
+    finite = wanted[wanted.isfinite()].abs()
+    worst = (found - wanted)[~same].abs().max() / (finite.max() if finite.numel() else 1.0)
+    return float(worst.nan_to_num(math.inf))
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

@@ -181,12 +181,17 @@ def dtype_name(number: int) -> str:
 
 
 def _quantize_linear(b: Builder, step: Step) -> Value:
-    x = b.node(step, 0)
+    x = b.value(step, 0)
     scale, zero = _parameters(b, step, len(b.shape(x)))
     dtype = b.dtypes.get(step.inputs[2], "") if b.given(step, 2) else dtype_name(step.attrs.get("output_dtype", 0))
     if dtype not in INTEGERS:
         raise step.refuse(f"quantises to {dtype}; allowed: {', '.join(INTEGERS)}")
     bits, signed = INTEGERS[dtype]
+    if isinstance(x, Constant):
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+        b.dtypes[step.outputs[0]] = dtype
+        codes = (x.real() / scale).round() + zero.to(x.tensor.dtype)
+        return Constant(codes.clamp(low, high).to(torch.int64), x.name)
     b.codes[step.outputs[0]] = (scale, zero)
     return b.requantize(step, x, *format_of(Grid(bits, signed, False, scale, zero), len(b.shape(x)), step))
 

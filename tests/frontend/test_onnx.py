@@ -632,6 +632,32 @@ def test_a_quantiser_that_hardware_cannot_merge_stays_a_node_and_says_why(tmp_pa
     assert np.array_equal(graph(torch.from_numpy(x)).numpy(), judge(path, x))
 
 
+@pytest.mark.parametrize("opset", [13, 21])
+def test_a_weight_that_the_file_quantises_and_turns_is_a_format(opset: int, tmp_path: Path) -> None:
+    nodes = [
+        node("QuantizeLinear", ["w", "r", "zero8"], "codes"),
+        node("Transpose", ["codes"], "turned"),
+        node("DequantizeLinear", ["turned", "r", "zero8"], "v"),
+        node("MatMul", ["x", "v"]),
+    ]
+    w, x = rand(3, 4), rand(20, 4)
+    path = file(tmp_path, nodes, {**SCALARS, "zero8": np.int8(0), "w": w}, opset=opset)
+    graph, _ = load(path)
+    assert formats(graph) == {"MatMul_3.weight": "int8_fp32"}
+    want = x @ (np.clip(np.round(w / SCALARS["r"]), -128, 127) * SCALARS["r"]).T
+    np.testing.assert_allclose(graph(torch.from_numpy(x)).numpy(), want, rtol=0, atol=1e-5)
+
+
+def test_a_file_that_the_evaluator_cannot_run_is_told_as_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise NotImplementedError("no such\noperator")
+
+    monkeypatch.setattr("onnx.reference.ReferenceEvaluator.run", fails)
+    assert load(mlp(tmp_path))[1].notes == ("not compared with ONNX's reference evaluator: no such operator",)
+
+
 def test_the_same_quantiser_twice_is_one(tmp_path: Path) -> None:
     nodes = [node("Neg", ["x"], "a"), quant("a", "s", "b"), quant("b", "s", "c"), node("Relu", ["c"])]
     assert kinds(compare(file(tmp_path, nodes, SCALARS), rand(9, 4))) == ["activation", "activation"]
@@ -810,6 +836,11 @@ def test_a_graph_that_differs_from_the_evaluator_is_refused(tmp_path: Path, monk
     monkeypatch.setitem(onnx_nodes.ACTIVATIONS, "Relu", ("tanh", {}))  # type: ignore[arg-type]  # a Mapping that is a dict
     with pytest.raises(GraphError, match="differs from the reference evaluator by"):
         load(mlp(tmp_path))
+
+
+def test_infinities_and_nan_in_the_same_places_are_no_difference(tmp_path: Path) -> None:
+    nodes = [node("Log", ["x"], "a"), node("Add", ["a", "c"])]
+    assert load(file(tmp_path, nodes, {"c": np.array([1, np.inf, 2, -np.inf], np.float32)}))[1].worst == 0.0
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
