@@ -430,7 +430,7 @@ def _check_batch(graph: Graph, builder: Builder) -> None:
     for value, wanted in zip(found, want, strict=True):
         if value.shape != (ROWS, *wanted.shape[1:]):
             raise GraphError(f"{builder.file}: a batch of {ROWS} gives {tuple(value.shape)}; axis 0 is no batch")
-        if not graph.quant and not _near(value[:BATCH].double(), wanted.double()):
+        if not graph.quant and _relative(value[:BATCH], wanted) > CLOSE:
             raise GraphError(f"{builder.file}: a sample's result depends on its batch; axis 0 is no batch")
 
 
@@ -485,8 +485,3 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
     finite = wanted[wanted.isfinite()].abs()
     worst = (found - wanted)[~same].abs().max() / (finite.max() if finite.numel() else 1.0)
     return float(worst.nan_to_num(math.inf))
-
-
-def _near(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two results differ by rounding alone."""
-    return bool(torch.allclose(a, b, rtol=0.0, atol=CLOSE * float(b.abs().max()) if b.numel() else 0.0, equal_nan=True))
