@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +47,8 @@ class LivenessReport:
 
     Args:
         peak: most bytes in use at a time. at: path of the node that then runs. alive: what lies there, path -> bytes.
-        unknown: paths of opaque nodes: they may use more memory than their result.
+        unknown: paths of opaque nodes, those inside outlined nodes as ``outer/inner``: they may use more memory than
+            their result.
     """
 
     nodes: tuple[NodeLiveness, ...]
@@ -74,8 +75,7 @@ def liveness(graph: Graph, config: LivenessConfig) -> tuple[Graph, LivenessRepor
     worst = max(steps, key=lambda step: step.live)
     now = steps.index(worst)
     alive = {step.node.path: _bytes(step.bits) for step in steps[: now + 1] if step.bits and step.last >= now}
-    unknown = tuple(node.path for node in graph.operators() if node.kind == "opaque")
-    return graph, LivenessReport(nodes, _bytes(worst.live), worst.node.path, alive, unknown)
+    return graph, LivenessReport(nodes, _bytes(worst.live), worst.node.path, alive, tuple(_opaque(graph)))
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,14 @@ def scratch(node: OpNode) -> int:
         return 0 if inner.name in outside else stored_bits(inner.record.output, inner.record.output.shape, -1)
 
     return max(step.live for step in walk(body, size, scratch))
+
+
+def _opaque(graph: Graph, outer: str = "") -> Iterator[str]:
+    for node in graph.operators():
+        if node.kind == "opaque":
+            yield outer + node.path
+        elif node.name in graph.bodies:
+            yield from _opaque(graph.bodies[node.name], f"{outer}{node.path}/")
 
 
 def _described(step: Step, until: str) -> NodeLiveness:

@@ -104,6 +104,11 @@ def test_opaque_nodes_are_named() -> None:
     sketch = Sketch()
     found = followed(sketch.graph(sketch.opaque("odd", (1, 10), sketch.input("x", (1, 10)))))
     assert (found.unknown, found.peak) == (("odd",), 80)
+    inside = Sketch()
+    body = inside.graph(inside.opaque("odd", (1, 10), inside.input("a", (1, 10))))
+    sketch = Sketch()
+    mixed = sketch.add("moe", "mix", (1, 10), sketch.input("x", (1, 10)), body=body)
+    assert followed(sketch.graph(mixed)).unknown == ("mix/odd",)
 
 
 def test_what_is_no_tensor_takes_nothing() -> None:
