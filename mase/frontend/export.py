@@ -59,7 +59,8 @@ def trace_export(
         model: in evaluation mode.
         example_inputs: tensors and constants in order of ``forward``, or by keyword.
         output: part of the result, or several; see :func:`mase.frontend.check.fields`.
-        dynamic: axes that are free at run time, of ``batch`` and ``seq``; all others stay as in the example.
+        dynamic: axes that must be free at run time, of ``batch`` and ``seq``; all others stay as in the example. The
+            batch is free anyway where the graph holds for another one.
         bound: greatest difference from the model that is allowed, relative to its greatest output.
 
     Returns:
@@ -88,7 +89,36 @@ def trace_export(
     if worst > bound:
         bound = max(bound, _own_rounding(program, model, example, output, want))
         worst = check_equal(name, graph, samples, bound)
+    graph = graph if "batch" in free else _with_free_batch(graph, model, example, output, bound)
     return graph, replace(report, bound=bound, worst=worst)
+
+
+def _with_free_batch(graph: Graph, model: nn.Module, example: Example, output: Output, bound: float) -> Graph:
+    """Return the graph with its batch free, where model and graph take another one and agree on it.
+
+    An opaque node may hold sizes of the traced batch, and ATen's own functions do not check all of them.
+    """
+    if _is_opaque(graph):
+        return graph
+    axes = named_axes(example.tensors, {"batch"})
+    records = {}
+    for node, found in zip(graph.inputs, axes.values(), strict=True):
+        held = [new or old for new, old in zip(found, node.record.attrs["axes"], strict=True)]
+        records[node.name] = replace(node.record, attrs={**node.record.attrs, "axes": held})
+    freed = graph.replace(records)
+    larger = example.having(second(example.tensors, axes, {"batch": 1}))
+    try:
+        want = run_eagerly(model, larger, output)
+        check_equal(type(model).__name__, freed, {"a larger batch": (larger, want)}, bound)
+    except (GraphError, RuntimeError, ValueError, TypeError, IndexError):  # it holds for the traced batch alone
+        return graph
+    return freed
+
+
+def _is_opaque(graph: Graph) -> bool:
+    """Tell whether a graph or a body in it holds an opaque node."""
+    inner = any(_is_opaque(body) for body in graph.bodies.values())
+    return inner or any(node.kind == "opaque" for node in graph.operators())
 
 
 def _own_rounding(

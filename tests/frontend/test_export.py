@@ -294,9 +294,17 @@ def test_inputs_by_keyword_are_given_by_keyword() -> None:
 
 
 def test_shapes_are_guarded() -> None:
-    graph = trace(lambda m, x: x + 1)
+    graph = trace(lambda m, x: x.reshape(4, 2, 6))
     with pytest.raises(GraphError, match=r"input 'x': found \(3, 4, 6\); allowed is \(2, 4, 6\)"):
         graph(torch.zeros(3, 4, 6))
+
+
+def test_the_batch_is_free_where_the_graph_holds_for_another_one() -> None:
+    graph = trace(lambda m, x: m.fc(x).reshape(2, 4, 2, 3), fc=nn.Linear(6, 6))
+    with pytest.raises(GraphError, match="allowed is"):
+        graph(torch.zeros(3, 4, 6))
+    graph = trace(lambda m, x: m.fc(x).reshape(x.shape[0], 4, 2, 3), fc=nn.Linear(6, 6))
+    assert graph(torch.zeros(3, 4, 6)).shape == (3, 4, 2, 3)
 
 
 def test_free_axes_are_free_and_the_others_are_not() -> None:

@@ -100,6 +100,7 @@ def finish(work: Work, fields: Sequence[str] = ()) -> Graph:
             continue
         if node.op == "placeholder":  # a port: the sizes that are free outside are free here
             axes = [str(size.node.expr) if is_free(size) else "" for size in symbolic(node)]
+            axes[:1] = [axes[0] or f"first_of_{node.name}"] if axes else []  # the batch may be free all the same
             record = Record("input", node.name, tensor_type(node), {"axes": axes})
         elif node.op == "output":
             record = Record("output", "output", _first(node.args[0]), {"fields": list(fields)} if fields else {})
