@@ -32,6 +32,8 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
         record = partner.record
         attrs = {**record.attrs, "activation": "relu"}
         partner.node.meta[META] = replace(record, attrs=attrs, output=node.record.output)
+        if node.name in out.quant:
+            out.quant[partner.name] = out.quant.pop(node.name)
         node.node.replace_all_uses_with(partner.node)
         editable.erase_node(node.node)
         fused.append((partner.path, node.path))
@@ -39,9 +41,8 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
 
 
 def _partner(node: OpNode) -> OpNode | None:
-    """Return the linear node that this activation, a ReLU, may join."""
-    relu = node.kind == "activation" and node.record.attrs["function"] == "relu"
-    if not relu or node.record.output.format is not None:
+    """Return the linear node that this activation, a ReLU, may join: one that does not round before it."""
+    if node.kind != "activation" or node.record.attrs["function"] != "relu":
         return None
     producer = node.inputs[0]
     alone = len(producer.users) == 1 and producer.record.output.format is None

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -272,7 +273,8 @@ def _fold(builder: Builder, step: Step, model: Any) -> None:
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in step.outputs if name]
     graph = onnx.helper.make_graph([step.proto], "fold", inputs, outputs)
     try:
-        found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
+        with np.errstate(all="ignore"):
+            found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
     except Exception as error:  # the evaluator raises errors of every kind
         text = " ".join(str(error).split())[:160] or type(error).__name__
         raise step.refuse(f"cannot be computed from constants: {text}") from error
@@ -282,8 +284,6 @@ def _fold(builder: Builder, step: Step, model: Any) -> None:
 
 def _array(builder: Builder, name: str) -> Any:
     """Return a constant as the file's own type of array."""
-    import numpy as np
-
     value = builder.values[name]
     assert isinstance(value, Constant)
     array = value.real().numpy() if value.tensor.dtype != torch.bfloat16 else value.real().float().numpy()
@@ -448,7 +448,8 @@ def _distance(model: Any, graph: Graph, builder: Builder) -> tuple[float | None,
     for seed in (0, 1):
         feeds = _feeds(graph, builder, seed)
         try:
-            wanted = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in feeds.items()})
+            with np.errstate(all="ignore"):
+                wanted = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in feeds.items()})
         except Exception as error:  # noqa: BLE001  # the evaluator lacks operators, and raises errors of every kind
             return None, " ".join(str(error).split())[:160] or type(error).__name__
         worst = max(worst, *map(_relative, graph.fields(**feeds).values(), map(as_tensor, wanted)))

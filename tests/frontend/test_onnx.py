@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import mase
 from mase import flow
 from mase.errors import ConfigError, GraphError, MaseError, ToolError, UnsupportedOp
 from mase.frontend import trace
@@ -19,6 +20,7 @@ from mase.frontend.onnx import OnnxModel, load
 from mase.graph import Graph
 from mase.interpreter import is_exact
 from mase.models.base import MODELS
+from passes.fuse import fuse
 
 onnx = pytest.importorskip("onnx", reason="needs pip install mase-dse[onnx]")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # after the check that the package is there
@@ -511,6 +513,27 @@ def test_a_qonnx_mlp_on_powers_of_two_is_exact_and_equal_bit_for_bit(tmp_path: P
     }
     assert kinds(graph) == ["linear", "activation", "linear"] and all(is_exact(n) for n in graph.operators())
     assert np.array_equal(graph(torch.from_numpy(x)).numpy(), judge(path, x))  # every number is exact in float32
+
+
+@pytest.mark.sim
+def test_a_qonnx_file_becomes_hardware_with_the_same_numbers(tmp_path: Path) -> None:
+    nodes = [
+        quant("x", "s", "xq"),
+        quant("fc1.weight", "t", "w1", narrow=1),
+        node("Gemm", ["xq", "w1", "fc1.bias"], "a", transB=1),
+        node("Relu", ["a"], "b"),
+        quant("b", "s", "bq", signed=0),
+        quant("fc2.weight", "t", "w2", bits="four"),
+        node("Gemm", ["bq", "w2"], "c", transB=1),
+        quant("c", "s", "y"),
+    ]
+    arrays = {**SCALARS, "fc1.weight": rand(8, 4), "fc1.bias": np.round(rand(8) * 64) / 64, "fc2.weight": rand(3, 8)}
+    path, x = file(tmp_path, nodes, arrays), rand(20, 4)
+    graph, _ = fuse(load(path)[0])
+    assert kinds(graph) == ["linear", "linear"] and all(is_exact(n) for n in graph.operators())
+    design = mase.emit(graph, tmp_path / "design")
+    found = mase.simulate(design, torch.from_numpy(x)).output
+    assert np.array_equal(found.numpy(), judge(path, x))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
-"""A ReLU joins the linear layer before it where nobody else reads that layer, and only before formats are given."""
+"""A ReLU joins the linear layer before it where nobody else reads that layer, and the layer itself does not round."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mase.frontend.module import trace_module
-from mase.graph import Graph
+from mase.graph import Graph, new_type
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 
@@ -73,6 +75,19 @@ def test_formats_that_stand_between_keep_the_nodes_apart() -> None:
     graph = chain(nn.Linear(3, 4), nn.ReLU())
     quantized, _ = quantize.run(graph, QuantizeConfig(NodeFormats("int4", "fixed8.4")), [X])
     assert fuse(quantized)[1].fused == ()
+
+
+def test_a_rounding_after_both_alone_goes_with_the_pair() -> None:
+    quantized, _ = quantize.run(chain(nn.Linear(3, 4), nn.ReLU()), QuantizeConfig(NodeFormats("int4", "int8")), [X])
+    linear = quantized.node("0")
+    free = replace(linear.record, output=new_type(linear.record.output, None))
+    graph = Graph(quantized.replace({linear.name: free}).module, quantized.tensors, quantized.quant)
+    del graph.quant[linear.name]  # as quantisers of a file leave it
+    fused, report = fuse(graph)
+    assert report.fused == (("0", "1"),) and kinds(fused) == ["linear"]
+    assert str(fused.node("0").record.output.format) == "int8"
+    assert fused.node("0").params() is quantized.node("1").params()
+    torch.testing.assert_close(fused(X), graph(X))
 
 
 def test_a_default_configuration_is_enough() -> None:
