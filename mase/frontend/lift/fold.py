@@ -35,12 +35,19 @@ def fold(work: Work) -> None:
         found = values[node]
         if not isinstance(found, Tensor) or all(user in values for user in node.users):
             continue
+        found = _one_of_batch(node, found)
         same = (found.data_ptr(), found.dtype, found.shape, found.stride())  # a view that every layer makes anew
         if same not in known:
             known[same] = work.add_constant(f"{around(node)}.{node.name}".strip("."), found, node)
         node.replace_all_uses_with(known[same], delete_user_cb=lambda user: user not in values)
     _drop_empty(work)
     work.graph.eliminate_dead_code()
+
+
+def _one_of_batch(node: Node, found: Tensor) -> Tensor:
+    """Return the first of equal masks or biases that a batch shares, where every reader spreads it again."""
+    spreads = all(is_op(user, "scaled_dot_product_attention", "add") for user in node.users)
+    return found[:1].clone() if spreads and found.ndim == 4 and bool((found == found[:1]).all()) else found
 
 
 def _drop_empty(work: Work) -> None:

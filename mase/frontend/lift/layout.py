@@ -56,14 +56,23 @@ def permute(work: Work, node: Node) -> Typed | None:
 
 @rule("slice")
 def cut(work: Work, node: Node) -> Typed | None:
-    """Match a range along an axis."""
-    given = arguments(node)
-    bounds = {name: given[name] for name in ("start", "end", "step")}
+    """Match a range along an axis; its ends may be sizes of other tensors."""
+    given, inputs = arguments(node), [node.args[0]]
+    bounds = {name: _size(inputs, given[name]) for name in ("start", "end", "step")}
     if any(isinstance(bound, fx.Node) for bound in bounds.values()):
         return None
-    if bounds["end"] is not None and bounds["end"] >= sys.maxsize:
+    if isinstance(bounds["end"], int) and bounds["end"] >= sys.maxsize:
         bounds["end"] = None
-    return _layout(node.all_input_nodes[0], "slice", axis=given["dim"], **bounds)
+    return Typed("layout", tuple(inputs), {"function": "slice", "axis": given["dim"], **bounds})
+
+
+def _size(inputs: list[Node], size: Any) -> Any:
+    """Return a number as it is, and ``[input, axis]`` for the size of a tensor, which becomes an input."""
+    if not is_op(size, "sym_size"):
+        return size
+    if size.args[0] not in inputs[1:]:
+        inputs.append(size.args[0])
+    return [inputs.index(size.args[0], 1), size.args[1]]
 
 
 @rule("select")
@@ -111,14 +120,15 @@ def concat(work: Work, node: Node) -> Typed | None:
 
 @rule("expand")
 def expand(work: Work, node: Node) -> Typed | None:
-    """Match a repetition without copies; sizes that the input has stay free."""
-    x = node.all_input_nodes[0]
-    before, after = symbolic(x), symbolic(node)
+    """Match a repetition without copies; sizes that the input has stay free, others may be those of other tensors."""
+    inputs, given = [node.args[0]], arguments(node)["size"]
+    before, after = symbolic(node.args[0]), symbolic(node)
     new = len(after) - len(before)
-    sizes = [-1 if i >= new and same(before[i - new], size) else size for i, size in enumerate(after)]
-    if any(is_free(size) for size in sizes):
+    kept = [i >= new and same(before[i - new], size) for i, size in enumerate(after)]
+    sizes = [-1 if keep else _size(inputs, size) for keep, size in zip(kept, given, strict=True)]
+    if any(isinstance(size, fx.Node) for size in sizes):
         return None
-    return _layout(x, "expand", shape=[number(size) for size in sizes])
+    return Typed("layout", tuple(inputs), {"function": "expand", "shape": sizes})
 
 
 @rule("pad", "constant_pad_nd")
