@@ -1,10 +1,14 @@
-"""Merge a ReLU into the linear layer before it: one node, one output format, one rounding (ARITHMETIC 3)."""
+"""Merge what hardware does at once: batch norm into the weights before it, ReLU into the rounding (ARITHMETIC 3)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
-from mase.graph import META, Graph, OpNode
+import torch
+from torch import Tensor
+
+from mase.graph import META, Graph, OpNode, Record, TensorType
 from passes.base import graph_pass
 
 
@@ -15,35 +19,77 @@ class FuseConfig:
 
 @dataclass(frozen=True)
 class FuseReport:
-    """Pairs that became one node: (linear, activation) paths."""
+    """Pairs that became one node: (linear, activation) paths, and (linear or convolution, batch norm) paths."""
 
     fused: tuple[tuple[str, str], ...]
+    folded: tuple[tuple[str, str], ...] = ()
 
 
 @graph_pass("fuse", FuseConfig, provides=("fused",))
 def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
-    """Fuse linear + ReLU where the ReLU is the only consumer."""
+    """Fold each batch norm into the layer before it, then fuse linear + ReLU, where nobody else reads between them.
+
+    Folding scales the weights of each channel and shifts its bias; the float results differ in their last bits.
+    """
     out, editable = graph.edited()
-    fused = []
+    fused, folded = [], []
+    uses = Counter(node.record.key(role) for node in out.nodes() for role in node.record.operands)
     for node in list(out.operators()):
-        partner = _partner(node)
+        layer = _layer(node, uses)
+        if layer is not None:
+            record, tensors = _scaled(layer, node)
+            out.tensors.update(tensors)
+            layer.node.meta[META] = record
+            folded.append((layer.path, node.path))
+        partner = layer or _partner(node)
         if partner is None:
             continue
-        record = partner.record
-        attrs = {**record.attrs, "activation": "relu"}
-        partner.node.meta[META] = replace(record, attrs=attrs, output=node.record.output)
-        if node.name in out.quant:
-            out.quant[partner.name] = out.quant.pop(node.name)
+        if layer is None:
+            attrs = {**partner.record.attrs, "activation": "relu"}
+            partner.node.meta[META] = replace(partner.record, attrs=attrs, output=node.record.output)
+            if node.name in out.quant:
+                out.quant[partner.name] = out.quant.pop(node.name)
+            fused.append((partner.path, node.path))
         node.node.replace_all_uses_with(partner.node)
         editable.erase_node(node.node)
-        fused.append((partner.path, node.path))
-    return out.verify(), FuseReport(tuple(fused))
+    return out.verify(), FuseReport(tuple(fused), tuple(folded))
+
+
+def _alone(node: OpNode) -> bool:
+    """Tell whether one other node alone reads a node, and in float."""
+    return len(node.users) == 1 and node.record.output.format is None
 
 
 def _partner(node: OpNode) -> OpNode | None:
     """Return the linear node that this activation, a ReLU, may join: one that does not round before it."""
-    if node.kind != "activation" or node.record.attrs["function"] != "relu":
+    if node.kind != "activation" or node.record.attrs.get("function") != "relu":
         return None
     producer = node.inputs[0]
-    alone = len(producer.users) == 1 and producer.record.output.format is None
-    return producer if producer.kind == "linear" and alone and "activation" not in producer.record.attrs else None
+    joins = producer.kind == "linear" and _alone(producer) and "activation" not in producer.record.attrs
+    return producer if joins else None
+
+
+def _layer(node: OpNode, uses: Counter[str]) -> OpNode | None:
+    """Return the layer whose weights this batch norm may join: its own, of a layer whose channels are on axis 1."""
+    if node.kind != "norm" or node.record.attrs["function"] != "batch" or node.record.output.format is not None:
+        return None
+    layer = node.inputs[0]
+    own = all(uses[layer.record.key(role)] == 1 for role in layer.record.operands)
+    formats = [kind.format for kind in layer.record.operands.values()]
+    odd = {"activation", "transposed", "columns"} & layer.record.attrs.keys()
+    plain = _alone(layer) and own and not any(formats) and not odd
+    channels = layer.kind == "conv" or (layer.kind == "linear" and len(layer.record.output.shape) == 2)
+    return layer if plain and channels else None
+
+
+def _scaled(layer: OpNode, norm: OpNode) -> tuple[Record, dict[str, Tensor]]:
+    """Return the record of a layer that has taken a batch norm, and its new tensors by key; sums are in float64."""
+    p = {role: norm.tensor(role).double() for role in norm.record.operands}
+    weight, record = layer.tensor("weight"), layer.record
+    scale = p.get("weight", 1.0) / torch.sqrt(p["variance"] + norm.record.attrs["eps"])
+    bias = layer.tensor("bias").double() if "bias" in record.operands else 0.0
+    shifted = (bias - p["mean"]) * scale + p.get("bias", 0.0)
+    scaled = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    kind = TensorType(tuple(shifted.shape), record.operands["weight"].dtype)
+    tensors = {record.key("weight"): scaled.to(weight.dtype), record.key("bias"): shifted.to(weight.dtype)}
+    return replace(record, operands={**record.operands, "bias": kind}, output=norm.record.output), tensors

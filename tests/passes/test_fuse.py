@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +13,15 @@ from mase.graph import Graph, new_type
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 
-X = torch.randn(4, 3)
+X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
 
 def chain(*layers: nn.Module) -> Graph:
-    return trace_module(nn.Sequential(*layers).eval(), (X,))[0]
+    model = nn.Sequential(*layers).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data = torch.rand(parameter.shape, generator=generator) - 0.5
+    return trace_module(model, (X,))[0]
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -100,3 +105,69 @@ def test_another_activation_stays_and_the_graph_computes_the_same() -> None:
         fused, report = fuse(graph)
         assert report.fused == ()
         assert torch.equal(fused(X), graph(X))
+
+
+def normalised(*layers: nn.Module) -> nn.Module:
+    """Return layers whose batch norms have statistics that matter."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in [*layer.parameters(), *layer.buffers()]:
+                if tensor.is_floating_point():
+                    tensor.data = torch.rand(tensor.shape, generator=generator) + 0.5
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ((nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()), (2, 3, 5, 5)),
+        ((nn.Conv1d(4, 4, 3, groups=2), nn.BatchNorm1d(4, eps=1e-2)), (2, 4, 6)),
+        ((nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False), nn.ReLU()), (5, 3)),
+        ((nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 2), nn.BatchNorm1d(2)), (5, 3)),
+    ],
+    ids=["conv", "groups", "linear", "two"],
+)
+def test_batch_norm_joins_the_layer_before_it(layers: tuple[nn.Module, ...], shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model, x = normalised(*layers), torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    graph = trace_module(model, (x,))[0]
+    before = {key: tensor.clone() for key, tensor in graph.tensors.items()}
+    out, report = fuse(graph)
+    norms = [i for i, layer in enumerate(layers) if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert report.folded == tuple((str(i - 1), str(i)) for i in norms)
+    assert not [node for node in out.operators() if node.kind == "norm"]
+    torch.testing.assert_close(out(x), model(x), rtol=1e-5, atol=1e-6)  # float32 in another order
+    assert all(torch.equal(graph.tensors[key], tensor) for key, tensor in before.items())
+    assert len(list(graph.operators())) == len(layers)
+
+
+class Shared(nn.Module):
+    """One convolution before two norms."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.conv, self.norm, self.twice = nn.Conv1d(3, 3, 1), nn.BatchNorm1d(3), twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.twice:
+            return self.norm(self.conv(x)) + self.conv(x * 2)
+        y = self.conv(x)
+        return self.norm(y) + y
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_layer_that_others_read_keeps_its_weights(twice: bool) -> None:
+    x = torch.randn(2, 3, 4)
+    out, report = fuse(trace_module(Shared(twice).eval(), (x,))[0])
+    assert report.folded == ()
+    assert "norm" in {node.kind for node in out.operators()}
+
+
+def test_batch_norm_along_another_axis_than_the_features_stays() -> None:
+    x = torch.randn(2, 3, 4)  # normalises positions
+    assert fuse(trace_module(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(3)).eval(), (x,))[0])[1].folded == ()
+
+
+def test_only_relu_is_fused() -> None:
+    assert fuse(chain(nn.Linear(3, 2), nn.GELU()))[1].fused == ()
