@@ -115,7 +115,8 @@ def ranges(graph: Graph, calib: Sequence[Tensor]) -> dict[str, Tensor]:
     for batch in calib:
         values = run(graph, (batch,), keep=True)
         for name, value in values.reals.items():
-            seen.setdefault(name, []).append(value)
+            if isinstance(value, Tensor):  # an opaque call may give a tuple
+                seen.setdefault(name, []).append(value)
     return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
