@@ -306,7 +306,7 @@ def _name_inputs(graph: fx.Graph, example: Example, axes: Mapping[str, list[str]
                 raise GraphError(
                     f"input {name!r}: the model fixes axis {axis} ({wanted}) at {found[axis]}; it cannot be free"
                 )
-        node.name = name
+        node.name = graph._graph_namespace.create_name(name, None)
         kind = TensorType(tuple(x.shape), str(x.dtype).removeprefix("torch."))
         attrs = {"axes": list(axes[name])} | ({} if node.name == name else {"argument": name})
         node.meta[META] = Record("input", node.name, kind, attrs)

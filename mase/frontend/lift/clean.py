@@ -52,6 +52,8 @@ def _keeps_shape(node: Node) -> bool:
     """Tell whether a reshape, an expansion or a slice gives its input's shape."""
     if not is_op(node, *RESHAPES) or not same_shape(node, node.args[0]):
         return False
+    if value(node).dtype != value(node.args[0]).dtype:  # a view of the same bits as another type
+        return False
     return op(node) != "slice" or arguments(node)["step"] == 1
 
 

@@ -30,6 +30,8 @@ RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze"
 def reshape(work: Work, node: Node) -> Typed | None:
     """Match the same elements in another shape; a free size becomes -1."""
     x = node.all_input_nodes[0]
+    if value(x).dtype != value(node).dtype:  # a view of the same bits as another type
+        return None
     before, after = symbolic(x), symbolic(node)
     keeps = len(before) > 0 and len(after) > 0 and same(before[0], after[0])
     wanted = after[1:] if keeps else after

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +12,14 @@ from torch import Tensor, nn
 
 from mase.frontend.export import trace_export
 from mase.graph import Graph
+from tests.frontend.families.__main__ import cells
 from tests.frontend.families.models import FAMILIES, Family
 from tests.frontend.families.weights import expected, found
 
+PAGE = Path(__file__).parents[3] / "docs" / "families.md"
+ROWS = dict(
+    re.findall(r"^\| ([^|]+) (\| \d.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+)  # of the page's table
 DYNAMIC = ("Llama", "Mixtral", "GPT-2", "Mamba", "BERT", "ViT")  # the others: python -m tests.frontend.families
 
 
@@ -45,6 +52,7 @@ def test_a_family_is_traced_with_every_weight(family: Family) -> None:
     wanted = expected(model)
     assert len(wanted) == family.weights
     assert wanted.keys() <= found(graph).keys()
+    assert ROWS[family.name].startswith(f"| {family.weights} | {cells(graph, report)} |")
     shared = {name: p for name, p in model.named_parameters() if name in graph.tensors}
     assert all(graph.tensors[name].data_ptr() == p.data_ptr() for name, p in shared.items())
 
@@ -52,7 +60,8 @@ def test_a_family_is_traced_with_every_weight(family: Family) -> None:
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in DYNAMIC], ids=lambda family: family.name)
 def test_batch_and_length_are_free_where_the_model_allows(family: Family) -> None:
     model, inputs = family.build()
-    graph, _ = trace_export(model, inputs, family.output, dynamic=family.dynamic)
+    graph, report = trace_export(model, inputs, family.output, dynamic=family.dynamic)
+    assert f"| {', '.join(family.dynamic)} | {len(report.lifted)} | {len(report.opaque)} |" in ROWS[family.name]
     assert equal(graph, model, other(inputs, batch=5))
     assert equal(graph, model, other(inputs, batch=1))
     if "seq" in family.dynamic:
