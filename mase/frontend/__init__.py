@@ -44,10 +44,10 @@ def trace(
         from mase.frontend.onnx import load
 
         return load(model)
-    traced = getattr(model, "traced", None)
-    if callable(traced):  # the model is a graph already
-        made: tuple[Graph, TraceReport] = traced()
-        return made
+    from mase.frontend.onnx import OnnxModel
+
+    if isinstance(model, OnnxModel):  # a graph already
+        return model.traced()
     chosen = door(model) if front == "auto" else front
     if chosen == "export":
         from mase.frontend.export import trace_export

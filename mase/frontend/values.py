@@ -6,6 +6,7 @@ same in both is a plain Python number for the model's code; one that differs sta
 
 from __future__ import annotations
 
+import copy
 import dis
 import inspect
 import operator
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import TraceError
+from torch.utils._pytree import tree_map
 
 from mase.frontend.check import Example, Output, fields, owned_tensors
 from mase.frontend.functions import SPEC
@@ -36,6 +38,7 @@ SHAPELY = frozenset(
         *("is_contiguous", "element_size", "get_device"),
     )
 )  # they ask for the shape or the type, never for the data
+ROOMS = ("_buffers", "_parameters", "_modules")  # of a module, which are looked through by themselves
 DROPOUTS = frozenset(
     (
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"),
@@ -141,6 +144,7 @@ class ValueTracer(fx.Tracer):
         self.samples, self.output = samples, output
         self.table, self.owners = owned_tensors(model)
         self.known = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
+        self.held: list[Tensor] = []  # tensors that the model's code makes; while they live, their id is theirs alone
         self.parameters: dict[str, Value] = {}
         self.computing = False  # sample values are being computed: no tracing
         self.failed = ""  # path of the module in which an error came up
@@ -153,8 +157,8 @@ class ValueTracer(fx.Tracer):
     def run(self, model: nn.Module) -> fx.Graph:
         """Trace, with creation functions such as ``zeros`` open to sizes that are free."""
         before = {name: getattr(torch, name) for name in FACTORIES}
-        versions = {name: tensor._version for name, tensor in self.table.items()}
-        held = {name: (m, [dict(room) for room in _rooms(m)]) for name, m in model.named_modules()}
+        versions = {name: _version(tensor) for name, tensor in self.table.items()}
+        held = {name: (m, [_kept(room) for room in _rooms(m)]) for name, m in model.named_modules()}
         try:
             for name, original in before.items():
                 setattr(torch, name, self._open(original))
@@ -163,7 +167,7 @@ class ValueTracer(fx.Tracer):
             for name, original in before.items():
                 setattr(torch, name, original)
             changed = [key for name, (m, rooms) in held.items() for key in self._restore(name, m, rooms)]
-        changed += [name for name, version in versions.items() if self.table[name]._version != version]
+        changed += [name for name, version in versions.items() if _version(self.table[name]) != version]
         if changed:
             self.failed = changed[0].rpartition(".")[0]
             raise TraceError(f"unsupported mutation: forward changes {changed[0]!r}; return the new value instead")
@@ -172,7 +176,7 @@ class ValueTracer(fx.Tracer):
     def _restore(self, name: str, m: nn.Module, before: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         """Take traced values out of a module again, and yield the buffers and parameters that they had replaced."""
         for room, old in zip(_rooms(m), before, strict=True):
-            for key in [key for key, value in room.items() if _values(value)]:
+            for key in [key for key, value in room.items() if key not in ROOMS and _values(value)]:
                 path = f"{name}.{key}" if name else key
                 if room is m.__dict__:
                     self.notes.append(f"{path}: is set by forward; the graph does not keep it")
@@ -220,8 +224,12 @@ class ValueTracer(fx.Tracer):
         return self._parameter(self._key(value), value)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.computing or not _values((args, kwargs)):
+        if self.computing:
             return forward(*args, **kwargs)
+        if not _values((args, kwargs)):
+            if next(m.parameters(), None) is None:
+                return forward(*args, **kwargs)
+            args, kwargs = self._held((args, kwargs))  # its parameters stay in the graph, on constant inputs
         path = self.path_of_module(m)
         try:
             if type(m) in SAME:
@@ -256,7 +264,12 @@ class ValueTracer(fx.Tracer):
         if id(tensor) not in self.known:
             name = f"constant_{sum(key.startswith('constant_') for key in self.table)}"
             self.table[name], self.known[id(tensor)] = tensor.detach(), name
+            self.held.append(tensor)
         return self.known[id(tensor)]
+
+    def _held(self, arguments: Any) -> Any:
+        """Return arguments with traced constants in place of tensors."""
+        return tree_map(lambda a: self._parameter(self._key(a), a) if isinstance(a, Tensor) else a, arguments)
 
     def register(self, key: str, tensor: Tensor) -> Tensor:
         """Give a view of a parameter its own place in the table."""
@@ -287,9 +300,9 @@ class ValueTracer(fx.Tracer):
         if not changes and _is_same(args, pair):
             return args[0]
         if target in COPIES:
-            copy = Value(args[0].node, self, pair, data)
-            _note_aliases(copy, args)
-            return copy
+            twin = Value(args[0].node, self, pair, data)
+            _note_aliases(twin, args)
+            return twin
         plain = self._plain(kind, target, args, pair, data)
         if plain is not None:
             return plain[0]
@@ -362,6 +375,16 @@ def spec(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(spec(item) for item in value)
     return value
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place, where PyTorch counts it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _kept(room: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a module holds, with copies of the collections that its code may fill."""
+    return {key: copy.copy(value) if isinstance(value, list | dict | set) else value for key, value in room.items()}
 
 
 def _rooms(m: nn.Module) -> tuple[dict[str, Any], ...]:

@@ -386,3 +386,35 @@ def test_wrong_example_inputs_are_named(inputs: Any, why: str) -> None:
 def test_the_report_is_data(tmp_path: Any) -> None:
     _, report = trace(Gated().eval(), draw(2, 3))
     assert json.loads(json.dumps(report.to_json()))["refused"] == dict(report.refused)
+
+
+class Positions(nn.Module):
+    """Embeds positions that its code makes, and fills a list for plots."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.place = nn.Embedding(9, 4), nn.Embedding(8, 4)
+        self.seen: list[Tensor] = []
+
+    def forward(self, ids: Tensor) -> Tensor:
+        for _ in range(3):
+            ids = ids + torch.ones(1, dtype=torch.int64) - torch.ones(1, dtype=torch.int64)  # short-lived constants
+        x = self.token(ids) + self.place(torch.arange(ids.shape[1]))
+        self.seen.append(x)
+        return x
+
+
+def test_parameters_on_constant_inputs_stay_in_the_graph() -> None:
+    torch.manual_seed(0)
+    model, ids = Positions().eval(), torch.randint(0, 9, (2, 5))
+    graph, _ = trace(model, ids)
+    assert [node.path for node in graph.operators() if node.kind == "embedding"] == ["token", "place"]
+    assert graph.node("place").inputs[0].kind == "constant"
+    assert "parameter" not in graph.node("place").inputs[0].record.attrs
+    assert torch.equal(graph(ids[:1]), model(ids[:1]))
+
+
+def test_lists_that_forward_fills_hold_no_traced_values_afterwards() -> None:
+    model = Positions().eval()
+    trace(model, torch.randint(0, 9, (2, 5)))
+    assert all(type(x) is Tensor for x in model.seen)
