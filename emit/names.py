@@ -1,4 +1,4 @@
-"""Legal, unique SystemVerilog identifiers and file names from any text (DESIGN 8)."""
+"""Legal, unique SystemVerilog identifiers and file names from any text (docs/design.md, "Emission")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile emitted designs with Verilator and run samples through them (DESIGN 9)."""
+"""Compile emitted designs with Verilator and run samples through them (docs/design.md, "Simulation")."""
 
 from __future__ import annotations
 

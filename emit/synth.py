@@ -1,4 +1,4 @@
-"""Synthesize an emitted design with Yosys, in a child process, and count what it takes (DESIGN 9).
+"""Synthesize an emitted design with Yosys, in a child process, and count what it takes.
 
 How cells count, so that figures compare with a vendor's report:
 

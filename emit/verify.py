@@ -1,4 +1,7 @@
-"""Prove that the RTL computes what the graph computes: codes of every named edge, cycles of every sample (DESIGN 2)."""
+"""Prove that the RTL computes what the graph computes: codes of every named edge, cycles of every sample.
+
+What is compared with what: docs/design.md, "Simulation, lint, synthesis, proof".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a mapped graph as a self-contained folder of SystemVerilog (DESIGN 8, 11)."""
+"""Write a mapped graph as a self-contained folder of SystemVerilog (docs/design.md, "Emission")."""
 
 from __future__ import annotations
 

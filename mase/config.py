@@ -1,4 +1,4 @@
-"""Configuration of a run: typed, closed, with the same types printing the JSON schema (DESIGN 11, 13)."""
+"""Configuration of a run: typed, closed, with the same types printing the JSON schema (docs/config.md)."""
 
 from __future__ import annotations
 

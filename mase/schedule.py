@@ -1,4 +1,4 @@
-"""Firing programs and the one recurrence that gives every cycle (ARITHMETIC 5).
+"""Firing programs and the one recurrence that gives every cycle (docs/arithmetic.md, "Firing programs").
 
 An operator is one or more *actors*. An actor runs a fixed loop nest of *steps*, greedily and in order. A step may
 

@@ -1,4 +1,4 @@
-"""Score design points: formats of every tensor -> accuracy of the exact integers, cost and bits (DESIGN 10).
+"""Score design points: formats of every tensor -> accuracy of the exact integers, cost and bits.
 
 Nothing is computed twice: fitted formats are kept by (tensor, format), operators by their formats, layer outputs by all
 formats before them, foldings by operator.

@@ -1,4 +1,7 @@
-"""Stages of a run, addressed by content: what was done with the same inputs is not done again (DESIGN 11)."""
+"""Stages of a run, addressed by content: what was done with the same inputs is not done again.
+
+What a run folder holds: docs/design.md, "Run folder".
+"""
 
 from __future__ import annotations
 

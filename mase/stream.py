@@ -1,4 +1,7 @@
-"""Streams between blocks: how a tensor's codes become beats, and beats become codes (ARITHMETIC 4)."""
+"""Streams between blocks: how a tensor's codes become beats, and beats become codes.
+
+See docs/arithmetic.md, "Streams and beats".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The one exception to "a configuration runs no code": a function of the user's own Python file (DESIGN 13)."""
+"""The one exception to "a configuration runs no code": a function of the user's own Python file.
+
+See docs/design.md, "Bad input".
+"""
 
 from __future__ import annotations
 

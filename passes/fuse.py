@@ -1,4 +1,7 @@
-"""Merge what hardware does at once: batch norm into the weights before it, ReLU into the rounding (ARITHMETIC 3)."""
+"""Merge what hardware does at once: batch norm into the weights before it, ReLU into the rounding.
+
+See docs/arithmetic.md, "The one rounding".
+"""
 
 from __future__ import annotations
 

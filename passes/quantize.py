@@ -1,4 +1,4 @@
-"""Give every operand and every produced tensor its format, and calibrate it (ARITHMETIC 2)."""
+"""Give every operand and every produced tensor its format, and calibrate it (docs/arithmetic.md, "Grids")."""
 
 from __future__ import annotations
 

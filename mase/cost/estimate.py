@@ -1,4 +1,4 @@
-"""What an accelerator costs before it is built: resources, cycles, memory, an energy proxy (DESIGN 3)."""
+"""What an accelerator costs before it is built: resources, cycles, memory, an energy proxy."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Resources:
         return cls(*(float(np.max(figure)) for figure in (total.lut, total.ff, total.dsp, total.bram)))
 
     def equivalent(self, device: Device) -> float:
-        """Return LUT-equivalents, the one figure that ranks designs (DESIGN 10)."""
+        """Return LUT-equivalents, the one figure that ranks designs (docs/design.md, "Cost and mapping")."""
         return self.lut + device.dsp_weight * self.dsp + device.bram_weight * self.bram
 
 
