@@ -65,23 +65,41 @@ def test_the_chain_of_references_is_what_the_graph_computes() -> None:
     assert all(torch.equal(chain[name].mantissa, code.mantissa) for name, code in values.codes.items())
 
 
-def test_a_node_is_exact_when_all_it_touches_has_formats() -> None:
+def test_a_node_is_exact_when_all_it_touches_has_formats_and_it_has_hardware() -> None:
     graph = quantized(Mixed(), DEFAULT)
     assert {node.path: is_exact(node) for node in graph.operators()} == {
         "first": True,
         "sigmoid": False,
-        "second": False,
+        "second": True,
     }
+    node = graph.node("sigmoid")
+    free = replace(node.record, output=new_type(node.record.output, None))
+    assert not is_exact(graph.replace({"sigmoid": free}).node("second"))
 
 
 def test_a_node_without_hardware_runs_in_float_on_decoded_values() -> None:
     graph = quantized(Mixed(), DEFAULT)
     values = run(graph, (X,), keep=True)
     expected = values.real("first").float().sigmoid()  # in the traced dtype
-    assert torch.equal(values.reals["sigmoid"], expected)
+    assert torch.equal(values.codes["sigmoid"].mantissa, parse("fixed8.4").encode(expected).mantissa)
+
+
+def test_a_node_between_formats_takes_float_and_gives_codes() -> None:
+    graph = quantized(Mixed(), DEFAULT)
+    node = graph.node("sigmoid")
+    graph = graph.replace({"sigmoid": replace(node.record, output=new_type(node.record.output, None))})
+    values = run(graph, (X,), keep=True)
     weight = parse("int4").quantize(graph.tensors["second.weight"], graph.params("second.weight"))
-    y = torch.nn.functional.linear(expected, weight, graph.tensors["second.bias"])
+    y = torch.nn.functional.linear(values.reals["sigmoid"], weight, graph.tensors["second.bias"])
     assert torch.equal(values.codes["second"].mantissa, parse("fixed8.4").encode(y).mantissa)
+
+
+def test_every_value_can_be_observed_while_it_is_there() -> None:
+    graph, seen = quantized(Mixed(), DEFAULT), dict[str, Tensor]()
+    run(graph, (X,), observe=lambda node, value: seen.update({node.path: value}))
+    values = run(graph, (X,), keep=True)
+    assert list(seen) == ["x", "first", "sigmoid", "second"]
+    assert all(torch.equal(seen[node.path], values.real(node.name)) for node in graph.nodes() if node.kind != "output")
 
 
 def test_a_float_graph_computes_what_the_model_computes() -> None:
@@ -109,8 +127,8 @@ def test_batches_do_not_matter() -> None:
     [
         ((), "found 0 tensors; the graph takes 1"),
         ((X, X), "found 2 tensors; the graph takes 1"),
-        ((torch.randn(2, 4),), r"input 'input_1': found \(2, 4\); allowed is \(batch, 3\)"),
-        ((torch.randn(3),), r"input 'input_1': found \(3,\)"),
+        ((torch.randn(2, 4),), r"input 'input': found \(2, 4\); allowed is \(batch, 3\)"),
+        ((torch.randn(3),), r"input 'input': found \(3,\)"),
     ],
 )
 def test_wrong_inputs_are_refused(inputs: tuple[Tensor, ...], why: str) -> None:
