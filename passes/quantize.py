@@ -190,5 +190,6 @@ def _report(graph: Graph, warnings: tuple[str, ...]) -> QuantizeReport:
         kinds = {node.name: node.record.output} if node.kind != "output" else {}
         kinds.update({node.record.key(role): kind for role, kind in node.record.operands.items()})
         formats.update({name: str(kind.format) for name, kind in kinds.items() if kind.format is not None})
-    inexact = tuple(node.path for node in graph.operators() if not is_exact(node))
+    host = host_prefix(graph)  # the host reshapes real values; the first hardware operator reads codes
+    inexact = tuple(node.path for node in graph.operators() if not is_exact(node) and node.name not in host)
     return QuantizeReport(formats, inexact, warnings)

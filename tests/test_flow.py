@@ -74,6 +74,7 @@ def test_a_run_leaves_a_proven_design_and_a_second_one_keeps_it(home: Path) -> N
     folder = home / "first"
     assert report.rtl is not None and report.search is not None
     assert (report.rtl.samples, report.rtl.mismatches, report.rtl.lint_warnings) == (24, 0, 0)
+    assert report.warnings == ()
     assert report.rtl.latency_cycles.predicted == report.rtl.latency_cycles.simulated
     assert report.rtl.interval_cycles.predicted == report.rtl.interval_cycles.simulated
     assert report.accuracy.chosen_validation >= report.accuracy.float_validation - 0.05 - 1e-9
