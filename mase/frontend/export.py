@@ -180,7 +180,9 @@ def lift(
 
 def _unread(graph: Graph, parameters: Iterable[str]) -> dict[str, str]:
     """Return the modules of matrices that no typed node multiplies by, with the reason."""
-    readers = dict(_readers(graph))
+    readers: dict[str, str] = {}
+    for key, opaque in _readers(graph):
+        readers[key] = readers.get(key, opaque) and opaque  # one typed reader is enough
     found = {}
     for key in sorted(parameters):
         path, _, role = key.rpartition(".")
@@ -206,10 +208,13 @@ def _readers(graph: Graph) -> Iterator[tuple[str, str]]:
 def _reason(node: OpNode) -> str:
     """Say why a node is opaque."""
     name = node.record.attrs["target"]
-    if node.record.output.dtype == "none":
-        return f"{name}: gives no single tensor, or a size"
-    sized = any(source.kind == "opaque" and source.record.output.dtype == "none" for source in node.inputs)
-    return f"{name}: depends on a size that is free" if sized else f"{name}: has no typed kind"
+    above = [source.record.attrs.get("target", "") for source in node.inputs]
+    if name == "getitem":
+        return f"{name}: is one of several results of {above[0]}"
+    if name == "aten.sym_size":
+        return f"{name}: is a size that is free"
+    sized = "aten.sym_size" in above or any(not target.startswith("aten.") for target in above if target)
+    return f"{name}: {'depends on a size that is free' if sized else 'has no typed kind'}"
 
 
 def _without_cache(model: nn.Module, example: Example) -> Example:

@@ -93,6 +93,7 @@ def test_modules_become_typed_nodes_with_their_own_parameters() -> None:
         (lambda m, x: x[:, 1:], "layout", {"function": "slice", "axis": 1, "start": 1, "end": None}),
         (lambda m, x: x[:, -1], "layout", {"function": "select", "axis": 1, "index": -1}),
         (lambda m, x: x.split(2, 1)[1], "layout", {"function": "slice", "axis": 1, "start": 2, "end": 4}),
+        (lambda m, x: x.unbind(1)[2], "layout", {"function": "select", "axis": 1, "index": 2}),
         (lambda m, x: x[:, [2, -1]], "layout", {"function": "gather", "axis": 1, "indices": [2, 3]}),
         (lambda m, x: torch.stack((x, x), 1), "layout", {"function": "stack", "axis": 1}),
         (lambda m, x: F.pad(x, (1, 2), value=3.0), "layout", {"function": "pad", "padding": [1, 2], "value": 3.0}),
@@ -197,15 +198,19 @@ def test_a_mask_that_parameters_make_is_kept() -> None:
     assert torch.equal(graph(x), model(x))
 
 
-def test_rotary_is_one_node_a_tensor() -> None:
+@pytest.mark.parametrize("form", ["half", "interleaved"])
+def test_rotary_is_one_node_a_tensor(form: str) -> None:
     def turn(m: nn.Module, x: Tensor) -> Tensor:
         angle = torch.outer(torch.arange(5.0), torch.tensor([1.0, 0.1, 0.01, 0.001]))
-        angle = torch.cat((angle, angle), -1)
-        swapped = torch.cat((-x[..., 4:], x[..., :4]), -1)
+        if form == "half":
+            angle, swapped = torch.cat((angle, angle), -1), torch.cat((-x[..., 4:], x[..., :4]), -1)
+        else:
+            angle, swapped = angle.repeat_interleave(2, -1), torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
         return (x * angle.cos()) + (swapped * angle.sin())
 
     graph = trace(turn, torch.randn(2, 3, 5, 8))
     assert kinds(graph) == ["constant", "constant", "rotary"]
+    assert graph.operators()[-1].record.attrs["form"] == form
 
 
 # -- identity of parameters -------------------------------------------------------------------------------------------

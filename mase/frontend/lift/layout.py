@@ -100,8 +100,10 @@ def gather(work: Work, node: Node) -> Typed | None:
 
 @rule("getitem")
 def part(work: Work, node: Node) -> Typed | None:
-    """Match one result of a split, as a slice."""
+    """Match one result of a split, as a slice, and one of an unbinding, as a position."""
     whole, index = node.args
+    if is_op(whole, "unbind"):
+        return _layout(whole.args[0], "select", axis=arguments(whole)["dim"], index=index)
     if not is_op(whole, "split", "split_with_sizes", "chunk", "tensor_split"):
         return None
     axis = arguments(whole)["dim"]

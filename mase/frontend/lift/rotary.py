@@ -1,12 +1,13 @@
-"""rotary: x cos + turned(x) sin, where the turn swaps halves of the last axis and negates one."""
+"""rotary: x cos + turned(x) sin, where the turn swaps halves of the last axis, or neighbours, and negates one."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import fx
 
-from mase.frontend.lift.nodes import Node, arguments, is_op, number, symbolic
+from mase.frontend.lift.nodes import Node, arguments, is_op, number, same_shape, symbolic
 from mase.frontend.lift.work import Typed, Work, rule
 
 
@@ -17,9 +18,11 @@ def rotary(work: Work, node: Node) -> Typed | None:
     if not is_op(straight, "mul") or not is_op(turned, "mul") or node.kwargs:
         return None
     (x, cos), (swapped, sin) = straight.args, turned.args
-    if not all(isinstance(n, fx.Node) for n in (x, cos, sin)) or not _is_half_turn(swapped, x):
+    if not all(isinstance(n, fx.Node) for n in (x, cos, sin)):
         return None
-    return Typed("rotary", (x, cos, sin), {"head_size": number(symbolic(x)[-1])}, ports=("x", "cos", "sin"))
+    form = "half" if _is_half_turn(swapped, x) else "interleaved" if _is_pair_turn(swapped, x) else ""
+    attrs = {"head_size": number(symbolic(x)[-1]), "form": form}
+    return Typed("rotary", (x, cos, sin), attrs, ports=("x", "cos", "sin")) if form else None
 
 
 def _is_half_turn(node: Any, x: Any) -> bool:
@@ -39,3 +42,22 @@ def _is_half_turn(node: Any, x: Any) -> bool:
     return (upper["start"], lower["start"] or 0, lower["end"]) == (size // 2, 0, size // 2) and (
         upper["end"] or size
     ) >= size
+
+
+def _is_pair_turn(node: Node, x: Node) -> bool:
+    """Tell whether a node is ``stack((-x[..., 1::2], x[..., ::2]), -1)`` with its last two axes made one."""
+    if not is_op(node, "flatten", "view", "reshape") or not same_shape(node, x) or not is_op(node.args[0], "stack"):
+        return False
+    stack, axis = node.args[0], len(symbolic(x)) - 1
+    if len(stack.args[0]) != 2 or arguments(stack)["dim"] not in (-1, axis + 1):
+        return False
+    minus, even = stack.args[0]
+    if not is_op(minus, "neg"):
+        return False
+    odd = minus.args[0]
+    if not all(is_op(part, "slice") and part.args[0] is x for part in (odd, even)):
+        return False
+    ends = [arguments(part) for part in (odd, even)]
+    if any(part["dim"] not in (-1, axis) or (part["end"] or sys.maxsize) < number(symbolic(x)[-1]) for part in ends):
+        return False
+    return [(part["start"] or 0, part["step"]) for part in ends] == [(1, 2), (0, 2)]
