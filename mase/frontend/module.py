@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from mase.errors import GraphError
+from mase.frontend.calls import SPEC, Lifted, Opaque, kind_of
 from mase.frontend.check import (
     AXES,
     Example,
@@ -26,7 +27,8 @@ from mase.frontend.check import (
     plain_attention,
     second,
 )
-from mase.frontend.functions import SPEC, Lifted, Opaque, kind_of, lift_call, reshaped
+from mase.frontend.functions import lift_call
+from mase.frontend.layouts import reshaped
 from mase.frontend.modules import Lift, lift_module
 from mase.frontend.outline import Refused, Region
 from mase.frontend.patterns import join

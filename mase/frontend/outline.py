@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from mase.frontend.functions import SPEC, kind_of
+from mase.frontend.calls import SPEC, kind_of
 from mase.graph import META, Graph, NodeGraph, Record, TensorType
 
 

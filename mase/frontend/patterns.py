@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from mase.frontend.functions import SPEC, kind_of
+from mase.frontend.calls import SPEC, kind_of
 from mase.graph import META, Json, Record, typed
 
 

@@ -13,7 +13,7 @@ import operator
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -23,10 +23,11 @@ from torch.fx.node import map_aggregate
 from torch.fx.proxy import TraceError
 from torch.utils._pytree import tree_map
 
+from mase.frontend.calls import SPEC
 from mase.frontend.check import Example, Output, fields, owned_tensors
-from mase.frontend.functions import SPEC
 from mase.frontend.mha import attend, can_attend
 from mase.frontend.modules import Lift
+from mase.frontend.mutation import functional, in_place
 from mase.graph import TensorType
 
 SCOPE = "mase_scope"  # in a traced node's meta: path of the module whose code made it
@@ -287,9 +288,9 @@ class ValueTracer(fx.Tracer):
     # -- nodes and their values --------------------------------------------------------------------------------------
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
-        changes = kind != "call_module" and _in_place(target, args, kwargs)
+        changes = kind != "call_module" and in_place(target, args, kwargs)
         if changes:
-            target, args, kwargs = _functional(target, args, kwargs)
+            target, args, kwargs = functional(target, args, kwargs)
         elif kind == "call_module":
             changes = bool(getattr(self.root.get_submodule(target), "inplace", False))
         if changes:
@@ -457,42 +458,6 @@ def _in_assert(frame: FrameType) -> bool:
 
 
 # -- changes in place -------------------------------------------------------------------------------------------------
-
-
-def _in_place(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether a call changes its first argument."""
-    if "out" in kwargs:
-        raise TraceError("unsupported mutation: out= writes into a tensor; use the result instead")
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    place = _inplace_argument(target) if callable(target) else None
-    given = kwargs.get("inplace", place is not None and len(args) > place and args[place])
-    return bool(given) or (name.endswith("_") and not name.endswith("__") and name != "requires_grad_")
-
-
-@lru_cache(maxsize=256)
-def _inplace_argument(function: Callable[..., Any]) -> int | None:
-    """Return the place of a function's argument ``inplace``."""
-    try:
-        names = list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # built-in functions have no signature
-        return None
-    return names.index("inplace") if "inplace" in names else None
-
-
-def _functional(
-    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Return the call that computes the same without changing its argument."""
-    place = _inplace_argument(target) if callable(target) else None
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    if name.endswith("_"):
-        rooms = (Tensor,) if isinstance(target, str) else (torch, nn.functional)
-        found = [getattr(room, name[:-1]) for room in rooms if hasattr(room, name[:-1])]
-        if not found:
-            raise TraceError(f"unsupported mutation: {name}; build a new tensor instead")
-        target = name[:-1] if isinstance(target, str) else found[0]
-    kept = tuple(False if i == place else arg for i, arg in enumerate(args))
-    return target, kept, {key: False if key == "inplace" else value for key, value in kwargs.items()}
 
 
 def _check_change(value: Any) -> None:

@@ -88,7 +88,8 @@ def scaled_query(
         scores = torch.bmm(scaled, flat[1].transpose(-2, -1))
     else:
         scores = torch.baddbmm(mask, scaled, flat[1].transpose(-2, -1))
-    return torch.bmm(scores.softmax(-1), flat[2]).unflatten(0, query.shape[:2])
+    mixed: Tensor = torch.bmm(scores.softmax(-1), flat[2]).unflatten(0, query.shape[:2])
+    return mixed
 
 
 def float_min(x: Tensor) -> float:
