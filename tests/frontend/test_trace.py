@@ -418,3 +418,33 @@ def test_lists_that_forward_fills_hold_no_traced_values_afterwards() -> None:
     model = Positions().eval()
     trace(model, torch.randint(0, 9, (2, 5)))
     assert all(type(x) is Tensor for x in model.seen)
+
+
+class OwnNorm(nn.Module):
+    """A root-mean-square norm as model files write it."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.weight, self.form = nn.Parameter(draw(8).abs()), form
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        square = wide.pow(2) if self.form == "pow" else wide * wide if self.form == "product" else wide.square()
+        y = wide * torch.rsqrt(square.mean(-1, keepdim=True) + 1e-6)
+        y = y if self.form != "first" else y / 2
+        return y.to(x.dtype) * self.weight if self.form == "product" else self.weight * y.to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", ["pow", "product", "square"])
+def test_a_norm_that_is_written_out_is_one_node(form: str, dtype: torch.dtype) -> None:
+    model, x = nn.Sequential(OwnNorm(form), nn.Linear(8, 2)).to(dtype).eval(), draw(3, 8).to(dtype)
+    graph, report = trace(model, x)
+    assert [(node.path, node.kind) for node in graph.operators()] == [("0", "norm"), ("1", "linear")]
+    assert graph.node("0").tensor("weight").data_ptr() == model[0].weight.data_ptr()  # type: ignore[union-attr]
+    assert report.worst == 0
+
+
+def test_what_only_resembles_a_norm_stays_in_pieces() -> None:
+    graph, _ = trace(OwnNorm("first").eval(), draw(3, 8))
+    assert "norm" not in {node.kind for node in graph.operators()}
