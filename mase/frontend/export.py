@@ -34,10 +34,10 @@ from mase.frontend.check import (
 )
 from mase.frontend.lift.clean import clean
 from mase.frontend.lift.fold import drop_unread, fold
-from mase.frontend.lift.moe import outline_experts
 from mase.frontend.lift.mutate import without_writes
 from mase.frontend.lift.nodes import PREFIX, Node, is_free, source, symbolic
 from mase.frontend.lift.outline import finish
+from mase.frontend.lift.regions import outline_modules
 from mase.frontend.lift.work import Work
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, OpNode, Record, TensorType
@@ -168,7 +168,7 @@ def lift(
     work.keep_masks = keep_masks
     given = set(tensors)
     fold(work)
-    outline_experts(work)
+    outline_modules(work)
     work.run()
     tensors.update({key: tensors[key].t() for key in work.turned})
     traced = drop_unread(finish(work, fields), set(tensors) - given).verify()

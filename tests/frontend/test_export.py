@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from torch import Tensor, nn
 from mase.errors import ConfigError, GraphError
 from mase.frontend.decode import DecodeStep
 from mase.frontend.export import trace_export
+from mase.frontend.module import trace_module
+from mase.frontend.modules import Lift
 from mase.graph import Graph
+from mase.models.base import build
 from mase.models.huggingface import optional
 from tests.frontend.families.models import FAMILIES
 
@@ -460,7 +464,7 @@ def test_autocast_inside_the_model_is_refused() -> None:
         trace(half, fc=nn.Linear(6, 6))
 
 
-def test_a_block_of_experts_with_two_inputs_is_told() -> None:
+def test_a_block_of_experts_with_two_results_is_told() -> None:
     class Experts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -471,12 +475,46 @@ def test_a_block_of_experts_with_two_inputs_is_told() -> None:
             super().__init__()
             self.gate, self.experts = nn.Linear(6, 2, bias=False), Experts()
 
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             gate, up = (x @ self.experts.gate_up_proj[0].T).chunk(2, -1)
-            return (F.silu(gate) * up) @ self.experts.down_proj[0].T + self.gate(y).sum()
+            return (F.silu(gate) * up) @ self.experts.down_proj[0].T, self.gate(x).sum()
 
-    _, report = trace_export(Function(lambda m, x: m.block(x, x + 1), block=Block()).eval(), (X,))
-    assert report.refused["block"] == "has 2 inputs and 1 results; a block of experts has one of each"
+    _, report = trace_export(Function(lambda m, x: sum(m.block(x)), block=Block()).eval(), (X,))
+    assert report.refused["block"] == "has 1 inputs and 2 results; one node has some inputs and one result"
+
+
+class Gate(nn.Module):
+    """A module that says what it is, in a way that the kind itself does not compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.fc(x).sigmoid() * y
+
+    def mase_outline(self) -> Lift:
+        return Lift("mul", {}, {"weight": "fc.weight"})
+
+
+def test_a_module_that_says_what_it_is_is_one_node_with_a_body() -> None:
+    graph, _ = trace_export(Function(lambda m, x, y: m.gate(x, y) + 1, gate=Gate()).eval(), (X, X + 1))
+    node, last = graph.operators()
+    assert (node.kind, node.path, last.kind) == ("mul", "gate", "add")
+    assert [inner.kind for inner in graph.bodies[node.name].operators()] == ["linear", "activation", "mul"]
+    assert node.record.key("weight") == "gate.fc.weight"
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "vit", "resnet", "mobilenet", "lenet", "ds_cnn"])
+def test_both_doors_give_the_same_kinds(name: str) -> None:
+    shape = {"vit": (2, 3, 32, 32), "resnet": (2, 3, 32, 32), "mobilenet": (2, 3, 32, 32), "ds_cnn": (2, 1, 49, 10)}
+    x = IDS if name in ("llama", "mixtral") else torch.randn(shape.get(name, (2, 1, 28, 28)))
+    model = build(name).eval().requires_grad_(False)
+    doors = [trace_export(model, (x,))[0], trace_module(model, (x,))[0]]
+    counts = [Counter(kind for kind in kinds(graph) if kind not in ("layout", "constant")) for graph in doors]
+    assert counts[0] == counts[1]
+    paths = [[n.path for n in graph.operators() if n.record.operands and n.kind != "constant"] for graph in doors]
+    assert sorted(paths[0]) == sorted(paths[1])
 
 
 # -- packages ---------------------------------------------------------------------------------------------------------
@@ -492,6 +530,8 @@ def test_a_broken_torchvision_breaks_nothing(tmp_path: Path) -> None:
     (tmp_path / "torchvision-0.28.0.dist-info" / "METADATA").write_text(metadata)
     code = """
 from mase.frontend.export import trace_export
+from mase.frontend.module import trace_module
+from mase.frontend.modules import Lift
 from tests.frontend.families.models import FAMILIES
 model, inputs = next(family for family in FAMILIES if family.name == "ViT").build()
 print(trace_export(model, inputs)[1])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from mase.frontend.lift.nodes import Node, arguments, is_op, number, same_shape, symbolic
+from mase.frontend.lift.nodes import Node, arguments, is_op, label, number, same_shape, symbolic, value
 from mase.frontend.lift.work import Typed, Work, rule
 
 
@@ -33,15 +33,22 @@ def _is_half_turn(node: Any, x: Any) -> bool:
     minus, low = node.args[0]
     if not is_op(minus, "neg") or arguments(node)["dim"] not in (-1, axis):
         return False
-    high = minus.args[0]
-    if not all(is_op(part, "slice") and part.args[0] is x for part in (high, low)):
-        return False
-    upper, lower = arguments(high), arguments(low)
-    if any(part["dim"] not in (-1, axis) or part["step"] != 1 for part in (upper, lower)):
-        return False
-    return (upper["start"], lower["start"] or 0, lower["end"]) == (size // 2, 0, size // 2) and (
-        upper["end"] or size
-    ) >= size
+    return _range(minus.args[0], x) == (size // 2, size) and _range(low, x) == (0, size // 2)
+
+
+def _range(node: Node, x: Node) -> tuple[int, int] | None:
+    """Return first and last position, plus one, where a node is a range of the last axis of ``x``; else None."""
+    size, axis = number(symbolic(x)[-1]), len(symbolic(x)) - 1
+    if is_op(node, "slice"):
+        given = arguments(node)
+        found = (given["start"] or 0, min(given["end"] or size, size))
+        return found if node.args[0] is x and given["dim"] in (-1, axis) and given["step"] == 1 else None
+    if label(node) != "getitem" or not is_op(node.args[0], "chunk", "split") or node.args[0].args[0] is not x:
+        return None
+    if arguments(node.args[0])["dim"] not in (-1, axis):
+        return None
+    sizes = [number(part.shape[-1]) for part in value(node.args[0])]
+    return sum(sizes[: node.args[1]]), sum(sizes[: node.args[1] + 1])
 
 
 def _is_pair_turn(node: Node, x: Node) -> bool:
