@@ -1,4 +1,4 @@
-"""Run a Graph: exact mode on integer codes, training mode with straight-through gradients (DESIGN 5)."""
+"""Run a Graph: exact mode on integer codes, training mode with straight-through gradients (docs/design.md, "Graph")."""
 
 from __future__ import annotations
 

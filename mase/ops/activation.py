@@ -93,8 +93,9 @@ class Activation(Requantize):
 
 
 def not_negative(node: OpNode) -> bool:
-    """Tell whether a producer is proven to give no negative value: after a ReLU, also through layout."""
-    if node.kind == "layout" and node.inputs[0].record.output.format == node.record.output.format:
+    """Tell whether a producer is proven to give no negative value: after a ReLU, also through reshapes."""
+    reshape = node.kind == "layout" and node.record.attrs.get("function", "reshape") == "reshape"
+    if reshape and node.inputs[0].record.output.format == node.record.output.format:
         return not_negative(node.inputs[0])
     return node.record.attrs.get("activation") == "relu" or (
         node.kind == "activation" and node.record.attrs.get("function") == "relu"

@@ -1,4 +1,4 @@
-"""Operators: one object, four truths (DESIGN 7): arithmetic, netlist, cycles, resources."""
+"""Operators: one object, four truths (docs/design.md): arithmetic, netlist, cycles, resources."""
 
 from __future__ import annotations
 

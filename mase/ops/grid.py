@@ -123,7 +123,7 @@ def _refusal(fmt: Format) -> str:
 
 
 def check_lanes(where: str, grid: Grid, lanes: int) -> None:
-    """Raise unless the lanes divide the block or the block divides the lanes (ARITHMETIC 4)."""
+    """Raise unless the lanes divide the block or the block divides the lanes (docs/arithmetic.md, 7)."""
     if grid.block and lanes % grid.block and grid.block % lanes:
         raise UnsupportedOp(
             f"{where}: {lanes} lanes do not fit blocks of {grid.block}; "

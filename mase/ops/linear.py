@@ -1,4 +1,7 @@
-"""Linear layer on integers: y = act(x W^T + b), exact accumulation, one rounding (ARITHMETIC 3 and 4; hw/linear)."""
+"""Linear layer on integers: y = act(x W^T + b), exact accumulation, one rounding (hw/linear).
+
+Arithmetic, streams and cycles: docs/arithmetic.md.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from mase.ops.work import Work
 from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
 
-EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (ARITHMETIC 3)
+EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
 REFUSE = 62  # bits of any accumulator
 Formatted = tuple[Format, QuantParams]

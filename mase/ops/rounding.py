@@ -1,4 +1,4 @@
-"""One rounding per operator: from an exact integer to a code (ARITHMETIC 3, requantize)."""
+"""One rounding per operator: from an exact integer to a code (docs/arithmetic.md, 4)."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def tile_lanes(size: int, *blocks: int) -> Lanes:
     """Return the least legal lanes for every number of tiles that ``size`` elements can be cut into, ascending.
 
     Args:
-        blocks: block sizes, 0 for none; lanes divide each or are multiples of it (ARITHMETIC 4).
+        blocks: block sizes, 0 for none; lanes divide each or are multiples of it (docs/arithmetic.md, 7).
 
     Raises:
         UnsupportedOp: no lanes fit all blocks.
