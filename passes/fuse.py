@@ -68,7 +68,9 @@ def _partner(node: OpNode) -> OpNode | None:
     if node.kind != "activation" or node.record.attrs.get("function") != "relu":
         return None
     producer = node.inputs[0]
-    joins = producer.kind == "linear" and _alone(producer) and "activation" not in producer.record.attrs
+    joins = (
+        producer.kind == "linear" and _alone(producer) and not {"activation", "columns"} & producer.record.attrs.keys()
+    )
     return producer if joins else None
 
 

@@ -241,7 +241,7 @@ def eager(model: nn.Module, example: Example, output: Output) -> Found:
     Raises:
         GraphError: the model returns something else than tensors.
     """
-    with torch.no_grad(), plain_attention():
+    with torch.no_grad(), plain_attention(), frozen(model):
         found = fields(example.call(model), output)
     for name, value in found.items():
         if not isinstance(value, Tensor):
@@ -258,6 +258,21 @@ class plain_attention:  # noqa: N801  # a context manager reads like a function
 
     def __exit__(self, *error: object) -> None:
         torch.backends.mha.set_fastpath_enabled(self.before)
+
+
+class frozen:  # noqa: N801  # likewise
+    """Take a model's parameters out of training: PyTorch multiplies matrices in another way where one may learn."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.learning = [p for p in model.parameters() if p.requires_grad]
+
+    def __enter__(self) -> None:
+        for parameter in self.learning:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *error: object) -> None:
+        for parameter in self.learning:
+            parameter.requires_grad_(True)
 
 
 def difference(want: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> float:

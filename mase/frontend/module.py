@@ -262,10 +262,12 @@ class _Lifting:
             return
         operands = {role: _kind(self.tracer.table[key]) for role, key in keys.items()}
         table = {role: key for role, key in keys.items() if key != f"{path}.{role}"}
+        learned = keys.get("other") is None or keys["other"] in self.tracer.weights
+        attrs = lifted.attrs if learned else {**lifted.attrs, "parameter": False}
         with graph.inserting_before(node):
             new = graph.call_function(typed, tuple(lifted.inputs))
         new.meta = {key: node.meta[key] for key in (SPEC, SCOPE, REGION)}
-        new.meta[META] = Record(lifted.kind, path, output, lifted.attrs, operands, source, table)
+        new.meta[META] = Record(lifted.kind, path, output, attrs, operands, source, table)
         name = node.name
         node.replace_all_uses_with(new)
         graph.erase_node(node)

@@ -146,6 +146,6 @@ def _is(node: Any, kind: str, inputs: int, **attrs: Json) -> bool:
     record = node.meta.get(META) if isinstance(node, fx.Node) else None
     if record is None or record.kind != kind or len(node.args) != inputs or SPEC not in node.meta:
         return False
-    if kind in ("add", "mul") and record.attrs.keys() - {"reverse"}:  # a difference, a quotient, a number
+    if kind in ("add", "mul") and record.attrs.keys() - {"reverse", "parameter"}:  # a difference, a quotient, a number
         return False
     return all(record.attrs.get(key) == value for key, value in attrs.items())

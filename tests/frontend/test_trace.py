@@ -448,3 +448,43 @@ def test_a_norm_that_is_written_out_is_one_node(form: str, dtype: torch.dtype) -
 def test_what_only_resembles_a_norm_stays_in_pieces() -> None:
     graph, _ = trace(OwnNorm("first").eval(), draw(3, 8))
     assert "norm" not in {node.kind for node in graph.operators()}
+
+
+class FromTheLeft(nn.Module):
+    """PyTorch multiplies in another way where the matrix asks for a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(draw(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matrix @ x
+
+
+def test_parameters_that_ask_for_a_gradient_do_not_disturb_the_comparison() -> None:
+    model, x = FromTheLeft().eval(), draw(3, 4, 6)
+    graph, report = trace(model, x)
+    assert report.worst == 0
+    assert model.matrix.requires_grad
+    assert torch.equal(graph(x), model.matrix.detach() @ x)
+
+
+def test_a_wrong_example_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(GraphError, match="Linear: fails on the example inputs: "):
+        trace(nn.Linear(3, 2).eval(), draw(2, 3).long())
+    assert capfd.readouterr() == ("", "")
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(draw(3))
+        self.register_buffer("mask", torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.mask
+
+
+def test_operands_that_are_no_parameters_say_so() -> None:
+    graph, _ = trace(Masked().eval(), draw(2, 3))
+    assert [node.record.attrs for node in graph.operators()] == [{}, {"parameter": False}]

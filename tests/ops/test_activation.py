@@ -68,6 +68,20 @@ def test_no_negative_value_is_proven_through_layouts_and_fused_nodes() -> None:
     assert not_negative(fuse(chain(nn.Linear(3, 3), nn.ReLU()))[0].node("0"))
 
 
+def test_a_layout_that_moves_more_than_rows_proves_nothing() -> None:
+    class Joined(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat((x.relu(), x), 1)
+
+    class Padded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.pad(x.relu(), (1, 0), value=-1.0)
+
+    for model in (Joined(), Padded()):
+        graph = trace_module(model.eval(), (torch.randn(2, 3),))[0]
+        assert not not_negative(graph.output.inputs[0])
+
+
 def test_other_functions_are_refused_by_the_record() -> None:
     graph = chain(nn.ReLU())
     node = graph.node("0")

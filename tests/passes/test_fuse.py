@@ -171,3 +171,11 @@ def test_batch_norm_along_another_axis_than_the_features_stays() -> None:
 
 def test_only_relu_is_fused() -> None:
     assert fuse(chain(nn.Linear(3, 2), nn.GELU()))[1].fused == ()
+
+
+def test_a_product_from_the_left_keeps_its_relu() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()).eval()
+    graph = trace_module(model, (torch.ones(4, 4),))[0]
+    node = graph.node("0")
+    graph = graph.replace({node.name: replace(node.record, attrs={"columns": True})})
+    assert fuse(graph)[1].fused == ()
