@@ -464,6 +464,22 @@ def test_autocast_inside_the_model_is_refused() -> None:
         trace(half, fc=nn.Linear(6, 6))
 
 
+def branch(m: nn.Module, x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+
+
+def pick(m: nn.Module, x: Tensor) -> Tensor:
+    return x[x > 0]
+
+
+@pytest.mark.parametrize(
+    ("function", "text"), [(branch, "cond is not supported"), (pick, "a shape depends on the values")]
+)
+def test_what_depends_on_data_is_refused_with_its_line(function: Callable[..., object], text: str) -> None:
+    with pytest.raises(GraphError, match=rf"module '0' \(test_export\.py:\d+\): {text}"):
+        trace_export(nn.Sequential(Function(function)).eval(), (X,))
+
+
 def test_a_block_of_experts_with_two_results_is_told() -> None:
     class Experts(nn.Module):
         def __init__(self) -> None:

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, fx
 
 from mase.errors import GraphError
-from mase.frontend.lift.nodes import Node, arguments, is_free, is_op, label, op, same_shape, source, symbolic, value
+from mase.frontend.lift.nodes import (
+    Node,
+    arguments,
+    is_op,
+    is_unknown,
+    label,
+    op,
+    same_shape,
+    symbolic,
+    value,
+    where,
+)
 
 ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "_functional_assert")
 SAME = ("alias", "detach", "lift_fresh_copy", "lift_fresh", "detach_", "dropout", "feature_dropout", "alpha_dropout")
@@ -22,7 +33,8 @@ def clean(graph: fx.Graph) -> None:
     A cast to the same type would be read by the residual path of a norm, which then has two results.
 
     Raises:
-        GraphError: the model runs a part under autocast, or branches by a higher-order operation.
+        GraphError: the model runs a part under autocast, branches by a higher-order operation, or makes a tensor whose
+            shape depends on values.
     """
     for node in list(graph.nodes):
         if node.op != "call_function":
@@ -36,6 +48,11 @@ def clean(graph: fx.Graph) -> None:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if any(is_unknown(size) for size in symbolic(node)):
+            raise GraphError(
+                f"{where(node)}: a shape depends on the values of tensors; allowed are shapes and settings"
+            )
 
 
 def _keeps_type(node: Node) -> bool:
@@ -61,7 +78,7 @@ def _inline(graph: fx.Graph, node: Node) -> None:
     """Put the nodes of a part that runs with gradients off in place of the call."""
     name = label(node)
     if name != "wrap_with_set_grad_enabled":
-        raise GraphError(f"{source(node) or node.name}: {name} is not supported; allowed are plain calls")
+        raise GraphError(f"{where(node)}: {name} is not supported; allowed are plain calls")
     part: Any = node.args[1]
     inner = getattr(graph.owning_module, str(part.target)).graph
     feed = iter(node.args[2:])
@@ -75,8 +92,3 @@ def _inline(graph: fx.Graph, node: Node) -> None:
     graph.erase_node(node)
     if not part.users:
         graph.erase_node(part)
-
-
-def free_axes(node: Node) -> list[int]:
-    """Return the axes whose size is free at run time."""
-    return [axis for axis, size in enumerate(symbolic(node)) if is_free(size)]

@@ -117,8 +117,19 @@ def around(node: Node) -> str:
 def source(node: Node) -> str:
     """Return ``file:line`` of the innermost frame that is the model's; empty where none is known."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in frames if not file.startswith(OWN)]
+    own = [(file, line) for file, line in frames if not file.startswith((OWN, "<"))]
     return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
+
+
+def where(node: Node) -> str:
+    """Say where in the model's code a node comes from, for errors."""
+    line = f" ({source(node)})" if source(node) else ""
+    return f"module {around(node)!r}{line}" if around(node) else f"the model's forward{line}"
+
+
+def is_unknown(size: Size) -> bool:
+    """Tell whether a size depends on the values of tensors."""
+    return isinstance(size, torch.SymInt) and size.node.hint is None
 
 
 def ancestors(node: Node) -> Iterator[Node]:
