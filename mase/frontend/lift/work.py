@@ -258,6 +258,7 @@ class Work:
         if key in self.turned:  # the table will hold the transpose, which others read
             key = f"{key}.stored"
             self.tensors[key] = tensor
+        self.straight.add(key)
         kind = TensorType(tuple(tensor.shape), dtype_name(tensor.dtype))
         attrs = {"parameter": True} if node.target in self.parameters else {}
         record = Record("constant", key, kind, attrs, {"value": kind}, table={"value": key})
