@@ -168,6 +168,13 @@ def test_attention_knows_its_heads(heads: int, shared: int, causal: bool) -> Non
     assert node.record.ports == ("query", "key", "value")
 
 
+def test_one_key_head_may_be_spread_by_broadcasting() -> None:
+    shapes = (2, 4, 5, 8), (2, 1, 5, 8)
+    graph = trace(lambda m, x, y: F.scaled_dot_product_attention(x, y, y), *(torch.randn(shape) for shape in shapes))
+    (node,) = graph.operators()
+    assert (node.record.attrs["kv_heads"], node.record.attrs["broadcast"]) == (1, True)
+
+
 @pytest.mark.parametrize(("cap", "body"), [(None, False), (30.0, True)])
 def test_attention_that_is_written_out_is_one_node(cap: float | None, body: bool, tmp_path: Path) -> None:
     def attend(m: nn.Module, x: Tensor) -> Tensor:
@@ -256,6 +263,11 @@ def test_a_stored_transpose_is_read_through_a_view() -> None:
     assert (node.kind, node.record.attrs) == ("linear", {"transposed": True})
     assert graph.tensors["weight"].shape == (3, 6)
     assert graph.tensors["weight"].data_ptr() == model.weight.data_ptr()
+
+
+def test_a_weight_that_multiplies_from_the_left_is_linear() -> None:
+    (node,) = trace(lambda m, x: m.fc.weight @ x, fc=nn.Linear(4, 3)).operators()
+    assert (node.kind, node.path, node.record.attrs) == ("linear", "fc", {"columns": True})
 
 
 def test_a_matrix_that_is_read_in_two_ways_keeps_both() -> None:

@@ -67,3 +67,28 @@ def test_batch_and_length_are_free_where_the_model_allows(family: Family) -> Non
     if "seq" in family.dynamic:
         shorter = {name: x[:, :5] for name, x in other(inputs, batch=3).items()}
         assert equal(graph, model, shorter)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("Llama", torch.bfloat16), ("Llama", torch.float16), ("Gemma2", torch.bfloat16), ("T5 encoder", torch.bfloat16)],
+)
+def test_models_of_16_bits_keep_their_casts(name: str, dtype: torch.dtype) -> None:
+    model, inputs = next(family for family in FAMILIES if family.name == name).build()
+    graph, report = trace_export(model.to(dtype), inputs)
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    assert [node.kind for node in graph.operators()].count("norm") == len(norms)
+    assert (report.worst, report.opaque) == (0.0, {})
+    assert graph(**inputs).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["Llama", "BERT", "GPT-2"])
+def test_attention_is_found_however_the_model_computes_it(name: str) -> None:
+    model, inputs = next(family for family in FAMILIES if family.name == name).build()
+    counts = []
+    for implementation in ("sdpa", "eager"):
+        model.set_attn_implementation(implementation)
+        graph, _ = trace_export(model, inputs)
+        counts.append([node.kind for node in graph.operators()].count("attention"))
+        assert graph.bodies == {}
+    assert counts == [2, 2]
