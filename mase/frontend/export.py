@@ -10,7 +10,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +27,7 @@ from mase.frontend.check import (
     check_equal,
     check_model,
     difference,
+    frozen,
     named_axes,
     owned_tensors,
     second,
@@ -87,7 +87,7 @@ def trace_export(
         graph, report = lift(program, model, example, axes, tuple(want), keep_masks=True)
         worst = check_equal(name, graph, samples, math.inf)
     if worst > bound:
-        bound = max(bound, _own_rounding(program, model, example, output, want))
+        bound = max(bound, _own_rounding(program, model, example, want))
         worst = check_equal(name, graph, samples, bound)
     graph = graph if "batch" in free else _with_free_batch(graph, model, example, output, bound)
     return graph, replace(report, bound=bound, worst=worst)
@@ -121,34 +121,17 @@ def _is_opaque(graph: Graph) -> bool:
     return inner or any(node.kind == "opaque" for node in graph.operators())
 
 
-def _own_rounding(
-    program: ExportedProgram, model: nn.Module, example: Example, output: Output, want: Mapping[str, Tensor]
-) -> float:
+def _own_rounding(program: ExportedProgram, model: nn.Module, example: Example, want: Mapping[str, Tensor]) -> float:
     """Return what is allowed where the model itself rounds in two ways: a few units in the last place; else nothing.
 
-    transformers chooses its attention kernel by whether it is being captured, and PyTorch the order of a product's axes
-    by whether its matrix takes gradients, which those of a graph do not.
+    A model may choose its kernels by whether it is being captured, as transformers does for shared key heads.
     """
     with torch.no_grad(), frozen(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own parts
         captured = program.module()(*example.tensors.values())
-        still = run_eagerly(model, example, output)
-    found = max(difference(want, dict(zip(want, captured, strict=True))), difference(want, still))
+    found = difference(want, dict(zip(want, captured, strict=True)))
     allowed = max(ULPS * torch.finfo(x.dtype).eps for x in want.values() if x.is_floating_point())
     return allowed if 0 < found <= allowed else 0.0
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Take gradients from no parameter for a while."""
-    taking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in taking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in taking:
-            parameter.requires_grad_(True)
 
 
 def lift(
