@@ -62,9 +62,10 @@ def _design_table(index: int, design: Design) -> str:
 
 
 _PROGRAM = r"""// Streams binary files through one or more accelerators, records every named edge, counts cycles.
-// usage: sim JOB   JOB holds one line a design: samples stall_in stall_out seed restart_at flush (permille, cycles),
-// then one line: limit vcd_start vcd_end. Reads D.in, writes D.SIGNAL.bin and D.done; prints JSON. Built for traces, it
-// also writes D.SIGNAL.time: the cycle of each beat, in the count of the window.
+// usage: sim JOB   JOB holds the seed of what registers hold before the reset; then one line a design: samples stall_in
+// stall_out seed restart_at flush (permille, cycles); then one line: limit vcd_start vcd_end. Reads D.in, writes
+// D.SIGNAL.bin and D.done; prints JSON. Built for traces, it also writes D.SIGNAL.time: the cycle of each beat, in the
+// count of the window.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -73,6 +74,10 @@ _PROGRAM = r"""// Streams binary files through one or more accelerators, records
 #include <string>
 #include <vector>
 #include <unistd.h>
+#ifdef __linux__
+#include <csignal>
+#include <sys/prctl.h>
+#endif
 
 #include "Vbundle.h"
 #include "Vbundle___024root.h"
@@ -109,7 +114,7 @@ struct Design {
   uint64_t sent = 0, got = 0, first_cycle = 0, first_output = 0, quiet = 0, drain = 0;
   bool started = false, offering = false, finished = false, restarted = false;
   std::string fault;
-  unsigned resetting = 4;
+  unsigned resetting = 1;  // cycles: a register that a longer reset would flush must have one of its own
 
   Design(CData* a, CData* b, CData* c, CData* d, CData* e, void* f, CData* g, CData* h, CData* i, void* j, CData* k,
          size_t ib, size_t ibeats, size_t obeats, std::vector<Edge> ed)
@@ -131,7 +136,7 @@ struct Design {
   }
 
   void drive(uint64_t cycle) {
-    if (restart_at && cycle == restart_at && !restarted) { restarted = true; resetting = 3; rewind(); }
+    if (restart_at && cycle == restart_at && !restarted) { restarted = true; resetting = 1; rewind(); }
     if (resetting) {
       --resetting;
       const bool pulse = restarted && flush_mode;  // a restart by flush_i keeps rst_ni high
@@ -200,15 +205,22 @@ static std::vector<unsigned char> slurp(const std::string& path) {
 }
 
 int main(int argc, char** argv) {
+#ifdef __linux__
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // a parent that is killed cannot stop its child
+#endif
   if (argc != 3) { fprintf(stderr, "usage: %s JOB FOLDER\n", argv[0]); return 2; }
+  FILE* job = fopen(argv[1], "r");
+  if (!job) { perror(argv[1]); return 2; }
+  int noise = 0;
+  if (fscanf(job, "%d", &noise) != 1) return 2;
   auto ctx = std::make_unique<VerilatedContext>();
+  ctx->randReset(2);
+  ctx->randSeed(noise);
   auto model = std::make_unique<Vbundle>(ctx.get());
   Vbundle& top = *model;
   std::vector<Design> designs;
 @DESIGNS@
   const std::string folder = std::string(argv[2]) + "/";
-  FILE* job = fopen(argv[1], "r");
-  if (!job) { perror(argv[1]); return 2; }
   unsigned long long limit = 0, vcd_start = 0, vcd_end = 0;
   for (size_t d = 0; d < designs.size(); d++) {
     unsigned long long v[6];
@@ -234,6 +246,11 @@ int main(int argc, char** argv) {
   VerilatedVcdC vcd;
   top.trace(&vcd, 99);
 #endif
+  top.clk_i = 0;
+  for (const CData level : {1, 0}) {  // the reset is asynchronous: it begins with an edge, before any of the clock
+    for (auto& d : designs) *d.rst = level;
+    top.eval();
+  }
   uint64_t cycle = 0;
   for (bool running = true; running; cycle++) {
     running = false;

@@ -30,6 +30,9 @@ from mase.paths import cache_dir
 from mase.schedule import Timing
 
 QUICK, FAST = "-O1", "-O2 -march=native"  # FAST compiles longer and runs 3 to 4 times faster
+# Registers hold noise before the reset, drawn by the seed of each run: one without a reset shows itself.
+VERILATE = ("-O3", "--x-assign", "unique", "--x-initial", "unique", "--no-timing", "--assert")
+SEEDS = 1 << 31  # of Verilator's noise: 1 to one less
 QUIET_LIMIT = 20_000  # cycles without any beat after which the harness says that nothing moves
 
 
@@ -40,7 +43,8 @@ class Job:
     Args:
         design: emitted. code: input codes ``[samples, ...]``.
         stall_in, stall_out: probability of a pause of the source and of the sink in a cycle.
-        seed: of the pauses. restart_at: cycle of a reset in mid-stream, after which all is fed again (0: none).
+        seed: of the pauses; that of the first of several jobs also of what registers hold before the reset.
+        restart_at: cycle of a reset in mid-stream, after which all is fed again (0: none).
         flush: restart by ``flush_i`` instead of ``rst_ni``.
     """
 
@@ -141,7 +145,8 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
             pauses = [round(1000 * job.stall_in), round(1000 * job.stall_out)]
             lines.append(" ".join(map(str, [packed.shape[0], *pauses, job.seed, job.restart_at, int(job.flush)])))
         start, end = window or (0, 0)
-        (folder / "job").write_text("\n".join([*lines, f"{QUIET_LIMIT} {start} {end}"]) + "\n")
+        lines.append(f"{QUIET_LIMIT} {start} {end}")
+        (folder / "job").write_text("\n".join([str(jobs[0].seed % SEEDS or 1), *lines]) + "\n")
         done = subprocess.run([binary, folder / "job", folder], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stderr + done.stdout).strip()[-400:]
@@ -195,7 +200,7 @@ def compiled(designs: Sequence[Design], optimise: str, trace: bool = False) -> P
         "public.vlt": harness.control(designs).encode(),
         "harness.cpp": harness.program(designs).encode(),
     }
-    key = _key([verilator().version, _compiler(), optimise, str(trace), *texts], *texts.values())
+    key = _key([verilator().version, _compiler(), optimise, str(trace), *VERILATE, *texts], *texts.values())
     target = cache_dir() / "sim" / key
     try:
         if not (target / "sim").is_file():
@@ -213,7 +218,7 @@ def _build(target: Path, texts: dict[str, bytes], sources: list[str], optimise: 
         for file, text in texts.items():
             (work / file).write_bytes(text)
         tool = verilator()
-        flags = ["--cc", "--quiet", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--assert"]
+        flags = ["--cc", "--quiet", *VERILATE]
         flags += ["--output-split", "20000", "--top-module", "bundle", "--prefix", "Vbundle", "--Mdir", "obj"]
         flags += ["--trace"] * trace
         _call([*tool.command, *flags, "public.vlt", *sources, "bundle.sv"], work, tool.env)

@@ -1,7 +1,7 @@
-"""Broken hardware is caught: five mistakes, each made in a copy of the emitted files, each seen by the same vectors.
+"""Broken hardware is caught: mistakes, each made in a copy of the emitted files, each seen by the same vectors.
 
 The mistakes: floor for nearest-even, one bit less in the accumulator, the exponent taken after rounding, the tiles of
-the weights transposed, one FIFO entry less. The design without a mistake passes.
+the weights transposed, one FIFO entry less; registers that no reset clears. The design without a mistake passes.
 """
 
 from __future__ import annotations
@@ -94,6 +94,12 @@ MUTANTS = (
     Mutant("tiles_transposed", "mem/*_0_weight.mem", transposed(tiles=3), "values of 0"),
     Mutant("one_entry_less", "rtl/mase_one_entry_less.sv", within("u_2", "FifoDepth", lambda n: n - 1), "cycles"),
 )  # fmt: skip
+# Each works in a simulation whose registers begin at zero; what it does from noise depends on the simulator.
+NOT_RESET = (
+    Mutant("valid_not_reset", "rtl/mase_linear*.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
+    Mutant("done_not_reset", "rtl/mase_linear*.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
+    Mutant("leave_not_reset", "rtl/mase_block_normalise*.sv", swapped(r"else valid_q <=", "valid_q <="), ""),
+)
 
 
 def victim() -> Case:
@@ -206,3 +212,11 @@ def test_the_design_without_a_mistake_passes(verdicts: Mapping[str, str]) -> Non
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_caught(verdicts: Mapping[str, str], mutant: Mutant) -> None:
     assert mutant.caught in verdicts[mutant.name]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("mutant", NOT_RESET, ids=lambda mutant: mutant.name)
+def test_a_register_without_reset_is_caught(mutant: Mutant, tmp_path: Path) -> None:
+    case = victim()
+    design = mutated(case, tmp_path, mutant)
+    assert verdict(case, design, alone([design], 0, case.code))
