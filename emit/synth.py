@@ -37,7 +37,9 @@ MEMORY_BYTES = 6 << 30  # address space of the child and of the ABC that it star
 ASIC = "asic:"  # a target that names a liberty file
 LIBERTY_HINT = "apt-get install qflow-tech-osu018 brings /usr/share/qflow/tech/osu018/osu018_stdcells.lib"
 CHILD = """
-import resource, sys
+import ctypes, resource, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a parent that is killed cannot stop its child
 limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 from pyosys import libyosys
