@@ -34,7 +34,7 @@ class LintFinding:
 
     Args:
         tool: verilator, slang, verible or iverilog.
-        severity: ``absent`` means that the tool is not installed and ``text`` says how to get it.
+        severity: ``absent`` means that the tool is not installed, or does not start; ``text`` says what to do.
         file: as the tool names it; empty if it names none.
         line: from 1; 0 if the tool names none.
         text: one line, the name of the rule included.
@@ -74,7 +74,7 @@ def _verilator(files: list[str], top: str | None, search: list[str]) -> Iterator
     command += [*_each("-y", search), *files]
     place = r"(?:(?P<file>[^:]+):(?P<line>\d+):\d+: )?"
     pattern = re.compile(rf"%(?P<severity>Warning|Error)(?P<rule>-\w+)?: {place}(?P<text>.*)")
-    return _findings("verilator", _run(command, found.env), pattern)
+    return _findings("verilator", command, found.env, pattern, [*found.command, "--version"])
 
 
 def _slang(files: list[str], top: str | None, search: list[str]) -> Iterator[LintFinding]:
@@ -84,7 +84,8 @@ def _slang(files: list[str], top: str | None, search: list[str]) -> Iterator[Lin
     words = ["-Wextra", "-Wno-useless-cast", *_flags("--top", top), *_each("-y", search), *files]
     line = "slang " + " ".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words)
     pattern = re.compile(r"(?:(?P<file>[^:]+):(?P<line>\d+):\d+: )?(?P<severity>warning|error): (?P<text>.*)")
-    return _findings("slang", _run([sys.executable, "-c", SLANG, line], tools.child_env()), pattern)
+    probe = [sys.executable, "-c", SLANG.split("driver = ", maxsplit=1)[0]]
+    return _findings("slang", [sys.executable, "-c", SLANG, line], tools.child_env(), pattern, probe)
 
 
 def _verible(files: list[str]) -> Iterator[LintFinding]:
@@ -92,7 +93,7 @@ def _verible(files: list[str]) -> Iterator[LintFinding]:
         return iter([absent])
     command = ["verible-verilog-lint", f"--rules_config={hw_dir() / 'verible.rules'}", *files]
     pattern = re.compile(r"(?P<file>[^:]+):(?P<line>\d+):\d+(?:-\d+)?: (?P<text>.*)")
-    return _findings("verible", _run(command, tools.child_env()), pattern)
+    return _findings("verible", command, tools.child_env(), pattern, [command[0], "--version"])
 
 
 def _icarus(files: list[str], top: str | None, search: list[str]) -> Iterator[LintFinding]:
@@ -101,7 +102,7 @@ def _icarus(files: list[str], top: str | None, search: list[str]) -> Iterator[Li
     command = ["iverilog", "-g2012", "-Wall", "-Wno-timescale", "-t", "null", *_flags("-s", top)]
     command += [*_each("-y", search), "-Y", ".sv", *files]
     pattern = re.compile(r"(?P<file>[^:]+):(?P<line>\d+): (?:(?P<severity>warning|error|sorry): )?(?P<text>.*)")
-    return _findings("iverilog", _run(command, tools.child_env()), pattern)
+    return _findings("iverilog", command, tools.child_env(), pattern, ["iverilog", "-V"])
 
 
 def _absent(*needed: str, as_name: str = "") -> LintFinding | None:
@@ -125,7 +126,7 @@ def _each(flag: str, values: Sequence[str]) -> list[str]:
 
 
 def _run(command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a tool, its two outputs as one text."""
+    """Run a tool, its two outputs as one text; one that the system cannot start has exit code 126."""
     try:
         return subprocess.run(
             command,
@@ -137,13 +138,21 @@ def _run(command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProc
             timeout=TIMEOUT_SECONDS,
             env=dict(env),
         )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 126, f"{command[0]}: {error.strerror}")
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{Path(command[0]).name}: no result after {TIMEOUT_SECONDS} s") from error
 
 
-def _findings(tool: str, done: subprocess.CompletedProcess[str], pattern: re.Pattern[str]) -> Iterator[LintFinding]:
-    """Yield what a tool printed as findings; a failure that says nothing known is one error with its last words."""
-    found = False
+def _findings(
+    tool: str, command: list[str], env: Mapping[str, str], pattern: re.Pattern[str], probe: list[str]
+) -> Iterator[LintFinding]:
+    """Run a tool and yield its findings; a failure that says nothing known is one error with its last words.
+
+    Args:
+        probe: a command that only starts the tool; where that fails too, the tool is as good as absent.
+    """
+    done, found = _run(command, env), False
     for match in filter(None, map(pattern.match, done.stdout.splitlines())):
         parts = match.groupdict()
         found = True
@@ -152,4 +161,7 @@ def _findings(tool: str, done: subprocess.CompletedProcess[str], pattern: re.Pat
         yield LintFinding(tool, severity, parts["file"] or "", int(parts["line"] or 0), text)
     if done.returncode and not found:
         words = " ".join(done.stdout.split())[-300:]
+        if _run(probe, env).returncode:
+            yield LintFinding(tool, "absent", "", 0, f"is installed, but does not start: {words}")
+            return
         yield LintFinding(tool, "error", "", 0, f"exit code {done.returncode}: {words}")

@@ -105,3 +105,19 @@ def test_an_absent_tool_is_a_finding_that_says_how_to_get_it(monkeypatch: pytest
 def test_a_finding_reads_like_a_compiler_message() -> None:
     assert str(LintFinding("slang", "warning", "a.sv", 3, "odd")) == "slang: a.sv:3: warning: odd"
     assert str(LintFinding("slang", "absent", "", 0, "gone")) == "slang: absent: gone"
+
+
+def test_a_tool_that_does_not_start_counts_as_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pyslang").mkdir()
+    (tmp_path / "pyslang" / "__init__.py").write_text("raise ImportError('libslang.so: no such file')\n")
+    broken = tmp_path / "bin" / "verible-verilog-lint"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho 'libc.so: version not found'\nexit 127\n")
+    broken.chmod(0o755)
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": f"{broken.parent}:{tools.search_path()}"}
+    monkeypatch.setattr(tools, "child_env", lambda: environment)
+    found = tools_that_find(CLEAN, tmp_path)
+    for name, text in (("slang", "libslang.so: no such file"), ("verible", "version not found")):
+        assert found[name].severity == "absent"
+        assert "is installed, but does not start: " in found[name].text
+        assert text in found[name].text
