@@ -1,7 +1,7 @@
 # make demo: set up and run the main job.   make test: set up and run the test suite.   make help: everything else.
 #
 # TORCH_INDEX  package index for torch alone; empty: the usual one (a CUDA build, several GB). The CPU build (about 190 MB) comes
-#              from the index that PyTorch's installation page names: make demo TORCH_INDEX=URL
+#              from the index that PyTorch's installation page shows for "Compute Platform: CPU": make demo TORCH_INDEX=URL
 # PYTHON       the interpreter to build .venv with; empty: the first of python3, python3.14 .. python3.11 that will do
 # JOBS         test processes at a time            PYTEST_ARGS  more arguments for pytest, such as -m "not slow"
 
@@ -64,6 +64,6 @@ $(INSTALLED):
 	touch $@; echo "== installed in $$SECONDS s"
 
 $(WARM): $(INSTALLED)
-	@SECONDS=0; echo "== warm-up: what is compiled once"
+	@SECONDS=0; echo "== warm-up, once: Verilator's run-time files are compiled, Yosys for WebAssembly translates itself (minutes)"
 	.venv/bin/mase doctor --warm
 	touch $@; echo "== warm in $$SECONDS s"
