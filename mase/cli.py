@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
@@ -41,6 +42,23 @@ DataFile = Annotated[
     Path | None, typer.Option("--data", help="samples: .npy, .npz, .csv or .safetensors; else the test split")
 ]
 Dump = Annotated[Path | None, typer.Option("--dump", help="folder for every intermediate tensor, as .npy files")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"mase-dse {version('mase-dse')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None:
+    """Find number formats and hardware for a PyTorch model; emit the accelerator; prove it bit for bit."""
 
 
 def main() -> None:
@@ -128,6 +146,7 @@ def trace(
 ) -> int:
     """Trace the model; print its nodes with their operations, parameters and memory, and what was not understood.
 
+    Nothing is trained: the weights are those of an earlier run, of a file, or as built. Formats need not be given.
     Figures are of one sample. Live: bytes of activations in use while the node runs.
 
     [bold]Examples[/]
@@ -136,13 +155,13 @@ def trace(
 
         mase trace configs/quickstart.yaml --svg graph.svg --html graph.html
     """
-    from mase.flow import open_run, upto
+    from mase.flow import open_run
     from mase.report import trace as page
     from passes.base import PASSES
 
     with _Screen(as_json) as screen:
-        made = open_run(config, out, screen.notices(), set_ or [])
-        graph = upto(made, "trace").graph
+        made = open_run(config, out, screen.notices(), set_ or [], formats=False)
+        graph = made.look()
     found = {name: PASSES[name](graph)[1].to_json() for name in ("shapes", "flops", "parameters", "liveness")}
     traced = page.assemble(made.config.name, graph, made.traced, found)
     if html is not None:
@@ -310,7 +329,7 @@ def synth(
     from mase.cost.estimate import estimate_graph
     from mase.graph import Graph
 
-    hardware = configuration.load(folder / "config.yaml").hardware
+    hardware = configuration.load(folder / "config.yaml", own=True).hardware
     name = target or hardware.target
     predicted = estimate_graph(Graph.load(folder / "best"), name, hardware.clock_mhz).resources
     result = synthesize(Design.load(folder / "rtl"), name)
@@ -406,27 +425,49 @@ def doctor(
 
 @app.command()
 def cache(
-    clean: Annotated[bool, typer.Option("--clean", help="remove everything in it")] = False, as_json: AsJson = False
+    clean: Annotated[bool, typer.Option("--clean", help="remove everything in it")] = False,
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", min=0, help="remove what was not used for so many days")
+    ] = None,
+    as_json: AsJson = False,
 ) -> int:
-    """Show the cache of compiled simulations, or clean it.
+    """Show the cache of compiled simulations, and remove all of it or what is old.
 
-    [bold]Example[/]: mase cache --clean
+    [bold]Examples[/]
+
+        mase cache --older-than 30
+
+        mase cache --clean
     """
     import shutil
+    import time
 
     from mase.paths import cache_dir
 
-    folder = cache_dir()
+    folder, days = cache_dir(), 0.0 if clean else older_than
     rows = []
     for part in sorted(p for p in folder.glob("*") if p.is_dir()):
-        files = [f for f in part.rglob("*") if f.is_file()]
-        rows.append([part.name, len(files), round(sum(f.stat().st_size for f in files) / 2**20, 1)])
-        if clean:
-            shutil.rmtree(part)
-    heads = ["part", "files", "MiB"]
+        entries = [part] if clean else [entry for entry in part.iterdir() if entry.is_dir()]
+        old = [e for e in entries if days is not None and (clean or time.time() - _last_used(e) > 86400 * days)]
+        rows.append([part.name, *_size([part]), _size(old)[1]])
+        for entry in old:
+            shutil.rmtree(entry)
+    heads = ["part", "files", "MiB", "removed MiB"]
     data = {"folder": str(folder), "cleaned": clean, "parts": [dict(zip(heads, row, strict=True)) for row in rows]}
-    _give(data, as_json, lambda: _table(f"{folder}{' (removed)' if clean else ''}", heads, rows))
+    _give(data, as_json, lambda: _table(str(folder), heads, rows))
     return 0
+
+
+def _size(folders: Sequence[Path]) -> tuple[int, float]:
+    """Return the number of files in some folders, and their MiB."""
+    files = [f for folder in folders for f in folder.rglob("*") if f.is_file()]
+    return len(files), round(sum(f.stat().st_size for f in files) / 2**20, 1)
+
+
+def _last_used(folder: Path) -> float:
+    """Return when a file of a folder was last written or read, in seconds of the system's clock."""
+    stats = [f.stat() for f in (folder, *folder.rglob("*")) if f.exists()]
+    return max(max(stat.st_mtime, stat.st_atime if not S_ISDIR(stat.st_mode) else 0.0) for stat in stats)
 
 
 formats_app = typer.Typer(help="Look at number formats.", no_args_is_help=True)
@@ -442,9 +483,10 @@ def plot(
 
     [bold]Example[/]: mase formats plot mxint4b16 e4m3 int4 --out formats.svg
     """
+    from mase.calib.fit import closed
     from mase.formats.plots import plot as draw
 
-    print(draw(formats, out))
+    print(draw([closed(text) for text in formats], out))
     return 0
 
 
@@ -596,6 +638,8 @@ def _headline(done: Outcome) -> None:
     ]
     _table(f"{found.target}", ["", "predicted", f"by {found.synthesised_by or 'synthesis'}"], rows)
     a = report.accuracy
+    bound = f" (at most {a.tolerance:g} lower was allowed on this split)" if report.search is not None else ""
+    print(f"validation accuracy: float {a.float_validation:.4f}, accelerator {a.chosen_validation:.4f}{bound}")
     print(f"test accuracy: float {a.float:.4f}, accelerator {a.chosen:.4f}; lint warnings: {done.lint_warnings}")
 
 

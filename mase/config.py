@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from yaml.composer import ComposerError
 
 from mase.errors import ConfigError, suggest
 
+SEAL = "# sha256 of the lines above: "  # last line of a configuration that the program itself wrote
 LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
 
 
@@ -144,11 +146,12 @@ class RunConfig(Section):
 Part = TypeVar("Part", bound=Section)
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load(path: str | Path, overrides: Sequence[str] = (), own: bool = False, formats: bool = True) -> RunConfig:
     """Read a YAML configuration and lay ``key=value`` overrides over it.
 
     Args:
         overrides: such as ``search.trials=8``; the value is YAML.
+        own: it is one that :func:`dump` wrote, and must be as it left it. formats: see :func:`parse`.
 
     Raises:
         ConfigError: the file is absent or no YAML, a key is unknown or a value impossible; one line that says where.
@@ -157,21 +160,30 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         if path.stat().st_size > LONGEST:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {LONGEST}")
-        data = _yaml(path.read_text(encoding="utf-8"), str(path))
+        text = path.read_text(encoding="utf-8")
+        data = _yaml(text, str(path))
     except FileNotFoundError:
         others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ConfigError(f"{path}: no such file{suggest(path.name, others) if others else ''}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot read: {error}") from None
+    if own and text != _sealed(text.rpartition(SEAL)[0]):
+        raise ConfigError(
+            f"{path}: cut off or edited: the digest in its last line says so; copy it elsewhere to run it as it is, "
+            "or give the configuration that the run came from"
+        )
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; a mapping of sections is needed")
     for text in overrides:
         _override(data, text)
-    return parse(data, str(path))
+    return parse(data, str(path), formats)
 
 
-def parse(data: Mapping[str, Any], where: str) -> RunConfig:
+def parse(data: Mapping[str, Any], where: str, formats: bool = True) -> RunConfig:
     """Check a configuration that is already a mapping.
+
+    Args:
+        formats: what is done with it needs formats, so it must say how tensors get them.
 
     Raises:
         ConfigError: see :func:`load`.
@@ -180,7 +192,7 @@ def parse(data: Mapping[str, Any], where: str) -> RunConfig:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from None
-    if config.quantize is None and config.search is None:
+    if formats and config.quantize is None and config.search is None:
         raise ConfigError(f"{where}: neither quantize nor search; give one, so that the tensors get formats")
     for what, part in (("model", config.model), ("data", config.data)):
         if (part.name is None) == (part.python is None):
@@ -206,8 +218,12 @@ def schema() -> dict[str, Any]:
 
 
 def dump(config: RunConfig) -> str:
-    """Return the configuration as YAML with every default written out."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True)
+    """Return the configuration as YAML with every default written out, and a digest of it in the last line."""
+    return _sealed(yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True))
+
+
+def _sealed(text: str) -> str:
+    return f"{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def _override(data: dict[str, Any], text: str) -> None:

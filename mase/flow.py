@@ -47,6 +47,7 @@ from mase.graph import Graph
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
 from mase.ops.base import HardwareOp
+from mase.ops.linear import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
 from mase.report.assemble import assemble
@@ -54,9 +55,9 @@ from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
 from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
-from passes.map import Folding, MapConfig, mapped
+from passes.map import Folding, MapConfig, check_globs, mapped
 from passes.noise import noise
-from passes.quantize import NodeFormats, QuantizeConfig, apply, ranges
+from passes.quantize import NodeFormats, QuantizeConfig, Rules, apply, ranges
 from passes.shapes import shapes
 from passes.statistics import statistics
 from passes.weights import weights
@@ -298,6 +299,30 @@ class Run:
         self.traced = report
         return graph, samples
 
+    def look(self) -> Graph:
+        """Return the float graph of the model with the weights that it has without training; leave nothing.
+
+        Those are, in this order: trained by this run before, loaded from a file, as built.
+        """
+        model, kept = self._model(), self.folder / "model.safetensors"
+        if self.stages.fresh("train", self._source_key()):
+            unpack(model, kept.read_bytes(), str(kept))
+        elif self.config.model.weights:
+            path = self._weights_file()
+            unpack(model, path.read_bytes(), str(path))
+        graph, self.traced = trace_and_report(model.eval(), (self.data.train.x[:8],), dynamic=("batch",))
+        return fuse(graph)[0] if self.config.fuse else graph
+
+    def check_globs(self) -> None:
+        """Match every glob of the configuration with the paths of the untrained model, before hours of work.
+
+        Raises:
+            ConfigError: one matches no node.
+        """
+        section, hardware = self.config.quantize, self.config.hardware
+        if hardware.folding or (section is not None and section.overrides):
+            _check_globs(self.config, self.look())
+
     # search
 
     def target(self) -> Target:
@@ -324,7 +349,11 @@ class Run:
             include={"search": {"weight", "activation", "tie", "samples", "strategy", "tolerance"}}
         )
         key = key_of(
-            self._source_key(), base, self.config.hardware.model_dump(include={"target", "interval"}), self.config.fuse
+            self._source_key(),
+            base,
+            self.config.hardware.model_dump(include={"target", "interval"}),
+            self.config.fuse,
+            _version("mase-dse"),
         )
         self._set_aside(journal, key)
         study = Study.create(
@@ -334,6 +363,7 @@ class Run:
             name=self.config.name,
             seed=self.config.seed,
             constraints=bounds,
+            origin=key,
         )
         before = len(study.trials)
         if before < section.trials:
@@ -376,7 +406,6 @@ class Run:
     def build(self, graph: Graph, samples: Mapping[str, Tensor], formats: QuantizeConfig) -> Graph:
         """Return the quantized, mapped graph; leave it in ``best/``."""
         hardware = self.config.hardware
-        folding = {glob: Folding(f.simd, f.pe) for glob, f in hardware.folding.items()}
         key = key_of(self._source_key(), repr(formats), hardware.model_dump(), self.config.fuse, _version("mase-dse"))
         if self.stages.fresh("build", key):
             self.notices.stage("build", "kept")
@@ -386,7 +415,7 @@ class Run:
             self.warnings += report.warnings
             self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
             ops: dict[str, HardwareOp] = {}
-            built, _ = mapped(quantized, MapConfig(hardware.interval, folding, hardware.target), ops)
+            built, _ = mapped(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target), ops)
             built.save(self.folder / "best")
         return Graph.load(self.folder / "best")
 
@@ -492,6 +521,8 @@ def upto(made: Run, last: str = "report") -> Outcome:
     steps, task = STAGES.index(last), made.data.task
     if steps >= STAGES.index("search") and task != "classes":
         raise ConfigError(f"data {made.data.name}: its labels are {task}; a run scores classes; `mase trace` takes any")
+    if steps >= STAGES.index("search"):
+        made.check_globs()
     model = made.train()
     graph, samples = made.trace(model)
     out = Outcome(model, graph, samples)
@@ -553,11 +584,13 @@ def open_run(
     folder: str | Path | None = None,
     notices: Notices | None = None,
     overrides: Sequence[str] = (),
+    formats: bool = True,
 ) -> Run:
     """Prepare the folder of a run and write its resolved ``config.yaml``.
 
     Args:
         config: resolved, or a file, or the folder of an earlier run, which is then the run's own.
+        formats: the configuration must say how tensors get their formats.
 
     Raises:
         ConfigError: see :func:`mase.config.load`. MaseError: the folder cannot be written.
@@ -565,12 +598,13 @@ def open_run(
     home = Path()
     if not isinstance(config, RunConfig):
         path = Path(config)
-        if path.is_dir():
+        own = path.is_dir()
+        if own:
             folder, home = folder or path, _home(path)
             path = path / "config.yaml"
         else:
             home = path.parent
-        config = configuration.load(path, overrides)
+        config = configuration.load(path, overrides, own, formats)
     target = Path(folder) if folder is not None else Path("runs") / config.name
     check_names(config)
     write_atomic(target / "config.yaml", configuration.dump(config))
@@ -590,6 +624,7 @@ def check_names(config: RunConfig) -> None:
     if config.data.name is not None:
         DATASETS[config.data.name]
     formats: dict[str, str | None] = {}
+    parts: dict[str, configuration.FormatsConfig] = {}
     if config.search is not None:
         STRATEGIES[config.search.strategy]
         for what in ("weight", "activation"):
@@ -597,11 +632,15 @@ def check_names(config: RunConfig) -> None:
     if config.quantize is not None:
         formats["quantize.inputs"] = config.quantize.inputs
         parts = {f"overrides.{glob}": part for glob, part in config.quantize.overrides.items()}
-        for name, part in {"default": config.quantize.default, **parts}.items():
+        parts["default"] = config.quantize.default
+        for name, part in parts.items():
             formats |= {f"quantize.{name}.{k}": getattr(part, k) for k in ("weight", "activation", "output", "bias")}
     for where, text in formats.items():
         if text is not None:
             check_format(text, where)
+    for name, part in parts.items():
+        if part.accumulation not in (None, "auto"):
+            Accumulation.parse(part.accumulation, f"quantize.{name}")
 
 
 def _home(folder: Path) -> Path:
@@ -646,7 +685,7 @@ def finished(run_folder: str | Path, data: str | Path | None = None) -> tuple[Gr
     built, design = Graph.load(folder / "best"), Design.load(folder / "rtl")
     if data is not None:
         return built, design, load_samples(Path(data), design.input_shape)
-    made = Run(configuration.load(folder / "config.yaml"), folder, _home(folder))
+    made = Run(configuration.load(folder / "config.yaml", own=True), folder, _home(folder))
     return built, design, head(made.data.test, made.config.simulate.samples).x
 
 
@@ -654,6 +693,7 @@ def sizes(made: Run) -> dict[str, str]:
     """Return what a run would do, without training or compiling: sizes, and estimates of the time of each stage."""
     model = made._model().eval()
     graph, samples = made.trace(model)
+    _check_globs(made.config, graph)
     facts = shapes.run(graph, shapes.config())[1].to_json()
     data, config = made.data, made.config
     found = {
@@ -681,6 +721,17 @@ def sizes(made: Run) -> dict[str, str]:
         if config.synthesize.enabled:
             found["synthesize"] = f"about {10 + lanes / 8:.0f} s"
     return found
+
+
+def _check_globs(config: RunConfig, graph: Graph) -> None:
+    """Raise ConfigError where a glob of overrides or foldings matches no node."""
+    if config.quantize is not None:
+        Rules(_quantize_config(config.quantize), graph)
+    check_globs(graph, MapConfig(folding=_folding(config)))
+
+
+def _folding(config: RunConfig) -> dict[str, Folding]:
+    return {glob: Folding(f.simd, f.pe) for glob, f in config.hardware.folding.items()}
 
 
 def _train_seconds(model: nn.Module, made: Run) -> float:
@@ -741,5 +792,5 @@ def _quantize_config(section: configuration.QuantizeSection) -> QuantizeConfig:
 def _worker(spec: Mapping[str, str]) -> Scorer:
     """Build the evaluator of a search in another process, from the run folder."""
     folder = Path(spec["run"])
-    made = Run(configuration.load(folder / "config.yaml"), folder, _home(folder))
+    made = Run(configuration.load(folder / "config.yaml", own=True), folder, _home(folder))
     return made.scorer(*made.trace(made.train()))

@@ -22,7 +22,8 @@ def call(function: Callable[..., T], options: Mapping[str, Any], where: str, hom
             the current one. A ``path`` that is text may be a name on a hub, and is left alone unless it is there.
 
     Raises:
-        ConfigError: an option is unknown, missing, or of a kind or range that its annotation refuses.
+        ConfigError: an option is unknown, missing, or of a kind or range that its annotation refuses; or there is no
+            memory for what it asks.
     """
     known = inspect.signature(function).parameters
     for name in options:
@@ -32,6 +33,9 @@ def call(function: Callable[..., T], options: Mapping[str, Any], where: str, hom
         return validate_call(function)(**_at_home(function, options, home))
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from None
+    except (MemoryError, RuntimeError, TypeError) as error:  # a tensor too large for any machine, or to count
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{where}: fails with these options: {said[:200]}") from error
 
 
 def _at_home(function: Callable[..., Any], options: Mapping[str, Any], home: Path | None) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ def map_graph(graph: Graph, config: MapConfig) -> tuple[Graph, MapReport]:
 def mapped(graph: Graph, config: MapConfig, ops: dict[str, HardwareOp]) -> tuple[Graph, MapReport]:
     """Do the same with operators built before, by node name."""
     netlist = build(graph, ops)
-    _check_globs(graph, config)
+    check_globs(graph, config)
     limit = config.interval
     while True:
         chosen = {name: _choose(netlist, name, config, limit) for name in netlist.nodes}
@@ -94,7 +94,8 @@ def _tighter(laid: Netlist, slowest: Instance, config: MapConfig, limit: int | N
     raise UnsupportedOp(f"{where}: {what} takes {_cycles(slowest)} cycles a sample; {allowed}")
 
 
-def _check_globs(graph: Graph, config: MapConfig) -> None:
+def check_globs(graph: Graph, config: MapConfig) -> None:
+    """Raise ConfigError where a glob of the foldings by hand matches no node."""
     paths = [node.path for node in graph.operators()]
     for glob in config.folding:
         if not any(fnmatchcase(path, glob) for path in paths):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mase import flow
 from mase.cli import app, call
 
 COMMANDS = (
@@ -66,11 +68,86 @@ def test_a_wrong_name_is_said_before_anything_is_done(tiny: Path, capsys: pytest
         "model.name=mpl": "did you mean mlp?",
         "data.name=digit": "did you mean digits?",
         "search={weight: [int8], activation: [fixed8], strategy: tpee}": "did you mean tpe?",
+        "quantize.default.activation=fixed99": "quantize.default.activation: fixed: width is 99",
+        "search={weight: [int8, ufixed99], activation: [fixed8]}": "search.weight[1]: fixed: width is 99",
+        "quantize.default.accumulation=alligned(8)": "quantize.default: accumulation 'alligned(8)'; allowed: exact",
+        "quantize.overrides={fc1: {accumulation: aligned(99)}}": "quantize.overrides.fc1: accumulation 'aligned(99)'",
     }
     for setting, said in wrong.items():
         assert call(["run", str(tiny), "--set", setting]) == 2
         assert said in lines(capsys)
     assert not (tiny.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("hardware.folding.zz={simd: 4}", "map.folding 'zz': matches no node"),
+        ("quantize.overrides={fc9: {output: fixed6}}", "quantize.overrides 'fc9': matches no node; did you mean fc"),
+    ],
+)
+def test_a_glob_that_matches_nothing_is_said_before_training(
+    setting: str, said: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["run", str(tiny), "--set", setting, "--dry-run"]) == 2
+    assert said in lines(capsys)
+    assert call(["run", str(tiny), "--set", setting, "--out", "a"]) == 2
+    assert said in lines(capsys)
+    assert not (tiny.parent / "a" / "model.safetensors").exists()
+
+
+def test_a_model_that_no_memory_holds_is_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for size in ("100000000000", "100000000000000000000"):
+        assert call(["run", str(tiny), "--set", f"model.options.sizes=[64,{size},10]"]) == 2
+        error = lines(capsys)
+        assert "model mlp: fails with these options" in error
+        assert "\n" not in error
+
+
+def test_the_version_and_the_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("mase-dse ")
+    done = subprocess.run([sys.executable, "-m", "mase", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:9]) == (0, "mase-dse ")
+
+
+def test_an_open_point_is_no_format_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["formats", "plot", "fixed3", "--out", str(tmp_path / "f.svg")]) == 2
+    assert "'fixed3': its point is open until there is data; write one, such as fixed3.1" in lines(capsys)
+
+
+def test_a_run_folder_whose_configuration_was_cut_off_does_not_run_as_another(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["trace", str(tiny), "--out", "a"]) == 0
+    own = tiny.parent / "a" / "config.yaml"
+    whole = own.read_text()
+    assert call(["trace", "a"]) == 0
+    capsys.readouterr()
+    for damaged in (whole[: whole.index("hardware:")], whole.replace("seed: 0", "seed: 1")):
+        own.write_text(damaged)
+        assert call(["trace", "a"]) == 2
+        assert "config.yaml: cut off or edited" in lines(capsys)
+        assert own.read_text() == damaged
+
+
+def test_trace_trains_nothing_and_needs_no_formats(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = tiny.parent / "bare.yaml"
+    bare.write_text(yaml.safe_dump({key: value for key, value in TINY.items() if key != "quantize"}))
+    assert call(["trace", str(bare), "--out", "bare", "--json"]) == 0
+    assert {p.name for p in (tiny.parent / "bare").iterdir()} == {"config.yaml", "home.txt"}
+    assert call(["quantize", str(bare)]) == 2
+    assert "neither quantize nor search" in lines(capsys)
+
+
+def test_trace_after_a_run_shows_the_trained_weights_and_keeps_its_stages(tiny: Path) -> None:
+    assert call(["quantize", str(tiny), "--out", "a"]) == 0
+    before = (tiny.parent / "a" / "stages.json").read_bytes()
+    built, trained = (
+        flow.open_run(tiny, tiny.parent / folder).look().node("fc1").tensor("weight") for folder in ("b", "a")
+    )
+    assert not built.equal(trained)
+    assert (tiny.parent / "a" / "stages.json").read_bytes() == before
 
 
 def test_a_run_keeps_a_log(tiny: Path) -> None:
@@ -161,7 +238,16 @@ def test_cache_is_shown_and_cleaned(
     (tmp_path / "sim" / "k").mkdir(parents=True)
     (tmp_path / "sim" / "k" / "sim").write_bytes(bytes(1 << 20))
     assert call(["cache", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["parts"] == [{"part": "sim", "files": 1, "MiB": 1.0}]
+    found = {"part": "sim", "files": 1, "MiB": 1.0, "removed MiB": 0.0}
+    assert json.loads(capsys.readouterr().out)["parts"] == [found]
+    (tmp_path / "sim" / "old").mkdir()
+    (tmp_path / "sim" / "old" / "sim").write_bytes(bytes(1 << 20))
+    for path in (tmp_path / "sim" / "old" / "sim", tmp_path / "sim" / "old"):
+        os.utime(path, times=(0, 0))
+    assert call(["cache", "--older-than", "30", "--json"]) == 0
+    found = {"part": "sim", "files": 2, "MiB": 2.0, "removed MiB": 1.0}
+    assert json.loads(capsys.readouterr().out)["parts"] == [found]
+    assert [p.name for p in (tmp_path / "sim").iterdir()] == ["k"]
     assert call(["cache", "--clean"]) == 0
     assert not list(tmp_path.iterdir())
 

@@ -138,6 +138,25 @@ def test_more_trials_go_on_and_another_space_starts_anew_beside_the_old_journal(
     assert len(Study.load(kept[0], "small").trials) == 10
 
 
+def test_a_database_with_metrics_of_other_weights_is_refused(home: Path) -> None:
+    storage = f"search.storage=sqlite:///{home / 'shared.db'}"
+    first = flow.upto(flow.open_run(home / "small.yaml", home / "url", None, [storage, "search.trials=2"]), "search")
+    again = flow.upto(flow.open_run(home / "small.yaml", home / "url2", None, [storage, "search.trials=3"]), "search")
+    assert first.study is not None and again.study is not None
+    assert again.study.trials[:2] == first.study.trials
+    made = flow.open_run(home / "small.yaml", home / "url", None, [storage, "search.trials=2", "train.epochs=11"])
+    with pytest.raises(ConfigError, match=r"made from other weights or data.*take another name or storage"):
+        flow.upto(made, "search")
+
+
+def test_a_new_version_does_not_reuse_metrics(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ["search.trials=2"]
+    flow.upto(flow.open_run(home / "small.yaml", home / "version", None, few), "search")
+    monkeypatch.setattr(flow, "_version", lambda name: "next")
+    flow.upto(flow.open_run(home / "small.yaml", home / "version", None, few), "search")
+    assert len(list((home / "version").glob("study-*.journal"))) == 1
+
+
 def test_two_workers_find_the_same_metrics_for_the_same_points(home: Path) -> None:
     one = {t.point: t.metrics for t in flow.search(home / "small.yaml", home / "whole").trials}
     made = flow.open_run(home / "small.yaml", home / "two", None, ["search.workers=2"])

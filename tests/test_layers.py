@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {"mase": {"mase"}, "passes": {"passes", "mase"}, "emit": {"emit", "mase"}}
-SEE_ALL = {"mase.flow", "mase.cli"}
+SEE_ALL = {"mase.flow", "mase.cli", "mase.__main__"}
 ROOMS = {"mase", "passes", "emit", "tests", "bench"}
 
 

@@ -32,11 +32,27 @@ def check(text: str, where: str) -> None:
     Args:
         where: for the error.
     """
-    if OPEN_POINT.fullmatch(text) is None:
-        try:
+    match = OPEN_POINT.fullmatch(text)
+    try:
+        if match is None:
             parse(text)
-        except FormatError as error:
-            raise ConfigError(f"{where}: {error}") from None
+        else:
+            Fixed(int(match[2]), 0, match[1] == "")
+    except FormatError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def closed(text: str) -> str:
+    """Return a text form that needs no data to be a format.
+
+    Raises:
+        FormatError: it has an open point; says what to write.
+    """
+    match = OPEN_POINT.fullmatch(text)
+    if match is None:
+        return text
+    example = f"{text}.{int(match[2]) // 2}"
+    raise FormatError(f"format {text!r}: its point is open until there is data; write one, such as {example}")
 
 
 def fit(text: str, x: Tensor | None, where: str, weight: bool = False) -> tuple[Format, QuantParams]:

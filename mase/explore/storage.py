@@ -165,7 +165,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
         lock: likewise.
         where: what errors call the storage.
         name: of the study in its storage.
-        about: JSON data that describes the study: schema, space, objectives, constraints, seed.
+        about: JSON data that describes the study: schema, space, objectives, constraints, seed, perhaps origin.
 
     Raises:
         ConfigError: the stored study is another one; the text names the field that differs.
@@ -180,6 +180,12 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
         study = optuna.load_study(storage=storage, study_name=name)
     stored = described(study, where)
     for key, value in about.items():
+        if stored.get(key) != value and key == "origin":
+            raise ConfigError(
+                f"storage {where}: study {name!r} was made from other weights or data, with other search "
+                "settings, or by another version of this program, so that its metrics do not hold here; "
+                "take another name or storage"
+            )
         if stored.get(key) != value:
             raise ConfigError(
                 f"storage {where}: study {name!r} was made with another {key}: {_short(stored.get(key))}, now "

@@ -53,6 +53,7 @@ class Study:
         name: str = "mase",
         seed: int = 0,
         constraints: Sequence[Constraint] = (),
+        origin: str = "",
     ) -> Self:
         """Make a study, or continue the stored one of that name.
 
@@ -63,10 +64,11 @@ class Study:
             name: of the study in its storage.
             seed: of all randomness, 0 or more.
             constraints: bounds on metrics, in the unit of each.
+            origin: digest of all else that metrics depend on, such as weights and data; compared where it is given.
 
         Raises:
             ConfigError: the storage is unusable, or holds a study of that name with another space, objectives,
-                constraints or seed.
+                constraints, seed or origin.
         """
         objectives, constraints = tuple(objectives), tuple(constraints)
         _check(objectives, constraints, seed)
@@ -74,8 +76,9 @@ class Study:
             "schema": SCHEMA,
             "seed": seed,
             "objectives": [asdict(objective) for objective in objectives],
-            "constraints": [asdict(constraint) for constraint in constraints],
             "space": space.to_json(),
+            **({"origin": origin} if origin else {}),
+            "constraints": [asdict(constraint) for constraint in constraints],
         }
         where = shown(storage)
         base, lock = open_storage(storage)

@@ -118,7 +118,9 @@ def verdict(report: Report) -> Verdict:
     """Return what the simulation proved."""
     rtl = report.rtl
     if rtl is None or rtl.samples == 0:
-        return Verdict("open", "Not simulated", ("This run did not compare the hardware with the model.",))
+        return Verdict(
+            "open", "Not simulated", ("This run did not compare the hardware with the model.", _accuracy(report))
+        )
     exact = all(pair.predicted == pair.simulated for pair in (rtl.latency_cycles, rtl.interval_cycles))
     compared = text.number(sum(edge.elements for edge in rtl.edges))
     samples = f"{text.number(rtl.samples)} samples, {len(rtl.edges)} edges"
@@ -126,6 +128,7 @@ def verdict(report: Report) -> Verdict:
         f"{text.number(rtl.mismatches)} of {compared} codes differ ({samples})",
         f"predicted cycles {'equal' if exact else 'differ from'} simulated cycles",
         "not linted" if rtl.lint_warnings is None else f"{text.number(rtl.lint_warnings)} lint warnings",
+        _accuracy(report),
     ]
     if rtl.mismatches:
         first = next((edge.path for edge in rtl.edges if edge.mismatches), "unknown")
@@ -134,6 +137,18 @@ def verdict(report: Report) -> Verdict:
     if not exact:
         return Verdict("bad", "Bits are exact, cycles are not", tuple(facts))
     return Verdict("good", "Bit-exact and cycle-exact", tuple(facts))
+
+
+def _accuracy(report: Report) -> str:
+    """Say what was lost on both splits, and on which of them something was promised."""
+    found, metric = report.accuracy, report.accuracy.metric
+    validation, test = (
+        f"{text.score(chosen, metric)} (float {text.score(base, metric)})"
+        for chosen, base in ((found.chosen_validation, found.float_validation), (found.chosen, found.float))
+    )
+    bound = text.score(text.limit(found.float_validation, found.tolerance, metric), metric)
+    asked = f", selected by {bound} or better there" if report.search is not None else ""
+    return f"{metric} {validation} on the validation split{asked}; {test} on the test split"
 
 
 def cycles(report: Report) -> tuple[Comparison, ...]:

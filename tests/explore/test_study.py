@@ -270,6 +270,7 @@ def test_an_infinite_metric_is_allowed(journal: Path) -> None:
     [
         ({"space": Space((Axis("a", (1, 2)),))}, "another space"),
         ({"seed": 6}, "another seed: 5, now 6"),
+        ({"origin": "b"}, "was made from other weights or data"),
         ({"objectives": OBJECTIVES[:1]}, "another objectives"),
         ({"constraints": (Constraint("bits", "<=", 3.0),)}, "another constraints"),
     ],

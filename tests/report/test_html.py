@@ -191,6 +191,15 @@ def test_differing_cycles_are_no_success() -> None:
     assert "predicted 64" in words(html.render(slower))
 
 
+def test_the_verdict_gives_both_splits_and_says_which_the_tolerance_is_of() -> None:
+    report = example()
+    a = report.accuracy
+    told = replace(a, float=0.97, chosen=0.95, float_validation=0.98, chosen_validation=0.975, tolerance=0.01)
+    fact = html.verdict(replace(report, accuracy=told)).facts[-1]
+    assert "97.50 % (float 98.00 %) on the validation split, selected by 97.00 % or better there" in fact
+    assert "95.00 % (float 97.00 %) on the test split" in fact
+
+
 def test_nothing_simulated_is_no_success() -> None:
     report = example()
     assert report.rtl is not None
