@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mase.errors import UnknownName
+from mase.frontend.check import check_model
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
 
@@ -48,6 +49,8 @@ def trace(
 
     if isinstance(model, OnnxModel):  # a graph already
         return model.traced()
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    check_model(model)
     chosen = door(model) if front == "auto" else front
     if chosen == "export":
         from mase.frontend.export import trace_export

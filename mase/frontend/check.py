@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mase.errors import ConfigError, GraphError, suggest
 from mase.graph import Graph
@@ -48,6 +50,7 @@ class Example:
         if not any(x.ndim for x in tensors):
             raise GraphError("example inputs: a tuple of tensors with a batch axis is needed")
         values = {**dict(zip(_names(model, placed, named), placed, strict=True)), **named}
+        values = {name: x.detach() if isinstance(x, Tensor) else x for name, x in values.items()}
         for name, value in values.items():
             if not isinstance(value, Tensor | CONSTANTS):
                 allowed = "allowed are tensors and plain constants"
@@ -104,10 +107,20 @@ def check_model(model: nn.Module) -> None:
     Raises:
         GraphError: names the module or the parameter.
     """
+    if not isinstance(model, nn.Module):
+        raise GraphError(f"model: found {type(model).__name__}; allowed is an nn.Module, or the path of an ONNX file")
+    for name, m in model.named_modules():
+        if isinstance(m, torch.jit.ScriptModule):
+            why = "is TorchScript, whose code cannot be followed; trace the module that it was made from"
+            raise GraphError(f"module {name or type(model).__name__!r}: {why}")
     training = [name or type(model).__name__ for name, m in model.named_modules() if m.training]
     if training:
         raise GraphError(f"module {training[0]!r}: is in training mode; call model.eval() before tracing")
     for name, tensor in model.named_parameters():
+        if nn.parameter.is_lazy(tensor):
+            raise GraphError(f"parameter {name!r}: has no shape yet; call the lazy module once before tracing")
+        if tensor.is_meta:
+            raise GraphError(f"parameter {name!r}: is on the device meta, which holds no numbers; load the weights")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise GraphError(f"parameter {name!r}: holds NaN or infinity; finite weights are needed")
 
@@ -147,17 +160,17 @@ def named_axes(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str,
     return out
 
 
-def check_dynamic(dynamic: Iterable[str]) -> frozenset[str]:
+def check_dynamic(dynamic: object) -> frozenset[str]:
     """Return the names of the axes that must be free.
 
     Raises:
         ConfigError: a name is neither ``batch`` nor ``seq``.
     """
-    names = frozenset([dynamic] if isinstance(dynamic, str) else dynamic)
-    for name in sorted(names):
+    names: list[Any] = list(dynamic) if isinstance(dynamic, Iterable) and not isinstance(dynamic, str) else [dynamic]
+    for name in names:
         if name not in AXES:
             raise ConfigError(f"dynamic {name!r}: unknown axis; allowed: {', '.join(AXES)}")
-    return names
+    return frozenset(names)
 
 
 def second(
@@ -196,7 +209,9 @@ def fields(result: Any, output: Output = None) -> Found:
         GraphError: there is no such part, or the choice is open.
     """
     if output is not None:
-        wanted = [output] if isinstance(output, str | int) else list(output)
+        wanted: Any = [output] if isinstance(output, str | int) else output  # what a caller may give
+        if not isinstance(wanted, Sequence) or not wanted or not all(isinstance(name, str | int) for name in wanted):
+            raise GraphError(f"output {output!r}: allowed is a name or a place, or several of them")
         return {str(name): _part(result, str(name)) for name in wanted}
     parts = _parts(result)
     if parts is None:
@@ -215,6 +230,8 @@ def _parts(result: Any) -> dict[str, Any] | None:
         return {name: getattr(result, name) for name in result._fields}
     if isinstance(result, tuple | list):
         return {str(i): value for i, value in enumerate(result)}
+    if is_dataclass(result):
+        return {field.name: getattr(result, field.name) for field in dataclass_fields(result)}
     return None
 
 
@@ -241,12 +258,33 @@ def eager(model: nn.Module, example: Example, output: Output) -> Found:
     Raises:
         GraphError: the model returns something else than tensors.
     """
+    before = torch.get_rng_state()
     with torch.no_grad(), plain_attention(), frozen(model):
-        found = fields(example.call(model), output)
-    for name, value in found.items():
-        if not isinstance(value, Tensor):
-            raise GraphError(f"output {name!r}: is {type(value).__name__}; a tensor is needed")
+        found = fields(_call(model, example), output)
+        for name, value in found.items():
+            if not isinstance(value, Tensor):
+                raise GraphError(f"output {name!r}: is {type(value).__name__}; a tensor is needed")
+        drawn = not torch.equal(before, torch.get_rng_state())
+        if drawn and difference(found, fields(_call(model, example), output)):
+            with _NoDraws():  # type: ignore[no-untyped-call]  # PyTorch's base class has no types
+                _call(model, example)
     return found
+
+
+class _NoDraws(TorchDispatchMode):
+    """Stop at the first operation that draws random numbers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = torch.get_rng_state()
+        result = func(*args, **(kwargs or {}))
+        if not torch.equal(before, torch.get_rng_state()):
+            raise RuntimeError(f"{func} draws random numbers; the result must follow from the inputs alone")
+        return result
+
+
+def _call(model: nn.Module, example: Example) -> Any:
+    """Call a model on copies of the example's tensors, into which it may write."""
+    return example.having({name: x.clone() for name, x in example.tensors.items()}).call(model)
 
 
 class plain_attention:  # noqa: N801  # a context manager reads like a function
@@ -303,8 +341,13 @@ def check_equal(
     """
     worst = 0.0
     for which, (example, want) in samples.items():
-        with torch.no_grad():
-            got = graph.fields(*example.tensors.values())
+        try:
+            with torch.no_grad():
+                got = graph.fields(*example.tensors.values())
+        except GraphError:
+            raise
+        except Exception as error:  # what the model's code left in the graph may raise anything
+            raise GraphError(f"{name}: the traced graph fails on {which}: {first_line(error)}") from error
         found = difference(want, dict(zip(want, got.values(), strict=True)))
         if found > bound:
             shapes = [(tuple(want[k].shape), tuple(v.shape)) for k, v in zip(want, got.values(), strict=True)]

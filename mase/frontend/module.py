@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from mase.errors import GraphError
 from mase.frontend.calls import SPEC, Lifted, Opaque, kind_of
+from mase.frontend.capture import place
 from mase.frontend.check import (
     AXES,
     Example,
@@ -140,7 +141,7 @@ def sampled(
     except GraphError:
         raise
     except Exception as error:  # the model's own code runs here and may raise anything
-        raise GraphError(f"{type(model).__name__}: fails on the example inputs: {first_line(error)}") from error
+        raise GraphError(f"{place(error, model)}: fails on the example inputs: {first_line(error)}") from error
     why = ""
     for names, step in _sizes_to_try(dynamic, hoped):
         axes = named_axes(example.tensors, names)
@@ -285,8 +286,17 @@ class _Lifting:
         lifted = Lifted(found.kind, [x], found.attrs)
         if found.kind == "layout" and "shape" in found.attrs and "function" not in found.attrs:
             lifted = reshaped(x, node)
-        keys = {role: self.tracer.owners[f"{path}.{name}"] for role, name in found.operands.items()}
-        return path, lifted, keys
+        return path, lifted, {role: self._key(path, m, name) for role, name in found.operands.items()}
+
+    def _key(self, path: str, m: nn.Module, name: str) -> str:
+        """Return the table's key of a module's tensor; one that a parametrization computes is computed once."""
+        key = f"{path}.{name}"
+        if key not in self.tracer.owners:
+            with torch.no_grad():
+                self.tracer.table[key] = getattr(m, name).detach()
+            self.tracer.owners[key] = key
+            self.tracer.notes.append(f"{key}: computed once from its parametrization")
+        return self.tracer.owners[key]
 
     def _function(self, node: fx.Node) -> tuple[str, Lifted, dict[str, str]]:
         lifted = lift_call(node)
@@ -315,9 +325,9 @@ class _Lifting:
 def _output(node: fx.Node, names: Sequence[str]) -> Record:
     first = node.args[0] if isinstance(node.args[0], fx.Node) else node.args[0][0]  # type: ignore[index]  # a tuple
     assert isinstance(first, fx.Node)
-    record: Record = first.meta[META]
+    record: Record | None = first.meta.get(META)  # a parameter has none yet
     attrs = {"fields": list(names)} if len(names) > 1 or names[0] != "output" else {}
-    return Record("output", node.name, record.output, attrs)
+    return Record("output", node.name, record.output if record else _type(kind_of(first)), attrs)
 
 
 def _owner(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,11 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 
+KEYWORDS = (operator.and_, operator.or_, operator.not_, operator.is_)  # their names end so because Python has the words
+
 
 def in_place(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Tell whether a call changes its first argument."""
     if "out" in kwargs:
         raise TraceError("unsupported mutation: out= writes into a tensor; use the result instead")
+    if target in KEYWORDS:
+        return False
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     place = _inplace_argument(target) if callable(target) else None
     given = kwargs.get("inplace", place is not None and len(args) > place and args[place])

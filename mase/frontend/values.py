@@ -14,6 +14,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -60,6 +61,7 @@ THROUGH = (
 FACTORIES = ("zeros", "ones", "full", "empty", "arange", "linspace", "eye", "zeros_like", "ones_like")  # take sizes
 COPIES = ("clone", "detach")  # methods that change no number
 COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
+TORCH = str(Path(torch.__file__).parent)
 Pair = tuple[Any, Any]  # what a value is on the two samples
 
 
@@ -71,17 +73,25 @@ class Value(fx.Proxy):
     """Stand for a traced value, together with what it is on both samples.
 
     Args:
-        pair: the values. data: the value depends on the data of an input, not on its shape alone.
+        pair: the values. moves: the value depends on the data of an input, not on its shape alone.
     """
 
-    def __init__(self, node: fx.Node, tracer: ValueTracer, pair: Pair, data: bool) -> None:
+    def __init__(self, node: fx.Node, tracer: ValueTracer, pair: Pair, moves: bool) -> None:
         super().__init__(node, tracer)
-        self.pair, self.data = pair, data
+        self.pair, self.moves = pair, moves
         self.aliases: list[weakref.ref[Value]] = [weakref.ref(self)]  # that share memory with it, itself included
+
+    @property  # type: ignore[misc]  # object's can be written as well
+    def __class__(self) -> type:
+        """Pass for a tensor where the model's code asks; PyTorch's own code may hand one on to C without a look."""
+        asked = not sys._getframe(1).f_code.co_filename.startswith(TORCH)
+        return Tensor if asked and isinstance(self.pair[0], Tensor) else type(self)
 
     def __getattr__(self, name: str) -> Any:  # attributes of any object
         if name == "shape":
             return self.tracer.create_proxy("call_method", "size", (self,), {})
+        if name == "data":
+            return self.tracer.create_proxy("call_method", "detach", (self,), {})
         found = [getattr(value, name) for value in self.pair]
         if callable(found[0]):
             return super().__getattr__(name)
@@ -100,7 +110,7 @@ class Value(fx.Proxy):
 
     def __bool__(self) -> bool:
         sides = self.node.args
-        if self.node.target in COMPARISONS and not self.data and not isinstance(self.pair[0], Tensor):
+        if self.node.target in COMPARISONS and not self.moves and not isinstance(self.pair[0], Tensor):
             same = bool(self.pair[0]) == bool(self.pair[1])
             both = all(isinstance(side, fx.Node) for side in sides)  # two free sizes that belong together
             if same and (both or (self.pair[0] and _in_assert(sys._getframe(1)))):
@@ -124,7 +134,7 @@ class Value(fx.Proxy):
 
     def _plain(self, what: str) -> Any:
         """Return the one number that this is, for Python code that must know it."""
-        if self.data:
+        if self.moves:
             raise TraceError(f"data-dependent control flow: {what} of a tensor that depends on the inputs")
         a, b = (value.item() if isinstance(value, Tensor) else value for value in self.pair)
         if a != b:
@@ -199,7 +209,7 @@ class ValueTracer(fx.Tracer):
     # -- what fx asks for --------------------------------------------------------------------------------------------
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = isinstance(m, THROUGH) or module_qualified_name in self.rewritten
+        ours = isinstance(m, THROUGH) or module_qualified_name in self.rewritten or _is_changed(m)
         return type(m).__module__.startswith("torch.nn") and not ours
 
     def create_args_for_root(
@@ -213,7 +223,7 @@ class ValueTracer(fx.Tracer):
 
         def call(root: nn.Module) -> Any:
             call = first.having(inputs)
-            found = fields(_unfolded(call.call(lambda *a, **k: root_fn(root, *a, **k))), self.output)
+            found = fields(_unfolded(call.call(partial(nn.Module._call_impl, root))), self.output)  # with its hooks
             results = [v if isinstance(v, Value) else self._constant(n, v) for n, v in found.items()]
             return results[0] if len(results) == 1 else tuple(results)
 
@@ -256,7 +266,11 @@ class ValueTracer(fx.Tracer):
         return attr_val
 
     def create_arg(self, a: Any) -> Any:
-        if isinstance(a, Tensor):
+        if isinstance(a, Value):
+            return a.node
+        if isinstance(a, torch.ScriptObject):
+            raise TraceError("reads a TorchScript object, which no graph can hold; allowed are tensors and numbers")
+        if _is_plain(a):
             return self._parameter(self._key(a), a).node
         return super().create_arg(a)
 
@@ -270,7 +284,7 @@ class ValueTracer(fx.Tracer):
 
     def _held(self, arguments: Any) -> Any:
         """Return arguments with traced constants in place of tensors."""
-        return tree_map(lambda a: self._parameter(self._key(a), a) if isinstance(a, Tensor) else a, arguments)
+        return tree_map(lambda a: self._parameter(self._key(a), a) if _is_plain(a) else a, arguments)
 
     def register(self, key: str, tensor: Tensor) -> Tensor:
         """Give a view of a parameter its own place in the table."""
@@ -297,7 +311,7 @@ class ValueTracer(fx.Tracer):
             _check_change(args[0])
         if getattr(target, "__name__", "") in DROPOUTS:
             return self._dropout(target, args, kwargs)
-        pair, data = self._compute(kind, target, args, kwargs), any(v.data for v in _values((args, kwargs)))
+        pair, data = self._compute(kind, target, args, kwargs), any(v.moves for v in _values((args, kwargs)))
         if not changes and _is_same(args, pair):
             return args[0]
         if target in COPIES:
@@ -323,6 +337,8 @@ class ValueTracer(fx.Tracer):
 
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
         """Return what an operation gives on both samples."""
+        if torch.is_autocast_enabled("cpu"):
+            raise TraceError("autocast is on, so that the dtype is not the code's own; cast where it is meant")
         self.computing = True
         try:
             with torch.no_grad():
@@ -376,6 +392,16 @@ def spec(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(spec(item) for item in value)
     return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is a tensor of the model's own, not one that is traced."""
+    return isinstance(value, Tensor) and not isinstance(value, Value)
+
+
+def _is_changed(m: nn.Module) -> bool:
+    """Tell whether a module does more than its class says: by hooks, or by a forward of its own."""
+    return bool(m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__)
 
 
 def _version(tensor: Tensor) -> int:

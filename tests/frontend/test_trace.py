@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mase
@@ -305,8 +304,6 @@ class Faulty(nn.Module):
             return y + first[:, None]
         if self.fault == "out":
             return torch.add(y, 1, out=y)
-        if self.fault == "random":
-            return F.dropout(y, 0.5, training=True)
         return y
 
 
@@ -330,7 +327,6 @@ class Holder(nn.Module):
         ("buffer in place", "self.count.add_", "unsupported mutation: forward changes 'inner.count'"),
         ("view in place", "y.mul_(2)", "unsupported mutation: a tensor is changed in place that another one views"),
         ("out", "out=y", "unsupported mutation: out= writes into a tensor"),
-        ("random", "F.dropout", "dropout with training=True: is random"),
     ],
 )
 def test_what_a_graph_cannot_do_is_named_with_module_and_line(fault: str, line: str, why: str) -> None:
@@ -375,7 +371,7 @@ def test_what_forward_keeps_for_itself_is_noted() -> None:
         ((draw(2, 3), draw(2, 3), 1.0, 2), "found 4; the model takes 3: x, mask, scale"),
         ({"y": draw(2, 3)}, "found 'y', which the model does not take|missing"),
         ((draw(2, 3), [draw(2)]), "example input 'mask': found list; allowed are tensors and plain constants"),
-        ((draw(2, 5),), "Pair: fails on the example inputs: mat1 and mat2 shapes cannot be multiplied"),
+        ((draw(2, 5),), r"Pair \(.*\): fails on the example inputs: mat1 and mat2 shapes cannot be multiplied"),
     ],
 )
 def test_wrong_example_inputs_are_named(inputs: Any, why: str) -> None:
