@@ -20,7 +20,7 @@ from unittest import mock
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject, LogicArrayObject, LogicObject
+from cocotb.handle import HierarchyObject, Immediate, LogicArrayObject, LogicObject
 from cocotb.triggers import FallingEdge, ReadOnly, Timer
 from cocotb.utils import get_sim_time
 
@@ -78,15 +78,22 @@ async def start(dut: HierarchyObject) -> None:
         for name in (signal._name for signal in block if isinstance(signal, LogicObject)):
             if name.endswith(("valid_i", "ready_i", "take_i", "push_i")):
                 getattr(block, name).value = 0
+    dut.clk_i.set(Immediate(0))  # before the simulator evaluates noise as a first edge
+    dut.rst_ni.set(Immediate(0))
+    for level in (1, 0):  # the reset is asynchronous: it begins with an edge, before any of the clock
+        dut.rst_ni.value = level
+        await Timer(100, "ps")
     Clock(dut.clk_i, PERIOD_NS, unit="ns").start()
     await reset(dut)
 
 
 async def reset(dut: HierarchyObject) -> None:
-    """Hold reset for three cycles; end at a falling edge, before the first cycle in which a beat can move."""
+    """Hold reset for one cycle; end at a falling edge, before the first cycle in which a beat can move.
+
+    A longer one would also clear shift registers that have no reset of their own.
+    """
     dut.rst_ni.value = 0
-    for _ in range(3):
-        await FallingEdge(dut.clk_i)
+    await FallingEdge(dut.clk_i)
     dut.rst_ni.value = 1
 
 
@@ -214,7 +221,7 @@ def run_block(
         config.libs_dir
     )  # a compiled model outlives the environment that linked it: same version, other place
     env = {**env, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (libraries, env.get("LD_LIBRARY_PATH"))))}
-    flags = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--assert"] if simulator == "verilator" else []
+    flags = ["-O3", "--x-assign", "unique", "--x-initial", "unique", "--assert"] if simulator == "verilator" else []
     key = hashlib.sha256(
         repr((simulator, version, cocotb.__version__, flags, top, sorted(parameters.items()))).encode()
     )
@@ -248,6 +255,7 @@ def run_block(
                 test_dir=work,
                 results_xml=str(work / f"{test_module}.xml"),
                 log_file=log,
+                plusargs=["+verilator+rand+reset+2", "+verilator+seed+1"] if simulator == "verilator" else [],
             )
             count, failed = get_results(results)
             assert count > 0, f"{test_module}: no cocotb test ran"

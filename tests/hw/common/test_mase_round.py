@@ -11,10 +11,12 @@ from cocotb.triggers import Timer
 
 from tests.hw.common.grid import SIMULATORS
 from tests.hw.operators import ROUNDS, run_operators
+from tests.hw.stream import start
 
 
 @cocotb.test(timeout_time=20, timeout_unit="us")
 async def every_input_rounds_as_in_software(dut: HierarchyObject) -> None:
+    await start(dut)
     blocks = [(case, getattr(dut, case.scope), case.rounding()) for case in ROUNDS]
     for value in range(-256, 256):
         for case, block, _ in blocks:
