@@ -44,6 +44,7 @@ from mase.frontend import Front, Inputs
 from mase.frontend import trace as trace_and_report
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
+from mase.interpreter import Batch
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
 from mase.ops.base import HardwareOp
@@ -90,19 +91,20 @@ def trace(
     return trace_and_report(model, example_inputs, front, output, dynamic)[0]
 
 
-def quantize(graph: Graph, formats: Mapping[str, Any], calib: Sequence[Tensor] = (), fused: bool = True) -> Graph:
+def quantize(graph: Graph, formats: Mapping[str, Any], calib: Iterable[Batch] = (), fused: bool = True) -> Graph:
     """Give every tensor its format.
 
     Args:
         formats: the ``quantize`` section of a configuration: ``default``, ``overrides``, ``inputs``.
-        calib: batches that activations are calibrated on. fused: merge ReLU into the layer before it first.
+        calib: batches that activations are calibrated on, each a tensor, one tensor an input, or tensors by name.
+        fused: merge ReLU into the layer before it first.
 
     Raises:
         ConfigError: an unknown field or format, a glob that matches nothing, or calibration data is missing.
     """
     section = configuration.section(configuration.QuantizeSection, formats, "quantize")
     graph = fuse(graph)[0] if fused else graph
-    return apply(graph, _quantize_config(section), ranges(graph, calib) if calib else {})[0]
+    return apply(graph, _quantize_config(section), ranges(graph, calib))[0]
 
 
 def emulate(graph: Graph, x: Tensor, chunk: int = 4096) -> Tensor:
@@ -111,6 +113,7 @@ def emulate(graph: Graph, x: Tensor, chunk: int = 4096) -> Tensor:
     Args:
         x: ``[samples, ...]``. chunk: samples at a time; bounds memory and keeps data in cache.
     """
+    interpreter.check_inputs(graph, (x,))
     ops: dict[str, HardwareOp] = {}
     last = graph.output.inputs[0].name
     parts = [interpreter.run(graph, (part,), ops=ops).real(last) for part in x.split(chunk)]

@@ -139,6 +139,16 @@ def bind(graph: Graph, inputs: Sequence[Tensor], named: Mapping[str, Tensor]) ->
     return (*inputs, *(named[name] for name in names[len(inputs) :]))
 
 
+Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+def unpacked(graph: Graph, batch: Batch) -> tuple[Tensor, ...]:
+    """Return one tensor an input node, of a batch that is a tensor, one tensor an input, or tensors by name."""
+    if isinstance(batch, Mapping):
+        return bind(graph, (), batch)
+    return tuple(batch) if isinstance(batch, Sequence) else (batch,)
+
+
 def argument(node: OpNode) -> str:
     """Return the model's name for an input."""
     return str(node.record.attrs.get("argument", node.name))
@@ -153,6 +163,8 @@ def check_inputs(graph: Graph, inputs: Sequence[Tensor]) -> None:
     for node, x in zip(nodes, inputs, strict=True):
         kind = node.record.output
         names = axes(node)
+        if not isinstance(x, Tensor):
+            raise GraphError(f"input {argument(node)!r}: found {type(x).__name__}; allowed is a tensor")
         if x.ndim != len(kind.shape) or any(not n and x.shape[i] != kind.shape[i] for i, n in enumerate(names)):
             allowed = ", ".join(name or str(size) for name, size in zip(names, kind.shape, strict=True))
             raise GraphError(f"input {argument(node)!r}: found {tuple(x.shape)}; allowed is ({allowed})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,7 +14,7 @@ from mase.calib.fit import fit
 from mase.errors import ConfigError, suggest
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record, new_type
-from mase.interpreter import is_exact, run
+from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.netlist import host_prefix
 from mase.ops.base import OPS, HardwareOp
 from mase.ops.linear import Linear
@@ -63,16 +63,17 @@ class QuantizeReport:
 
 
 @graph_pass("quantize", QuantizeConfig, provides=("formats",))
-def quantize(graph: Graph, config: QuantizeConfig, calib: Sequence[Tensor] = ()) -> tuple[Graph, QuantizeReport]:
+def quantize(graph: Graph, config: QuantizeConfig, calib: Iterable[Batch] = ()) -> tuple[Graph, QuantizeReport]:
     """Give formats by rule, calibrate weights on themselves and activations on ``calib`` in float.
 
     Args:
-        calib: batches for the first graph input; needed where an activation's format has parameters.
+        calib: batches, each a tensor, one tensor an input, or tensors by name; needed where an activation's format has
+            parameters.
 
     Raises:
         ConfigError: a glob matches nothing, a field is impossible, or calibration data is missing.
     """
-    return apply(graph, config, ranges(graph, calib) if calib else {})
+    return apply(graph, config, ranges(graph, calib))
 
 
 def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -> tuple[Graph, QuantizeReport]:
@@ -109,15 +110,24 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
     return done.verify(), _report(done, warnings)
 
 
-def ranges(graph: Graph, calib: Sequence[Tensor]) -> dict[str, Tensor]:
+def ranges(graph: Graph, calib: Iterable[Batch]) -> dict[str, Tensor]:
     """Return the float values of every edge on the calibration batches, concatenated."""
     seen: dict[str, list[Tensor]] = {}
-    for batch in calib:
-        values = run(graph, (batch,), keep=True)
+    for batch in [calib] if isinstance(calib, Tensor) else calib or ():
+        values = run(graph, unpacked(graph, batch), keep=True)
         for name, value in values.reals.items():
             if isinstance(value, Tensor):  # an opaque call may give a tuple
                 seen.setdefault(name, []).append(value)
-    return {name: torch.cat(parts) for name, parts in seen.items()}
+    return {name: _joined(parts) for name, parts in seen.items()}
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Return the values of several batches in one tensor; where more axes than the first differ, the last stays."""
+    if len({part.shape[1:] for part in parts}) == 1 and parts[0].ndim:
+        return torch.cat(list(parts))
+    last = {part.shape[-1:] for part in parts}
+    shape = (-1, *next(iter(last))) if len(last) == 1 else (-1,)
+    return torch.cat([part.reshape(shape) for part in parts])
 
 
 class Rules:

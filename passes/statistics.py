@@ -20,10 +20,9 @@ from torch import Tensor
 
 from mase.errors import ConfigError
 from mase.graph import Graph
-from mase.interpreter import bind, run
+from mase.interpreter import Batch, run, unpacked
 from passes.base import graph_pass
 
-Batch = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 CHUNK = 1 << 20  # elements counted at a time; bounds the temporaries
 GREATEST = float(torch.finfo(torch.float32).max)
 SMALLEST = float(torch.finfo(torch.float32).tiny)
@@ -115,18 +114,12 @@ def statistics(graph: Graph, config: StatisticsConfig, data: Iterable[Batch] = (
     edges = {node.name: Accumulator(config) for node in graph.nodes() if node.kind != "output"}
     samples = 0
     for batch in data:
-        inputs = _inputs(graph, batch)
+        inputs = unpacked(graph, batch)
         run(graph, inputs, observe=lambda node, x: edges[node.name].add(x))
         samples += inputs[0].shape[0]
     types = {node.name: (node.path, node.record.output.shape[1:]) for node in graph.nodes()}
     found = {name: seen.result(*types[name]) for name, seen in edges.items() if seen.finite}
     return graph, StatisticsReport(samples, 2.0**-config.resolution, found)
-
-
-def _inputs(graph: Graph, batch: Batch) -> tuple[Tensor, ...]:
-    if isinstance(batch, Mapping):
-        return bind(graph, (), batch)
-    return batch if isinstance(batch, tuple) else (batch,)
 
 
 class Accumulator:

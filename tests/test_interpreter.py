@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mase.errors import FormatError, GraphError
+from mase.flow import emulate
 from mase.formats import parse
 from mase.frontend.module import trace_module
 from mase.graph import Graph, new_type
@@ -135,6 +138,16 @@ def test_wrong_inputs_are_refused(inputs: tuple[Tensor, ...], why: str) -> None:
     for mode in (run, train):
         with pytest.raises(GraphError, match=why):
             mode(mlp(DEFAULT), inputs)
+
+
+@pytest.mark.parametrize("found", [None, 3, [1.0], X.numpy(), (X,)])
+def test_what_is_no_tensor_is_named(found: Any) -> None:
+    graph = mlp(DEFAULT)
+    for call in (graph, graph.fields, partial(emulate, graph)):
+        with pytest.raises(GraphError, match=f"input 'input': found {type(found).__name__}; allowed is a tensor"):
+            call(found)
+    with pytest.raises(GraphError, match=r"input 'input': found \(\); allowed is"):
+        emulate(graph, torch.tensor(1.0))
 
 
 def test_nan_is_refused_at_the_input() -> None:

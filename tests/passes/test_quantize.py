@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mase.errors import ConfigError, UnsupportedOp
+from mase.errors import ConfigError, GraphError, UnsupportedOp
 from mase.formats import parse
 from mase.frontend.module import trace_module
 from mase.graph import Graph
@@ -175,3 +175,48 @@ def test_exact_scores_are_those_of_the_integers() -> None:
     y = graph(X)
     assert torch.equal(y * 16, (y * 16).round())
     assert float(y.abs().max()) <= 8
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        found: Tensor = self.fc(x) + shift
+        return found
+
+
+def test_batches_of_several_inputs_come_in_order_or_by_name() -> None:
+    shift = X[:, :2]
+    graph, _ = trace_module(Pair().eval(), (X, shift))
+    config = QuantizeConfig(NodeFormats("int4", "int8"))
+    given = ([(X, shift)], [[X, shift]], [{"shift": shift, "x": X}], [(X[:1], shift[:1]), (X[1:], shift[1:])])
+    scales = [quantize.run(graph, config, batches)[0].params("add").scale for batches in given]
+    assert all(scale == scales[0] for scale in scales)
+    with pytest.raises(GraphError, match="found 1 tensors; the graph takes 2"):
+        quantize.run(graph, config, [X])
+
+
+def test_one_tensor_is_one_batch() -> None:
+    config = QuantizeConfig(NodeFormats("int4", "int8"))
+    found = [quantize.run(chain(), config, given)[0].params("_2").scale for given in (X, [X])]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("batch", [None, 3, [[1.0]], X.numpy(), {"y": X}])
+def test_batches_that_are_no_tensors_are_named(batch: object) -> None:
+    with pytest.raises(GraphError, match="input"):
+        quantize.run(chain(), QuantizeConfig(NodeFormats("int4", "int8")), [batch])
+
+
+class Sum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(0, 1) * x.sum()
+
+
+def test_edges_without_a_batch_axis_are_calibrated_too() -> None:
+    graph, _ = trace_module(Sum().eval(), X)
+    done, _ = quantize.run(graph, QuantizeConfig(NodeFormats("int4", "int8")), [X, X[:3]])
+    values = torch.cat([(part * part.sum()).flatten() for part in (X, X[:3])])
+    assert done.params("mul").scale == parse("int8").calibrate(values).scale
