@@ -69,6 +69,11 @@ class Data:
     task: Task = "classes"
     tokenizer: Tokenizer | None = None
 
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            if not len(getattr(self, part)):
+                raise ConfigError(f"data {self.name}: no samples are left for {part}; more are needed")
+
     def digest(self) -> str:
         """Return a digest of all inputs and labels."""
         found = hashlib.sha256(self.task.encode())
@@ -99,8 +104,12 @@ def split_by_class(name: str, x: Tensor, y: Tensor) -> Data:
     from sklearn.model_selection import train_test_split
 
     index, labels = np.arange(len(y)), y.numpy()
-    rest, test = train_test_split(index, test_size=HELD_OUT, stratify=labels, random_state=SPLIT_SEED)
-    train, validation = train_test_split(rest, test_size=HELD_OUT, stratify=labels[rest], random_state=SPLIT_SEED)
+    try:
+        rest, test = train_test_split(index, test_size=HELD_OUT, stratify=labels, random_state=SPLIT_SEED)
+        train, validation = train_test_split(rest, test_size=HELD_OUT, stratify=labels[rest], random_state=SPLIT_SEED)
+    except ValueError:
+        fewest = f"{len(y)} samples, {np.unique(labels, return_counts=True)[1].min(initial=len(y))} of the rarest class"
+        raise ConfigError(f"data {name}: {fewest}; each class needs a few to be in every split") from None
     return Data(name, *(Split(x[part], y[part]) for part in (train, validation, test)))
 
 

@@ -7,6 +7,7 @@ import math
 import struct
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from mase.data.base import Data, Split, existing
 from mase.errors import ConfigError
 
 BYTES = 0x08  # the type code of unsigned bytes, the only one that these sets use
+SIZE, CLASSES = (28, 28), 10
 VALIDATION = 10_000  # the last images of the train files
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -30,15 +32,17 @@ def read_idx(name: str, path: Path) -> Tensor:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, ValueError) as error:
         raise ConfigError(f"data {name}: {path}: cannot read: {error}") from None
-    if len(raw) < 4 or raw[:3] != bytes((0, 0, BYTES)):
+    if raw[:3] != bytes((0, 0, BYTES)):
         raise ConfigError(
             f"data {name}: {path}: begins with {raw[:4].hex() or 'nothing'}; an IDX file of bytes with 000008"
         )
+    if len(raw) < 4:
+        raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; an IDX file has 4 or more")
     start = 4 + 4 * raw[3]
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
     if len(raw) != start + math.prod(shape):
         raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; its head tells of {start + math.prod(shape)}")
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=start).reshape(shape)
+    return torch.from_numpy(np.frombuffer(bytearray(raw[start:]), dtype=np.uint8)).reshape(shape)
 
 
 def read_images(name: str, folder: Path) -> Data:
@@ -50,9 +54,11 @@ def read_images(name: str, folder: Path) -> Data:
     paths = [existing(name, folder, (f"{file}.gz", file, file.replace("-idx", ".idx"))) for file in FILES]
     arrays = [read_idx(name, path) for path in paths]
     for path, images, labels in zip(paths[::2], arrays[::2], arrays[1::2], strict=True):
-        if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
+        if images.shape[1:] != SIZE or labels.dim() != 1 or len(images) != len(labels):
             shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
             raise ConfigError(f"data {name}: {path}: images and labels are {shapes}; needed are [n, 28, 28] and [n]")
+        if labels.numel() and int(labels.max()) >= CLASSES:
+            raise ConfigError(f"data {name}: {path}: label {int(labels.max())}; allowed are 0..{CLASSES - 1}")
     train, test = (
         Split(x.unsqueeze(1).float() / 255, y.long()) for x, y in zip(arrays[::2], arrays[1::2], strict=True)
     )

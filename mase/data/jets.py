@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mase.data.base import Data, Split, standardised
+from mase.errors import ConfigError
 
 FEATURES = (
     "zlogz",
@@ -18,6 +19,7 @@ FEATURES = (
     *("mass_mmdt", "multiplicity"),
 )
 CLASSES = ("g", "q", "w", "z", "t")  # gluon, light quark, W, Z, top
+FEWEST = 5  # rows, so that train has two, for a deviation
 PUBLISHED_SEED = 42  # of the split that published results use
 
 
@@ -28,6 +30,10 @@ def jets(name: str, features: NDArray[Any], classes: NDArray[Any]) -> Data:
     """
     from sklearn.model_selection import train_test_split
 
+    if len(classes) < FEWEST:
+        raise ConfigError(f"data {name}: {len(classes)} rows; needed are {FEWEST} or more, to be split")
+    if not np.isfinite(features).all():
+        raise ConfigError(f"data {name}: row {int(np.argmin(np.isfinite(features).all(1)))} is not finite")
     rest, test = train_test_split(np.arange(len(classes)), test_size=0.2, random_state=PUBLISHED_SEED)
     train, validation = train_test_split(rest, test_size=0.2, random_state=PUBLISHED_SEED)
     x, y = torch.tensor(features, dtype=torch.float32), torch.tensor(classes, dtype=torch.int64)

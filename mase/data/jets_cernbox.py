@@ -46,6 +46,8 @@ def _rows(path: Path) -> NDArray[Any]:
                 raise ConfigError(
                     f"data jets_cernbox: {path}: no table {TABLE!r}; found: {', '.join(file) or 'nothing'}"
                 )
+            if not isinstance(file[TABLE], h5py.Dataset):
+                raise ConfigError(f"data jets_cernbox: {path}: {TABLE!r} is no table")
             table = file[TABLE][()]
     except OSError as error:
         raise ConfigError(f"data jets_cernbox: {path}: cannot read: {' '.join(str(error).split())[:120]}") from None
@@ -53,4 +55,7 @@ def _rows(path: Path) -> NDArray[Any]:
     missing = [name for name in names if name not in (table.dtype.names or ())]
     if missing:
         raise ConfigError(f"data jets_cernbox: {path}: table {TABLE} has no column {missing[0]!r}")
+    for name in names:
+        if not np.issubdtype(table.dtype[name], np.number):
+            raise ConfigError(f"data jets_cernbox: {path}: column {name!r} is {table.dtype[name]}; needed are numbers")
     return np.stack([table[name].astype(np.float64) for name in names], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,13 @@ def _rows(path: Path, skip: int, label: int) -> NDArray[Any]:
         return float(CLASSES.index(text.strip().strip("'\"")))
 
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy about a file without rows, which is refused here
             found = np.loadtxt(file, delimiter=",", comments="%", skiprows=skip, converters={label: index}, ndmin=2)
     except ValueError as error:
         raise ConfigError(f"data jets_openml: {path}: {' '.join(str(error).split())[:160]}") from None
+    if not len(found):
+        raise ConfigError(f"data jets_openml: {path}: holds no rows")
     if not np.isfinite(found).all():
         raise ConfigError(f"data jets_openml: {path}: row {int(np.argmin(np.isfinite(found).all(1)))} is not finite")
     return found

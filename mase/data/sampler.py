@@ -10,6 +10,8 @@ from torch import Tensor
 from mase.data.base import Split
 from mase.errors import ConfigError, UnknownName
 
+SEEDS = 2**63
+
 
 def random(split: Split, count: int, generator: torch.Generator) -> Tensor:
     """Return samples of equal chance, each at most once."""
@@ -23,8 +25,10 @@ def stratified(split: Split, count: int, generator: torch.Generator) -> Tensor:
     """
     if split.y.dim() != 1 or split.y.is_floating_point():
         raise ConfigError(f"sampler stratified: labels are {list(split.y.shape)} {split.y.dtype}; needed are classes")
-    sizes = torch.bincount(split.y)
-    whole, left = (sizes * count) // len(split), (sizes * count) % len(split)
+    if len(split) and int(split.y.min()) < 0:
+        raise ConfigError(f"sampler stratified: label {int(split.y.min())}; allowed are 0 or more")
+    sizes = torch.bincount(split.y.long(), minlength=1)
+    whole, left = (sizes * count) // max(1, len(split)), (sizes * count) % max(1, len(split))
     extra = left.sort(descending=True, stable=True).indices[: count - int(whole.sum())]
     whole[extra] += 1
     order = torch.randperm(len(split), generator=generator)
@@ -53,5 +57,7 @@ def sample(split: Split, count: int, how: str = "random", seed: int = 0) -> Spli
         raise UnknownName("sampler", how, SAMPLERS)
     if count < 1:
         raise ConfigError(f"sampler {how}: {count} samples; allowed is 1 or more")
+    if not -SEEDS <= seed < SEEDS:
+        raise ConfigError(f"sampler {how}: seed {seed}; allowed are whole numbers of 64 bits")
     chosen = SAMPLERS[how](split, min(count, len(split)), torch.Generator().manual_seed(seed))
     return Split(split.x[chosen], split.y[chosen])

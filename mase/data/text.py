@@ -30,10 +30,17 @@ def text(path: Path, pattern: str = "**/*.txt", window: PositiveInt = 128, token
     if path.is_file():
         files = [path]
     else:
-        files = sorted(p for p in path.glob(pattern) if p.is_file())
+        files = _matching(path, pattern)
     if not files:
         raise ConfigError(f"data text: {path}: no file {pattern}{held(path)}")
     return passages("text", split([_read(file) for file in files]), window, tokens)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(p for p in folder.glob(pattern) if p.is_file())
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"data text: pattern {pattern!r}: {str(error)[:80]}") from None
 
 
 def split(texts: Sequence[str]) -> Texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mase.data.tokens import Tokenizer
 from mase.errors import ConfigError
+from mase.metrics.perplexity import checked_logits
 
 Model = Callable[[Tensor], Tensor]  # ids [batch, length] to logits [batch, length, vocab]
 Pair = tuple[Tensor, Tensor]  # ids of a context, ids of what continues it
@@ -55,13 +57,15 @@ def loglikelihoods(model: Model, pairs: Sequence[Pair], window: int, batch: int 
         if not len(context) or not 1 <= len(continuation) <= window:
             sizes = f"context of {len(context)}, continuation of {len(continuation)} tokens"
             raise ConfigError(f"likelihood: {sizes}; allowed are 1 or more, and 1..{window}")
+    if batch < 1:
+        raise ConfigError(f"likelihood: batch {batch}; allowed is 1 or more")
     rows = [torch.cat(parts)[-window - 1 :] for parts in pairs]
     found: dict[int, Likelihood] = {}
     for _, same in groupby(sorted(range(len(rows)), key=lambda i: len(rows[i])), key=lambda i: len(rows[i])):
         for chosen in torch.tensor(list(same)).split(batch):
             x = torch.stack([rows[i] for i in chosen.tolist()])
             with torch.no_grad():
-                logs = model(x[:, :-1]).float().log_softmax(-1)
+                logs = checked_logits(model(x[:, :-1]), x[:, :-1]).float().log_softmax(-1)
             for i, log, target in zip(chosen.tolist(), logs, x[:, 1:], strict=True):
                 found[i] = _score(log, target, len(pairs[i][1]))
     return [found[i] for i in range(len(rows))]
@@ -92,6 +96,11 @@ class Answered:
     questions: int
 
 
+def _likeliest(values: Sequence[float]) -> int | None:
+    """Return the place of the greatest number, the first of equals; none where one is NaN."""
+    return None if any(math.isnan(value) for value in values) else values.index(max(values))
+
+
 def answer(model: Model, tokens: Tokenizer, questions: Sequence[Question], window: int, batch: int = 8) -> Answered:
     """Let a model choose the likeliest answer to each question; of equal ones it takes the first.
 
@@ -102,6 +111,8 @@ def answer(model: Model, tokens: Tokenizer, questions: Sequence[Question], windo
         ConfigError: there are no questions, or one has no right answer among its answers.
     """
     for question in questions:
+        if not question.answers:
+            raise ConfigError(f"question {question.context[:40]!r}: has no answers; one or more are needed")
         if not 0 <= question.right < len(question.answers):
             text = f"question {question.context[:40]!r}: right answer {question.right}"
             raise ConfigError(f"{text}; allowed are 0..{len(question.answers) - 1}")
@@ -113,6 +124,6 @@ def answer(model: Model, tokens: Tokenizer, questions: Sequence[Question], windo
     for question in questions:
         nats = [next(scores).nats for _ in question.answers]
         scaled = [value / len(text.encode()) for value, text in zip(nats, question.answers, strict=True)]
-        plain += nats.index(max(nats)) == question.right
-        by_length += scaled.index(max(scaled)) == question.right
+        plain += _likeliest(nats) == question.right
+        by_length += _likeliest(scaled) == question.right
     return Answered(plain / len(questions), by_length / len(questions), len(questions))

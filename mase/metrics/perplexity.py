@@ -35,7 +35,7 @@ class Perplexity:
     def perplexity(self) -> float:
         """Of a token; compares models of one tokenizer only. Infinite where the mean loss is above 709 nats."""
         mean = self.nats / self.tokens
-        return math.exp(mean) if mean < 709 else math.inf
+        return math.inf if mean >= 709 else math.exp(mean)
 
     @property
     def bits_per_byte(self) -> float:
@@ -45,6 +45,20 @@ class Perplexity:
     def __str__(self) -> str:
         read = f"{self.tokens} tokens, window {self.window}, stride {self.stride}"
         return f"perplexity {self.perplexity:.4g} a token, {self.bits_per_byte:.4f} bits per byte ({read})"
+
+
+def checked_logits(found: object, ids: Tensor) -> Tensor:
+    """Return what a language model gave for ``ids [batch, length]``, with a logit for each of them.
+
+    Raises:
+        ConfigError: it is not ``[batch, length, vocab]``, or the vocabulary does not hold the ids.
+    """
+    if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[:2] != ids.shape:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(f"language model: gives {shape} for ids {list(ids.shape)}; allowed is [batch, length, vocab]")
+    if ids.numel() and int(ids.max()) >= found.shape[2]:
+        raise ConfigError(f"language model: token {int(ids.max())}; it has {found.shape[2]}")
+    return found
 
 
 def perplexity(
@@ -70,10 +84,16 @@ def perplexity(
 
     Source: the sliding window that is usual for models of fixed length, as in Hugging Face's guide to perplexity.
     """
+    if not isinstance(passage, Passage):
+        raise ConfigError(f"perplexity: found {type(passage).__name__}; allowed is a passage of text")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"perplexity: limit {limit}; allowed is 1 or more")
     ids = passage.ids[:limit]
     stride = max(1, window // 2) if stride is None else stride
-    if window < 2 or not 1 <= stride <= window or batch < 1:
+    if window < 2 or not 1 <= stride <= window:
         raise ConfigError(f"perplexity: window {window}, stride {stride}; allowed are 1 <= stride <= window >= 2")
+    if batch < 1:
+        raise ConfigError(f"perplexity: batch {batch}; allowed is 1 or more")
     if len(ids) < window:
         raise ConfigError(f"perplexity: {len(ids)} tokens; a window of {window} needs as many")
     starts = [*range(0, len(ids) - window, stride), len(ids) - window]
@@ -82,7 +102,8 @@ def perplexity(
     with torch.no_grad():
         for i in range(0, len(starts), batch):
             x = torch.stack([ids[start : start + window] for start in starts[i : i + batch]])
-            loss = functional.cross_entropy(model(x)[:, :-1].float().transpose(1, 2), x[:, 1:], reduction="none")
+            logits = checked_logits(model(x), x)
+            loss = functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), x[:, 1:], reduction="none")
             nats += sum(float(row[first - 1 :].double().sum()) for row, first in zip(loss, firsts[i:], strict=False))
     scored = sum(window - first for first in firsts)
     return Perplexity(nats, scored, len(passage.ids) / passage.bytes, window, stride)

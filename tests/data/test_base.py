@@ -105,3 +105,9 @@ def test_a_path_is_relative_to_the_configuration(tmp_path: Path) -> None:
 def test_a_missing_package_names_its_extra() -> None:
     with pytest.raises(ToolError, match=r"data x needs the package no_such_package .*; pip install 'mase-dse\[data\]'"):
         needs("no_such_package", "data", "data x")
+
+
+def test_a_class_that_cannot_be_in_every_split_is_told() -> None:
+    y = torch.tensor([0] * 20 + [1])
+    with pytest.raises(ConfigError, match="data own: 21 samples, 1 of the rarest class; each class needs a few"):
+        split_by_class("own", torch.zeros(21, 2), y)

@@ -62,6 +62,8 @@ def other_type(path: Path) -> None:
         (other_type, "begins with 00000d01; an IDX file of bytes with 000008"),
         (lambda path: path.write_bytes(gzip.compress(b"")), "begins with nothing"),
         (lambda path: path.write_bytes(gzip.compress(b"\0\0\x08\x03")), "4 bytes; its head tells of 17"),
+        (lambda path: path.write_bytes(gzip.compress(b"\0\0\x08")), "3 bytes; an IDX file has 4 or more"),
+        (lambda path: path.write_bytes(gzip.compress(idx(np.zeros((12, 32, 20), np.uint8)))), r"\(12, 32, 20\) and"),
         (lambda path: path.write_bytes(gzip.compress(idx(np.zeros((5, 28, 28), np.uint8)))), "images and labels are"),
     ],
 )
@@ -111,3 +113,17 @@ def test_a_damaged_batch_is_told(tmp_path: Path) -> None:
     (tmp_path / "data_batch_2.bin").unlink()
     with pytest.raises(ConfigError, match=r"no data_batch_2.bin; it holds data_batch_1.bin"):
         load("cifar10", {"path": str(tmp_path)})
+
+
+def test_a_label_beyond_the_classes_is_told(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.full(12, 10, np.uint8))))
+    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte.gz: label 10; allowed are 0\.\.9"):
+        load("mnist", {"path": str(tmp_path)})
+
+
+@pytest.mark.parametrize(("train", "test", "part"), [(0, 4, "train"), (5, 4, "validation"), (12, 0, "test")])
+def test_a_split_without_samples_is_told(train: int, test: int, part: str, tmp_path: Path) -> None:
+    mnist(tmp_path, train=train, test=test)
+    with pytest.raises(ConfigError, match=f"data mnist: no samples are left for {part}"):
+        load("mnist", {"path": str(tmp_path)})

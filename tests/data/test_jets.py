@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from mase.data.base import load
-from mase.data.jets import CLASSES, FEATURES
+from mase.data.jets import CLASSES, FEATURES, jets
 from mase.errors import ConfigError, ToolError
 
 ROWS = 200
@@ -141,4 +142,34 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ToolError, match=r"data jets_cernbox needs the package h5py .*pip install 'mase-dse\[data\]'"):
+        load("jets_cernbox", {"path": str(tmp_path / "jets.h5")})
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "holds no rows"), (1, "1 rows; needed are 5"), (4, "4 rows")])
+def test_too_few_rows_are_told(count: int, text: str, tmp_path: Path) -> None:
+    features, classes = table()
+    arff(tmp_path / "jets.arff", features[:count], classes[:count])
+    with pytest.raises(ConfigError, match=text):
+        load("jets_openml", {"path": str(tmp_path / "jets.arff")})
+
+
+def test_what_is_not_finite_is_told_of_either_set() -> None:
+    features, classes = table()
+    features[7, 3] = np.nan
+    with pytest.raises(ConfigError, match="data jets_cernbox: row 7 is not finite"):
+        jets("jets_cernbox", features, classes)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"), [("group", "is no table"), ("words", "'j_zlogz' is |S3; needed are numbers")]
+)
+def test_a_table_of_another_kind_is_told(form: str, text: str, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="needs the extra data")
+    names = [f"j_{name}" for name in (*FEATURES, *CLASSES)]
+    with h5py.File(tmp_path / "jets.h5", "w") as file:
+        if form == "group":
+            file.create_group("t_allpar_new")
+        else:
+            file["t_allpar_new"] = np.zeros(6, dtype=[(name, "S3") for name in names])
+    with pytest.raises(ConfigError, match=re.escape(text)):
         load("jets_cernbox", {"path": str(tmp_path / "jets.h5")})

@@ -51,3 +51,13 @@ def test_what_cannot_be_sampled_is_told() -> None:
     values = Split(torch.zeros(4, 2), torch.zeros(4, 1))
     with pytest.raises(ConfigError, match=r"sampler stratified: labels are \[4, 1\] torch.float32; needed are classes"):
         sample(values, 2, "stratified")
+
+
+def test_odd_labels_and_seeds_are_told() -> None:
+    x = torch.zeros(4, 1)
+    assert len(sample(Split(x, torch.tensor([True, False, True, True])), 2, "stratified")) == 2
+    assert len(sample(Split(x[:0], torch.zeros(0, dtype=torch.int64)), 2, "stratified")) == 0
+    with pytest.raises(ConfigError, match="sampler stratified: label -1; allowed are 0 or more"):
+        sample(Split(x, torch.tensor([0, -1, 1, 1])), 2, "stratified")
+    with pytest.raises(ConfigError, match=r"seed 9223372036854775808; allowed are whole numbers of 64 bits"):
+        sample(split([2, 2]), 2, seed=2**63)

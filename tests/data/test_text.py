@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -128,3 +129,9 @@ def test_without_tokenizers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ToolError, match=r"tokens bpe512 needs the package tokenizers .*pip install 'mase-dse\[hf\]'"):
         tokenizer("bpe512", [TEXT])
     assert torch.equal(tokenizer("bytes", []).encode("ab"), torch.tensor([97, 98]))
+
+
+@pytest.mark.parametrize("pattern", ["", "**x", "/etc/*"])
+def test_an_impossible_pattern_is_told(pattern: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"data text: pattern '{re.escape(pattern)}': "):
+        load("text", {"path": str(tmp_path), "pattern": pattern})

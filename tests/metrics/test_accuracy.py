@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -54,3 +56,22 @@ def test_a_model_that_gives_nan_is_never_right() -> None:
 def test_what_does_not_fit_is_told(shape: tuple[int, ...], labels: int, top: int, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         accuracy(torch.zeros(shape), torch.zeros(labels, dtype=torch.int64), top)
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (torch.tensor([0, 3]), r"labels torch.int64 from 0 to 3; allowed are whole numbers 0\.\.2"),
+        (torch.tensor([0, -1]), "from -1 to 0"),
+        (torch.tensor([0.0, 1.0]), "labels torch.float32"),
+        ([0, 1], "labels: found list; allowed is a tensor"),
+    ],
+)
+def test_labels_that_are_no_classes_are_told(labels: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        accuracy(torch.zeros(2, 3), labels)
+
+
+def test_labels_may_be_of_any_whole_type() -> None:
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert [accuracy(logits, torch.tensor([1, 1]).to(kind)) for kind in (torch.uint8, torch.int32)] == [0.5, 0.5]

@@ -94,3 +94,17 @@ def test_what_does_not_fit_is_told() -> None:
         pair(TOKENS, "abc", "")
     with pytest.raises(ConfigError, match=r"continuation of 9 tokens; allowed are 1 or more, and 1\.\.8"):
         loglikelihoods(alphabet, [pair(TOKENS, "abc", "d" * 9)], 8)
+
+
+def test_a_model_that_gives_nan_answers_nothing_right() -> None:
+    found = answer(lambda x: torch.full((*x.shape, 256), math.nan), TOKENS, [Question("a", ("b", "c"), 0)], 8)
+    assert (found.accuracy, found.accuracy_by_length) == (0.0, 0.0)
+
+
+def test_questions_and_batches_that_are_none_are_told() -> None:
+    with pytest.raises(ConfigError, match="question 'a': has no answers"):
+        answer(alphabet, TOKENS, [Question("a", (), 0)], 8)
+    with pytest.raises(ConfigError, match="likelihood: batch 0; allowed is 1 or more"):
+        answer(alphabet, TOKENS, [Question("a", ("b",), 0)], 8, batch=0)
+    with pytest.raises(ConfigError, match=r"language model: gives \[1, 2\] for ids"):
+        answer(lambda x: torch.zeros(1, 2), TOKENS, [Question("a", ("b",), 0)], 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import mase
-from mase.data.base import Passage
+from mase.data.base import Passage, Split
 from mase.errors import ConfigError
 from mase.metrics.perplexity import perplexity
 from mase.models.base import build
@@ -140,3 +141,30 @@ def test_a_traced_graph_reads_like_its_model() -> None:
     model, text = build("llama", {"layers": 1, "dim": 16, "hidden": 16, "heads": 2, "kv_heads": 1}).eval(), passage(60)
     graph = mase.trace(model, text.ids[None, :16])
     assert perplexity(graph, text, 16, 4).nats == perplexity(model, text, 16, 4).nats
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (lambda x: {"logits": x}, r"language model: gives dict for ids \[4, 4\]; allowed is \[batch, length, vocab\]"),
+        (lambda x: torch.zeros(len(x), VOCAB), r"gives \[4, 256\] for ids \[4, 4\]"),
+        (lambda x: torch.zeros(*x.shape, 3), "language model: token .*; it has 3"),
+    ],
+)
+def test_what_is_no_language_model_is_told(model: Callable[[Tensor], Tensor], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        perplexity(model, passage(10), 4, 2)
+
+
+def test_what_is_no_passage_and_no_limit_is_told() -> None:
+    table: Any = Split(torch.zeros(2, 2), torch.zeros(2))
+    with pytest.raises(ConfigError, match="perplexity: found Split; allowed is a passage of text"):
+        perplexity(Recorder(), table, 4)
+    with pytest.raises(ConfigError, match="limit -1; allowed is 1 or more"):
+        perplexity(Recorder(), passage(10), 4, limit=-1)
+
+
+def test_a_model_that_gives_nan_has_no_perplexity() -> None:
+    found = perplexity(lambda x: torch.full((*x.shape, VOCAB), math.nan), passage(10), 4)
+    assert math.isnan(found.perplexity)
+    assert math.isnan(found.bits_per_byte)
