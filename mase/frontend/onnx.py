@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from mase.errors import ConfigError, GraphError, ToolError, UnsupportedOp
+from mase.errors import ConfigError, GraphError, ToolError, UnsupportedOp, suggest
 from mase.formats import QuantParams
 from mase.formats.binary import Binary
 from mase.formats.fixed import Fixed
@@ -38,6 +38,7 @@ LEARNED = ("weight", "bias")  # operands that training changes; statistics, mask
 KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
 BOUND = 1e-4  # of the greatest output: PyTorch and NumPy sum float32 in different orders
 CLOSE = 1e-3  # of the greatest output: two batches may sum in another order
+OLDEST = 7  # opset; before it, operators broadcast in another way
 ROWS = 3  # of the batch that checks that axis 0 is one
 
 
@@ -50,7 +51,7 @@ def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool
             compared, since a sum in another order may round to the next code.
 
     Raises:
-        ConfigError: there is no such file, or an open axis has no size.
+        ConfigError: there is no such file, an open axis has no size, or a size belongs to no open axis.
         GraphError: the file is damaged, axis 0 of its inputs is no batch, or the results differ.
         UnsupportedOp: an operator, or the way in which it is used, has no counterpart; names the node.
         ToolError: the package ``onnx`` is missing.
@@ -154,7 +155,9 @@ def _read(path: Path) -> Any:  # a ModelProto
 def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     """Enter the inputs and the tensors of the file."""
     onnx, graph = _onnx(), model.graph
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=OLDEST)
+    if opset < OLDEST:
+        raise UnsupportedOp(f"{file}: opset {opset}; allowed is {OLDEST} or later")
     uses = Counter([name for node in graph.node for name in node.input] + [value.name for value in graph.output])
     held = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in held]
@@ -163,14 +166,28 @@ def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     first = _dims(inputs[0])[:1]
     written = int(first[0]) if first and isinstance(first[0], int) else None
     builder = Builder(file, opset, uses, written)
+    named = [(axis, dim) for value in inputs for axis, dim in enumerate(_dims(value)) if isinstance(dim, str)]
+    _check_sizes(file, sizes, {dim for axis, dim in named if axis or [dim] != first})
     for tensor in graph.initializer:
-        _enter(builder, tensor.name, onnx.numpy_helper.to_array(tensor), tensor.name)
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise GraphError(f"{file}: tensor {tensor.name!r}: holds NaN")
+        _enter(builder, tensor.name, array, tensor.name)
     generator = torch.Generator().manual_seed(0)
     for value in inputs:
         batched = bool(first) and _dims(value)[:1] == first
         shape = _shape(value, file, sizes, batched)
         builder.add_input(value.name, _example(value, shape, generator), ["batch" * batched, *[""] * len(shape[1:])])
     return builder
+
+
+def _check_sizes(file: str, sizes: Mapping[str, int], known: set[str]) -> None:
+    """Refuse sizes of axes that the file does not leave open, and sizes below one."""
+    for name, size in sizes.items():
+        if name not in known:
+            raise ConfigError(f"{file}: sizes: no open axis {name!r}{suggest(str(name), known)}")
+        if size < 1:
+            raise ConfigError(f"{file}: sizes: {name} is {size}; allowed is 1 or more")
 
 
 def _enter(builder: Builder, name: str, array: Any, own: str = "") -> None:

@@ -59,6 +59,7 @@ THROUGH = (
     nn.Transformer,
 )  # PyTorch's modules that are traced through
 FACTORIES = ("zeros", "ones", "full", "empty", "arange", "linspace", "eye", "zeros_like", "ones_like")  # take sizes
+SIFTERS = frozenset(("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"))  # their size is data
 COPIES = ("clone", "detach")  # methods that change no number
 COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
 TORCH = str(Path(torch.__file__).parent)
@@ -311,6 +312,8 @@ class ValueTracer(fx.Tracer):
             _check_change(args[0])
         if getattr(target, "__name__", "") in DROPOUTS:
             return self._dropout(target, args, kwargs)
+        if _sifts(target, args):
+            raise TraceError("data-dependent shape: elements are chosen by the values of a tensor; use torch.where")
         pair, data = self._compute(kind, target, args, kwargs), any(v.moves for v in _values((args, kwargs)))
         if not changes and _is_same(args, pair):
             return args[0]
@@ -469,6 +472,15 @@ def _call(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) -> An
     if kind == "call_method":
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
+
+
+def _sifts(target: Any, args: Any) -> bool:
+    """Tell whether an operation keeps those elements that a traced tensor says."""
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if name in SIFTERS:
+        return any(v.moves for v in _values(args))
+    masks = _values(args[1:]) if target is operator.getitem else []
+    return any(v.moves and isinstance(v.pair[0], Tensor) and v.pair[0].dtype == torch.bool for v in masks)
 
 
 def _is_same(args: Any, pair: Pair) -> bool:

@@ -244,7 +244,11 @@ def check_gguf(file: Path) -> None:
 def _reach(path: str, offline: bool) -> None:
     """Refuse a hub name at once where there is no network; the hub's own client would try for half a minute."""
     hub = optional("huggingface_hub", "hf")
-    if isinstance(hub.try_to_load_from_cache(path, "config.json"), str):
+    try:
+        held = hub.try_to_load_from_cache(path, "config.json")
+    except ValueError as error:  # the hub's own rules for names
+        raise ConfigError(f"huggingface.path {path}: no such folder, nor a name on the hub: {error}") from None
+    if isinstance(held, str):
         return
     if offline:
         raise ConfigError(f"huggingface.path {path}: no such folder, nor in the hub's local cache (offline is true)")

@@ -870,3 +870,28 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ToolError, match=r"^onnx is not installed; pip install mase-dse\[onnx\]$"):
         load(tmp_path / "m.onnx")
+
+
+def test_files_before_opset_7_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOp, match="opset 6; allowed is 7 or later"):
+        load(file(tmp_path, [node("Relu", ["x"])], {}, opset=6))
+
+
+def test_nan_among_the_weights_is_named(tmp_path: Path) -> None:
+    path = file(tmp_path, [node("Add", ["x", "w"])], {"w": np.full((4,), np.nan, np.float32)})
+    with pytest.raises(GraphError, match="tensor 'w': holds NaN"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ({"lenght": 3}, "no open axis 'lenght'; did you mean length"),
+        ({"length": 0}, "length is 0; allowed is 1"),
+        ({"N": 3}, "'N'"),
+    ],
+)
+def test_sizes_are_of_open_axes_and_positive(sizes: dict[str, int], text: str, tmp_path: Path) -> None:
+    path = file(tmp_path, [node("Relu", ["x"])], {}, ("N", "length"))
+    with pytest.raises(ConfigError, match=text):
+        load(path, sizes)

@@ -121,3 +121,27 @@ def test_autocast_inside_the_model_is_named() -> None:
 
     with pytest.raises(GraphError, match=r"module 'fc' .*: autocast is on"):
         trace_module(Code(body).eval(), draw(2, 3))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda m, x: x[x > 0],
+        lambda m, x: x[x[:, 0] > 0, 1],
+        lambda m, x: x.nonzero(),
+        lambda m, x: torch.masked_select(x, x > 0),
+        lambda m, x: torch.unique(x),
+    ],
+)
+def test_shapes_that_depend_on_data_are_refused(body: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(
+        GraphError, match=r"\(test_values.py:\d+\): data-dependent shape: elements are chosen by the val"
+    ):
+        trace_module(Code(body).eval(), draw(2, 3))
+
+
+def test_elements_may_be_chosen_by_places_and_by_constant_masks() -> None:
+    mask, model = torch.tensor([True, False, True]), Code(lambda m, x: x[:, x.argmax(1)])
+    for body in (model, Code(lambda m, x: x[:, mask]), Code(lambda m, x: torch.where(x > 0, x, -x))):
+        graph, _ = trace_module(body.eval(), draw(2, 3))
+        assert torch.equal(graph(draw(2, 3)), body(draw(2, 3)))

@@ -270,3 +270,8 @@ def test_a_damaged_or_unknown_gguf_is_told_in_one_line(tmp_path: Path) -> None:
 def test_a_folder_without_a_tokenizer_says_so(folder: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_tokenizer(str(folder))
+
+
+def test_what_is_no_name_on_the_hub_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"huggingface\.path org/na me: no such folder, nor a name on the hub"):
+        huggingface("org/na me")
