@@ -92,6 +92,11 @@ def load(folder: Path) -> Graph:
         raise GraphError(f"{folder / 'graph.json'}: corrupt: {error!r}") from None
 
 
+NONE = "none"  # dtype of what is no tensor
+TEXTS = ("name", "kind", "path", "source")  # fields of a node
+TABLES = ("attrs", "table", "operands")
+
+
 @dataclass
 class _Stored:
     """Collect tensors for one file, in which no two may share memory."""
@@ -182,7 +187,9 @@ def _type_to_json(kind: TensorType) -> Json:
 
 
 def _type_from_json(data: Mapping[str, Json]) -> TensorType:
-    fmt = data["format"]
+    fmt, dtype = data["format"], data["dtype"]
+    if not isinstance(dtype, str) or (dtype != NONE and not isinstance(getattr(torch, dtype, None), torch.dtype)):
+        raise ValueError(f"dtype {str(dtype)[:40]!r} does not exist")
     return TensorType(tuple(data["shape"]), data["dtype"], None if fmt is None else parse(fmt))
 
 
@@ -201,7 +208,20 @@ def _record_to_json(record: Record) -> dict[str, Json]:
     }
 
 
+def _check_fields(data: Mapping[str, Json]) -> None:
+    """Refuse fields of another kind, which would come to light only when the graph runs."""
+    for fields, kind, needed in ((TEXTS, str, "text"), (TABLES, dict, "a table")):
+        for name in fields:
+            if not isinstance(data[name], kind):
+                raise TypeError(f"{name} of a node: found {str(data[name])[:40]!r}; needed is {needed}")
+    count = len(data["output"]["shape"])
+    axes = data["attrs"].get("axes", [""] * count) if data["kind"] == "input" else [""] * count
+    if not isinstance(axes, list) or len(axes) != count:
+        raise ValueError(f"axes of node {data['name']!r}: found {axes!r}; needed is a name for each of {count} axes")
+
+
 def _record_from_json(data: Mapping[str, Json]) -> Record:
+    _check_fields(data)
     hw = data["hw"]
     return Record(
         kind=data["kind"],

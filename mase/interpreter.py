@@ -91,7 +91,7 @@ def run(
                     ops[node.name] = OPS[node.kind].from_node(node)  # type: ignore[attr-defined]  # is_exact: hardware
                 values.codes[node.name] = ops[node.name].reference(*(values.codes[p.name] for p in node.inputs))
             else:
-                _store(values, node, _float(node, [values.traced(p) for p in node.inputs]))
+                _store(values, node, _on_values(node, [values.traced(p) for p in node.inputs]))
             if observe is not None:
                 observe(node, values.real(node.name))
             for producer in node.inputs:
@@ -196,6 +196,19 @@ def _store(values: Values, node: OpNode, x: Tensor) -> None:
         values.reals[node.name] = x
     else:
         values.codes[node.name] = fmt.encode(x, values.graph.params(node.name))
+
+
+def _on_values(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:
+    """Run one node in float on values that a caller gave.
+
+    Raises:
+        GraphError: PyTorch refuses them, such as an id beyond a table.
+    """
+    try:
+        return _float(node, inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GraphError(f"{node.where()}: cannot run on these values: {text[:200]}") from error
 
 
 def _float(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import operator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -185,6 +186,25 @@ def broken(folder: Path, what: str) -> None:
 def test_a_damaged_graph_is_one_clear_error(what: str, why: str, tmp_path: Path) -> None:
     broken(tmp_path, what)
     with pytest.raises(GraphError, match=why):
+        Graph.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("attrs", None, "attrs of a node: found 'None'; needed is a table"),
+        ("attrs", {"axes": ["batch"]}, "axes of node '.*': found .*; needed is a name for each of 2 axes"),
+        ("name", 3, "name of a node: found '3'; needed is text"),
+        ("path", ["x"], "path of a node: .*needed is text"),
+        ("output", {"dtype": 3, "shape": [2, 3], "format": None}, "dtype '3' does not exist"),
+    ],
+)
+def test_a_field_of_another_kind_is_one_clear_error(field: str, value: Any, why: str, tmp_path: Path) -> None:
+    trace_module(nn.Sequential(nn.Linear(3, 2)).eval(), torch.zeros(2, 3))[0].save(tmp_path)
+    data = json.loads((tmp_path / "graph.json").read_text())
+    data["nodes"][0][field] = value
+    (tmp_path / "graph.json").write_text(json.dumps(data))
+    with pytest.raises(GraphError, match=f"corrupt: .*{why}"):
         Graph.load(tmp_path)
 
 

@@ -150,6 +150,13 @@ def test_what_is_no_tensor_is_named(found: Any) -> None:
         emulate(graph, torch.tensor(1.0))
 
 
+@pytest.mark.parametrize("ids", [torch.tensor([[9]]), torch.tensor([[-1]]), torch.tensor([[True]])])
+def test_values_that_a_node_refuses_are_told_with_its_path(ids: Tensor) -> None:
+    graph = trace_module(nn.Sequential(nn.Embedding(9, 2)).eval(), torch.tensor([[3]]))[0]
+    with pytest.raises(GraphError, match=r"node '0' \(embedding\): cannot run on these values"):
+        graph(ids)
+
+
 def test_nan_is_refused_at_the_input() -> None:
     with pytest.raises(FormatError, match="NaN"):
         mlp(DEFAULT)(torch.full((1, 3), torch.nan))
