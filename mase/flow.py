@@ -107,17 +107,20 @@ def quantize(graph: Graph, formats: Mapping[str, Any], calib: Iterable[Batch] = 
     return apply(graph, _quantize_config(section), ranges(graph, calib))[0]
 
 
-def emulate(graph: Graph, x: Tensor, chunk: int = 4096) -> Tensor:
+def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
     """Return what the accelerator computes, as real values: the exact integer reference.
 
     Args:
-        x: ``[samples, ...]``. chunk: samples at a time; bounds memory and keeps data in cache.
+        x: ``[samples, ...]``; of several inputs one tensor each, or tensors by name.
+        chunk: samples of one input at a time; bounds memory and keeps data in cache.
     """
-    interpreter.check_inputs(graph, (x,))
+    inputs = interpreter.unpacked(graph, x)
+    interpreter.check_inputs(graph, inputs)
+    batches = [(part,) for part in inputs[0].split(chunk)] if len(inputs) == 1 else [inputs]
     ops: dict[str, HardwareOp] = {}
     last = graph.output.inputs[0].name
-    parts = [interpreter.run(graph, (part,), ops=ops).real(last) for part in x.split(chunk)]
-    return torch.cat(parts) if parts else graph(x)
+    parts = [interpreter.run(graph, batch, ops=ops).real(last) for batch in batches]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def estimate(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0) -> Cost:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -140,14 +139,38 @@ def test_wrong_inputs_are_refused(inputs: tuple[Tensor, ...], why: str) -> None:
             mode(mlp(DEFAULT), inputs)
 
 
+class Plus(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Total(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum()
+
+
 @pytest.mark.parametrize("found", [None, 3, [1.0], X.numpy(), (X,)])
 def test_what_is_no_tensor_is_named(found: Any) -> None:
     graph = mlp(DEFAULT)
-    for call in (graph, graph.fields, partial(emulate, graph)):
+    for call in (graph, graph.fields):
         with pytest.raises(GraphError, match=f"input 'input': found {type(found).__name__}; allowed is a tensor"):
             call(found)
-    with pytest.raises(GraphError, match=r"input 'input': found \(\); allowed is"):
-        emulate(graph, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("found", [None, 3, [1.0], X.numpy(), torch.tensor(1.0), (X, X)])
+def test_emulation_names_what_is_no_batch(found: Any) -> None:
+    with pytest.raises(GraphError, match="input"):
+        emulate(mlp(DEFAULT), found)
+
+
+def test_emulation_takes_what_calibration_takes() -> None:
+    graph, x, y = mlp(DEFAULT), torch.randn(5, 3), torch.randn(5, 3)
+    assert all(torch.equal(emulate(graph, given), graph(x)) for given in (x, (x,), [x], {"input": x}))
+    assert torch.equal(emulate(graph, x, chunk=2), graph(x))
+    two, _ = trace_module(Plus().eval(), (x, y))
+    assert torch.equal(emulate(two, {"y": y, "x": x}, chunk=2), x + y)
+    scalar, _ = trace_module(Total().eval(), x)
+    assert torch.equal(emulate(scalar, x), x.sum())
 
 
 @pytest.mark.parametrize("ids", [torch.tensor([[9]]), torch.tensor([[-1]]), torch.tensor([[True]])])

@@ -55,6 +55,8 @@ class Example:
             if not isinstance(value, Tensor | CONSTANTS):
                 allowed = "allowed are tensors and plain constants"
                 raise GraphError(f"example input {name!r}: found {type(value).__name__}; {allowed}")
+            if isinstance(value, Tensor) and value.layout is not torch.strided:
+                raise GraphError(f"example input {name!r}: is {value.layout}; allowed are dense tensors")
         return cls(values, len(placed))
 
     @property

@@ -62,6 +62,12 @@ def test_torchscript_is_named_with_its_path(front: Front) -> None:
         trace(nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(3, 3)))).eval(), X, front=front)
 
 
+@both
+def test_a_sparse_example_is_named(front: Front) -> None:
+    with pytest.raises(GraphError, match=r"example input 'x': is torch\.sparse_coo; allowed are dense tensors"):
+        trace(code(lambda m, x: m.fc(x)), X.to_sparse(), front=front)
+
+
 def test_a_compiled_model_is_traced_as_it_was_before() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval()
     compiled: Any = torch.compile(model, backend="eager")
