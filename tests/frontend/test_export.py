@@ -580,3 +580,14 @@ print(trace_export(model, inputs)[1])
 
 def test_the_installed_transformers_is_the_one_that_is_pinned() -> None:
     assert optional("transformers", "hf").__version__.split(".")[0] == "5"
+
+
+@pytest.mark.parametrize("place", ["hidden_states.0", "hidden_states.1"])
+def test_a_hidden_state_of_a_transformers_model_is_a_result(place: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs pip install mase-dse[hf]")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, vocab_size=32)).eval()
+    ids = torch.arange(6).reshape(2, 3)
+    graph, _ = trace_export(model, {"input_ids": ids, "output_hidden_states": True}, output=place)
+    want = model(ids, output_hidden_states=True).hidden_states[int(place[-1])]
+    assert torch.equal(graph(ids), want)

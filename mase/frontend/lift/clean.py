@@ -36,6 +36,9 @@ def clean(graph: fx.Graph) -> None:
         GraphError: the model runs a part under autocast, branches by a higher-order operation, or makes a tensor whose
             shape depends on values.
     """
+    for node in graph.nodes:
+        for source in node.all_input_nodes:
+            source.users.setdefault(node)  # torch.export may leave this table incomplete
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
