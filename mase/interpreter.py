@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mase.errors import GraphError, suggest
+from mase.errors import GraphError, UnsupportedOp, suggest
 from mase.formats import Code
 from mase.graph import Graph, OpNode
 from mase.ops.base import OPS, HardwareOp
@@ -44,7 +44,20 @@ class Values:
 
 
 def is_exact(node: OpNode) -> bool:
-    """Tell whether a node runs on integers: its operands and its result all carry formats, and it has a reference."""
+    """Tell whether a node runs on integers: it has a reference, and all its tensors carry formats that hardware has."""
+    if not has_formats(node):
+        return False
+    op = OPS[node.kind]
+    assert issubclass(op, HardwareOp)
+    try:
+        op.check_formats(node)
+    except UnsupportedOp:
+        return False
+    return True
+
+
+def has_formats(node: OpNode) -> bool:
+    """Tell whether a node is of a kind that has hardware, and its operands and its result all carry formats."""
     record = node.record
     if node.kind in ("input", "output", "opaque") or record.output.format is None:
         return False

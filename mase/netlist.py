@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
-from mase.interpreter import is_exact
+from mase.interpreter import has_formats, is_exact
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
 from mase.ops.layout import Layout
 from mase.ops.width_converter import WidthConverter
@@ -224,6 +224,10 @@ def _chain(entry: OpNode) -> list[OpNode]:
         if node.kind == "output":
             return out
         if not is_exact(node):
+            if has_formats(node):
+                op = OPS[node.kind]
+                assert issubclass(op, HardwareOp)
+                op.check_formats(node)  # raises: says which format
             names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
             formats = [t.format for t in (node.record.output, *node.record.operands.values())]
             known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)

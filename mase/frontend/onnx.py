@@ -27,7 +27,7 @@ from mase.frontend.onnx_formats import QUANTISERS
 from mase.frontend.onnx_nodes import NODES
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
-from mase.interpreter import argument, is_exact, train
+from mase.interpreter import argument, has_formats, train
 from mase.ops.base import OPS, HardwareOp
 
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
@@ -401,7 +401,7 @@ class _Changes:
         """Say why a node's exact arithmetic would not take a format; nothing where it does, or where it has none."""
         view = self.graph.overlaid({**self.records, node.name: record}, {**self.quant, node.name: params})
         node = OpNode(view, node.node)
-        if not is_exact(node):
+        if not has_formats(node):
             return ""
         op = OPS[node.kind]
         assert issubclass(op, HardwareOp)

@@ -15,6 +15,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
+from mase.ops.grid import activation_grid, produced_grid
 from mase.ops.operations import Operations
 from mase.ops.work import Foldings, Work
 from mase.registry import Registry
@@ -120,6 +121,17 @@ class HardwareOp(Op):
     def builds(cls, record: Record) -> bool:
         """Tell whether a node of this kind has hardware; one that has none runs in float, whatever its formats."""
         return True
+
+    @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        """Raise UnsupportedOp where a format of a node that has all of them is none that hardware computes with."""
+        for source in node.inputs:
+            fmt = source.record.output.format
+            assert fmt is not None
+            activation_grid(fmt, source.params(), node.where())
+        fmt = node.record.output.format
+        assert fmt is not None
+        produced_grid(fmt, node.params(), node.where())
 
     @classmethod
     @abstractmethod

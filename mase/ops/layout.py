@@ -176,6 +176,12 @@ class Layout(HardwareOp):
         return bool(record.attrs.get("function", "reshape") == "reshape")
 
     @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        fmt = node.record.output.format
+        assert fmt is not None
+        Grid.of(fmt, node.params(), node.where())
+
+    @classmethod
     def from_node(cls, node: OpNode) -> Self:
         source, record = node.inputs[0], node.record
         x_type, y_type = source.record.output, record.output

@@ -135,6 +135,13 @@ class Linear(HardwareOp):
     # -- from a node ------------------------------------------------------------------------------------------------
 
     @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        super().check_formats(node)
+        weight = node.record.operands["weight"].format
+        assert weight is not None
+        Grid.of(weight, node.params("weight"), node.where())
+
+    @classmethod
     def from_node(cls, node: OpNode) -> Self:
         record, source = node.record, node.inputs[0]
         x, w, y = source.record.output.format, record.operands["weight"].format, record.output.format

@@ -10,6 +10,7 @@ from mase.errors import ConfigError, GraphError, UnsupportedOp
 from mase.formats import parse
 from mase.frontend.module import trace_module
 from mase.graph import Graph
+from mase.interpreter import run
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import with_requantize
@@ -220,3 +221,20 @@ def test_edges_without_a_batch_axis_are_calibrated_too() -> None:
     done, _ = quantize.run(graph, QuantizeConfig(NodeFormats("int4", "int8")), [X, X[:3]])
     values = torch.cat([(part * part.sum()).flatten() for part in (X, X[:3])])
     assert done.params("mul").scale == parse("int8").calibrate(values).scale
+
+
+@pytest.mark.parametrize("text", ["e4m3", "mxfp4", "bfp8", "ternary", "nf4", "int8a", "int4g4", "fixed8.4_floor"])
+def test_formats_without_hardware_act_in_software(text: str) -> None:
+    graph, report = quantize.run(chain(), QuantizeConfig(NodeFormats(text, text), inputs=text), [X])
+    assert report.inexact == ("0", "1", "2")
+    values = run(graph, (X,), keep=True)
+    node, source = graph.node("0"), graph.inputs[0]
+    fmt = node.record.output.format
+    assert fmt is not None
+    weight = node.record.operands["weight"].format
+    assert weight is not None
+    rounded = weight.quantize(node.tensor("weight"), node.params("weight"))
+    x = values.real(source.name).to(rounded.dtype)
+    bias = graph.tensors.get("0.bias")
+    expected = fmt.encode(torch.nn.functional.linear(x, rounded, bias), node.params())
+    assert torch.equal(values.codes[node.name].mantissa, expected.mantissa)
