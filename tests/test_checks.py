@@ -45,7 +45,7 @@ def test_whole_data_and_a_model_that_fits_pass_and_the_mode_stays() -> None:
         (lambda: with_train(y=GOOD.train.y - 1), "labels: found class -1"),
         (lambda: with_train(y=GOOD.train.y[:5]), "train: 9 inputs, 5 labels"),
         (lambda: with_train(x=[1]), "train: found list; a torch.Tensor is needed"),
-        (lambda: replace(GOOD, test=Split(torch.empty(0, 4), torch.empty(0).long())), "test: 0 inputs"),
+        (lambda: replace(GOOD, test=Split(torch.empty(0, 4), torch.empty(0).long())), "no samples are left for test"),
         (
             lambda: replace(GOOD, test=Split(torch.zeros(2, 5), torch.zeros(2).long())),
             "test: a sample is torch.float32",

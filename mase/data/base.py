@@ -38,7 +38,7 @@ class Split:
     y: Tensor
 
     def __len__(self) -> int:
-        return int(self.x.shape[0])
+        return len(self.x)
 
 
 @dataclass(frozen=True, eq=False)
