@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from mase.errors import UnsupportedOp
 from mase.formats import Code
@@ -13,7 +14,7 @@ from mase.interpreter import has_formats, is_exact
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
 from mase.ops.layout import Layout
 from mase.ops.width_converter import WidthConverter
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run
+from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened
 from mase.stream import StreamType
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
@@ -187,25 +188,38 @@ def sized(netlist: Netlist) -> dict[str, int]:
     """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs.
 
     Each trial run lasts twice the time to the first output, and its second half decides: a FIFO that is too short stops
-    its producer once for each time that a slot takes to come back, which is less.
+    its producer once for each time that a slot takes to come back, which is less. Trials run on parts of tensors, rows
+    mostly (:func:`mase.schedule.shortened`); a run four times as long confirms the depths, or the trials get longer.
     """
-    names = [instance.name for instance in netlist.instances]
-    depths = dict.fromkeys(names, UNBOUNDED)
-    free = run(*netlist.network(depths), LEAST_TENSORS)
+    unbounded = dict.fromkeys([instance.name for instance in netlist.instances], UNBOUNDED)
+    free = _trial(netlist, unbounded, LEAST_TENSORS)
     tensors = max(LEAST_TENSORS, 2 * math.ceil(free.first / free.interval) + 2)
-    target = run(*netlist.network(depths), tensors).interval
-    for name in names:
-        low, high = LEAST_FIFO, LEAST_FIFO
-        while run(*netlist.network({**depths, name: high}), tensors).interval > target:
-            low, high = high + 1, high * 2
-        while low < high:
-            middle = (low + high) // 2
-            if run(*netlist.network({**depths, name: middle}), tensors).interval > target:
-                low = middle + 1
-            else:
-                high = middle
-        depths[name] = low
-    return depths
+    while True:
+        target, depths = _trial(netlist, unbounded, tensors).interval, dict(unbounded)
+        for name in depths:
+            depths[name] = _least(netlist, depths, name, tensors, target)
+        if _trial(netlist, depths, 4 * tensors).interval <= target:
+            return depths
+        tensors *= 2
+
+
+def _trial(netlist: Netlist, depths: Mapping[str, int], tensors: int) -> Timing:
+    actors, channels = netlist.network(depths)
+    return run(shortened(actors)[0], channels, tensors)
+
+
+def _least(netlist: Netlist, depths: Mapping[str, int], name: str, tensors: int, target: Fraction) -> int:
+    """Return the least depth of a FIFO that keeps the interval; a deeper one keeps it too."""
+    low = high = LEAST_FIFO
+    while _trial(netlist, {**depths, name: high}, tensors).interval > target:
+        low, high = high + 1, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if _trial(netlist, {**depths, name: middle}, tensors).interval > target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _inside(instance: Instance, actor: str) -> str:
