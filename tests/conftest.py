@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import os
 
-THREADS = os.environ.get("MASE_TEST_THREADS", "1")
-os.environ["OMP_NUM_THREADS"] = THREADS  # before torch is imported, and for the programs that tests start
+os.environ["OMP_NUM_THREADS"] = os.environ.get("MASE_TEST_THREADS", "1")  # before torch is imported, and for the programs that tests start
 
 import random
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from torch import nn
 from mase.data.base import Data
 from tests.report.browser import NO_BROWSER
 
-torch.set_num_threads(int(THREADS))
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 hypothesis.settings.register_profile(
     "repeatable",
