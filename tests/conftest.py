@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = os.environ.get("MASE_TEST_THREADS", "1")  # before torch is imported, and for the programs that tests start
+# Before torch is imported, and for the programs that tests start.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("MASE_TEST_THREADS", "1")
 
 import random
 from collections.abc import Iterator
