@@ -20,25 +20,25 @@ from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.base import HardwareOp, MemoryImage
+from mase.ops.base import MemoryImage
 from mase.paths import hw_dir
 
 VECTORS = 4  # samples whose input and output beats lie beside the RTL
 
 
-def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str, HardwareOp] | None = None) -> Design:
+def emit(graph: Graph, folder: str | Path, name: str = "mase_top") -> Design:
     """Write the accelerator of a quantized, mapped graph.
 
     Args:
         folder: created, or replaced if it holds an earlier emission; the same graph gives the same bytes.
-        name: of the top module, made legal. ops: operators built before, by node name.
+        name: of the top module, made legal.
 
     Raises:
         UnsupportedOp: a node has no hardware. GraphError: the folder holds something else.
         MaseError: it cannot be written.
     """
     folder = Path(folder)
-    netlist = build(graph, ops)
+    netlist = build(graph)
     files = render(netlist, top_name(name, _library()))
     if folder.exists() and not folder.is_dir():
         raise GraphError(f"{folder}: is a file; allowed is an empty folder or an earlier emission")

@@ -45,9 +45,9 @@ from mase.frontend import trace as trace_and_report
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.interpreter import Batch
+from mase.lowering import Lowering
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
-from mase.ops.base import HardwareOp
 from mase.ops.linear import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
@@ -56,7 +56,7 @@ from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
 from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
-from passes.map import Folding, MapConfig, check_globs, mapped
+from passes.map import Folding, MapConfig, check_globs, map_graph
 from passes.noise import noise
 from passes.quantize import NodeFormats, QuantizeConfig, Rules, apply, ranges
 from passes.shapes import shapes
@@ -117,9 +117,9 @@ def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
     inputs = interpreter.unpacked(graph, x)
     interpreter.check_inputs(graph, inputs)
     batches = [(part,) for part in inputs[0].split(chunk)] if len(inputs) == 1 else [inputs]
-    ops: dict[str, HardwareOp] = {}
+    lowering = Lowering()
     last = graph.output.inputs[0].name
-    parts = [interpreter.run(graph, batch, ops=ops).real(last) for batch in batches]
+    parts = [interpreter.run(graph, batch, lowering=lowering).real(last) for batch in batches]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -150,7 +150,7 @@ def synthesize(design: Design | str | Path, target: str = "xcup") -> synth.Synth
 def _mapped(graph: Graph, target: str) -> Graph:
     if any(node.record.hw is not None for node in graph.operators()):
         return graph
-    return mapped(graph, MapConfig(target=target), {})[0]
+    return map_graph(graph, MapConfig(target=target))[0]
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
@@ -333,7 +333,9 @@ class Run:
 
     def target(self) -> Target:
         """Return what trials are costed for."""
-        return Target(self.config.hardware.target, self.config.hardware.interval)
+        hardware = self.config.hardware
+        by_hand = {glob: (lanes.simd, lanes.pe) for glob, lanes in hardware.folding.items()}
+        return Target(hardware.target, hardware.interval, by_hand)
 
     def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
         """Return the evaluator of the search: it scores the validation split."""
@@ -357,7 +359,7 @@ class Run:
         key = key_of(
             self._source_key(),
             base,
-            self.config.hardware.model_dump(include={"target", "interval"}),
+            self.config.hardware.model_dump(include={"target", "interval", "folding"}),
             self.config.fuse,
             _version("mase-dse"),
         )
@@ -420,8 +422,7 @@ class Run:
             quantized, report = apply(graph, formats, samples)
             self.warnings += report.warnings
             self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
-            ops: dict[str, HardwareOp] = {}
-            built, _ = mapped(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target), ops)
+            built, _ = map_graph(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target))
             built.save(self.folder / "best")
         return Graph.load(self.folder / "best")
 

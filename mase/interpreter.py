@@ -11,6 +11,7 @@ from torch import Tensor
 from mase.errors import GraphError, UnsupportedOp, suggest
 from mase.formats import Code
 from mase.graph import Graph, OpNode
+from mase.lowering import Lowering
 from mase.ops.base import OPS, HardwareOp
 
 
@@ -73,7 +74,7 @@ def run(
     graph: Graph,
     inputs: Sequence[Tensor],
     keep: bool = False,
-    ops: dict[str, HardwareOp] | None = None,
+    lowering: Lowering | None = None,
     observe: Callable[[OpNode, Tensor], None] | None = None,
 ) -> Values:
     """Run in exact mode.
@@ -82,15 +83,14 @@ def run(
         graph: any graph; parts without formats run in float on decoded values.
         inputs: one tensor an input node.
         keep: keep the values of every edge, else only those still needed.
-        ops: operators built before, by node name; missing ones are built and added.
+        lowering: keeps operators; one that serves several runs builds them once.
         observe: is called with each node and its real values as soon as they are there.
 
     Raises:
         GraphError: the number or the shapes of the inputs are wrong.
     """
     check_inputs(graph, inputs)
-    ops = {} if ops is None else ops
-    values = Values(graph)
+    lowered, values = (lowering or Lowering()).of(graph), Values(graph)
     last_use = {} if keep else {p.name: n.name for n in graph.nodes() for p in n.inputs}
     feed = iter(inputs)
     with torch.no_grad():
@@ -100,9 +100,7 @@ def run(
             if node.kind == "input":
                 _store(values, node, _as_traced(node, next(feed)))
             elif is_exact(node):
-                if node.name not in ops:
-                    ops[node.name] = OPS[node.kind].from_node(node)  # type: ignore[attr-defined]  # is_exact: hardware
-                values.codes[node.name] = ops[node.name].reference(*(values.codes[p.name] for p in node.inputs))
+                values.codes[node.name] = lowered.op(node).reference(*(values.codes[p.name] for p in node.inputs))
             else:
                 _store(values, node, _on_values(node, [values.traced(p) for p in node.inputs]))
             if observe is not None:

@@ -11,6 +11,7 @@ from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
+from mase.lowering import Lowering
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
 from mase.ops.layout import Layout
 from mase.ops.width_converter import WidthConverter
@@ -119,16 +120,15 @@ class Netlist:
         return max(instance.block.schedule().interval() for instance in self.instances)
 
 
-def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
+def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
     """Lay out a mapped graph.
 
     Args:
-        ops: operators built before, by node name; missing ones are built and added.
+        lowering: keeps operators; one that serves several calls builds them once.
 
     Raises:
         UnsupportedOp: a node has no hardware, or the graph branches; names node, source line and what is supported.
     """
-    ops = {} if ops is None else ops
     prefix = host_prefix(graph)
     if not prefix:
         raise UnsupportedOp(f"graph: has {len(graph.inputs)} inputs; hardware takes 1")
@@ -140,13 +140,11 @@ def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
     chain = _chain(entry)
     if not chain:
         raise UnsupportedOp("graph: nothing between input and output to build")
+    lowered = (lowering or Lowering()).of(graph)
+    ops = {node.name: lowered.op(node) for node in chain}
     instances: list[Instance] = []
     stream: StreamType | None = None
     for node in chain:
-        if node.name not in ops:
-            op = OPS[node.kind]
-            assert issubclass(op, HardwareOp)
-            ops[node.name] = op.from_node(node)
         hw = node.record.hw or HwRecord()
         if node.kind == "layout" and stream is not None:
             hw = replace(hw, simd=stream.lanes)

@@ -23,7 +23,7 @@ from mase.cost.table import Error
 from mase.graph import Graph
 from mase.models.mlp import mlp
 from mase.paths import configs_dir
-from passes.map import MapConfig, mapped
+from passes.map import MapConfig, map_graph
 
 AT_ONCE = 2
 FIGURES = ("lut", "ff", "dsp", "bram")
@@ -49,7 +49,7 @@ class Case:
         model, x = mlp(self.sizes).eval(), torch.randn(64, self.sizes[0])
         formats = {"default": dict(self.default), "overrides": dict(self.overrides)}
         graph = flow.quantize(flow.trace(model, x[:2]), formats, [x])
-        return mapped(graph, MapConfig(target=target, interval=self.interval), {})[0]
+        return map_graph(graph, MapConfig(target=target, interval=self.interval))[0]
 
 
 def both(text: str, accumulation: str = "auto") -> Mapping[str, Any]:

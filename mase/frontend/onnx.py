@@ -28,7 +28,7 @@ from mase.frontend.onnx_nodes import NODES
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
 from mase.interpreter import argument, has_formats, train
-from mase.ops.base import OPS, HardwareOp
+from mase.lowering import lower
 
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 KEEPERS = ("Transpose", "Identity")  # of a constant's format, name and type
@@ -403,10 +403,8 @@ class _Changes:
         node = OpNode(view, node.node)
         if not has_formats(node):
             return ""
-        op = OPS[node.kind]
-        assert issubclass(op, HardwareOp)
         try:
-            op.from_node(node)
+            lower(node)
         except UnsupportedOp as error:
             return str(error)
         return ""

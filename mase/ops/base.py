@@ -136,7 +136,9 @@ class HardwareOp(Op):
     @classmethod
     @abstractmethod
     def from_node(cls, node: OpNode) -> Self:
-        """Build from a node whose operands and result carry formats.
+        """Build from a node whose operands and result carry formats; ``mase.lowering`` alone calls this.
+
+        It may read the node and what lies upstream of it, nothing else: operators are kept by that.
 
         Raises:
             UnsupportedOp: the formats or sizes have no exact hardware; says why.
@@ -154,6 +156,11 @@ class HardwareOp(Op):
     @abstractmethod
     def foldings(self) -> Foldings:
         """Everything that cycles and hardware depend on but the lanes."""
+
+    @property
+    def takes(self) -> StreamType:
+        """Stream of its input at one lane."""
+        return next(iter(self.blocks(1, 1, {}).values())).stream_in
 
     @abstractmethod
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
