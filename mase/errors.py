@@ -44,6 +44,13 @@ class ToolError(MaseError):
     """An external tool is missing, too old or failed."""
 
 
+class InternalError(MaseError):
+    """A rule is broken that no input may break: a bug of this project, found before it became a wrong number."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"internal error, please report it with the model and the configuration: {text}")
+
+
 class RtlFault(ToolError):
     """The simulated hardware breaks a rule of its streams, or stops; the command line's exit code is 1, not 2."""
 

@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from mase.errors import GraphError
@@ -216,8 +215,3 @@ def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:
     """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
     mask = (1 << width) - 1
     return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]
-
-
-def as_long(x: Tensor) -> Tensor:
-    """Return exact integers as int64."""
-    return x if x.dtype == torch.int64 else x.to(torch.int64)
