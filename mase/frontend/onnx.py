@@ -23,14 +23,20 @@ from mase.formats.binary import Binary
 from mase.formats.fixed import Fixed
 from mase.formats.int import Int
 from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor, dtype_of, type_of
-from mase.frontend.onnx_formats import QUANTISERS
+from mase.frontend.onnx_channels_last import CHANNELS_LAST
+from mase.frontend.onnx_checks import LOOPS, Rules, check_size, folded_size, one_line, told
+from mase.frontend.onnx_formats import QUANTISERS, dtype_name
+from mase.frontend.onnx_layout import Import
 from mase.frontend.onnx_nodes import NODES
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
 from mase.interpreter import argument, has_formats, train
 from mase.ops.base import OPS, HardwareOp
 
-DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+DOMAINS: dict[str, Mapping[str, Import]] = {
+    **dict.fromkeys(("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"), NODES),
+    "qonnx.custom_op.channels_last": CHANNELS_LAST,
+}  # operators by domain
 KEEPERS = ("Transpose", "Identity")  # of a constant's format, name and type
 UNFOLDED = (*QUANTISERS, *KEEPERS)
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "MaxPool")  # of codes
@@ -39,6 +45,8 @@ KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice"
 BOUND = 1e-4  # of the greatest output: PyTorch and NumPy sum float32 in different orders
 CLOSE = 1e-3  # of the greatest output: two batches may sum in another order
 OLDEST = 7  # opset; before it, operators broadcast in another way
+INPUTS = ("float32", "float64", "float16", "bfloat16", "bool")
+INPUTS += ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 ROWS = 3  # of the batch that checks that axis 0 is one
 
 
@@ -57,9 +65,21 @@ def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool
         ToolError: the package ``onnx`` is missing.
     """
     model = _read(Path(path))
-    builder = _start(model, Path(path).name, dict(sizes or {}))
+    where = [Path(path).name]
+    with told(lambda: ": ".join(where)):
+        return _load(model, Path(path).name, dict(sizes or {}), compare, where)
+
+
+def _load(
+    model: Any, file: str, sizes: dict[str, int], compare: bool, where: list[str]
+) -> tuple[Graph, TraceReport]:
+    """Read, build, check and compare; ``where`` is told which node is at work."""
+    builder = _start(model, file, sizes)
+    rules = Rules(builder.opset)
     for step in _steps(model):
-        _import(builder, step, model)
+        where[1:] = [step.where()]
+        _import(builder, step, model, rules)
+    del where[1:]
     graph = _finish(model, builder)
     graph, refused = _settled(graph)
     _check_batch(graph, builder)
@@ -148,8 +168,7 @@ def _read(path: Path) -> Any:  # a ModelProto
 
         return inline_local_functions(model)
     except Exception as error:  # protobuf, the checks of external data and the inliner raise errors of every kind
-        text = " ".join(str(error).split())[:160] or type(error).__name__
-        raise GraphError(f"{path}: damaged or no ONNX file: {text}") from error
+        raise GraphError(f"{path}: damaged or no ONNX file: {one_line(error)}") from error
 
 
 def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
@@ -169,7 +188,7 @@ def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     named = [(axis, dim) for value in inputs for axis, dim in enumerate(_dims(value)) if isinstance(dim, str)]
     _check_sizes(file, sizes, {dim for axis, dim in named if axis or [dim] != first})
     for tensor in graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor)
+        array = _tensor(tensor, file)
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise GraphError(f"{file}: tensor {tensor.name!r}: holds NaN")
         _enter(builder, tensor.name, array, tensor.name)
@@ -177,8 +196,17 @@ def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     for value in inputs:
         batched = bool(first) and _dims(value)[:1] == first
         shape = _shape(value, file, sizes, batched)
-        builder.add_input(value.name, _example(value, shape, generator), ["batch" * batched, *[""] * len(shape[1:])])
+        builder.add_input(value.name, _example(file, value, shape, generator), ["batch" * batched, *[""] * len(shape[1:])])
     return builder
+
+
+def _tensor(tensor: Any, file: str) -> Any:  # a TensorProto, and a numpy array
+    """Return a tensor of the file, whose numbers must be as many as its shape says."""
+    onnx, where = _onnx(), f"{file}: tensor {tensor.name!r}"
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except Exception as error:  # the helper raises errors of every kind
+        raise GraphError(f"{where}: is damaged: {one_line(error)}") from error
 
 
 def _check_sizes(file: str, sizes: Mapping[str, int], known: set[str]) -> None:
@@ -215,16 +243,17 @@ def _shape(value: Any, file: str, sizes: dict[str, int], batched: bool) -> list[
             raise ConfigError(f"{file}: input {value.name!r}: axis {axis} ({dim or 'without a name'}) is open; {known}")
     if not shape:
         raise UnsupportedOp(f"{file}: input {value.name!r} has no axes; a batch axis is needed")
+    check_size(f"{file}: input {value.name!r}", shape)
     return shape
 
 
-def _example(value: Any, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+def _example(file: str, value: Any, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Return an example input: normal numbers, small whole ones, or true."""
-    onnx = _onnx()
-    name = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-    dtype = getattr(torch, name, None)
-    if dtype is None:
-        raise UnsupportedOp(f"input {value.name!r} has type {name}; allowed are numbers and truth values")
+    number = value.type.tensor_type.elem_type
+    name = dtype_name(number) if number else "no tensor type"
+    if name not in INPUTS:
+        raise UnsupportedOp(f"{file}: input {value.name!r} has type {name}; allowed: {', '.join(INPUTS)}")
+    dtype = getattr(torch, name)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0 if dtype != torch.bool else 1, 2, shape, generator=generator).to(dtype)
@@ -253,23 +282,23 @@ def _plain(value: Any) -> Any:
 # -- building -------------------------------------------------------------------------------------------------------
 
 
-def _import(builder: Builder, step: Step, model: Any) -> None:
+def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
     """Enter what a node gives: folded where it follows from the file alone, else a typed node.
 
     Raises:
         UnsupportedOp: see :func:`load`.
     """
-    known = step.domain in DOMAINS and step.type in NODES
+    if fault := rules.fault(step.proto):
+        raise step.refuse(f"breaks ONNX's rules: {fault}")
     values = [builder.value(step, i) for i, name in enumerate(step.inputs) if name]
     if all(isinstance(value, Constant) for value in values) and step.type not in UNFOLDED:
         _fold(builder, step, model)
         return
-    if not known:
-        raise step.refuse(f"is not supported; supported are {', '.join(sorted(NODES))}")
+    function = _function(step)
     codes = [name for name in step.inputs if name in builder.codes]
     if codes and step.type not in (*MOVES, "DequantizeLinear"):
         raise step.refuse(f"computes on the codes {codes[0]!r} of a quantiser; only DequantizeLinear and moves may")
-    found = NODES[step.type](builder, step)
+    found = function(builder, step)
     results = [found] if isinstance(found, fx.Node | Constant) else list(found)
     for name, value in zip([name for name in step.outputs if name], results, strict=False):
         builder.values[name] = value
@@ -279,6 +308,17 @@ def _import(builder: Builder, step: Step, model: Any) -> None:
             builder.codes[name] = builder.codes[codes[0]]
 
 
+def _function(step: Step) -> Import:
+    """Return what reads an operator."""
+    if step.domain not in DOMAINS:
+        allowed = ", ".join(name for name in DOMAINS if name)
+        raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own, {allowed}")
+    table = DOMAINS[step.domain]
+    if step.type not in table:
+        raise step.refuse(f"is not supported{suggest(step.type, table)}")
+    return table[step.type]
+
+
 def _fold(builder: Builder, step: Step, model: Any) -> None:
     """Compute a node whose inputs are all known."""
     onnx = _onnx()
@@ -286,6 +326,9 @@ def _fold(builder: Builder, step: Step, model: Any) -> None:
 
     names = [name for name in step.inputs if name]
     feeds = {name: _array(builder, name) for name in names}
+    check_size(f"{step.where()}: result", folded_size(step.type, feeds, step.inputs))
+    if step.type in LOOPS:
+        raise step.refuse("is a loop; allowed are operators without a body")
     inputs = [onnx.helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in step.outputs if name]
     graph = onnx.helper.make_graph([step.proto], "fold", inputs, outputs)
@@ -293,10 +336,15 @@ def _fold(builder: Builder, step: Step, model: Any) -> None:
         with np.errstate(all="ignore"):
             found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
     except Exception as error:  # the evaluator raises errors of every kind
-        text = " ".join(str(error).split())[:160] or type(error).__name__
-        raise step.refuse(f"cannot be computed from constants: {text}") from error
+        raise step.refuse(f"cannot be computed from constants: {one_line(error)}") from error
     for name, array in zip((name for name in step.outputs if name), found, strict=True):
-        _enter(builder, name, array)
+        if not isinstance(array, np.ndarray | np.generic):
+            raise step.refuse(f"gives {name!r}, which is not a tensor; allowed are tensors, not sequences or optionals")
+        check_size(f"{step.where()}: {name!r}", array.shape)
+        try:
+            _enter(builder, name, array)
+        except UnsupportedOp as error:
+            raise step.refuse(f"gives {name!r}, a {error}") from error
 
 
 def _array(builder: Builder, name: str) -> Any:

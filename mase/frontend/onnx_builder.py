@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Format, QuantParams
+from mase.frontend.onnx_checks import check_size, one_line
 from mase.graph import META, Record, TensorType, typed
 from mase.ops.base import OPS
 
@@ -67,7 +68,12 @@ class Step:
 
     def refuse(self, reason: str) -> UnsupportedOp:
         """Return the error that says why this node cannot be taken."""
-        return UnsupportedOp(f"node {self.name!r} ({self.type}): {reason}")
+        return UnsupportedOp(f"{self.where()}: {reason}")
+
+    def where(self) -> str:
+        """Return the node's name and operator, with its domain where that is not ONNX's own."""
+        kind = self.type if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.type}"
+        return f"node {self.name!r} ({kind})"
 
 
 class Builder:
@@ -102,7 +108,7 @@ class Builder:
         name = step.inputs[index] if index < len(step.inputs) else ""
         if name not in self.values:
             found = f"reads {name!r}, which nothing before it produces" if name else f"has no input {index}"
-            raise GraphError(f"{self.file}: node {step.name!r} ({step.type}): {found}")
+            raise GraphError(f"{self.file}: {step.where()}: {found}")
         return self.values[name]
 
     def given(self, step: Step, index: int) -> bool:
@@ -178,15 +184,36 @@ class Builder:
         for role, constant in operands.items():
             record = self._holding(record, role, constant)
         reals = {role: constant.real() for role, constant in operands.items()}
-        try:
-            sample = OPS[kind].float(record, reals, *(self.samples[node.name] for node in inputs))
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise step.refuse(f"cannot run: {' '.join(str(error).split())[:160]}") from error
+        self._check_size(step, record, reals, inputs)
+        sample = self._run(step, lambda *values: OPS[kind].float(record, reals, *values), inputs)
         node = self.graph.call_function(typed, tuple(inputs))
         node.name = self._free_name(step)
         node.meta[META] = replace(record, output=type_of(sample))
         self.samples[node.name] = sample
         return node
+
+    def _check_size(
+        self, step: Step, record: Record, reals: Mapping[str, Tensor], inputs: Sequence[fx.Node]
+    ) -> None:
+        """Refuse a result that is too large to be made, before it is made: on tensors without numbers."""
+        operands = {role: tensor.to("meta") for role, tensor in reals.items()}
+        try:
+            found = OPS[record.kind].float(record, operands, *(self.samples[node.name].to("meta") for node in inputs))
+        except Exception:  # noqa: BLE001  # PyTorch lacks functions for such tensors; the run on numbers tells what fails
+            return
+        check_size(f"{step.where()}: result", found.shape)
+
+    def _run(self, step: Step, function: Callable[..., Tensor], inputs: Sequence[fx.Node]) -> Tensor:
+        """Run a function on the example; types are named where PyTorch has no such function for them."""
+        values = [self.samples[node.name] for node in inputs]
+        try:
+            return function(*values)
+        except NotImplementedError as error:
+            types = ", ".join(sorted({dtype_of(value) for value in values}))
+            raise step.refuse(f"cannot run on {types}, for which PyTorch does not have it") from error
+        except (RuntimeError, IndexError, ValueError) as error:
+            shapes = ", ".join(str(tuple(value.shape)) for value in values)
+            raise step.refuse(f"cannot run on {shapes}: {one_line(error)}") from error
 
     def requantize(self, step: Step, node: fx.Node, fmt: Format, params: QuantParams) -> fx.Node:
         """Round a value to a format; one that has it already stays."""
@@ -222,7 +249,7 @@ class Builder:
 
     def call(self, step: Step, function: Any, inputs: Sequence[fx.Node], reason: str) -> fx.Node:
         """Add an opaque node that calls a function, and run it on the example."""
-        sample: Tensor = function(*(self.samples[node.name] for node in inputs))
+        sample = self._run(step, function, inputs)
         node = self.graph.call_function(function, tuple(inputs))
         node.name, path = self._free_name(step), self.path(step.name)
         attrs = {"target": function.__name__}

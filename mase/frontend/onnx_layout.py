@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, Value, plain, repeats
 from mase.frontend.onnx_formats import dtype_name
+from mase.graph import META, Record
 
 Import = Callable[[Builder, Step], Value | Sequence[Value]]
 LAYOUTS: dict[str, Import] = {}  # by operator; filled below
@@ -61,6 +62,10 @@ def _flatten(b: Builder, step: Step) -> Value:
     x = b.node(step, 0)
     shape, axis = b.shape(x), step.attrs.get("axis", 1)
     axis = axis % len(shape) if axis < 0 else axis
+    if axis == 0 and len(shape) and shape[0] == BATCH:
+        if b.written_batch != 1:
+            raise step.refuse("axis 0 joins all samples of the batch into one row; allowed is axis 1 or more")
+        axis = 1  # one sample in a row, as the file was written
     return _reshaped(b, step, x, [math.prod(shape[:axis]), math.prod(shape[axis:])])
 
 
@@ -71,7 +76,16 @@ def _transpose(b: Builder, step: Step) -> Value:
     axes = list(step.attrs.get("perm", reversed(range(rank))))
     if isinstance(x, Constant):
         return x.transposed() if axes == [1, 0] else Constant(x.real().permute(axes))
-    return x if axes == list(range(rank)) else _layout(b, step, x, "permute", axes=axes)
+    return permuted(b, step, x, axes)
+
+
+def permuted(b: Builder, step: Step, x: fx.Node, axes: Sequence[int]) -> fx.Node:
+    """Put the axes of a value in another order; one that was put in another order just before is put straight."""
+    record: Record = x.meta[META]
+    while record.kind == "layout" and record.attrs.get("function") == "permute" and record.output.format is None:
+        axes, x = [record.attrs["axes"][axis] for axis in axes], x.args[0]
+        record = x.meta[META]
+    return x if list(axes) == list(range(len(axes))) else _layout(b, step, x, "permute", axes=list(axes))
 
 
 @imports("Squeeze", "Unsqueeze")
@@ -201,9 +215,27 @@ def _cast(b: Builder, step: Step) -> Value:
     return x if b.samples[x.name].dtype == getattr(torch, name) else _layout(b, step, x, "cast", dtype=name)
 
 
-@imports("Identity", "Dropout")
+@imports("Identity")
 def _identity(b: Builder, step: Step) -> Value:
     return b.value(step, 0)
+
+
+@imports("Dropout")
+def _dropout(b: Builder, step: Step) -> Value | Sequence[Value]:
+    """Return the input, and where it is asked for the mask that keeps all."""
+    if b.given(step, 2) and bool(b.constant(step, 2).real()):
+        raise step.refuse("is in training mode; export the model in evaluation mode")
+    x = b.value(step, 0)
+    if len(step.outputs) < 2 or not step.outputs[1]:
+        return x
+    dtype = torch.bool if b.opset >= 10 else b.sample(x).dtype
+    reason = "a mask of the input's shape has no typed kind"
+    return [x, b.call(step, all_kept if dtype == torch.bool else torch.ones_like, [b.node(step, 0)], reason)]
+
+
+def all_kept(x: Tensor) -> Tensor:
+    """Return the mask of a Dropout that drops nothing."""
+    return torch.ones_like(x, dtype=torch.bool)
 
 
 @imports("Shape")
