@@ -24,7 +24,7 @@ from mase.formats.fixed import Fixed
 from mase.formats.int import Int
 from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor, dtype_of, type_of
 from mase.frontend.onnx_channels_last import CHANNELS_LAST
-from mase.frontend.onnx_checks import LOOPS, Rules, check_size, folded_size, one_line, told
+from mase.frontend.onnx_rules import LOOPS, Rules, check_size, folded_size, one_line, told
 from mase.frontend.onnx_formats import QUANTISERS, dtype_name
 from mase.frontend.onnx_layout import Import
 from mase.frontend.onnx_nodes import NODES

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Format, QuantParams
-from mase.frontend.onnx_checks import check_size, one_line
+from mase.frontend.onnx_rules import check_size, one_line
 from mase.graph import META, Record, TensorType, typed
 from mase.ops.base import OPS
 

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 
 from mase.errors import MaseError
 from mase.frontend.onnx import load
-from mase.frontend.onnx_checks import Unforeseen
+from mase.frontend.onnx_rules import Unforeseen
 
 WORDS = ("right", "refused", "wrong", "exception")
 FORMS = ("as they are", "one input, the others as initializers")
