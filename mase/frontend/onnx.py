@@ -22,7 +22,7 @@ from mase.formats import QuantParams
 from mase.formats.binary import Binary
 from mase.formats.fixed import Fixed
 from mase.formats.int import Int
-from mase.frontend.onnx_builder import BATCH, Builder, Constant, Step, as_tensor, dtype_of, type_of
+from mase.frontend.onnx_builder import BATCH, TYPES, Builder, Constant, Step, as_tensor, dtype_of, type_of
 from mase.frontend.onnx_channels_last import CHANNELS_LAST
 from mase.frontend.onnx_rules import LOOPS, Rules, check_size, folded_size, one_line, told
 from mase.frontend.onnx_formats import QUANTISERS, dtype_name
@@ -45,8 +45,6 @@ KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice"
 BOUND = 1e-4  # of the greatest output: PyTorch and NumPy sum float32 in different orders
 CLOSE = 1e-3  # of the greatest output: two batches may sum in another order
 OLDEST = 7  # opset; before it, operators broadcast in another way
-INPUTS = ("float32", "float64", "float16", "bfloat16", "bool")
-INPUTS += ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 ROWS = 3  # of the batch that checks that axis 0 is one
 
 
@@ -251,8 +249,8 @@ def _example(file: str, value: Any, shape: Sequence[int], generator: torch.Gener
     """Return an example input: normal numbers, small whole ones, or true."""
     number = value.type.tensor_type.elem_type
     name = dtype_name(number) if number else "no tensor type"
-    if name not in INPUTS:
-        raise UnsupportedOp(f"{file}: input {value.name!r} has type {name}; allowed: {', '.join(INPUTS)}")
+    if name not in TYPES:
+        raise UnsupportedOp(f"{file}: input {value.name!r} has type {name}; allowed: {', '.join(TYPES)}")
     dtype = getattr(torch, name)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
@@ -311,8 +309,8 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
 def _function(step: Step) -> Import:
     """Return what reads an operator."""
     if step.domain not in DOMAINS:
-        allowed = ", ".join(name for name in DOMAINS if name)
-        raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own, {allowed}")
+        allowed = ", ".join(name for name in DOMAINS if "." in name and name != "ai.onnx")
+        raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own and {allowed}")
     table = DOMAINS[step.domain]
     if step.type not in table:
         raise step.refuse(f"is not supported{suggest(step.type, table)}")
