@@ -23,16 +23,22 @@ from mase.formats.fixed import Fixed
 from mase.formats.int import Int
 from mase.frontend.onnx_batch import batch_sizes, examples
 from mase.frontend.onnx_builder import Builder, Constant, Step, dtype_of, type_of
+from mase.frontend.onnx_channels_last import CHANNELS_LAST
 from mase.frontend.onnx_check import BOUND, check_batch, distance
 from mase.frontend.onnx_fold import enter, fold
-from mase.frontend.onnx_formats import QUANTISERS
+from mase.frontend.onnx_formats import QUANTISERS, dtype_name
+from mase.frontend.onnx_layout import Import
 from mase.frontend.onnx_nodes import NODES
+from mase.frontend.onnx_rules import Rules, check_size, one_line, told
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
 from mase.interpreter import has_formats, train
 from mase.ops.base import OPS, HardwareOp
 
-DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+DOMAINS: dict[str, Mapping[str, Import]] = {
+    **dict.fromkeys(("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"), NODES),
+    "qonnx.custom_op.channels_last": CHANNELS_LAST,
+}  # operators by domain
 JUDGED = tuple(name for name in QUANTISERS if name != "DequantizeLinear")
 KEEPERS = ("Transpose", "Identity")  # of a constant's format, name and type
 UNFOLDED = (*QUANTISERS, *KEEPERS)
@@ -40,6 +46,8 @@ MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Sp
 LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
 KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
 OLDEST = 7  # opset; before it, operators broadcast in another way
+INPUTS = ("float32", "float64", "float16", "bfloat16", "bool")
+INPUTS += ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool = True) -> tuple[Graph, TraceReport]:
@@ -56,12 +64,21 @@ def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool
         ToolError: the package ``onnx`` is missing.
     """
     model = _read(Path(path))
-    builder = _start(model, Path(path).name, dict(sizes or {}))
-    alive = Counter(builder.uses)
+    where = [Path(path).name]
+    with told(lambda: ": ".join(where)):
+        return _load(model, Path(path).name, dict(sizes or {}), compare, where)
+
+
+def _load(model: Any, file: str, sizes: dict[str, int], compare: bool, where: list[str]) -> tuple[Graph, TraceReport]:
+    """Read, build, check and compare; ``where`` is told which node is at work."""
+    builder = _start(model, file, sizes)
+    rules, alive = Rules(builder.opset), Counter(builder.uses)
     for step in _steps(model):
-        _import(builder, step, model)
+        where[1:] = [step.where()]
+        _import(builder, step, model, rules)
         alive.subtract(step.inputs)
         builder.release(step, alive)
+    del where[1:]
     graph = _finish(model, builder)
     graph, refused, merged = _settled(graph)
     check_batch(graph, builder)
@@ -150,13 +167,12 @@ def _read(path: Path) -> Any:  # a ModelProto
 
         return inline_local_functions(model)
     except Exception as error:  # protobuf, the checks of external data and the inliner raise errors of every kind
-        text = " ".join(str(error).split())[:160] or type(error).__name__
-        raise GraphError(f"{path}: damaged or no ONNX file: {text}") from error
+        raise GraphError(f"{path}: damaged or no ONNX file: {one_line(error)}") from error
 
 
 def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     """Enter the inputs and the tensors of the file."""
-    onnx, graph = _onnx(), model.graph
+    graph = model.graph
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=OLDEST)
     if opset < OLDEST:
         raise UnsupportedOp(f"{file}: opset {opset}; allowed is {OLDEST} or later")
@@ -171,7 +187,7 @@ def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     named = [(axis, dim) for value in inputs for axis, dim in enumerate(_dims(value)) if isinstance(dim, str)]
     _check_sizes(file, sizes, {dim for axis, dim in named if axis or [dim] != first})
     for tensor in graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor)
+        array = _tensor(tensor, file)
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise GraphError(f"{file}: tensor {tensor.name!r}: holds NaN")
         enter(builder, tensor.name, (array, array), tensor.name)
@@ -179,9 +195,18 @@ def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     for value in inputs:
         batched = bool(first) and _dims(value)[:1] == first
         shapes = [_shape(value, file, sizes, size if batched else 0) for size in builder.batches]
-        given = examples(_dtype(value), shapes, generator)
+        given = examples(_dtype(file, value), shapes, generator)
         builder.add_input(value.name, given, ["batch" * batched, *[""] * len(shapes[0][1:])])
     return builder
+
+
+def _tensor(tensor: Any, file: str) -> Any:  # a TensorProto, and a numpy array
+    """Return a tensor of the file, whose numbers must be as many as its shape says."""
+    onnx, where = _onnx(), f"{file}: tensor {tensor.name!r}"
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except Exception as error:  # the helper raises errors of every kind
+        raise GraphError(f"{where}: is damaged: {one_line(error)}") from error
 
 
 def _check_sizes(file: str, sizes: Mapping[str, int], known: set[str]) -> None:
@@ -214,15 +239,17 @@ def _shape(value: Any, file: str, sizes: dict[str, int], batch: int) -> list[int
             raise ConfigError(f"{file}: input {value.name!r}: axis {axis} ({dim or 'without a name'}) is open; {known}")
     if not shape:
         raise UnsupportedOp(f"{file}: input {value.name!r} has no axes; a batch axis is needed")
+    check_size(f"{file}: input {value.name!r}", shape)
     return shape
 
 
-def _dtype(value: Any) -> torch.dtype:
+def _dtype(file: str, value: Any) -> torch.dtype:
     """Return the type of an input's elements."""
-    name = _onnx().helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise UnsupportedOp(f"input {value.name!r} has type {name}; allowed are numbers and truth values")
+    number = value.type.tensor_type.elem_type
+    name = dtype_name(number) if number else "no tensor type"
+    if name not in INPUTS:
+        raise UnsupportedOp(f"{file}: input {value.name!r} has type {name}; allowed: {', '.join(INPUTS)}")
+    dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 
@@ -249,23 +276,23 @@ def _plain(value: Any) -> Any:
 # -- building -------------------------------------------------------------------------------------------------------
 
 
-def _import(builder: Builder, step: Step, model: Any) -> None:
+def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
     """Enter what a node gives: folded where it follows from the file alone, else a typed node.
 
     Raises:
         UnsupportedOp: see :func:`load`.
     """
-    known = step.domain in DOMAINS and step.type in NODES
+    if fault := rules.fault(step.proto):
+        raise step.refuse(f"breaks ONNX's rules: {fault}")
     values = [builder.value(step, i, varied=True) for i, name in enumerate(step.inputs) if name]
     if all(isinstance(value, Constant) for value in values) and step.type not in UNFOLDED:
         fold(builder, step, model)
         return
-    if not known:
-        raise step.refuse(f"is not supported; supported are {', '.join(sorted(NODES))}")
+    function = _function(step)
     codes = [name for name in step.inputs if name in builder.codes]
     if codes and step.type not in (*MOVES, "DequantizeLinear"):
         raise step.refuse(f"computes on the codes {codes[0]!r} of a quantiser; only DequantizeLinear and moves may")
-    found = NODES[step.type](builder, step)
+    found = function(builder, step)
     results = [found] if isinstance(found, fx.Node | Constant) else list(found)
     for name, value in zip([name for name in step.outputs if name], results, strict=False):
         builder.values[name] = value
@@ -277,6 +304,17 @@ def _import(builder: Builder, step: Step, model: Any) -> None:
             builder.quantised.add(name)
             if isinstance(value, fx.Node):
                 builder.rounded[name] = value.name
+
+
+def _function(step: Step) -> Import:
+    """Return what reads an operator."""
+    if step.domain not in DOMAINS:
+        allowed = ", ".join(name for name in DOMAINS if name)
+        raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own, {allowed}")
+    table = DOMAINS[step.domain]
+    if step.type not in table:
+        raise step.refuse(f"is not supported{suggest(step.type, table)}")
+    return table[step.type]
 
 
 def _finish(model: Any, builder: Builder) -> Graph:

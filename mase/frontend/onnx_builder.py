@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Format, QuantParams
+from mase.frontend.onnx_rules import check_size, one_line
 from mase.graph import META, Record, TensorType, typed
 from mase.ops.base import OPS
 
@@ -71,7 +72,12 @@ class Step:
 
     def refuse(self, reason: str) -> UnsupportedOp:
         """Return the error that says why this node cannot be taken."""
-        return UnsupportedOp(f"node {self.name!r} ({self.type}): {reason}")
+        return UnsupportedOp(f"{self.where()}: {reason}")
+
+    def where(self) -> str:
+        """Return the node's name and operator, with its domain where that is not ONNX's own."""
+        kind = self.type if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.type}"
+        return f"node {self.name!r} ({kind})"
 
 
 class Builder:
@@ -122,7 +128,7 @@ class Builder:
         name = step.inputs[index] if index < len(step.inputs) else ""
         if name not in self.values:
             found = f"reads {name!r}, which nothing before it produces" if name else f"has no input {index}"
-            raise GraphError(f"{self.file}: node {step.name!r} ({step.type}): {found}")
+            raise GraphError(f"{self.file}: {step.where()}: {found}")
         value = self.values[name]
         if isinstance(value, Constant) and value.varied is not None and not varied:
             raise step.refuse(f"input {index} ({name!r}) follows from the size of the batch, which is free")
@@ -215,6 +221,7 @@ class Builder:
     def release(self, step: Step, alive: Mapping[str, int]) -> None:
         """Forget the elements, not the shapes, of what a node read and no later one reads; ``alive``: by value name."""
         kept = {n.name for k, n in self.values.items() if alive.get(k, 0) and isinstance(n, fx.Node)}
+        kept |= {n.args[0].name for n in self.graph.nodes if n.name in kept and _turns(n)}  # may be read in its place
         for name in step.inputs:
             value = self.values.get(name)
             if isinstance(value, fx.Node) and value.op != "placeholder" and value.name not in kept:
@@ -250,21 +257,34 @@ class Builder:
         for role, constant in operands.items():
             record = self._holding(record, role, constant)
         reals = {role: constant.real() for role, constant in operands.items()}
-        samples = self._run(step, lambda *xs: OPS[kind].float(record, reals, *xs), inputs)
+        self._check_size(step, record, reals, inputs)
+        samples = self._run(step, lambda *values: OPS[kind].float(record, reals, *values), inputs)
         node = self.graph.call_function(typed, tuple(inputs))
         node.name = self._free_name(step)
         node.meta[META] = replace(record, output=type_of(samples[0]))
         self.samples[node.name] = samples
         return node
 
-    def _run(self, step: Step, function: Any, inputs: Sequence[fx.Node]) -> tuple[Tensor, Tensor]:
-        """Run a function on both examples."""
+    def _check_size(self, step: Step, record: Record, reals: Mapping[str, Tensor], inputs: Sequence[fx.Node]) -> None:
+        """Refuse a result that is too large to be made, before it is made: on tensors without numbers."""
+        operands = {role: tensor.to("meta") for role, tensor in reals.items()}
+        try:
+            found = OPS[record.kind].float(record, operands, *(self.sample(node).to("meta") for node in inputs))
+        except Exception:  # noqa: BLE001  # PyTorch lacks functions for such tensors; the run on numbers tells what fails
+            return
+        check_size(f"{step.where()}: result", found.shape)
+
+    def _run(self, step: Step, function: Callable[..., Tensor], inputs: Sequence[fx.Node]) -> tuple[Tensor, Tensor]:
+        """Run a function on both examples; types are named where PyTorch has no such function for them."""
         given = [self.samples[node.name] for node in inputs]
         try:
-            return function(*(x for x, _ in given)), function(*(x for _, x in given))
+            return function(*(first for first, _ in given)), function(*(second for _, second in given))
+        except NotImplementedError as error:
+            types = ", ".join(sorted({dtype_of(first) for first, _ in given}))
+            raise step.refuse(f"cannot run on {types}, for which PyTorch does not have it") from error
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            text = " ".join(str(error).split())[:160]
-            raise step.refuse(f"cannot run on batches of {self.batches[0]} and {self.batches[1]}: {text}") from error
+            shapes = ", ".join(told_shape(*self.shapes(node)) for node in inputs)
+            raise step.refuse(f"cannot run on {shapes}: {one_line(error)}") from error
 
     def requantize(self, step: Step, node: fx.Node, fmt: Format, params: QuantParams) -> fx.Node:
         """Round a value to a format; one that has it already stays."""
@@ -337,6 +357,18 @@ def free(wanted: str, taken: set[str]) -> str:
 def plain(constant: Constant) -> Constant:
     """Return the constant with its format forgotten and its values rounded."""
     return constant if constant.format is None else Constant(constant.real(), varied=constant.varied)
+
+
+def told_shape(first: Sequence[int], second: Sequence[int]) -> str:
+    """Return a shape as a reader knows it, from those on both examples: a size that follows from the batch as N."""
+    sizes = [str(p) if p == q else "N" for p, q in zip(first, second, strict=True)]
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+
+def _turns(node: fx.Node) -> bool:
+    """Tell whether a node puts axes in another order: another one behind it undoes that."""
+    record: Record = node.meta[META]
+    return record.kind == "layout" and record.attrs.get("function") == "permute"
 
 
 def _hollow(x: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mase.errors import UnsupportedOp
 from mase.frontend.onnx_builder import Builder, Constant, Step, as_tensor
+from mase.frontend.onnx_rules import LOOPS, check_size, folded_size, one_line
 
 FOLLOWS: Mapping[str, Sequence[int]] = {
     "Shape": (0,),
@@ -60,11 +62,20 @@ def fold(builder: Builder, step: Step, model: Any) -> None:
     constants = [builder.values[name] for name in names]
     varied = any(isinstance(value, Constant) and value.varied is not None for value in constants)
     feeds = [{name: _array(builder, name, which) for name in names} for which in ((0, 1) if varied else (0,))]
+    check_size(f"{step.where()}: result", folded_size(step.type, feeds[-1], step.inputs))
+    if step.type in LOOPS:
+        raise step.refuse("is a loop; allowed are operators without a body")
     if varied:
         _check_follows(builder, step, feeds)
     found = [_run(step, model, feed) for feed in feeds]
     for name, first, second in zip((name for name in step.outputs if name), found[0], found[-1], strict=True):
-        enter(builder, name, (first, second))
+        if not isinstance(first, np.ndarray | np.generic):
+            raise step.refuse(f"gives {name!r}, which is not a tensor; allowed are tensors, not sequences or optionals")
+        check_size(f"{step.where()}: {name!r}", second.shape)
+        try:
+            enter(builder, name, (first, second))
+        except UnsupportedOp as error:
+            raise step.refuse(f"gives {name!r}, a {error}") from error
 
 
 def _run(step: Step, model: Any, feeds: Mapping[str, Any]) -> list[Any]:
@@ -81,8 +92,7 @@ def _run(step: Step, model: Any, feeds: Mapping[str, Any]) -> list[Any]:
                 None, dict(feeds)
             )
     except Exception as error:  # the evaluator raises errors of every kind
-        text = " ".join(str(error).split())[:160] or type(error).__name__
-        raise step.refuse(f"cannot be computed from constants: {text}") from error
+        raise step.refuse(f"cannot be computed from constants: {one_line(error)}") from error
     return list(found)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain, told_shape
 from mase.frontend.onnx_formats import dtype_name
+from mase.graph import META, Record
 
 ENDLESS = 2**31 - 1  # an end that no axis reaches
 Import = Callable[[Builder, Step], Value | Sequence[Value]]
@@ -42,23 +43,13 @@ def _reshaped(b: Builder, step: Step, x: fx.Node, targets: tuple[Sizes, Sizes]) 
         return x
     for shape, target in zip(shapes, (first, second), strict=True):
         if not target or math.prod(target) != math.prod(shape):
-            raise step.refuse(f"{_told(b, shapes)} cannot become {_told(b, (first, second))}")
+            raise step.refuse(f"{told_shape(*shapes)} cannot become {told_shape(first, second)}")
     free = [axis for axis, (p, q) in enumerate(zip(first, second, strict=True)) if p != q]
     if len(free) > 1:
-        raise step.refuse(f"gives {_told(b, (first, second))}, where several axes follow from the batch")
+        raise step.refuse(f"gives {told_shape(first, second)}, where several axes follow from the batch")
     if shapes[0] and (first[0], second[0]) == (shapes[0][0], shapes[1][0]) and free in ([], [0]):
         return b.emit(step, "layout", [x], {"shape": list(first[1:])})
     return _layout(b, step, x, "view", shape=[-1 if axis in free else size for axis, size in enumerate(first)])
-
-
-def _told(b: Builder, shapes: tuple[Sizes, Sizes]) -> str:
-    """Return a shape as a reader knows it, the batch as a letter where that is possible."""
-    sizes = []
-    for p, q in zip(*shapes, strict=True):
-        times = p // b.batches[0] if (p % b.batches[0], q % b.batches[1]) == (0, 0) else 0
-        free = "N" if times == 1 else f"{times} N" if times and q == times * b.batches[1] else "?"
-        sizes.append(str(p) if p == q else free)
-    return f"({', '.join(sizes)})"
 
 
 @imports("Reshape")
@@ -103,6 +94,10 @@ def _flatten(b: Builder, step: Step) -> Value:
     x, axis = b.node(step, 0), step.attrs.get("axis", 1)
     first, second = b.shapes(x)
     axis = axis % len(first) if axis < 0 else axis
+    if axis == 0 and b.free(x)[:1] == [True]:
+        if b.written_batch != 1:
+            raise step.refuse("axis 0 joins all samples of the batch into one row; allowed is axis 1 or more")
+        axis = 1  # one sample in a row, as the file was written
     first, second = ((math.prod(shape[:axis]), math.prod(shape[axis:])) for shape in (first, second))
     return _reshaped(b, step, x, (first, second))
 
@@ -114,7 +109,16 @@ def _transpose(b: Builder, step: Step) -> Value:
     axes = list(step.attrs.get("perm", reversed(range(rank))))
     if isinstance(x, Constant):
         return x.transposed() if axes == [1, 0] else Constant(x.real().permute(axes))
-    return x if axes == list(range(rank)) else _layout(b, step, x, "permute", axes=axes)
+    return permuted(b, step, x, axes)
+
+
+def permuted(b: Builder, step: Step, x: fx.Node, axes: Sequence[int]) -> fx.Node:
+    """Put the axes of a value in another order; one that was put in another order just before is put straight."""
+    record: Record = x.meta[META]
+    while record.kind == "layout" and record.attrs.get("function") == "permute" and record.output.format is None:
+        axes, x = [record.attrs["axes"][axis] for axis in axes], x.args[0]
+        record = x.meta[META]
+    return x if list(axes) == list(range(len(axes))) else _layout(b, step, x, "permute", axes=list(axes))
 
 
 @imports("Squeeze", "Unsqueeze")
@@ -232,7 +236,7 @@ def _expand(b: Builder, step: Step) -> Value:
         try:
             targets.append(tuple(torch.broadcast_shapes(shape, tuple(wanted))))
         except RuntimeError:
-            raise step.refuse(f"{_told(b, shapes)} cannot become {_told(b, found)}") from None
+            raise step.refuse(f"{told_shape(*shapes)} cannot become {told_shape(*found)}") from None
     if tuple(targets) == shapes:
         return x
     kept = [(1, 1)] * (len(targets[0]) - len(shapes[0])) + list(zip(*shapes, strict=True))
@@ -277,9 +281,27 @@ def _cast(b: Builder, step: Step) -> Value:
     return x if b.sample(x).dtype == getattr(torch, name) else _layout(b, step, x, "cast", dtype=name)
 
 
-@imports("Identity", "Dropout")
+@imports("Identity")
 def _identity(b: Builder, step: Step) -> Value:
     return b.value(step, 0)
+
+
+@imports("Dropout")
+def _dropout(b: Builder, step: Step) -> Value | Sequence[Value]:
+    """Return the input, and where it is asked for the mask that keeps all."""
+    if b.given(step, 2) and bool(b.constant(step, 2).real()):
+        raise step.refuse("is in training mode; export the model in evaluation mode")
+    x = b.value(step, 0)
+    if len(step.outputs) < 2 or not step.outputs[1]:
+        return x
+    dtype = torch.bool if b.opset >= 10 else b.sample(x).dtype
+    reason = "a mask of the input's shape has no typed kind"
+    return [x, b.call(step, all_kept if dtype == torch.bool else torch.ones_like, [b.node(step, 0)], reason)]
+
+
+def all_kept(x: Tensor) -> Tensor:
+    """Return the mask of a Dropout that drops nothing."""
+    return torch.ones_like(x, dtype=torch.bool)
 
 
 @imports("Shape")

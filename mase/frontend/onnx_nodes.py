@@ -384,6 +384,8 @@ def _prelu(b: Builder, step: Step) -> Value:
 @imports("Clip")
 def _clip(b: Builder, step: Step) -> Value:
     low, high = b.number(step, "min", 1), b.number(step, "max", 2)
+    if low is None and high is None:
+        return b.node(step, 0)
     if low == 0 and high in (None, 6.0):
         attrs: dict[str, Any] = {"function": "relu" if high is None else "relu6"}
     else:

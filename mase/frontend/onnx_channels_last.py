@@ -1,0 +1,51 @@
+"""Operators of QONNX's domain for channels last, on ours: channels come forward, and go back behind the node.
+
+Source: QONNX custom operators, channels_last: axes are [batch, ..., channels], weights [outputs, ..., inputs].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import fx
+
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value
+from mase.frontend.onnx_layout import Import, permuted
+from mase.frontend.onnx_nodes import NODES
+
+TURNED: Mapping[str, int] = {
+    "Conv": 2,
+    "MaxPool": 1,
+    "AveragePool": 1,
+    "BatchNormalization": 1,
+}  # inputs with channels last
+
+
+def _read(b: Builder, step: Step) -> Value:
+    """Read a node as the operator of the same name, between two turns."""
+    rank = len(b.shape(b.node(step, 0)))
+    if rank < 3:
+        raise step.refuse(f"has an input of {rank} axes; allowed are 3 or more, the channels last")
+    forward, back = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+    names = list(step.inputs)
+    for index in range(TURNED[step.type]):
+        value = b.value(step, index)
+        names[index] = f"{step.inputs[index]} with channels first"
+        turn = replace(step, name=f"{step.name}.first")
+        b.values[names[index]] = (
+            permuted(b, turn, value, forward) if isinstance(value, fx.Node) else _first(value, rank)
+        )
+    found = NODES[step.type](b, replace(step, domain="", inputs=tuple(names)))
+    assert isinstance(found, fx.Node)
+    return permuted(b, replace(step, name=f"{step.name}.last"), found, back)
+
+
+def _first(weight: Constant, rank: int) -> Constant:
+    """Return a weight with its inputs second, in its format."""
+    axes = [0, rank - 1, *range(1, rank - 1)]
+    params = replace(weight.params, axis=axes.index(weight.params.axis % rank))
+    return Constant(weight.tensor.permute(axes).contiguous(), weight.name, weight.format, params)
+
+
+CHANNELS_LAST: dict[str, Import] = dict.fromkeys(TURNED, _read)
