@@ -14,7 +14,12 @@ from mase.frontend.onnx_builder import Builder, Constant, Step, Value
 from mase.frontend.onnx_layout import Import, permuted
 from mase.frontend.onnx_nodes import NODES
 
-TURNED: Mapping[str, int] = {"Conv": 2, "MaxPool": 1, "AveragePool": 1, "BatchNormalization": 1}  # inputs with channels last
+TURNED: Mapping[str, int] = {
+    "Conv": 2,
+    "MaxPool": 1,
+    "AveragePool": 1,
+    "BatchNormalization": 1,
+}  # inputs with channels last
 
 
 def _read(b: Builder, step: Step) -> Value:
@@ -28,7 +33,9 @@ def _read(b: Builder, step: Step) -> Value:
         value = b.value(step, index)
         names[index] = f"{step.inputs[index]} with channels first"
         turn = replace(step, name=f"{step.name}.first")
-        b.values[names[index]] = permuted(b, turn, value, forward) if isinstance(value, fx.Node) else _first(value, rank)
+        b.values[names[index]] = (
+            permuted(b, turn, value, forward) if isinstance(value, fx.Node) else _first(value, rank)
+        )
     found = NODES[step.type](b, replace(step, domain="", inputs=tuple(names)))
     assert isinstance(found, fx.Node)
     return permuted(b, replace(step, name=f"{step.name}.last"), found, back)

@@ -30,13 +30,14 @@ MODES: Mapping[str, Rounding] = {
     "CEIL": "ceil",
     "DOWN": "zero",
 }  # QONNX's word -> ours; its UP and HALF_DOWN have no counterpart
-INTEGERS = {"int2": (2, True), "uint2": (2, False), "int4": (4, True), "uint4": (4, False), "int8": (8, True), "uint8": (8, False)}
-INTEGERS |= {"int16": (16, True), "uint16": (16, False)}  # dtype -> bits, signed
+INTEGERS = {"int2": (2, True), "uint2": (2, False)}  # dtype -> bits, signed
+INTEGERS |= {"int4": (4, True), "uint4": (4, False), "int8": (8, True), "uint8": (8, False)}
+INTEGERS |= {"int16": (16, True), "uint16": (16, False)}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a quantiser says: codes of ``bits``, value = (code - zero) * scale."""
+    """What a quantiser says: codes of ``bits``, value = (code - zero) * scale; bipolar ones are -1 and 1."""
 
     bits: int
     signed: bool
@@ -44,6 +45,8 @@ class Grid:
     scale: Tensor
     zero: Tensor
     mode: Rounding = "even"
+    bipolar: bool = False
+    early: bool = False  # the zero point is added before rounding
 
 
 def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
@@ -73,7 +76,7 @@ def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format,
     channel, unit = scale.ndim > 0, math.frexp(float(scale.reshape(-1)[0]))
     symmetric = not bool(zero.any())
     powers = _powers(scale)
-    if grid.bits == 1 and grid.signed:
+    if grid.bipolar:
         return Binary("channel" if channel else "tensor"), QuantParams(scale, axis=axis)
     if symmetric and powers and not channel and not (grid.signed and grid.narrow):
         return Fixed(grid.bits, 1 - unit[1], grid.signed, grid.mode), QuantParams()
@@ -84,8 +87,18 @@ def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format,
         return Int(full=not grid.narrow, **fields), QuantParams(scale, axis=axis)
     if grid.narrow:
         raise FormatError("narrow codes with a zero point")
+    if grid.early and not _commutes(grid, zero):
+        shift = 0 if grid.signed else 1 << grid.bits - 1  # codes that are rounded together with the zero point
+        return Int(zero="int", compat="qera", **fields), QuantParams(scale, zero - shift, axis=axis)
     shift = 1 << grid.bits - 1 if grid.signed else 0  # codes with a zero point start at 0
     return Int(zero="int", **fields), QuantParams(scale, zero + shift, axis=axis)
+
+
+def _commutes(grid: Grid, zero: Tensor) -> bool:
+    """Tell whether rounding x / scale + zero is the same as rounding x / scale and adding the zero point."""
+    if grid.mode == "even":
+        return not bool((zero % 2).any())
+    return grid.mode in ("floor", "ceil", "half_up")
 
 
 def _powers(scale: Tensor) -> bool:
@@ -147,15 +160,17 @@ def _quant(b: Builder, step: Step) -> Value:
     word = str(step.attrs.get("rounding_mode", "ROUND")).upper()
     if word not in MODES:
         raise step.refuse(f"rounding_mode {word}; allowed: {', '.join(MODES)}")
-    grid = Grid(
-        width, bool(step.attrs.get("signed", 1)), bool(step.attrs.get("narrow", 0)), scale, zero, MODES[word]
-    )
+    grid = Grid(width, bool(step.attrs.get("signed", 1)), bool(step.attrs.get("narrow", 0)), scale, zero, MODES[word])
+    if not grid.signed and bool(zero.any()):  # below code 0 all is clipped; above it these round alike
+        alike: Mapping[Rounding, Rounding] = {"zero": "floor", "half_away": "half_up"}
+        grid = replace(grid, mode=alike.get(grid.mode, grid.mode))
+    grid = replace(grid, early=True)
     return _quantised(b, step, b.value(step, 0), grid)
 
 
 def _bipolar(b: Builder, step: Step) -> Value:
     scale = b.constant(step, 1).real()
-    return _quantised(b, step, b.value(step, 0), Grid(1, True, False, scale, torch.zeros(())))
+    return _quantised(b, step, b.value(step, 0), Grid(1, True, False, scale, torch.zeros(()), bipolar=True))
 
 
 def _trunc(b: Builder, step: Step) -> Value:

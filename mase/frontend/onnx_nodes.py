@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain, repeats
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain
 from mase.frontend.onnx_formats import QUANTISERS
 from mase.frontend.onnx_layout import LAYOUTS, Import
 from mase.graph import META, Record
@@ -39,16 +39,16 @@ def _gemm(b: Builder, step: Step) -> Value:
     alpha, beta = step.attrs.get("alpha", 1.0), step.attrs.get("beta", 1.0)
     weight = _scaled(b.constant(step, 1), alpha)
     weight = weight if step.attrs.get("transB", 0) else weight.transposed()
-    x = b.node(step, 0)
+    x, outputs = b.node(step, 0), weight.tensor.shape[0]
     if step.attrs.get("transA", 0):
         raise step.refuse("transA is 1; allowed is 0")
     operands = {"weight": weight}
     if b.given(step, 2):
         bias = b.constant(step, 2)
-        if bias.tensor.numel() not in (1, weight.tensor.shape[0]):
-            raise step.refuse(f"C has shape {tuple(bias.tensor.shape)}; allowed is one number an output")
+        if (1, *bias.tensor.shape)[-2] != 1 or bias.tensor.ndim > 2 or bias.tensor.numel() not in (1, outputs):
+            raise step.refuse(f"C has shape {tuple(bias.tensor.shape)}; allowed is one number an output: ({outputs},)")
         values = _scaled(plain(bias), beta)
-        flat = values.tensor.reshape(-1).expand(weight.tensor.shape[0])
+        flat = values.tensor.reshape(-1).expand(outputs)
         operands["bias"] = values if flat.shape == values.tensor.shape else replace(values, tensor=flat)
     return _linear(b, step, x, operands)
 
@@ -85,7 +85,7 @@ SECOND: Mapping[str, tuple[str, str]] = {
 @imports(*SECOND)
 def _elementwise(b: Builder, step: Step) -> Value:
     kind, function = SECOND[step.type]
-    first, second = b.value(step, 0), b.value(step, 1)
+    first, second = b.value(step, 0, varied=True), b.value(step, 1, varied=True)
     attrs: dict[str, Any] = {} if function in ("add", "mul") else {"function": function}
     if function == "div" and not b.sample(first).is_floating_point():
         raise step.refuse("divides whole numbers; allowed are floating ones")
@@ -104,11 +104,17 @@ def _elementwise(b: Builder, step: Step) -> Value:
         node, constant, index = b.node(step, 1), first, 1
         attrs |= {"reverse": True} if attrs else {}
     assert isinstance(constant, Constant)
-    if step.type == "Add" and b.uses.get(step.inputs[index]) == 1 and _takes_bias(node, constant):
+    if (
+        step.type == "Add"
+        and constant.varied is None
+        and b.uses.get(step.inputs[index]) == 1
+        and _takes_bias(node, constant)
+    ):
         b.add_bias(node, replace(constant, tensor=constant.tensor.reshape(-1)))
         return node
-    other = _one_sample(constant, b.samples[node.name])
-    if other.tensor.numel() == 1 and other.tensor.ndim <= b.samples[node.name].ndim:
+    rank = len(b.shape(node))
+    other = _one_sample(b, step, 1 - index, node)
+    if other.tensor.numel() == 1 and other.tensor.ndim <= rank:
         return b.emit(step, kind, [node], {**attrs, "value": other.tensor.reshape(-1)[0].item()})
     return b.emit(step, kind, [node], attrs, {"other": other})
 
@@ -119,15 +125,20 @@ def _takes_bias(node: fx.Node, constant: Constant) -> bool:
     if record.kind != "linear" or "bias" in record.operands or record.output.format is not None:
         return False
     outputs = record.operands["weight"].shape[0]
-    return constant.tensor.numel() == outputs and constant.tensor.shape[-1:] == (outputs,)
+    fits = constant.tensor.ndim <= len(record.output.shape) and constant.tensor.shape[-1:] == (outputs,)
+    return fits and constant.tensor.numel() == outputs and constant.varied is None
 
 
-def _one_sample(constant: Constant, x: Tensor) -> Constant:
-    """Return a constant without the batch that shape arithmetic gave it, where it is the same for every sample."""
-    values = plain(constant)
-    if x.ndim != values.tensor.ndim or not repeats(values.tensor):
-        return values
-    return Constant(values.tensor[:1])
+def _one_sample(b: Builder, step: Step, index: int, like: fx.Node) -> Constant:
+    """Return a constant that stands beside a node, without the batch where it is the same for every sample."""
+    value = b.value(step, index, varied=True)
+    assert isinstance(value, Constant)
+    values = plain(value)
+    if values.tensor.ndim == len(b.shape(like)) and b.free(like)[:1] == [True]:
+        row = b.one_row(values)
+        if row is not None:
+            return row
+    return plain(b.constant(step, index))  # refuses what follows from the batch
 
 
 @imports("Sum")
@@ -159,15 +170,13 @@ OPAQUE: Mapping[str, Callable[..., Tensor]] = {
 
 @imports(*OPAQUE)
 def _opaque(b: Builder, step: Step) -> Value:
-    operands = [b.value(step, i) for i in range(len(step.inputs))]
+    operands = [b.value(step, i, varied=True) for i in range(len(step.inputs))]
     if step.type in ("Max", "Min") and len(operands) != 2:
         raise step.refuse(f"has {len(operands)} inputs; allowed are 2")
-    rank = max(len(b.shape(value)) for value in operands)
+    like = max((v for v in operands if isinstance(v, fx.Node)), key=lambda v: len(b.shape(v)))
     nodes = []
-    for value in operands:
-        if isinstance(value, Constant) and value.tensor.ndim == rank and repeats(plain(value).tensor):
-            value = Constant(plain(value).tensor[:1])
-        nodes.append(value if isinstance(value, fx.Node) else b.holder(step, value))
+    for index, value in enumerate(operands):
+        nodes.append(value if isinstance(value, fx.Node) else b.holder(step, _one_sample(b, step, index, like)))
     return b.call(step, OPAQUE[step.type], nodes, f"{step.type} has no typed kind")
 
 
@@ -188,6 +197,8 @@ def _window(
     pads = list(step.attrs.get("pads", [0] * 2 * axes))
     auto = step.attrs.get("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
+        for axis in range(-axes, 0):
+            b.keep_batch(step, x, axis, "pads")
         pads = _same(b.shape(x)[-axes:], kernel, stride, dilation, auto == "SAME_UPPER")
     found = {"strides": stride, "dilations": dilation, "pads": pads[:axes], "kernel_shape": kernel}
     wrong = [name for name, values in found.items() if len(values) != axes or min(values, default=0) < (name != "pads")]
@@ -437,11 +448,14 @@ def _attention(b: Builder, step: Step) -> Value:
     extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
     if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
         raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")
+    for query in queries[:3]:
+        for axis in (1, 3):
+            b.keep_batch(step, query, axis, "splits into heads")
     attrs: dict[str, Any] = {"heads": shapes[0][1], "kv_heads": shapes[1][1], "head_size": shapes[0][3]}
     attrs |= {"causal": bool(step.attrs.get("is_causal", 0)), "scale": step.attrs.get("scale")}
     dtype = b.sample(queries[0]).dtype
     if dtype == torch.bfloat16:
-        raise step.refuse("is in bfloat16, whose steps round in ways that ONNX leaves open; allowed is float32 or float16")
+        raise step.refuse("is in bfloat16, whose sums ONNX leaves open; allowed are float32, float64 and float16")
     if dtype == torch.float16:
         attrs["form"] = "stepwise"
     return b.emit(step, "attention", queries, attrs)

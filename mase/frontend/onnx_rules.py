@@ -100,7 +100,9 @@ def folded_size(kind: str, feeds: Mapping[str, Any], names: Sequence[str]) -> Se
         return [max(math.ceil((float(arrays[1]) - float(first)) / float(arrays[2])), 0)]
     if kind == "Pad" and len(arrays) > 1:
         pads, rank = [int(n) for n in arrays[1].reshape(-1)], max(first.ndim, 1)
-        return [max(n + pads[i] + pads[i + rank], 0) for i, n in enumerate(first.shape)] if len(pads) == 2 * rank else ()
+        return (
+            [max(n + pads[i] + pads[i + rank], 0) for i, n in enumerate(first.shape)] if len(pads) == 2 * rank else ()
+        )
     if kind == "OneHot" and len(arrays) > 1:
         return [first.size, int(arrays[1].reshape(-1)[0])]
     return ()

@@ -542,8 +542,10 @@ def test_a_qonnx_file_becomes_hardware_with_the_same_numbers(tmp_path: Path) -> 
         ({"narrow": 1}, 0.0371, 0, "int8_fp32"),
         ({}, 0.0371, 0, "int8f_fp32"),
         ({}, 0.75, 0, "int8f"),
-        ({"signed": 0}, 0.0371, 3, "int8a_fp32"),
-        ({}, 0.0371, -5, "int8a_fp32"),
+        ({"signed": 0}, 0.0371, 4, "int8a_fp32"),
+        ({"signed": 0}, 0.0371, 3, "int8a_fp32_qera"),
+        ({}, 0.0371, -6, "int8a_fp32"),
+        ({}, 0.0371, -5, "int8a_fp32_qera"),
         ({"rounding_mode": "FLOOR"}, 0.25, 0, "fixed8.2_floor"),
         ({"rounding_mode": "CEIL"}, 0.25, 0, "fixed8.2_ceil"),
         ({"rounding_mode": "DOWN"}, 0.25, 0, "fixed8.2_zero"),
@@ -571,19 +573,23 @@ def test_a_scale_a_channel_follows_a_transposed_weight(tmp_path: Path) -> None:
     assert formats(compare(path, rand(20, 4))) == {"Gemm_2.weight": "int8c_fp32"}
 
 
-def test_bipolar_and_one_bit_quantisers_are_binary(tmp_path: Path) -> None:
+def test_bipolar_quantisers_are_binary(tmp_path: Path) -> None:
     nodes = [
         node("BipolarQuant", ["x", "r"], "a", domain=Q),
-        quant("w", "t", "wq", bits="one"),
+        node("BipolarQuant", ["w", "t"], "wq", domain=Q),
         node("MatMul", ["a", "wq"]),
     ]
-    signs = np.sign(rand(4, 3)).astype(np.float32)
-    path = file(tmp_path, nodes, {**SCALARS, "one": np.float32(1), "w": signs, "unit": np.float32(1)})
-    graph, _ = load(path)
+    w, x = rand(4, 3), rand(20, 4)
+    graph, _ = load(file(tmp_path, nodes, {**SCALARS, "w": w}))
     assert formats(graph) == {"x": "binary", "MatMul_2.weight": "binary"}
-    x = rand(20, 4)
-    want = np.where(x >= 0, SCALARS["r"], -SCALARS["r"]) @ (signs * SCALARS["t"])
+    want = np.where(x >= 0, SCALARS["r"], -SCALARS["r"]) @ np.where(w >= 0, SCALARS["t"], -SCALARS["t"])
     np.testing.assert_allclose(graph(torch.from_numpy(x)).numpy(), want, rtol=1e-6, atol=1e-7)
+
+
+def test_one_signed_bit_holds_minus_one_and_zero(tmp_path: Path) -> None:
+    nodes = [quant("w", "t", "wq", bits="one"), node("MatMul", ["x", "wq"])]
+    path = file(tmp_path, nodes, {**SCALARS, "one": np.float32(1), "w": rand(4, 3)})
+    assert formats(compare(path, rand(20, 4))) == {"MatMul_1.weight": "fixed1.6"}
 
 
 def test_trunc_drops_low_bits_of_the_same_grid(tmp_path: Path) -> None:
@@ -773,7 +779,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         UnsupportedOp,
         "input 1 ('x') is computed; allowed is a constant",
     ),
-    "axis 0 reduced": ([node("ReduceSum", ["x", "a"])], {"a": [0]}, GraphError, "axis 0 is no batch"),
+    "axis 0 reduced": ([node("ReduceSum", ["x", "a"])], {"a": [0]}, GraphError, "axis 0 is not a batch"),
     "axis 0 sorted": ([node("Softmax", ["x"], axis=0)], {}, GraphError, "depends on its batch"),
     "batch norm": (
         [node("BatchNormalization", ["x", "v", "v", "v", "v"], training_mode=1)],
