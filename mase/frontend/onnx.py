@@ -23,7 +23,7 @@ from mase.formats.fixed import Fixed
 from mase.formats.int import Int
 from mase.frontend.onnx_attributes import check_drawn, check_read, check_types
 from mase.frontend.onnx_batch import batch_sizes, examples
-from mase.frontend.onnx_builder import Attributes, Builder, Constant, Step, dtype_of, type_of
+from mase.frontend.onnx_builder import TYPES, Attributes, Builder, Constant, Step, dtype_of, type_of
 from mase.frontend.onnx_channels_last import CHANNELS_LAST
 from mase.frontend.onnx_check import BOUND, check_batch, distance
 from mase.frontend.onnx_fold import enter, fold
@@ -47,8 +47,6 @@ MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Sp
 LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
 KEPT = ("reshape", "view", "flatten", "permute", "squeeze", "unsqueeze", "slice", "select", "gather")  # of formats
 OLDEST = 7  # opset; before it, operators broadcast in another way
-INPUTS = ("float32", "float64", "float16", "bfloat16", "bool")
-INPUTS += ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 def load(path: str | Path, sizes: Mapping[str, int] | None = None, compare: bool = True) -> tuple[Graph, TraceReport]:
@@ -248,8 +246,8 @@ def _dtype(file: str, value: Any) -> torch.dtype:
     """Return the type of an input's elements."""
     number = value.type.tensor_type.elem_type
     name = dtype_name(number) if number else "no tensor type"
-    if name not in INPUTS:
-        raise UnsupportedOp(f"{file}: input {value.name!r} has type {name}; allowed: {', '.join(INPUTS)}")
+    if name not in TYPES:
+        raise UnsupportedOp(f"{file}: input {value.name!r} has type {name}; allowed: {', '.join(TYPES)}")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -313,8 +311,8 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
 def _function(step: Step) -> Import:
     """Return what reads an operator."""
     if step.domain not in DOMAINS:
-        allowed = ", ".join(name for name in DOMAINS if name)
-        raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own, {allowed}")
+        allowed = ", ".join(name for name in DOMAINS if "." in name and name != "ai.onnx")
+        raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own and {allowed}")
     table = DOMAINS[step.domain]
     if step.type not in table:
         raise step.refuse(f"is not supported{suggest(step.type, table)}")

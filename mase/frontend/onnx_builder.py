@@ -16,6 +16,9 @@ from mase.frontend.onnx_rules import check_size, one_line
 from mase.graph import META, Record, TensorType, typed
 from mase.ops.base import OPS
 
+TYPES = ("float32", "float64", "float16", "bfloat16", "bool", "int8", "int16", "int32", "int64", "uint8")
+TYPES += ("uint16", "uint32", "uint64")  # of values that are computed; constants may have 2 or 4 bits too
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:
@@ -444,8 +447,8 @@ def as_tensor(array: Any) -> Tensor:  # a numpy array of any type
         UnsupportedOp: its type has no counterpart, such as strings.
     """
     name = array.dtype.name
-    if name in ("int4", "uint4"):
-        return torch.tensor(array.astype(name.replace("4", "8")))
+    if name in ("int2", "uint2", "int4", "uint4"):
+        return torch.tensor(array.astype(f"{name[:-1]}8"))
     if name == "bfloat16":
         return torch.tensor(array.astype("float32")).to(torch.bfloat16)
     try:

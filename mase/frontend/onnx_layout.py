@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain, told_shape
+from mase.frontend.onnx_builder import TYPES, Builder, Constant, Step, Value, plain, told_shape
 from mase.frontend.onnx_formats import dtype_name
 from mase.graph import META, Record
 
@@ -213,7 +213,7 @@ def _gather(b: Builder, step: Step) -> Value:
     if isinstance(places, fx.Node):
         if not isinstance(data, Constant) or data.tensor.ndim != 2 or axis != 0:
             raise step.refuse("indices are computed; allowed is a table of two axes, read by rows")
-        return b.emit(step, "embedding", [places], {}, {"weight": data})
+        return b.emit(step, "embedding", [places], {"from_end": True}, {"weight": data})
     x, indices = b.node(step, 0), plain(places).tensor
     axis = axis % len(b.shape(x))
     b.keep_batch(step, x, axis, "picks from")
@@ -277,8 +277,8 @@ def _pad(b: Builder, step: Step) -> Value:
 @imports("Cast")
 def _cast(b: Builder, step: Step) -> Value:
     x, name = b.node(step, 0), dtype_name(step.attrs["to"])
-    if not hasattr(torch, name):
-        raise step.refuse(f"casts to {name}, which PyTorch does not have")
+    if name not in TYPES:
+        raise step.refuse(f"casts to {name}; allowed: {', '.join(TYPES)}")
     return x if b.sample(x).dtype == getattr(torch, name) else _layout(b, step, x, "cast", dtype=name)
 
 

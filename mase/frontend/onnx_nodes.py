@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx
 
 from mase.frontend.onnx_builder import Builder, Constant, Step, Value, dtype_of, plain
 from mase.frontend.onnx_formats import QUANTISERS
 from mase.frontend.onnx_layout import LAYOUTS, Import
 from mase.graph import META, Record
+from mase.ops.pool import POOLS
 
 NODES: dict[str, Import] = {**LAYOUTS, **QUANTISERS}  # by operator; filled below
 
@@ -87,6 +89,13 @@ def _elementwise(b: Builder, step: Step) -> Value:
     attrs: dict[str, Any] = {} if function in ("add", "mul") else {"function": function}
     if function == "div" and not b.sample(first).is_floating_point():
         raise step.refuse("divides whole numbers; allowed are floating ones")
+    ranks = [len(b.shape(value)) for value in (first, second)]
+    longest = max(rank for rank, value in zip(ranks, (first, second), strict=True) if isinstance(value, fx.Node))
+    if max(ranks) > longest:
+        raise step.refuse(
+            f"has a constant of {max(ranks)} axes beside a value of {longest}, whose batch would leave axis 0; "
+            f"allowed are at most {longest}"
+        )
     if isinstance(first, fx.Node) and isinstance(second, fx.Node):
         return b.emit(step, kind, [first, second], attrs)
     if isinstance(first, fx.Node):
@@ -174,8 +183,14 @@ def _opaque(b: Builder, step: Step) -> Value:
 # -- convolution and pooling ----------------------------------------------------------------------------------------
 
 
-def _window(b: Builder, step: Step, x: fx.Node, kernel: Sequence[int], fill: float) -> tuple[fx.Node, dict[str, Any]]:
-    """Return the input, padded where the sides differ, and stride, padding and dilation."""
+def _window(
+    b: Builder, step: Step, x: fx.Node, kernel: Sequence[int], fill: float, pools: bool = False
+) -> tuple[fx.Node, dict[str, Any]]:
+    """Return the input, padded where the node cannot, and stride, padding and dilation.
+
+    Args:
+        fill: what padding holds. pools: whether the node is a pool, which pads both sides alike, by half a window.
+    """
     axes = len(kernel)
     stride = list(step.attrs.get("strides", [1] * axes))
     dilation = list(step.attrs.get("dilations", [1] * axes))
@@ -185,7 +200,13 @@ def _window(b: Builder, step: Step, x: fx.Node, kernel: Sequence[int], fill: flo
         for axis in range(-axes, 0):
             b.keep_batch(step, x, axis, "pads")
         pads = _same(b.shape(x)[-axes:], kernel, stride, dilation, auto == "SAME_UPPER")
-    if pads[:axes] != pads[axes:]:
+    found = {"strides": stride, "dilations": dilation, "pads": pads[:axes], "kernel_shape": kernel}
+    wrong = [name for name, values in found.items() if len(values) != axes or min(values, default=0) < (name != "pads")]
+    if wrong or len(pads) != 2 * axes or len(b.shape(x)) != axes + 2:
+        shown = ", ".join(f"{name} {list(values)}" for name, values in {**found, "pads": pads}.items())
+        raise step.refuse(f"has {shown} on an input of shape {b.shape(x)}; these do not fit")
+    wide = pools and any(2 * pad > (size - 1) * d + 1 for pad, size, d in zip(pads, kernel, dilation, strict=False))
+    if wide or pads[:axes] != pads[axes:]:
         sides = [pads[axis + end] for axis in reversed(range(axes)) for end in (0, axes)]
         x = b.emit(step, "layout", [x], {"function": "pad", "padding": sides, "value": fill})
         pads = [0] * 2 * axes
@@ -247,9 +268,11 @@ def _conv_transpose(b: Builder, step: Step) -> Value:
 def _max_pool(b: Builder, step: Step) -> Value:
     if len([name for name in step.outputs if name]) > 1:
         raise step.refuse("gives indices; allowed is one output")
-    kernel, dtype = list(step.attrs["kernel_shape"]), b.sample(b.value(step, 0)).dtype
+    kernel = list(step.attrs["kernel_shape"])
+    given = b.node(step, 0)
+    dtype = b.sample(given).dtype
     least = torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
-    x, attrs = _window(b, step, b.node(step, 0), kernel, least)
+    x, attrs = _window(b, step, given, kernel, least, pools=True)
     attrs |= {"function": "max", "size": kernel, "ceil": bool(step.attrs.get("ceil_mode", 0))}
     return b.emit(step, "pool", [x], attrs)
 
@@ -258,11 +281,19 @@ def _max_pool(b: Builder, step: Step) -> Value:
 def _average_pool(b: Builder, step: Step) -> Value:
     kernel, counts = list(step.attrs["kernel_shape"]), bool(step.attrs.get("count_include_pad", 0))
     x = b.node(step, 0)
-    padded, attrs = _window(b, step, x, kernel, 0.0)
-    if (padded is not x and not counts) or any(d != 1 for d in attrs.pop("dilation")):
-        raise step.refuse("uneven pads that do not count, or dilation; allowed are even pads, or count_include_pad")
+    padded, attrs = _window(b, step, x, kernel, 0.0, pools=True)
+    if any(d != 1 for d in attrs.pop("dilation")):
+        raise step.refuse(f"dilations {step.attrs['dilations']}; allowed is 1 on each axis")
     attrs |= {"function": "average", "size": kernel, "ceil": bool(step.attrs.get("ceil_mode", 0))}
-    return b.emit(step, "pool", [padded], {**attrs, "count_padding": counts})
+    found = b.emit(step, "pool", [padded], {**attrs, "count_padding": counts})
+    if padded is x or counts:
+        return found
+    pads: Record = padded.meta[META]
+    ones = F.pad(torch.ones(1, 1, *b.shape(x)[2:], dtype=b.sample(x).dtype), pads.attrs["padding"])
+    share = POOLS["average", len(kernel)](ones, kernel, attrs["stride"], 0, attrs["ceil"])
+    if not bool((share > 0).all()):
+        raise step.refuse("has windows of padding alone; allowed are pads smaller than the window")
+    return b.emit(replace(step, name=f"{step.name}.counts"), "mul", [found], {}, {"other": Constant(1 / share)})
 
 
 @imports("GlobalAveragePool", "GlobalMaxPool")
@@ -446,4 +477,9 @@ def _attention(b: Builder, step: Step) -> Value:
             b.keep_batch(step, query, axis, "splits into heads")
     attrs: dict[str, Any] = {"heads": shapes[0][1], "kv_heads": shapes[1][1], "head_size": shapes[0][3]}
     attrs |= {"causal": bool(step.attrs.get("is_causal", 0)), "scale": step.attrs.get("scale")}
+    dtype = b.sample(queries[0]).dtype
+    if dtype == torch.bfloat16:
+        raise step.refuse("is in bfloat16, whose sums ONNX leaves open; allowed are float32, float64 and float16")
+    if dtype == torch.float16:
+        attrs["form"] = "stepwise"
     return b.emit(step, "attention", queries, attrs)

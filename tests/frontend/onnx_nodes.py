@@ -54,7 +54,9 @@ class Case:
         model = type(self.model)()
         model.CopyFrom(self.model)
         del model.graph.input[1:]
-        model.graph.initializer.extend(numpy_helper.from_array(a, n) for a, n in zip(inputs[1:], names[1:], strict=True))
+        model.graph.initializer.extend(
+            numpy_helper.from_array(a, n) for a, n in zip(inputs[1:], names[1:], strict=True)
+        )
         return Case(self.name, model, [(inputs[:1], outputs)], self.rtol, self.atol)
 
 

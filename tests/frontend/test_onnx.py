@@ -770,7 +770,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         [node("Gemm", ["x", "x"], domain="own")],
         {},
         UnsupportedOp,
-        "(Gemm): is not supported; supported are A",
+        "(own.Gemm): the domain 'own' is not supported; allowed are ONNX's own and qonnx.custom_op.general",
     ),
     "no producer": ([node("Relu", ["z"])], {}, GraphError, "reads 'z', which nothing before it produces"),
     "computed weight": (
