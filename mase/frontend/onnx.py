@@ -21,8 +21,9 @@ from mase.formats import QuantParams
 from mase.formats.binary import Binary
 from mase.formats.fixed import Fixed
 from mase.formats.int import Int
+from mase.frontend.onnx_attributes import check_drawn, check_read, check_types
 from mase.frontend.onnx_batch import batch_sizes, examples
-from mase.frontend.onnx_builder import TYPES, Builder, Constant, Step, dtype_of, type_of
+from mase.frontend.onnx_builder import TYPES, Attributes, Builder, Constant, Step, dtype_of, type_of
 from mase.frontend.onnx_channels_last import CHANNELS_LAST
 from mase.frontend.onnx_check import bound_of, check_batch, distance
 from mase.frontend.onnx_fold import enter, fold
@@ -40,7 +41,7 @@ DOMAINS: dict[str, Mapping[str, Import]] = {
     "qonnx.custom_op.channels_last": CHANNELS_LAST,
 }  # operators by domain
 JUDGED = tuple(name for name in QUANTISERS if name != "DequantizeLinear")
-KEEPERS = ("Transpose", "Identity")  # of a constant's format, name and type
+KEEPERS = ("Transpose", "Identity", "Dropout")  # of a constant's format, name and type
 UNFOLDED = (*QUANTISERS, *KEEPERS)
 MOVES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "MaxPool")  # of codes
 LEARNED = ("weight", "bias")  # operands that training changes; statistics, masks and constants stay
@@ -71,7 +72,7 @@ def _load(model: Any, file: str, sizes: dict[str, int], compare: bool, where: li
     """Read, build, check and compare; ``where`` is told which node is at work."""
     builder = _start(model, file, sizes)
     rules, alive = Rules(builder.opset), Counter(builder.uses)
-    for step in _steps(model):
+    for step in _steps(model, builder.opset):
         where[1:] = [step.where()]
         _import(builder, step, model, rules)
         alive.subtract(step.inputs)
@@ -251,7 +252,7 @@ def _dtype(file: str, value: Any) -> torch.dtype:
     return dtype
 
 
-def _steps(model: Any) -> list[Step]:
+def _steps(model: Any, opset: int) -> list[Step]:
     """Return the nodes of the file, each with a name of its own."""
     onnx, taken, steps = _onnx(), set(), []
     for index, node in enumerate(model.graph.node):
@@ -259,8 +260,8 @@ def _steps(model: Any) -> list[Step]:
         if name in taken:
             name = f"{name}_{index}"
         taken.add(name)
-        attrs = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
-        steps.append(Step(node.op_type, node.domain, name, tuple(node.input), tuple(node.output), attrs, node))
+        attrs = Attributes({a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute})
+        steps.append(Step(node.op_type, node.domain, name, tuple(node.input), tuple(node.output), attrs, node, opset))
     return steps
 
 
@@ -282,6 +283,7 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
     """
     if fault := rules.fault(step.proto):
         raise step.refuse(f"breaks ONNX's rules: {fault}")
+    check_drawn(step)
     values = [builder.value(step, i, varied=True) for i, name in enumerate(step.inputs) if name]
     if all(isinstance(value, Constant) for value in values) and step.type not in UNFOLDED:
         fold(builder, step, model)
@@ -292,6 +294,8 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
         raise step.refuse(f"computes on the codes {codes[0]!r} of a quantiser; only DequantizeLinear and moves may")
     found = function(builder, step)
     results = [found] if isinstance(found, fx.Node | Constant) else list(found)
+    check_read(step)
+    check_types(builder, step, results[0])
     for name, value in zip([name for name in step.outputs if name], results, strict=False):
         builder.values[name] = value
         if isinstance(value, Constant) and step.type in KEEPERS:
@@ -321,7 +325,7 @@ def _finish(model: Any, builder: Builder) -> Graph:
     for name in names:
         if name in builder.codes:
             raise UnsupportedOp(f"{builder.file}: output {name!r} is the codes of a quantiser; end in DequantizeLinear")
-        step = Step("output", "", name, (name,), (), {}, None)
+        step = Step("output", "", name, (name,), (), Attributes({}), None)
         nodes.append(builder.node(step, 0))
     builder.outputs = [node.name for node in nodes]
     node = builder.graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))

@@ -56,13 +56,33 @@ class Constant:
 Value = fx.Node | Constant
 
 
+class Attributes(dict[str, Any]):
+    """Attributes by name, which note what is read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.read.add(str(name))
+        return super().__contains__(name)
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+
 @dataclass(frozen=True)
 class Step:
     """One node of the file.
 
     Args:
         type: operator, such as ``Gemm``. name: unique, for errors and paths. inputs: names, empty for one left out.
-        attrs: by name, as Python values. proto: the node as the file has it.
+        attrs: by name, as Python values. proto: the node as the file has it. opset: of the file.
     """
 
     type: str
@@ -70,8 +90,9 @@ class Step:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attrs: Mapping[str, Any]
+    attrs: Attributes
     proto: Any = None
+    opset: int = 0
 
     def refuse(self, reason: str) -> UnsupportedOp:
         """Return the error that says why this node cannot be taken."""
@@ -162,8 +183,8 @@ class Builder:
             return None
         return [int(v) for v in self.constant(step, index).real().reshape(-1).tolist()]
 
-    def number(self, step: Step, name: str, index: int) -> float | None:
-        """Return one number that stands in an attribute or in a constant input."""
+    def number(self, step: Step, name: str, index: int) -> float | int | None:
+        """Return one number that stands in an attribute or in a constant input; whole ones as they are."""
         if name in step.attrs:
             return float(step.attrs[name])
         if not self.given(step, index):
@@ -171,7 +192,8 @@ class Builder:
         tensor = self.constant(step, index).real()
         if tensor.numel() != 1:
             raise step.refuse(f"{name} has {tensor.numel()} elements; allowed is one")
-        return float(tensor.reshape(-1)[0])
+        found: float | int = tensor.reshape(-1)[0].item()
+        return found
 
     def sizes(self, step: Step, name: str, index: int) -> tuple[list[int], list[int]] | None:
         """Return whole numbers as :meth:`numbers` does, on both examples: they may follow from the batch."""

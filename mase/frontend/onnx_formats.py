@@ -196,9 +196,9 @@ def _trunc(b: Builder, step: Step) -> Value:
 
 def _along(shared: Tensor, step: Step, rank: int) -> Tensor:
     """Return a scale or zero point with its channels on the axis that the node names."""
+    axis = step.attrs.get("axis", 1)
     if shared.numel() == 1 or shared.ndim != 1:
         return shared
-    axis = step.attrs.get("axis", 1)
     if not -rank <= axis < rank:
         raise step.refuse(f"axis {axis}; allowed are {-rank} to {rank - 1}")
     axis %= rank
@@ -230,7 +230,10 @@ def dtype_name(number: int) -> str:
 def _quantize_linear(b: Builder, step: Step) -> Value:
     x = b.value(step, 0)
     scale, zero = _parameters(b, step, x)
-    dtype = b.dtypes.get(step.inputs[2], "") if b.given(step, 2) else dtype_name(step.attrs.get("output_dtype", 0))
+    named = step.attrs.get("output_dtype", 0)
+    dtype = b.dtypes.get(step.inputs[2], "") if b.given(step, 2) else dtype_name(named)
+    if named and dtype_name(named) != dtype:
+        raise step.refuse(f"output_dtype is {dtype_name(named)}; the zero point's is {dtype}")
     if dtype not in INTEGERS:
         raise step.refuse(f"quantises to {dtype}; allowed: {', '.join(INTEGERS)}")
     bits, signed = INTEGERS[dtype]

@@ -103,6 +103,8 @@ class Judge:
             op_domain = ""
 
             def _run(self, x: Array, weight: Array, bias: Array, mean: Array, variance: Array, **_: Any) -> Any:
+                if _attrs(self).get("training_mode", 0):
+                    raise NotImplementedError("BatchNormalization is in training mode")
                 ones = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
                 w, b, m, v = (part.reshape(ones) for part in (weight, bias, mean, variance))
                 y = (x - m) / np.sqrt(v + np.float32(_attrs(self).get("epsilon", 1e-5))) * w + b

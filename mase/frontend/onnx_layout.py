@@ -269,7 +269,8 @@ def _pad(b: Builder, step: Step) -> Value:
     mode = {"edge": "replicate", "wrap": "circular"}.get(
         step.attrs.get("mode", "constant"), step.attrs.get("mode", "constant")
     )
-    attrs = {"value": b.number(step, "value", 2) or 0.0} if mode == "constant" else {}
+    value = b.number(step, "value", 2) or 0
+    attrs = {"value": value} if mode == "constant" else {}
     return x if not padding else _layout(b, step, x, "pad", padding=padding, mode=mode, **attrs)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value, dtype_of, plain
 from mase.frontend.onnx_formats import QUANTISERS
 from mase.frontend.onnx_layout import LAYOUTS, Import
 from mase.graph import META, Record
@@ -232,13 +232,22 @@ def _conv(b: Builder, step: Step) -> Value:
     operands = {"weight": weight}
     if b.given(step, 2):
         operands["bias"] = plain(b.constant(step, 2))
+    _check_kernel(step, weight)
     x, attrs = _window(b, step, b.node(step, 0), weight.tensor.shape[2:], 0.0)
     return b.emit(step, "conv", [x], {**attrs, "groups": step.attrs.get("group", 1)}, operands)
+
+
+def _check_kernel(step: Step, weight: Constant) -> None:
+    """Refuse a kernel that is not that of the weight."""
+    shape = tuple(weight.tensor.shape[2:])
+    if tuple(step.attrs.get("kernel_shape", shape)) != shape:
+        raise step.refuse(f"kernel_shape is {step.attrs['kernel_shape']}; the weight's is {list(shape)}")
 
 
 @imports("ConvTranspose")
 def _conv_transpose(b: Builder, step: Step) -> Value:
     weight = b.constant(step, 1)
+    _check_kernel(step, weight)
     axes = weight.tensor.ndim - 2
     pads = list(step.attrs.get("pads", [0] * 2 * axes))
     if step.attrs.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in step.attrs or pads[:axes] != pads[axes:]:
@@ -302,12 +311,15 @@ def _reduce(b: Builder, step: Step) -> Value:
     x = b.node(step, 0)
     rank = len(b.shape(x))
     axes = b.numbers(step, "axes", 1)
-    if not axes:
-        if step.attrs.get("noop_with_empty_axes", 0):
-            return x
-        axes = list(range(rank))
-    attrs = {"axes": [axis % rank for axis in axes], "keepdim": bool(step.attrs.get("keepdims", 1))}
-    return b.emit(step, "pool", [x], {"function": REDUCTIONS[step.type], **attrs})
+    keeps, nothing = bool(step.attrs.get("keepdims", 1)), step.attrs.get("noop_with_empty_axes", 0)
+    if not axes and nothing:
+        return x
+    attrs = {"axes": [axis % rank for axis in axes or range(rank)], "keepdim": keeps}
+    y = b.emit(step, "pool", [x], {"function": REDUCTIONS[step.type], **attrs})
+    dtype = b.sample(x).dtype
+    if b.sample(y).dtype == dtype:
+        return y
+    return b.emit(step, "layout", [y], {"function": "cast", "dtype": dtype_of(b.sample(x))})
 
 
 # -- normalisation, activation, attention ---------------------------------------------------------------------------
@@ -383,7 +395,9 @@ def _activation(b: Builder, step: Step) -> Value:
 
 @imports("Gelu")
 def _gelu(b: Builder, step: Step) -> Value:
-    function = "gelu_tanh" if step.attrs.get("approximate", "none") == "tanh" else "gelu"
+    function = {"none": "gelu", "tanh": "gelu_tanh"}.get(step.attrs.get("approximate", "none"), "")
+    if not function:
+        raise step.refuse(f"approximate is {step.attrs['approximate']}; allowed are none and tanh")
     return b.emit(step, "activation", [b.node(step, 0)], {"function": function})
 
 
@@ -418,7 +432,7 @@ def _clip(b: Builder, step: Step) -> Value:
     low, high = b.number(step, "min", 1), b.number(step, "max", 2)
     if low is None and high is None:
         return b.node(step, 0)
-    if low == 0 and high in (None, 6.0):
+    if low == 0 and (high is None or (high == 6 and b.sample(b.value(step, 0)).is_floating_point())):
         attrs: dict[str, Any] = {"function": "relu" if high is None else "relu6"}
     else:
         attrs = {"function": "clamp", "low": low, "high": high}
@@ -428,6 +442,11 @@ def _clip(b: Builder, step: Step) -> Value:
 @imports("Pow")
 def _pow(b: Builder, step: Step) -> Value:
     exponent = b.number(step, "exponent", 1)
+    assert exponent is not None
+    whole = not b.sample(b.value(step, 0)).is_floating_point()
+    if whole and exponent != int(exponent):
+        raise step.refuse(f"raises whole numbers to the power {exponent}; allowed are whole ones")
+    exponent = int(exponent) if whole else float(exponent)
     attrs = {"function": "square"} if exponent == 2 else {"function": "power", "exponent": exponent}
     return b.emit(step, "activation", [b.node(step, 0)], attrs)
 
@@ -445,6 +464,11 @@ def _softmax(b: Builder, step: Step) -> Value:
 def _attention(b: Builder, step: Step) -> Value:
     queries = [b.node(step, i) for i in range(4 if b.given(step, 3) else 3)]
     shapes = [b.shape(query) for query in queries[:3]]
+    for name, shape in zip(("q_num_heads", "kv_num_heads"), shapes, strict=False):
+        if step.attrs.get(name, shape[1]) != shape[1]:
+            raise step.refuse(f"{name} is {step.attrs[name]}; the input has {shape[1]}")
+    if step.attrs.get("softmax_precision", 1) != 1:
+        raise step.refuse(f"softmax_precision is {step.attrs['softmax_precision']}; allowed is 1, float32")
     extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
     if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
         raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mase.errors import MaseError
 from mase.frontend.onnx import load
