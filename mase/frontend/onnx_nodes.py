@@ -45,7 +45,7 @@ def _gemm(b: Builder, step: Step) -> Value:
     operands = {"weight": weight}
     if b.given(step, 2):
         bias = b.constant(step, 2)
-        if (1, *bias.tensor.shape)[-2] != 1 or bias.tensor.ndim > 2 or bias.tensor.numel() not in (1, outputs):
+        if (1, 1, *bias.tensor.shape)[-2] != 1 or bias.tensor.ndim > 2 or bias.tensor.numel() not in (1, outputs):
             raise step.refuse(f"C has shape {tuple(bias.tensor.shape)}; allowed is one number an output: ({outputs},)")
         values = _scaled(plain(bias), beta)
         flat = values.tensor.reshape(-1).expand(outputs)
