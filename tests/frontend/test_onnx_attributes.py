@@ -44,7 +44,7 @@ def test_an_attribute_that_is_not_read_is_refused_by_name(name: str, compared: b
 
 
 READ: dict[str, tuple[Sequence[Any], Arrays]] = {
-    "defaults": ([node("Attention", ["x", "x", "x"], left_window_size=-1, softcap=0.0, q_num_heads=2)], {}),
+    "defaults": ([node("Attention", ["x", "x", "x"], left_window_size=-1, softcap=0.0)], {}),
     "momentum": ([node("BatchNormalization", ["x", "s", "b", "m", "v"], momentum=0.5)], ONES),
     "kernel": ([node("Conv", ["x", "w"], kernel_shape=[3, 3], group=1)], {"w": rand(3, 2, 3, 3)}),
     "no indices": ([node("MaxPool", ["x"], kernel_shape=[2, 2], storage_order=1)], {}),
@@ -78,7 +78,7 @@ def test_an_attribute_without_effect_is_taken(name: str, tmp_path: Path) -> None
     ids=lambda drawn: f"{drawn.op_type} {list(drawn.input)}",
 )
 def test_nothing_is_drawn_while_a_file_is_read(drawn: Any, tmp_path: Path) -> None:
-    arrays = {"c": np.full(4, 0.5, np.float32), "half": np.float32(0.5), "yes": np.bool_(True)}
+    arrays = {"c": np.full(4, 0.5, np.float32), "half": np.float32(0.5), "yes": np.bool_(1)}
     path = file(tmp_path, [drawn, node("Add", ["x", "r"])], arrays)
     with pytest.raises(UnsupportedOp, match="draws random numbers|training mode"):
         load(path, compare=False)
@@ -89,12 +89,12 @@ def test_a_branch_that_draws_is_refused(tmp_path: Path) -> None:
     body = helper.make_graph([node("RandomNormal", [], "r", shape=[4])], "body", [], outputs)
     nodes = [node("If", ["yes"], "r", then_branch=body, else_branch=body), node("Add", ["x", "r"])]
     with pytest.raises(UnsupportedOp, match="RandomNormal draws random numbers"):
-        load(file(tmp_path, nodes, {"yes": np.bool_(True)}))
+        load(file(tmp_path, nodes, {"yes": np.bool_(1)}))
 
 
 def test_a_dropout_that_keeps_all_is_taken(tmp_path: Path) -> None:
     nodes = [node("Dropout", ["x", "half", "no"], "a", seed=3), node("Relu", ["a"])]
-    compare(file(tmp_path, nodes, {"half": np.float32(0.5), "no": np.bool_(False)}), rand(3, 4))
+    compare(file(tmp_path, nodes, {"half": np.float32(0.5), "no": np.bool_(0)}), rand(3, 4))
 
 
 # -- whole numbers --------------------------------------------------------------------------------------------------
