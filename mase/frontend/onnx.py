@@ -25,7 +25,7 @@ from mase.frontend.onnx_attributes import check_drawn, check_read, check_types
 from mase.frontend.onnx_batch import batch_sizes, examples
 from mase.frontend.onnx_builder import TYPES, Attributes, Builder, Constant, Step, dtype_of, type_of
 from mase.frontend.onnx_channels_last import CHANNELS_LAST
-from mase.frontend.onnx_check import BOUND, check_batch, distance
+from mase.frontend.onnx_check import bound_of, check_batch, distance
 from mase.frontend.onnx_fold import enter, fold
 from mase.frontend.onnx_formats import QUANTISERS, dtype_name
 from mase.frontend.onnx_layout import Import
@@ -87,7 +87,7 @@ def _load(model: Any, file: str, sizes: dict[str, int], compare: bool, where: li
     if worst is None:
         note = f"not compared with ONNX's reference evaluator: {why}"
         return graph, TraceReport(lifted, refused, opaque, (note,), worst=None)
-    return graph, TraceReport(lifted, refused, opaque, bound=BOUND, worst=worst)
+    return graph, TraceReport(lifted, refused, opaque, bound=bound_of(graph), worst=worst)
 
 
 class OnnxModel(nn.Module):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,9 +41,12 @@ def _of_tensor(tensor: Any) -> Iterator[int]:
     from onnx import numpy_helper
 
     yield from tensor.dims
-    if int(np.prod(tensor.dims)) > SMALL:
+    if math.prod(tensor.dims) > SMALL:
         return
-    array = numpy_helper.to_array(tensor)
+    try:
+        array = numpy_helper.to_array(tensor)
+    except Exception:  # noqa: BLE001  # the helper raises errors of every kind; where the tensor is read, it is refused
+        return
     if array.dtype.kind in "iuf":
         yield from (int(v) for v in array.ravel().tolist() if v == v and abs(v) < HIGHEST)
 

@@ -16,8 +16,8 @@ from mase.frontend.onnx_rules import check_size, one_line
 from mase.graph import META, Record, TensorType, typed
 from mase.ops.base import OPS
 
-TYPES = ("float32", "float64", "float16", "bfloat16", "bool", "int8", "int16", "int32", "int64", "uint8")
-TYPES += ("uint16", "uint32", "uint64")  # of values that are computed; constants may have 2 or 4 bits too
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")  # constants may have 2 or 4 bits too
+TYPES = ("float32", "float64", "float16", "bfloat16", "bool", *WHOLE)  # of values that are computed
 
 
 @dataclass(frozen=True, eq=False)

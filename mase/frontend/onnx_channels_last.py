@@ -5,21 +5,14 @@ Source: QONNX custom operators, channels_last: axes are [batch, ..., channels], 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import fx
 
 from mase.frontend.onnx_builder import Builder, Constant, Step, Value
+from mase.frontend.onnx_judge import TURNED
 from mase.frontend.onnx_layout import Import, permuted
 from mase.frontend.onnx_nodes import NODES
-
-TURNED: Mapping[str, int] = {
-    "Conv": 2,
-    "MaxPool": 1,
-    "AveragePool": 1,
-    "BatchNormalization": 1,
-}  # inputs with channels last
 
 
 def _read(b: Builder, step: Step) -> Value:

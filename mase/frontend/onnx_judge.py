@@ -28,6 +28,7 @@ ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     "HALF_UP": lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5),
     "HALF_DOWN": lambda v: np.sign(v) * np.ceil(np.abs(v) - 0.5),
 }  # QONNX's words; UP and HALF_UP are away from zero
+LAST, TURNED = "qonnx.custom_op.channels_last", {"Conv": 2, "MaxPool": 1, "AveragePool": 1, "BatchNormalization": 1}
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 
 
@@ -116,7 +117,13 @@ class Judge:
                 attrs = _attrs(self)
                 return (judge.judged(self.onnx_node, x, lambda v, kind: type(self).function(v, kind, rest, attrs)),)
 
-        found: list[type[Any]] = [BatchNormalization]
+        class ChannelsLast(OpRun):
+            op_domain = LAST
+
+            def _run(self, *inputs: Array, **_: Any) -> Any:
+                return (channels_last(self.onnx_node, inputs, judge.model.opset_import, [BatchNormalization]),)
+
+        found: list[type[Any]] = [BatchNormalization, *(type(name, (ChannelsLast,), {}) for name in TURNED)]
         for domain in DOMAINS:
             for name, function in FUNCTIONS.items():
                 found.append(type(name, (Quantiser,), {"op_domain": domain, "function": staticmethod(function)}))
@@ -144,6 +151,25 @@ class Judge:
                 f"the file's quantiser gives {whole[place]!s}"
             )
         return given.astype(whole.dtype)
+
+
+def channels_last(node: Any, inputs: Sequence[Array], opsets: Any, operators: Sequence[Any]) -> Array:
+    """Return what ONNX's operator of the same name gives on channels first, with the channels last again."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    inner = onnx.NodeProto()
+    inner.CopyFrom(node)
+    inner.domain = ""
+    last = TURNED[node.op_type]
+    feeds = {
+        n: np.moveaxis(a, -1, 1) if i < last else a for i, (n, a) in enumerate(zip(node.input, inputs, strict=True))
+    }
+    given = [onnx.helper.make_empty_tensor_value_info(name) for name in feeds]
+    wanted = [onnx.helper.make_empty_tensor_value_info(node.output[0])]
+    graph = onnx.helper.make_graph([inner], "first", given, wanted)
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
+    return np.moveaxis(np.asarray(list(ReferenceEvaluator(model, new_ops=list(operators)).run(None, feeds))[0]), 1, -1)
 
 
 def _attrs(op: Any) -> dict[str, Any]:
@@ -177,7 +203,7 @@ def _linear(x: Array, kind: Any, rest: Sequence[Array], attrs: Mapping[str, Any]
     scale, zero = (_channels(part, x.ndim, axis) for part in (rest[0], rest[1] if len(rest) > 1 else np.zeros(())))
     named = onnx.helper.tensor_dtype_to_np_dtype(attrs.get("output_dtype", 0) or onnx.TensorProto.UINT8)
     dtype = rest[1].dtype if len(rest) > 1 else named
-    width = {"int4": 4, "uint4": 4}.get(dtype.name, 8 * dtype.itemsize)
+    width = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4}.get(dtype.name, 8 * dtype.itemsize)
     low, high = (0, 2**width - 1) if dtype.name.startswith("u") else (-(2 ** (width - 1)), 2 ** (width - 1) - 1)
     code = np.round(x.astype(kind) / scale.astype(kind)) + zero.astype(kind)
     return np.clip(code, low, high).astype(dtype if kind == np.float32 else kind)

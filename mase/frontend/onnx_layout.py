@@ -116,7 +116,7 @@ def permuted(b: Builder, step: Step, x: fx.Node, axes: Sequence[int]) -> fx.Node
     """Put the axes of a value in another order; one that was put in another order just before is put straight."""
     record: Record = x.meta[META]
     while record.kind == "layout" and record.attrs.get("function") == "permute" and record.output.format is None:
-        axes, x = [record.attrs["axes"][axis] for axis in axes], x.args[0]
+        axes, x = [record.attrs["axes"][axis] for axis in axes], x.all_input_nodes[0]
         record = x.meta[META]
     return x if list(axes) == list(range(len(axes))) else _layout(b, step, x, "permute", axes=list(axes))
 

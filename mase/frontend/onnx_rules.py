@@ -88,23 +88,17 @@ def folded_size(kind: str, feeds: Mapping[str, Any], names: Sequence[str]) -> Se
     Args:
         feeds: arrays by name. names: of the inputs, in order.
     """
-    arrays = [feeds[name] if name else None for name in names]
-    first = arrays[0] if arrays else None
-    if first is None:
-        return ()
-    if kind == "ConstantOfShape":
-        return [int(n) for n in first.reshape(-1)]
-    if kind == "Expand" and len(arrays) > 1:
-        return [max(int(n), 1) for n in arrays[1].reshape(-1)] + [first.size]
-    if kind == "Tile" and len(arrays) > 1:
-        return [int(n) for n in arrays[1].reshape(-1)] + [first.size]
-    if kind == "Range" and len(arrays) > 2 and float(arrays[2]):
-        return [max(math.ceil((float(arrays[1]) - float(first)) / float(arrays[2])), 0)]
-    if kind == "Pad" and len(arrays) > 1:
-        pads, rank = [int(n) for n in arrays[1].reshape(-1)], max(first.ndim, 1)
-        return (
-            [max(n + pads[i] + pads[i + rank], 0) for i, n in enumerate(first.shape)] if len(pads) == 2 * rank else ()
-        )
+    arrays = [feeds[name] for name in names if name]
+    numbers = [[int(n) for n in array.reshape(-1)] if array.dtype.kind in "iu" else [] for array in arrays]
+    if kind == "ConstantOfShape" and arrays:
+        return numbers[0]
+    if kind in ("Expand", "Tile") and len(arrays) > 1:
+        return [max(n, 1) for n in numbers[1]] + [arrays[0].size]
     if kind == "OneHot" and len(arrays) > 1:
-        return [first.size, int(arrays[1].reshape(-1)[0])]
+        return [arrays[0].size, *numbers[1]]
+    if kind == "Range" and len(arrays) > 2:
+        start, end, step = (float(array.reshape(-1)[0]) if array.size else 0.0 for array in arrays)
+        return [int(min(abs(end - start) / (abs(step) or 1.0), 1e18))]
+    if kind == "Pad" and len(arrays) > 1:
+        return [abs(n) + size for n, size in zip(numbers[1], [*arrays[0].shape] * 2, strict=False)]
     return ()

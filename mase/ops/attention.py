@@ -52,7 +52,8 @@ class Attention(Op):
             return scaled_query(query, key, value, mask, scale)
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         if form == "stepwise":
-            query, key, scale = query * math.sqrt(scale), key * math.sqrt(scale), 1.0
+            root = torch.tensor(math.sqrt(scale), dtype=query.dtype, device=query.device)
+            query, key, scale = query * root, key * root, 1.0
         repeats = query.shape[-3] // key.shape[-3]
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
