@@ -6,9 +6,7 @@ Only finished trials are stored, so a killed study holds nothing half-done: what
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -19,54 +17,16 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mase.errors import ConfigError
+from mase.explore.journal import Journal, KernelLock
 from mase.explore.space import Point, Space
 from mase.explore.trial import Constraint, Objective, Trial
 
 NUMBER = "mase:number"  # system attributes of a stored trial
 REUSED = "mase:reused"
 DRIVERS = {"postgresql": "psycopg2-binary", "postgres": "psycopg2-binary", "mysql": "mysqlclient"}
-
-
-class KernelLock(JournalFileOpenLock):
-    """Lock a journal by ``flock`` on the file itself: the kernel drops it when its holder is killed; it nests.
-
-    Args:
-        path: the journal.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
-        self._depth = 0
-        self._file = -1
-
-    def acquire(self) -> bool:
-        """Take the lock, and on the first level cut off what a crash left of a half-written line."""
-        if self._depth == 0:
-            self._file = os.open(self._path, os.O_RDWR)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._file)
-                raise ConfigError(f"storage {self._path}: another process is writing this study") from None
-            self._cut_torn_line()
-        self._depth += 1
-        return True
-
-    def release(self) -> None:
-        """Leave one level; drop the lock with the last."""
-        self._depth -= 1
-        if self._depth == 0:
-            os.close(self._file)
-
-    def _cut_torn_line(self) -> None:
-        content = self._path.read_bytes()
-        if not content.endswith(b"\n"):
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
 
 
 class Store:
@@ -116,9 +76,9 @@ class Store:
         with _usable(self._where):
             self._study.add_trial(record)
 
-    def writing(self) -> contextlib.AbstractContextManager[None]:
+    def writing(self) -> contextlib.AbstractContextManager[object]:
         """Keep every other process from writing to the journal meanwhile; raise ``ConfigError`` where one does."""
-        return contextlib.nullcontext() if self._lock is None else _held(self._lock)
+        return contextlib.nullcontext() if self._lock is None else self._lock
 
     def _load(self, record: FrozenTrial) -> Trial:
         if NUMBER not in record.system_attrs:
@@ -173,7 +133,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
     directions = [objective["direction"] for objective in about["objectives"]]
     with quiet(), _usable(where):
         if name not in optuna.get_all_study_names(storage):
-            with contextlib.nullcontext() if lock is None else _held(lock):
+            with contextlib.nullcontext() if lock is None else lock:
                 study = optuna.create_study(storage=storage, study_name=name, directions=directions)
                 study.set_user_attr("mase", about)
                 return study
@@ -227,7 +187,7 @@ def _open_journal(path: Path) -> tuple[BaseStorage, KernelLock]:
     with _usable(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = KernelLock(path)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), lock
+        return JournalStorage(Journal(path, lock)), lock
 
 
 def _open_database(url: str) -> BaseStorage:
@@ -239,15 +199,6 @@ def _open_database(url: str) -> BaseStorage:
         raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from error
     except Exception as error:  # each driver has errors of its own; what it says goes to the user
         raise ConfigError(f"storage {where}: cannot be opened: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _held(lock: KernelLock) -> Iterator[None]:
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
