@@ -1,8 +1,8 @@
 """The journal of a study: Optuna's records, a line each, chained by a running digest that shows a lost or changed line.
 
-The digest of a line is SHA-256 over the digest before it and the line itself, and stands in the line as its last field,
-which Optuna ignores. Lines without one, which earlier versions wrote, may stand at the beginning; the first digest covers
-them too. A last line without its end is what a crash leaves: it is dropped.
+The digest of a line is SHA-256 over the digest before it and the line itself. It stands in the line as its last field,
+which Optuna ignores. Lines without one, which earlier versions wrote, may stand at the beginning; the first digest
+covers them too. A last line without its end is what a crash leaves: it is dropped.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Place:
     """Say how far a journal was read: lines, bytes, the digest up to there, and whether lines carry it by now."""
 
     lines: int = 0
-    bytes: int = 0
+    size: int = 0
     digest: bytes = b""
     chained: bool = False
 
@@ -84,7 +84,7 @@ class _Place:
         digest = _chain(self.digest, text)
         if found is not None and found[1] != digest:
             raise self._broken(where, "differs from its digest: it was changed, or a line before it is missing")
-        return _Place(self.lines + 1, self.bytes + len(line), digest, found is not None)
+        return _Place(self.lines + 1, self.size + len(line), digest, found is not None)
 
     def _broken(self, where: str, what: str) -> ConfigError:
         way = "put a whole copy in its place, or move it away to search anew"
@@ -139,7 +139,7 @@ class Journal(BaseJournalBackend):
     def _end(self) -> _Place:
         """Return the place behind the last line, without moving on: the records between are still to be read."""
         place = self._read
-        if place.bytes > self._path.stat().st_size:
+        if place.size > self._path.stat().st_size:
             raise ConfigError(f"storage {self._path}: this study was cut off while it ran")
         for line in self._lines():
             place = place.after(line, str(self._path))
@@ -148,7 +148,7 @@ class Journal(BaseJournalBackend):
     def _lines(self) -> Iterator[bytes]:
         """Yield the whole lines behind what was read."""
         with self._path.open("rb") as file:
-            file.seek(self._read.bytes)
+            file.seek(self._read.size)
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # being written now, or what a crash left

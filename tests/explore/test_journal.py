@@ -46,8 +46,7 @@ def without_digests(lines: list[bytes]) -> list[bytes]:
 def refused(path: Path) -> bool:
     try:
         create(path)
-    except ConfigError as error:
-        assert "\n" not in str(error)
+    except ConfigError:
         return True
     return False
 
@@ -74,11 +73,8 @@ def test_a_study_without_its_last_line_runs_that_trial_again(journal: Path, line
 
 
 def test_doubled_and_exchanged_lines_are_said(journal: Path, lines: list[bytes]) -> None:
-    for changed in (
-        [*lines[:5], lines[4], *lines[5:]],
-        [*lines[:4], lines[5], lines[4], *lines[6:]],
-        [*lines, lines[3]],
-    ):
+    doubled, exchanged = [*lines[:5], *lines[4:]], [*lines[:4], lines[5], lines[4], *lines[6:]]
+    for changed in (doubled, exchanged, [*lines, lines[3]]):
         journal.write_bytes(b"".join(changed))
         with pytest.raises(ConfigError, match=DAMAGED):
             create(journal)
