@@ -236,7 +236,7 @@ def _record_to_json(record: Record) -> dict[str, Json]:
 
 
 def _check_fields(data: Mapping[str, Json]) -> None:
-    """Refuse fields of another kind, which would come to light only when the graph runs, and names that do not print."""
+    """Refuse fields of another kind, which only a run of the graph would show, and names that do not print."""
     for fields, kind, needed in ((TEXTS, str, "text"), (TABLES, dict, "a table")):
         for name in fields:
             if not isinstance(data[name], kind):

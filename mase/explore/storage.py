@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from mase import secrets
 from mase.errors import ConfigError
 from mase.explore.journal import Journal, KernelLock
 from mase.explore.space import Point, Space
@@ -100,21 +100,20 @@ class Store:
 
 
 def open_storage(storage: str | Path | None) -> tuple[BaseStorage, KernelLock | None]:
-    """Open a journal file, a database URL or, for None, memory.
+    """Open a journal file, a database URL or, for None, memory; ``${NAME}`` is read from the environment.
 
     Raises:
         ConfigError: the folder or file is unusable, no journal, or the database or its driver is missing.
     """
     if storage is None:
         return optuna.storages.InMemoryStorage(), None
-    if "://" in str(storage):
-        return _open_database(str(storage)), None
-    return _open_journal(Path(storage))
+    place = secrets.resolved(str(storage))
+    return (_open_database(place), None) if "://" in place else _open_journal(Path(place))
 
 
 def shown(storage: str | Path | None) -> str:
     """Return what messages call a storage: no password, and ``memory`` for None."""
-    return "memory" if storage is None else re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", str(storage))
+    return "memory" if storage is None else secrets.shown(storage)
 
 
 def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str, about: dict[str, Any]) -> optuna.Study:
@@ -194,11 +193,12 @@ def _open_database(url: str) -> BaseStorage:
     scheme, where = url.split("://", 1)[0], shown(url)
     try:
         return RDBStorage(url)
-    except ImportError as error:
+    except ImportError:
         driver = DRIVERS.get(scheme, scheme.rsplit("+", 1)[-1])
-        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from error
-    except Exception as error:  # each driver has errors of its own; what it says goes to the user
-        raise ConfigError(f"storage {where}: cannot be opened: {_first_line(error)}") from error
+        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from None
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own; what it says goes to the user
+        said = secrets.hidden(_first_line(error), url)
+        raise ConfigError(f"storage {where}: cannot be opened: {said}") from None  # the cause may show a password
 
 
 @contextlib.contextmanager
