@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, ValidationError, field_serializer
 from yaml.composer import ComposerError
 
-from mase.errors import ConfigError, suggest
+from mase import secrets
+from mase.errors import CREDENTIALS, ConfigError, suggest
 
 SEAL = "# sha256 of the lines above: "  # last line of a configuration that the program itself wrote
 LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
@@ -94,7 +95,15 @@ class SearchConfig(Section):
     samples: PositiveInt | None = Field(None, description="validation samples a trial scores; left out: all")
     workers: PositiveInt = 1
     cluster: Literal["local", "ray"] = "local"
-    storage: str | None = Field(None, description="database URL; left out: study.journal in the run folder")
+    storage: SecretStr | None = Field(
+        None,
+        description="database URL; left out: study.journal in the run folder. `${NAME}` is read from the environment. "
+        "A password is written nowhere: `${MASE_STORAGE_PASSWORD}` stands for it in the run folder",
+    )
+
+    @field_serializer("storage")
+    def _written(self, storage: SecretStr | None) -> str | None:
+        return None if storage is None else secrets.written(storage.get_secret_value())
 
 
 class FoldingConfig(Section):
@@ -192,6 +201,8 @@ def parse(data: Mapping[str, Any], where: str, formats: bool = True) -> RunConfi
         config = RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from None
+    if config.search is not None and config.search.storage is not None:
+        secrets.check(config.search.storage.get_secret_value())
     if formats and config.quantize is None and config.search is None:
         raise ConfigError(f"{where}: neither quantize nor search; give one, so that the tensors get formats")
     for what, part in (("model", config.model), ("data", config.data)):
@@ -229,7 +240,8 @@ def _sealed(text: str) -> str:
 def _override(data: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
-        raise ConfigError(f"--set {text[:60]!r}; allowed is key=value, such as search.trials=8")
+        shown = CREDENTIALS.sub(r"\1***@", text)[:60]
+        raise ConfigError(f"--set {shown!r}; allowed is key=value, such as search.trials=8")
     if len(text) > LONGEST // 16:
         raise ConfigError(f"--set {key[:60]}: {len(text)} characters; at most {LONGEST // 16}")
     parts, place = key.split("."), data
@@ -279,7 +291,9 @@ def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
         return f"{where}: unknown field{suggest(path[-1], fields)}"
     if item["type"] == "missing":
         return f"{where}: is missing"
-    found = repr(item.get("input"))[:60]
+    if "storage" in path:
+        return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    found = CREDENTIALS.sub(r"\1***@", repr(item.get("input")))[:60]
     return f"{where}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
 
 

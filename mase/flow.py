@@ -367,7 +367,7 @@ class Run:
         study = Study.create(
             axes,
             OBJECTIVES,
-            section.storage or journal,
+            journal if section.storage is None else section.storage.get_secret_value(),
             name=self.config.name,
             seed=self.config.seed,
             constraints=bounds,

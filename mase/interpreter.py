@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mase.aten import guard
 from mase.errors import GraphError, UnsupportedOp, suggest
 from mase.formats import Code
 from mase.graph import Graph, OpNode
@@ -261,5 +262,6 @@ def _opaque(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:
         result = getattr(args[0], str(fx_node.target))(*args[1:], **kwargs)
         return result
     assert callable(fx_node.target)
+    guard(fx_node.target, args)
     result = fx_node.target(*args, **kwargs)
     return result
