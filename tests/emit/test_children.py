@@ -19,15 +19,10 @@ import mase
 from emit.children import run
 from emit.sim import QUICK, _call_all, compiled
 from mase.errors import ToolError
+from tests.processes import alive, children
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal to orphans is Linux's")
 ROOT = Path(__file__).parents[2]
-
-
-def children(pid: int) -> list[int]:
-    """Return the children of all threads of a process."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def family(pid: int) -> dict[int, str]:
@@ -41,14 +36,6 @@ def family(pid: int) -> dict[int, str]:
         if int(stat.parent.name) in own or int(tail.split()[3]) in own:
             found[int(stat.parent.name)] = head.partition("(")[2]
     return found
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that is dead and not yet reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def within(seconds: float, seen: object) -> bool:
