@@ -19,13 +19,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from emit import children, tools
 from emit.design import Design
 from mase.cost.resources import Resources
+from mase.doors import file, json_text
 from mase.errors import GraphError, ToolError, UnknownName
 from mase.files import write_atomic
 
@@ -114,17 +115,11 @@ class SynthResult:
             GraphError: it is missing, corrupt, or of another schema.
         """
         path = Path(folder) / "synth.json"
-        try:
-            data = json.loads(path.read_text())
-            if data.pop("schema") != SCHEMA:
-                raise GraphError(f"{path}: another schema; this version reads schema {SCHEMA}")
-            instances = {name: Resources(**figures) for name, figures in data.pop("instances").items()}
-            log = path.with_suffix(".log").read_text()
-            return cls(resources=Resources(**data.pop("resources")), instances=instances, log=log, **data)
-        except FileNotFoundError as error:
-            raise GraphError(f"{error.filename}: no such file; `mase synth` writes it") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GraphError(f"{path}: corrupt: {error!r}") from None
+        hint = "; `mase synth` writes it"
+        data = json_text.read(path, GraphError, hint)
+        json_text.check_schema(data, (SCHEMA,), str(path))
+        found = json_text.checked(cls, {k: v for k, v in data.items() if k != "schema"}, f"{path}: corrupt")
+        return replace(found, log=file.text(path.with_suffix(".log"), json_text.LARGEST, GraphError, hint))
 
 
 def synthesize(
