@@ -447,8 +447,7 @@ class Run:
         path = self.folder / "proof.json"
         if self.stages.fresh("simulate", key):
             self.notices.stage("simulate", "kept")
-            stored = json_text.checked(_Stored, json_text.read(path), str(path))
-            return Proof.from_json(stored.proof), stored.lint_warnings
+            return read_proof(path)
         with self.stages.running("simulate", key, (path.name,)):
             proof = prove(built, design, split.x)
             findings = [f for f in linter.lint(design.sources, design.top) if f.severity != "absent"]
@@ -508,6 +507,16 @@ class _Stored:
 
     proof: dict[str, Any]
     lint_warnings: int
+
+
+def read_proof(path: Path) -> tuple[Proof, int]:
+    """Return the proof that a run kept in ``proof.json``, and the number of warnings of the linters.
+
+    Raises:
+        GraphError: the file is missing or damaged; says where.
+    """
+    stored = json_text.checked(_Stored, json_text.read(path), str(path))
+    return Proof.from_json(stored.proof), stored.lint_warnings
 
 
 @dataclass

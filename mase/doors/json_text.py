@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -90,10 +91,15 @@ def checked(kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[M
         MaseError: a field is missing, unknown or of another type; says which, and what is allowed.
     """
     try:
-        adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+        adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
         return adapter.validate_json(json.dumps(data), strict=True)  # a list of JSON may be a tuple
     except ValidationError as fault:
         raise error(f"{where}: {first(fault)}") from None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def first(fault: ValidationError) -> str:
