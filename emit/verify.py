@@ -18,12 +18,12 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from emit.design import Design, Edge
 from emit.names import Names
 from emit.sim import Job, SimResult, flags_for, simulate, simulate_many
+from mase.doors import json_text
 from mase.errors import ConfigError, GraphError
 from mase.files import write_atomic
 from mase.formats import Code
@@ -147,11 +147,7 @@ class Proof:
             GraphError: the data is no proof; says which field is missing or wrong.
         """
         names = {f.name for f in fields(cls)}
-        try:
-            return TypeAdapter(cls).validate_python({k: v for k, v in data.items() if k in names})
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise GraphError(f"proof: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        return json_text.checked(cls, {k: v for k, v in data.items() if k in names}, "proof")
 
 
 def prove(

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, ValidationError, field_serializer
-from yaml.composer import ComposerError
 
 from mase import secrets
+from mase.doors import file, yaml_text
+from mase.doors.json_text import first
 from mase.errors import CREDENTIALS, ConfigError, suggest
 
 SEAL = "# sha256 of the lines above: "  # last line of a configuration that the program itself wrote
@@ -22,7 +22,7 @@ LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
 class Section(BaseModel):
     """A closed, frozen part of a configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class ModelConfig(Section):
@@ -163,19 +163,12 @@ def load(path: str | Path, overrides: Sequence[str] = (), own: bool = False, for
         own: it is one that :func:`dump` wrote, and must be as it left it. formats: see :func:`parse`.
 
     Raises:
-        ConfigError: the file is absent or no YAML, a key is unknown or a value impossible; one line that says where.
+        ConfigError: the file is absent or not YAML, a key is unknown or a value impossible; one line that says where.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > LONGEST:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {LONGEST}")
-        text = path.read_text(encoding="utf-8")
-        data = _yaml(text, str(path))
-    except FileNotFoundError:
-        others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{suggest(path.name, others) if others else ''}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read: {error}") from None
+    others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    text = file.text(path, LONGEST, ConfigError, suggest(path.name, others) if others else "")
+    data = yaml_text.parse(text, str(path))
     if own and text != _sealed(text.rpartition(SEAL)[0]):
         raise ConfigError(
             f"{path}: cut off or edited: the digest in its last line says so; copy it elsewhere to run it as it is, "
@@ -230,7 +223,7 @@ def schema() -> dict[str, Any]:
 
 def dump(config: RunConfig) -> str:
     """Return the configuration as YAML with every default written out, and a digest of it in the last line."""
-    return _sealed(yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True))
+    return _sealed(yaml_text.dump(json.loads(config.model_dump_json())))
 
 
 def _sealed(text: str) -> str:
@@ -251,34 +244,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         place = place[part]
         if not isinstance(place, dict):
             raise ConfigError(f"--set {key}: {part!r} is not a section")
-    place[parts[-1]] = _yaml(value, f"--set {key}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Load plain YAML; a key that stands twice in one mapping is refused: the first would be lost unseen."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # Any: as PyYAML declares it
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ComposerError(None, None, f"key {key.value[:60]!r} is given twice", key.start_mark)
-            seen.add(str(key.value))
-        return node
-
-
-def _yaml(text: str, where: str) -> Any:  # Any: whatever the text says
-    """Read YAML; raise ConfigError with line and column where it is none."""
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        raise ConfigError(f"{where}: no YAML: {place}{error.problem or error.context}"[:400]) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of 5,000 digits
-        raise ConfigError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: no YAML: brackets are nested too deep") from None
+    place[parts[-1]] = yaml_text.parse(value, f"--set {key}")
 
 
 def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
@@ -289,12 +255,9 @@ def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
     if item["type"] == "extra_forbidden":
         fields = _fields(cls, path[:-1])
         return f"{where}: unknown field{suggest(path[-1], fields)}"
-    if item["type"] == "missing":
-        return f"{where}: is missing"
-    if "storage" in path:
+    if "storage" in path and item["type"] != "missing":  # what was found may hold a password
         return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}"
-    found = CREDENTIALS.sub(r"\1***@", repr(item.get("input")))[:60]
-    return f"{where}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
+    return first(error)
 
 
 def _fields(cls: type[Section], path: Sequence[str]) -> list[str]:

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable
 
 CREDENTIALS = re.compile(r"(\w://[^\s:/@]*:)(?!\$\{)[^\s@]*@")  # user and password of an address
+LONGEST = 1000  # characters of an error
 
 
 class MaseError(Exception):
     """Base of every error that bad input can cause; the command line turns it into one line and exit code 2."""
 
-    def __str__(self) -> str:
-        """Return the text without passwords of addresses, and without characters that would move a cursor."""
-        return printable(CREDENTIALS.sub(r"\1***@", super().__str__()))
+    def __init__(self, text: str = "") -> None:
+        super().__init__(line(CREDENTIALS.sub(r"\1***@", text)))
 
 
 class ConfigError(MaseError):
@@ -62,9 +62,16 @@ class RtlFault(ToolError):
     """The simulated hardware breaks a rule of its streams, or stops; the command line's exit code is 1, not 2."""
 
 
-def printable(text: str) -> str:
-    """Return a text with every character that does not print, line ends apart, written as an escape."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+def line(text: str, most: int = LONGEST) -> str:
+    """Return a text as one line of bounded length, in which each character can be seen: no codes for a terminal."""
+    start = " ".join(text[: 4 * most].split())
+    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in start)
+    return seen if len(seen) <= most else f"{seen[: most - 4]} ..."
+
+
+def said(error: BaseException) -> str:
+    """Return what an error of others says, or what it is called where it says nothing."""
+    return line(str(error), 200) or type(error).__name__
 
 
 def suggest(name: str, allowed: Iterable[str], most: int = 12) -> str:

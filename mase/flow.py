@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -32,6 +33,8 @@ from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
 from mase.data.base import load as load_data
 from mase.data.sampler import sample
+from mase.doors import file, json_text
+from mase.doors.file import place
 from mase.errors import ConfigError, GraphError, MaseError
 from mase.explore import export
 from mase.explore.evaluator import EvaluatorSpec
@@ -65,6 +68,7 @@ from passes.weights import weights
 
 OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))
 LEGAL = Constraint("legal", ">=", 1.0)
+LARGEST_NOTE = 1 << 14  # bytes of a file with one line
 
 # -- the API, one function a step -------------------------------------------------------------------------------------
 
@@ -401,8 +405,10 @@ class Run:
     def _set_aside(self, journal: Path, key: str) -> None:
         """Keep the journal of another search under another name; nothing is lost."""
         note = self.folder / "study.key"
-        before = note.read_text().strip() if note.is_file() else ""
+        before = file.text(note, LARGEST_NOTE, GraphError).strip() if note.is_file() else ""
         if journal.exists() and before and before != key:
+            if re.fullmatch("[0-9a-f]{32}", before) is None:
+                raise GraphError(f"{note}: corrupt: {before[:40]!r}; allowed is a digest; remove it to go on from here")
             journal.rename(journal.with_name(f"study-{before[:8]}.journal"))
         write_atomic(note, key + "\n")
 
@@ -442,8 +448,7 @@ class Run:
         path = self.folder / "proof.json"
         if self.stages.fresh("simulate", key):
             self.notices.stage("simulate", "kept")
-            stored = json.loads(path.read_text())
-            return Proof.from_json(stored["proof"]), stored["lint_warnings"]
+            return read_proof(path)
         with self.stages.running("simulate", key, (path.name,)):
             proof = prove(built, design, split.x)
             findings = [f for f in linter.lint(design.sources, design.top) if f.severity != "absent"]
@@ -495,6 +500,24 @@ class Run:
         summary.dump(content, self.folder / "report.json")
         html.write(content, self.folder / "report.html")
         return content
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What is read of ``proof.json``."""
+
+    proof: dict[str, Any]
+    lint_warnings: int
+
+
+def read_proof(path: Path) -> tuple[Proof, int]:
+    """Return the proof that a run kept in ``proof.json``, and the number of warnings of the linters.
+
+    Raises:
+        GraphError: the file is missing or damaged; says where.
+    """
+    stored = json_text.checked(_Stored, json_text.read(path), str(path))
+    return Proof.from_json(stored.proof), stored.lint_warnings
 
 
 @dataclass
@@ -603,8 +626,10 @@ def open_run(
         ConfigError: see :func:`mase.config.load`. MaseError: the folder cannot be written.
     """
     home = Path()
+    if folder is not None:
+        place(folder, "the folder of the run")
     if not isinstance(config, RunConfig):
-        path = Path(config)
+        path = place(config, "configuration")
         own = path.is_dir()
         if own:
             folder, home = folder or path, _home(path)
@@ -615,7 +640,7 @@ def open_run(
     target = Path(folder) if folder is not None else Path("runs") / config.name
     check_names(config)
     write_atomic(target / "config.yaml", configuration.dump(config))
-    write_atomic(target / "home.txt", f"{home.resolve()}\n")
+    write_atomic(target / "home.txt", f"{place(home.resolve(), 'folder of the configuration')}\n")
     return Run(config, target, home, (notices or Notices()).logged(target / "log.txt"))
 
 
@@ -657,10 +682,10 @@ def _home(folder: Path) -> Path:
         raise GraphError(
             f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder"
         )
-    text = note.read_text(encoding="utf-8", errors="replace").strip()
-    if not text.isprintable():
-        raise GraphError(f"{note}: corrupt: {text[:40]!r}; allowed is the folder of the configuration")
-    return Path(text)
+    try:
+        return place(file.text(note, LARGEST_NOTE, GraphError).strip(), "the folder of the configuration")
+    except MaseError as error:
+        raise GraphError(f"{note}: corrupt: {error}") from None
 
 
 def search(config: str | Path, folder: str | Path | None = None, notices: Notices | None = None) -> Study:

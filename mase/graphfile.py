@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from mase import aten
-from mase.errors import FormatError, GraphError
+from mase.doors import file, json_text
+from mase.doors import tensors as tensor_file
+from mase.errors import GraphError, MaseError
 from mase.files import write_atomic
 from mase.formats import QuantParams, parse
 from mase.formats.base import SHARED
@@ -24,6 +26,7 @@ from mase.graphcheck import check_calls, check_dtype, check_tables
 
 SCHEMA = 3  # of graph.json; 1 had no bodies, ports or opaque nodes, 2 no digest of the weights
 READS = (1, 2, 3)
+LARGEST = 1 << 40  # bytes of weights: any file that memory holds
 SCALARS: Mapping[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in (
@@ -71,34 +74,24 @@ def load(folder: Path) -> Graph:
     Raises:
         GraphError: a file is missing, corrupt, or of a newer schema.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as unpack
-
-    try:
-        document = json.loads((folder / "graph.json").read_text())
-        weights = (folder / "weights.safetensors").read_bytes()
-    except FileNotFoundError as error:
-        raise GraphError(
-            f"{error.filename}: no such file; a saved graph has graph.json and weights.safetensors"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise GraphError(f"{folder}: saved graph is corrupt: {error}") from None
-    if not isinstance(document, dict) or document.get("schema") not in READS:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise GraphError(f"{folder / 'graph.json'}: schema {found}; this version reads schema 1 to {SCHEMA}")
+    hint = "; a saved graph has graph.json and weights.safetensors"
+    document = json_text.read(folder / "graph.json", GraphError, hint)
+    json_text.check_schema(document, READS, str(folder / "graph.json"))
+    where = folder / "weights.safetensors"
+    weights = file.content(where, LARGEST, GraphError, hint)
     try:
         _check_digest(document, weights, folder)
-        tensors = unpack(weights)
+        tensors = tensor_file.parse(weights, str(where))
         for key in document.get("transposed", ()):
             tensors[key] = tensors[key].t()
         graph = _graph_from_json(document, tensors, "").verify()
         check_tables(graph)
         check_calls(graph)
-    except SafetensorError as error:
-        raise GraphError(f"{folder / 'weights.safetensors'}: corrupt: {error}") from None
-    except FormatError as error:
+    except GraphError:
+        raise
+    except MaseError as error:
         raise GraphError(f"{folder / 'graph.json'}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except Exception as error:  # noqa: BLE001  # a field of another kind can break anything that is made of it
         raise GraphError(f"{folder / 'graph.json'}: corrupt: {error!r}") from None
     return graph
 

@@ -9,8 +9,10 @@ from pydantic import PositiveInt
 
 from mase.data.base import DATASETS, Data, Passage, held
 from mase.data.tokens import Tokenizer, tokenizer
+from mase.doors import file
 from mase.errors import ConfigError
 
+LARGEST = 1 << 32  # bytes of a file
 EVERY = 20  # of so many files, the last is test and the one before is validation: 5 % each
 PARTS = ("train", "validation", "test")
 Texts = tuple[str, str, str]  # of the three splits
@@ -76,7 +78,4 @@ def passage(where: str, text: str, tokens: Tokenizer, window: int) -> Passage:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"data text: {path}: cannot read as UTF-8: {error}") from None
+    return file.text(path, LARGEST).replace("\r\n", "\n").replace("\r", "\n")

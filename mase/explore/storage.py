@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mase import secrets
-from mase.errors import ConfigError
+from mase.errors import ConfigError, MaseError, said
 from mase.explore.journal import Journal, KernelLock
 from mase.explore.space import Point, Space
 from mase.explore.trial import Constraint, Objective, Trial
@@ -55,9 +55,9 @@ class Store:
 
     def trials(self) -> list[Trial]:
         """Read every finished trial, in order of number."""
-        with _usable(self._where):
+        with usable(self._where):
             stored = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return sorted((self._load(record) for record in stored), key=lambda trial: trial.number)
+            return sorted((self._load(record) for record in stored), key=lambda trial: trial.number)
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial; it survives a kill of the process from here on."""
@@ -73,7 +73,7 @@ class Store:
         )
         assert record.datetime_complete is not None
         record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
-        with _usable(self._where):
+        with usable(self._where):
             self._study.add_trial(record)
 
     def writing(self) -> contextlib.AbstractContextManager[object]:
@@ -130,7 +130,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
         ConfigError: the stored study is another one; the text names the field that differs.
     """
     directions = [objective["direction"] for objective in about["objectives"]]
-    with quiet(), _usable(where):
+    with quiet(), usable(where):
         if name not in optuna.get_all_study_names(storage):
             with contextlib.nullcontext() if lock is None else lock:
                 study = optuna.create_study(storage=storage, study_name=name, directions=directions)
@@ -155,7 +155,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
 
 def find(storage: BaseStorage, where: str, name: str) -> optuna.Study:
     """Return the stored Optuna study ``name``; raise ``ConfigError`` where there is none."""
-    with quiet(), _usable(where):
+    with quiet(), usable(where):
         names = optuna.get_all_study_names(storage)
         if name not in names:
             raise ConfigError(f"storage {where}: holds no study {name!r}; it has: {', '.join(names) or 'none'}")
@@ -183,7 +183,7 @@ def quiet() -> Iterator[None]:
 
 
 def _open_journal(path: Path) -> tuple[BaseStorage, KernelLock]:
-    with _usable(str(path)):
+    with usable(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = KernelLock(path)
         return JournalStorage(Journal(path, lock)), lock
@@ -202,7 +202,7 @@ def _open_database(url: str) -> BaseStorage:
 
 
 @contextlib.contextmanager
-def _usable(where: str) -> Iterator[None]:
+def usable(where: str) -> Iterator[None]:
     """Turn into one line what happens on a full disk, a lost database, or a file that is no journal."""
     try:
         yield
@@ -211,8 +211,10 @@ def _usable(where: str) -> Iterator[None]:
         raise ConfigError(f"storage {where}: {error.strerror or error}{named}") from error
     except OptunaError as error:
         raise ConfigError(f"storage {where}: {_first_line(error.__cause__ or error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"storage {where}: this is no study, or it is damaged ({error})") from error
+    except MaseError:
+        raise
+    except Exception as error:  # Optuna trusts what it reads: damage can break anything that it makes of it
+        raise ConfigError(f"storage {where}: this is not a study, or it is damaged ({said(error)})") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from mase import secrets
 from mase.errors import ConfigError, UnknownName
 from mase.explore.evaluator import Evaluate, EvaluatorSpec
 from mase.explore.space import Point, Space
-from mase.explore.storage import Store, attach, described, find, open_storage, shown
+from mase.explore.storage import Store, attach, described, find, open_storage, shown, usable
 from mase.explore.strategy import Problem, Strategy, build
 from mase.explore.trial import Constraint, Objective, Trial, checked_metrics
 from mase.explore.workers import Inline, Local, Pool, Ray, Result
@@ -101,13 +101,14 @@ class Study:
         base, lock = open_storage(storage)
         found = find(base, where, name)
         about = described(found, where)
-        if about["schema"] != SCHEMA:
-            raise ConfigError(f"storage {where}: schema version {about['schema']} cannot be read; this is {SCHEMA}")
-        space = Space.from_json(about["space"])
-        objectives = tuple(Objective(**objective) for objective in about["objectives"])
-        constraints = tuple(Constraint(**constraint) for constraint in about["constraints"])
-        store = Store(found, lock, where, space, objectives, constraints)
-        return cls(space, objectives, constraints, about["seed"], store)
+        if about.get("schema") != SCHEMA:
+            raise ConfigError(f"storage {where}: schema version {about.get('schema')} cannot be read; this is {SCHEMA}")
+        with usable(where):
+            space = Space.from_json(about["space"])
+            objectives = tuple(Objective(**objective) for objective in about["objectives"])
+            constraints = tuple(Constraint(**constraint) for constraint in about["constraints"])
+            store = Store(found, lock, where, space, objectives, constraints)
+            return cls(space, objectives, constraints, about["seed"], store)
 
     @property
     def trials(self) -> tuple[Trial, ...]:

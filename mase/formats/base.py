@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor
 
+from mase.doors.json_text import repr_of
 from mase.errors import FormatError
 from mase.formats.chunks import CHUNK, Scratch, chunks
 from mase.registry import Registry
@@ -103,7 +104,7 @@ def compat_words(*tools: str) -> Words:
 
 def text_form(head: str) -> re.Pattern[str]:
     """Return the pattern of a whole text form: ``head``, then words such as ``_floor``."""
-    return re.compile(head + r"(?P<words>(?:_[a-z0-9]+)*)")
+    return re.compile(head + r"(?P<words>(?:_[a-z0-9]+)*)", re.ASCII)  # digits are 0..9, not those of other scripts
 
 
 class Format(ABC):
@@ -298,6 +299,8 @@ COMPILE_FROM = 1 << 16  # elements from which compiling pays
 FORMATS: Registry[type[Format]] = Registry("format", "mase.formats")
 
 MAX_TEXT = 2000  # characters of a text form; a table of values may be long
+MOST_DIGITS = 150  # of a number in a text form; a float32 written out has fewer
+LONG = re.compile(rf"[0-9]{{{MOST_DIGITS + 1},}}")
 
 
 def parse(text: str) -> Format:
@@ -306,14 +309,24 @@ def parse(text: str) -> Format:
     Raises:
         FormatError: no format has this form, or a field is impossible.
     """
-    given: object = text  # a configuration may hold anything
-    if not isinstance(given, str) or len(given) > MAX_TEXT:
-        found = f"{len(given)} characters" if isinstance(given, str) else repr(given)[:60]
-        raise FormatError(f"format: {found} is no text form; allowed is text of at most {MAX_TEXT} characters")
+    check_text(text)
     whole = _whole(text)
     if whole is not None:
         return whole
     raise FormatError(f"format {text[:60]!r}: {_trailing(text) or _unknown(text)}")
+
+
+def check_text(text: object) -> None:
+    """Refuse what no text form can be, before anything is read in it: a configuration may hold anything.
+
+    Raises:
+        FormatError: it is not text, is too long, or holds a longer number than any format has.
+    """
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        found = f"{len(text)} characters" if isinstance(text, str) else repr_of(text)
+        raise FormatError(f"format: {found} is not a text form; allowed is text of at most {MAX_TEXT} characters")
+    if (found_long := LONG.search(text)) is not None:
+        raise FormatError(f"format {text[:60]!r}: a number of {len(found_long[0])} digits; at most {MOST_DIGITS}")
 
 
 def _whole(text: str) -> Format | None:
@@ -392,7 +405,7 @@ def refuse_codes(fmt: Format, compat: str) -> None:
 def within(fmt: str, field: str, value: object, low: int, high: int) -> None:
     """Raise FormatError unless ``value`` is an integer and ``low <= value <= high``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FormatError(f"{fmt}: {field} is {value!r}; allowed is {low}..{high}")
+        raise FormatError(f"{fmt}: {field} is {repr_of(value)}; allowed is {low}..{high}")
 
 
 def one_of(fmt: str, field: str, value: str, allowed: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ class Accumulation:
     @classmethod
     def parse(cls, text: str, where: str) -> Self:
         """Read ``exact`` or ``aligned(G)``, G in 0..32."""
-        match = re.fullmatch(r"aligned\((\d+)\)", text)
+        match = re.fullmatch(r"aligned\(([0-9]{1,9})\)", text)
         if text == "exact":
             return cls()
         if match and int(match[1]) <= 32:

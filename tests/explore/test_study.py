@@ -306,7 +306,7 @@ def foreign_study(path: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (text_file, "this is no study, or it is damaged"),
+        (text_file, "this is not a study, or it is damaged"),
         (folder, "Is a directory"),
         (under_a_file, r"File exists \(.*/storage\)"),
         (foreign_study, "study 'mase' was made by another program"),
