@@ -132,7 +132,20 @@ def edge_json(edge: Edge) -> dict[str, Any]:
         "signed": grid.signed,
         "exponents": stream.exponents,
         "exp_bits": grid.exp_bits,
+        "low": grid.low,
+        "high": grid.high,
+        "unit": grid.unit,
+        "block": grid.block,
+        "exp_base": grid.base,
+        "exp_span": grid.span,
+        "rounding": _rounding(edge.format),
     }
+
+
+def _rounding(fmt: Format) -> str | None:
+    """Return how a host without mase rounds into a format; None where that takes more than one rule."""
+    mode: str = getattr(fmt, "rounding", "even")
+    return None if mode == "stochastic" or getattr(fmt, "compat", "") else mode
 
 
 def _edge(data: Mapping[str, Any]) -> Edge:

@@ -128,13 +128,22 @@ def estimate(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0) -> Co
     return estimate_graph(_mapped(graph, target), target, clock_mhz)
 
 
-def emit(graph: Graph, folder: str | Path, name: str = "mase_top", target: str = "xcup") -> Design:
+def emit(
+    graph: Graph,
+    folder: str | Path,
+    name: str = "mase_top",
+    target: str = "xcup",
+    clock_mhz: float | None = None,
+) -> Design:
     """Write the accelerator of a quantized graph into a folder of its own, also as ``design.json``.
+
+    Args:
+        clock_mhz: the clock that its README states as an assumption.
 
     Raises:
         UnsupportedOp: a node has no hardware; names it. GraphError: the folder holds something else.
     """
-    return write_design(_mapped(graph, target), folder, name)
+    return write_design(_mapped(graph, target), folder, name, clock_mhz=clock_mhz)
 
 
 def simulate(design: Design | str | Path, x: Tensor) -> sim.SimResult:
@@ -427,12 +436,13 @@ class Run:
 
     def emit(self, built: Graph) -> Design:
         """Write ``rtl/``."""
-        key = key_of(self.stages.files("build"), self.config.hardware.top, *_emitter())
+        hardware = self.config.hardware
+        key = key_of(self.stages.files("build"), hardware.top, hardware.clock_mhz, *_emitter())
         if self.stages.fresh("emit", key):
             self.notices.stage("emit", "kept")
             return Design.load(self.folder / "rtl")
         with self.stages.running("emit", key, ("rtl",)):
-            return write_design(built, self.folder / "rtl", self.config.hardware.top)
+            return write_design(built, self.folder / "rtl", hardware.top, clock_mhz=hardware.clock_mhz)
 
     def prove(self, built: Graph, design: Design) -> tuple[Proof, int | None]:
         """Run the test split through the RTL, lint it, and compare every named edge with the integer reference."""

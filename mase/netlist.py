@@ -13,7 +13,7 @@ from mase.interpreter import has_formats, is_exact
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
 from mase.ops.layout import Layout
 from mase.ops.width_converter import WidthConverter
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run
+from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, taken
 from mase.stream import StreamType
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
@@ -112,6 +112,15 @@ class Netlist:
     def timing(self, tensors: int = 3) -> Timing:
         """Return the exact cycles of ``tensors`` samples with the source always valid and the sink always ready."""
         return run(*self.network(), tensors)
+
+    def backlog(self) -> int:
+        """Return how many input beats the blocks take while the sink is never ready."""
+        actors, channels = self.network()
+        tensors, found = 1, None
+        while found is None:  # every FIFO has an end, so some number of samples does not fit
+            tensors *= 2
+            found = taken(actors[:-1], channels, tensors)
+        return found
 
     def interval(self) -> int:
         """Return the closed form of the interval: valid once FIFOs are deep enough."""

@@ -151,6 +151,20 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
     return Timing(outside.outside[0] - start, ends)
 
 
+def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> int | None:
+    """Return how many outside tokens a network takes before it stands still; None if it finishes ``tensors`` tensors.
+
+    A channel whose sink is not among the actors never gives a slot back.
+    """
+    lanes = [_Lane(channel) for channel in channels]
+    by_source = {lane.channel.source: lane for lane in lanes}
+    by_sink = {lane.channel.sink: lane for lane in lanes}
+    runners = [_Runner(actor, tensors, by_source, by_sink) for actor in actors]
+    while any(runner.advance() for runner in runners):
+        pass
+    return None if runners[0].done else sum(runner.outside_takes for runner in runners)
+
+
 class _Lane:
     """Times of one channel: when each token becomes visible, when each slot came back."""
 
@@ -174,6 +188,7 @@ class _Runner:
         self.actor, self.now, self.done, self.waits = actor, 0, False, ""
         self.outside: list[int] = []
         self.first_take: int | None = None
+        self.outside_takes = 0
         steps = _compact(_flat(actor.body))
         self._steps = [self._bound(step, by_source, by_sink) for step in steps]
         self._index, self._left = 0, tensors
@@ -210,7 +225,9 @@ class _Runner:
             for lane in take:
                 if lane is not None:
                     lane.taken += 1
-                elif self.first_take is None:
+                    continue
+                self.outside_takes += 1
+                if self.first_take is None:
                     self.first_take = now
             for lane in free:
                 lane.returned.append(now + 1)
