@@ -13,14 +13,20 @@ module mase_reset_sync (
   output      logic rst_no
 );
 
-  (* ASYNC_REG = "TRUE" *) logic [1:0] sync_q;
+  (* ASYNC_REG = "TRUE" *) logic first_q;
+  (* ASYNC_REG = "TRUE" *) logic second_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) sync_q <= '0;
-    else sync_q <= {sync_q[0], 1'b1};
+    if (!rst_ni) begin
+      first_q  <= 1'b0;
+      second_q <= 1'b0;
+    end else begin
+      first_q  <= 1'b1;
+      second_q <= first_q;
+    end
   end
 
-  assign rst_no = sync_q[1];
+  assign rst_no = second_q;
 
 endmodule
 
