@@ -88,7 +88,7 @@ module {top}_axis #(
   output      logic          m_axis_tuser
 );
 
-  // What flush_i clears leaves its reset in the same cycle everywhere: one cycle after the last one with flush_i.
+  // What flush_i clears, here and in the core (which synchronises aresetn for itself), leaves its reset in the same cycle.
   logic reset_n, run_q, open;
 
   mase_reset_sync u_reset (
@@ -169,7 +169,7 @@ module {top}_axis #(
 
   {top} {"#(.MemDir(MemDir)) " if memories else ""}u_core (
     .clk_i      (aclk),
-    .rst_ni     (reset_n),
+    .rst_ni     (aresetn),
     .flush_i    (flush_i),
     .error_o    (core_error),
     .in_valid_i (in_valid),

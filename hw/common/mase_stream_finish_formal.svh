@@ -37,7 +37,7 @@
       if (f_stalled) assert (out_valid_o && {out_marked_o, out_last_o, out_data_o} == f_offered);
       assert (f_position == 6'(beat_q) && beat_q < Beats);
       assert (out_last_o == (f_position == 6'(Beats - 1)));
-      assert (filling_q == f_cut);
+      assert (filling_q == f_cut && !(f_cut && f_position == '0));
       if (f_taken) assert (f_given && out_data_o == in_data_i && out_marked_o == (in_marked_i && out_last_o));
       if (f_given && !f_taken) assert (f_cut && out_data_o == '0 && out_marked_o == out_last_o);
       if (f_cut) assert (out_valid_o && !in_ready_o);  // it ends as fast as the sink takes it

@@ -52,6 +52,7 @@
       if (f_waiting) assume (in_valid_i && {in_bad_i, in_last_i, in_data_i} == f_asked);
       if (f_stalled) assert (out_valid_o && {out_damaged_o, out_last_o, out_data_o} == f_offered);
       if (Resync == 0) begin
+        assert (!filling_q && !dropping_q);
         assert (f_taken == f_given && !out_damaged_o);
         assert (!f_taken || (out_data_o == in_data_i && out_last_o == in_last_i));
       end else begin
@@ -65,7 +66,7 @@
         assert (f_frames_out == f_frames_in - 6'(filling_q) + 6'(dropping_q));
         if (dropping_q) assert (f_length >= 6'(Beats) && beat_q == '0 && !bad_q);
         if (!dropping_q && !filling_q) assert (f_length == 6'(beat_q) && bad_q == f_bad);
-        if (filling_q) assert (f_length == '0 && !f_right && beat_q != '0);
+        if (filling_q) assert (f_length == '0 && !f_bad && !f_right && beat_q != '0);
         // The mark: right if and only if this beat has `last` at the right place and no beat was bad.
         if (f_given && out_last_o) begin
           assert (out_damaged_o != (f_taken && in_last_i && !f_bad && !in_bad_i));
