@@ -20,8 +20,11 @@ def bench(manifest: Mapping[str, Any], feed: Edge, give: Edge, samples: int) -> 
         "OUT_BEATS": give.stream.beats,
         "IN_BITS": feed.stream.bits,
         "OUT_BITS": give.stream.bits,
-        "IN_BUS": 8 * feed.stream.bytes,
-        "OUT_BUS": 8 * give.stream.bytes,
+        "IN_BUS": 8 * manifest["axis"]["s_axis_bytes"],
+        "OUT_BUS": 8 * manifest["axis"]["m_axis_bytes"],
+        "KEEP_IN": "      .s_axis_tkeep ('1),\n" if manifest["axis"]["tkeep"] else "",
+        "KEEP_OUT": "      .m_axis_tkeep (keep),\n" if manifest["axis"]["tkeep"] else "",
+        "KEPT": "    logic [OutBus/8-1:0] keep;\n" if manifest["axis"]["tkeep"] else "",
         "FIRST": cycles["first_output"],
         "LATENCY": cycles["latency"],
     }
@@ -73,20 +76,23 @@ module @TOP@__bench #(
 
   if (Axis) begin : gen_axis
     logic [OutBus-1:0] bus, unused;
-    @TOP@_axis@MEMORIES@ u_dut (
+    logic user, core_error;
+@KEPT@    @TOP@_axis@MEMORIES@ u_dut (
       .aclk         (clk),
       .aresetn      (rst_n),
       .flush_i      (1'b0),
-      .error_o      (error),
+      .error_o      (core_error),
       .s_axis_tdata (InBus'(in_data)),
-      .s_axis_tvalid(in_valid),
+@KEEP_IN@      .s_axis_tvalid(in_valid),
       .s_axis_tready(in_ready),
       .s_axis_tlast (in_last),
       .m_axis_tdata (bus),
-      .m_axis_tvalid(out_valid),
+@KEEP_OUT@      .m_axis_tvalid(out_valid),
       .m_axis_tready(out_ready),
-      .m_axis_tlast (out_last)
+      .m_axis_tlast (out_last),
+      .m_axis_tuser (user)
     );
+    assign error = core_error || (out_valid && user);
     assign out_data = bus[OutBits-1:0];
     assign unused = bus;
   end else begin : gen_core

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emit import host, readme
+from emit import axis, host, readme
 from emit.bench import bench
 from emit.design import Edge
 from emit.scripts import scripts
@@ -26,109 +26,20 @@ def render(manifest: Mapping[str, Any], edges: Sequence[Edge], vectors: Mapping[
     }
 
 
-def wrapper(top: str, edges: Sequence[Edge], memories: bool) -> dict[str, str | bytes]:
-    """Return the sources of the AXI4-Stream wrapper."""
-    return {
-        f"rtl/{top}_axis.sv": _axis(top, edges[0], edges[-1], memories),
-        "rtl/mase_skid_buffer.sv": (hw_dir() / "common" / "mase_skid_buffer.sv").read_text(),
-    }
+def wrapper(top: str, edges: Sequence[Edge], facts: Mapping[str, Any], memories: bool) -> dict[str, str | bytes]:
+    """Return the sources of the AXI4-Stream wrapper.
+
+    Args:
+        facts: what :func:`emit.axis.facts` says of it.
+    """
+    library = {f"rtl/{name}.sv": (hw_dir() / "common" / f"{name}.sv").read_text() for name in axis.MODULES}
+    return {**library, f"rtl/{top}_axis.sv": axis.wrapper(top, edges[0], edges[-1], facts, memories)}
 
 
 def _hex(edge: Edge, code: Code) -> str:
     """Return one beat a line, hexadecimal, sample after sample."""
     beats = edge.stream.pack(code).reshape(-1, edge.stream.bytes)
     return "".join(f"{int.from_bytes(beat.tobytes(), 'little'):0{2 * edge.stream.bytes}x}\n" for beat in beats)
-
-
-def _axis(top: str, feed: Edge, give: Edge, memories: bool) -> str:
-    a, b = feed.stream, give.stream
-    pad_out = 8 * b.bytes - b.bits
-    spare = ""
-    if 8 * a.bytes > a.bits:
-        spare = f"\n  logic unused_pad;\n  assign unused_pad = &{{1'b0, in_word[{8 * a.bytes - 1}:{a.bits}]}};\n"
-    data = f"{{{pad_out}'b0, out_beat}}" if pad_out else "out_beat"
-    parameters = '#(\n  parameter MemDir = "mem"  // folder of the memory images\n) ' if memories else ""
-    passed = "#(.MemDir(MemDir)) " if memories else ""
-    return f"""// AXI4-Stream wrapper of {top}: tdata padded to bytes, tlast on the last beat of a sample.
-//
-// A register slice on either side cuts every handshake path; each adds one cycle to the latency. flush_i empties
-// them too.
-
-`default_nettype none
-
-module {top}_axis {parameters}(
-  input  wire logic          aclk,
-  input  wire logic          aresetn,
-  input  wire logic          flush_i,
-  output      logic          error_o,
-
-  input  wire logic [{8 * a.bytes - 1}:0] s_axis_tdata,
-  input  wire logic          s_axis_tvalid,
-  output      logic          s_axis_tready,
-  input  wire logic          s_axis_tlast,
-
-  output      logic [{8 * b.bytes - 1}:0] m_axis_tdata,
-  output      logic          m_axis_tvalid,
-  input  wire logic          m_axis_tready,
-  output      logic          m_axis_tlast
-);
-
-  logic run_q, ready, in_valid, in_ready, in_last, out_valid, out_ready, out_last;
-  logic [{8 * a.bytes - 1}:0] in_word;
-  logic [{b.bits - 1}:0] out_beat;
-
-  // Reset of the slices, in the same cycles as that of the core's blocks.
-  always_ff @(posedge aclk or negedge aresetn) begin
-    if (!aresetn) run_q <= 1'b0;
-    else run_q <= !flush_i;
-  end
-  assign s_axis_tready = ready && run_q;
-
-  mase_skid_buffer #(
-    .Width({8 * a.bytes + 1})
-  ) u_in (
-    .clk_i      (aclk),
-    .rst_ni     (run_q),
-    .in_valid_i (s_axis_tvalid),
-    .in_ready_o (ready),
-    .in_data_i  ({{s_axis_tlast, s_axis_tdata}}),
-    .out_valid_o(in_valid),
-    .out_ready_i(in_ready),
-    .out_data_o ({{in_last, in_word}})
-  );
-{spare}
-  {top} {passed}u_core (
-    .clk_i      (aclk),
-    .rst_ni     (aresetn),
-    .flush_i    (flush_i),
-    .error_o    (error_o),
-    .in_valid_i (in_valid),
-    .in_ready_o (in_ready),
-    .in_data_i  (in_word[{a.bits - 1}:0]),
-    .in_last_i  (in_last),
-    .out_valid_o(out_valid),
-    .out_ready_i(out_ready),
-    .out_data_o (out_beat),
-    .out_last_o (out_last)
-  );
-
-  mase_skid_buffer #(
-    .Width({8 * b.bytes + 1})
-  ) u_out (
-    .clk_i      (aclk),
-    .rst_ni     (run_q),
-    .in_valid_i (out_valid),
-    .in_ready_o (out_ready),
-    .in_data_i  ({{out_last, {data}}}),
-    .out_valid_o(m_axis_tvalid),
-    .out_ready_i(m_axis_tready),
-    .out_data_o ({{m_axis_tlast, m_axis_tdata}})
-  );
-
-endmodule
-
-`default_nettype wire
-"""
 
 
 def _readme(manifest: Mapping[str, Any], edges: Sequence[Edge], samples: int) -> str:

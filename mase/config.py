@@ -121,6 +121,9 @@ class HardwareConfig(Section):
     interval: PositiveInt | None = Field(None, description="cycles a sample to keep; left out: as cheap as possible")
     folding: dict[str, FoldingConfig] = Field(default_factory=dict, description="glob of module paths -> lanes by hand")
     top: str = Field("mase_top", description="name of the top module, made legal")
+    axis_pad: bool = Field(
+        False, description="AXI4-Stream: pad tdata to a power of two of bytes, with tkeep, as DMA engines want it"
+    )
 
 
 class SimulateConfig(Section):

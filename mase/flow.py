@@ -138,16 +138,18 @@ def emit(
     name: str = "mase_top",
     target: str = "xcup",
     clock_mhz: float | None = None,
+    axis_pad: bool = False,
 ) -> Design:
     """Write the accelerator of a quantized graph into a folder of its own, also as ``design.json``.
 
     Args:
         clock_mhz: the clock that its README states as an assumption.
+        axis_pad: pad ``tdata`` of the AXI4-Stream wrapper to a power of two of bytes, with ``tkeep``.
 
     Raises:
         UnsupportedOp: a node has no hardware; names it. GraphError: the folder holds something else.
     """
-    return write_design(_mapped(graph, target), folder, name, clock_mhz=clock_mhz)
+    return write_design(_mapped(graph, target), folder, name, clock_mhz=clock_mhz, axis_pad=axis_pad)
 
 
 def simulate(design: Design | str | Path, x: Tensor) -> sim.SimResult:
@@ -444,12 +446,18 @@ class Run:
     def emit(self, built: Graph) -> Design:
         """Write ``rtl/``."""
         hardware = self.config.hardware
-        key = key_of(self.stages.files("build"), hardware.top, hardware.clock_mhz, *_emitter())
+        key = key_of(self.stages.files("build"), hardware.top, hardware.clock_mhz, hardware.axis_pad, *_emitter())
         if self.stages.fresh("emit", key):
             self.notices.stage("emit", "kept")
             return Design.load(self.folder / "rtl")
         with self.stages.running("emit", key, ("rtl",)):
-            return write_design(built, self.folder / "rtl", hardware.top, clock_mhz=hardware.clock_mhz)
+            return write_design(
+                built,
+                self.folder / "rtl",
+                hardware.top,
+                clock_mhz=hardware.clock_mhz,
+                axis_pad=hardware.axis_pad,
+            )
 
     def prove(self, built: Graph, design: Design) -> tuple[Proof, int | None]:
         """Run the test split through the RTL, lint it, and compare every named edge with the integer reference."""

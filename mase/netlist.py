@@ -115,14 +115,20 @@ class Netlist:
         """Return the exact cycles of ``tensors`` samples with the source always valid and the sink always ready."""
         return run(*self.network(), tensors)
 
-    def backlog(self) -> int:
-        """Return how many input beats the blocks take while the sink is never ready."""
+    def backlog(self, given: int = 0) -> int:
+        """Return how many input beats the blocks take while the sink takes ``given`` output beats and no more."""
         actors, channels = self.network()
+        sink = replace(actors[-1], body=(Loop(given, SINK.body), Step(("never",))))
+        channels.append(Channel(("nobody", OUT), (sink.name, "never"), 1))
         tensors, found = 1, None
         while found is None:  # every FIFO has an end, so some number of samples does not fit
             tensors *= 2
-            found = taken(actors[:-1], channels, tensors)
+            found = taken([*actors[:-1], sink], channels, tensors)
         return found
+
+    def frames_inside(self) -> int:
+        """Return how many samples may have entered whole while the first of them has not left whole."""
+        return self.backlog(self.stream_out.beats - 1) // self.stream_in.beats
 
     def interval(self) -> int:
         """Return the closed form of the interval: valid once FIFOs are deep enough."""

@@ -1,0 +1,248 @@
+"""The AXI4-Stream wrapper of an emitted design: its text, its widths, and what its README says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emit.design import Edge
+
+MODULES = ("mase_reset_sync", "mase_skid_buffer", "mase_stream_resync", "mase_fifo", "mase_stream_finish")
+SLICES = 2  # cycles that the wrapper adds to every latency: one for the register slice on either side
+
+
+def bus_bytes(edge: Edge, pad: bool) -> int:
+    """Return the bytes of ``tdata``: those of a beat, or the next power of two."""
+    return 1 << (edge.stream.bytes - 1).bit_length() if pad else edge.stream.bytes
+
+
+def facts(feed: Edge, give: Edge, frames: int, pad: bool) -> dict[str, Any]:
+    """Return what ``design.json`` says of the wrapper.
+
+    Args:
+        frames: that may have entered the core whole while the first of them has not left. pad: as in :func:`bus_bytes`.
+    """
+    return {
+        "s_axis_bytes": bus_bytes(feed, pad),
+        "m_axis_bytes": bus_bytes(give, pad),
+        "tkeep": pad,
+        "frames_inside": frames,
+        "added_cycles": SLICES,
+    }
+
+
+def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories: bool) -> str:
+    """Return the text of the wrapper.
+
+    Args:
+        axis: what :func:`facts` returned. memories: the core has the parameter ``MemDir``.
+    """
+    a, b = feed.stream, give.stream
+    bus_in, bus_out, keep = 8 * axis["s_axis_bytes"], 8 * axis["m_axis_bytes"], axis["tkeep"]
+    parameters = ['  parameter MemDir = "mem",  // folder of the memory images'] if memories else []
+    parameters += [
+        "  // 1: a frame that is too short or too long is repaired and marked; 0: beats are counted, tlast is only watched.",
+        "  parameter int Resync = 1",
+    ]
+    if keep:
+        parameters[-1] += ","
+        parameters += [
+            "  // 0: m_axis_tkeep is all ones, as DMA engines ask; 1: it is low on the bytes above a beat.",
+            "  parameter int NullPadding = 0",
+        ]
+    return f"""\
+// AXI4-Stream wrapper of {top}: {_padding(keep)}, tlast on the last beat of a sample.
+//
+// A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1 every frame that
+// comes in gives exactly one that goes out, whatever its length: a short one is filled up with zeros, the rest of a long
+// one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so, and low on every other beat.
+// error_o says the same of the whole stream: it is sticky, until reset or flush.
+// flush_i: in its cycles no beat is taken. Beats taken before are dropped with all results that have not left the core;
+// the others, two at most, are delivered. A packet that they leave open is completed with zeros, tuser with its tlast.
+// So m_axis_tvalid is never withdrawn and every packet has {b.beats} beats. The next beat taken begins a frame.
+// aresetn: asserted at any time; its release is synchronised here. tready is low and tvalid is low meanwhile.
+// A register slice on either side cuts every handshake path and adds one cycle to the latency; only flush_i reaches
+// s_axis_tready within a cycle.
+
+`default_nettype none
+
+module {top}_axis #(
+{chr(10).join(parameters)}
+) (
+  input  wire logic          aclk,
+  input  wire logic          aresetn,
+  input  wire logic          flush_i,
+  output      logic          error_o,
+
+  input  wire logic [{bus_in - 1}:0] s_axis_tdata,
+{f"  input  wire logic [{bus_in // 8 - 1}:0] s_axis_tkeep,{chr(10)}" if keep else ""}\
+  input  wire logic          s_axis_tvalid,
+  output      logic          s_axis_tready,
+  input  wire logic          s_axis_tlast,
+
+  output      logic [{bus_out - 1}:0] m_axis_tdata,
+{f"  output      logic [{bus_out // 8 - 1}:0] m_axis_tkeep,{chr(10)}" if keep else ""}\
+  output      logic          m_axis_tvalid,
+  input  wire logic          m_axis_tready,
+  output      logic          m_axis_tlast,
+  output      logic          m_axis_tuser
+);
+
+  // What flush_i clears, here and in the core (which synchronises aresetn for itself), leaves its reset in the same cycle.
+  logic reset_n, run_q, open;
+
+  mase_reset_sync u_reset (
+    .clk_i (aclk),
+    .rst_ni(aresetn),
+    .rst_no(reset_n)
+  );
+
+  always_ff @(posedge aclk or negedge reset_n) begin
+    if (!reset_n) run_q <= 1'b0;
+    else run_q <= !flush_i;
+  end
+  assign open = run_q && !flush_i;
+
+  // Input: slice, then frames of {a.beats} beats each.
+  logic host_ready, host_bad, beat_valid, beat_ready, beat_last, beat_bad;
+  logic [{a.bits - 1}:0] beat;
+  logic frame_valid, frame_ready, frame_last, damaged, stream_error;
+  logic [{a.bits - 1}:0] frame;
+
+  assign s_axis_tready = host_ready && open;
+{_spare(a.bits, bus_in, a.bytes if keep else 0)}
+  mase_skid_buffer #(
+    .Width({a.bits + 2})
+  ) u_in (
+    .clk_i      (aclk),
+    .rst_ni     (run_q),
+    .in_valid_i (s_axis_tvalid && open),
+    .in_ready_o (host_ready),
+    .in_data_i  ({{host_bad, s_axis_tlast, s_axis_tdata[{a.bits - 1}:0]}}),
+    .out_valid_o(beat_valid),
+    .out_ready_i(beat_ready),
+    .out_data_o ({{beat_bad, beat_last, beat}})
+  );
+
+  mase_stream_resync #(
+    .Width({a.bits}),
+    .Beats({a.beats}),
+    .Resync(Resync)
+  ) u_resync (
+    .clk_i        (aclk),
+    .rst_ni       (run_q),
+    .in_valid_i   (beat_valid),
+    .in_ready_o   (beat_ready),
+    .in_data_i    (beat),
+    .in_last_i    (beat_last),
+    .in_bad_i     (beat_bad),
+    .out_valid_o  (frame_valid),
+    .out_ready_i  (frame_ready),
+    .out_data_o   (frame),
+    .out_last_o   (frame_last),
+    .out_damaged_o(damaged),
+    .error_o      (stream_error)
+  );
+
+  // One mark for each frame inside the core, which holds {axis["frames_inside"]} at most: room is never what it waits for.
+  logic room, mark_valid, mark, in_valid, in_ready, core_error;
+  logic out_valid, out_ready, out_last;
+  logic [{b.bits - 1}:0] out_beat;
+
+  assign in_valid    = frame_valid && room;
+  assign frame_ready = in_ready && room;
+  assign error_o     = stream_error || core_error;
+
+  mase_fifo #(
+    .Width(1),
+    .Depth({axis["frames_inside"] + 1})
+  ) u_marks (
+    .clk_i      (aclk),
+    .rst_ni     (run_q),
+    .in_valid_i (in_valid && in_ready && frame_last),
+    .in_ready_o (room),
+    .in_data_i  (damaged),
+    .out_valid_o(mark_valid),
+    .out_ready_i(out_valid && out_ready && out_last),
+    .out_data_o (mark)
+  );
+
+  {top} {"#(.MemDir(MemDir)) " if memories else ""}u_core (
+    .clk_i      (aclk),
+    .rst_ni     (aresetn),
+    .flush_i    (flush_i),
+    .error_o    (core_error),
+    .in_valid_i (in_valid),
+    .in_ready_o (in_ready),
+    .in_data_i  (frame),
+    .in_last_i  (frame_last),
+    .out_valid_o(out_valid),
+    .out_ready_i(out_ready),
+    .out_data_o (out_beat),
+    .out_last_o (out_last)
+  );
+
+  // Output: packets of {b.beats} beats each, then a slice that flush_i leaves alone.
+  logic give_valid, give_ready, give_last, give_user;
+  logic [{b.bits - 1}:0] give, word;
+
+  mase_stream_finish #(
+    .Width({b.bits}),
+    .Beats({b.beats})
+  ) u_finish (
+    .clk_i       (aclk),
+    .rst_ni      (reset_n),
+    .flush_i     (flush_i),
+    .in_valid_i  (out_valid),
+    .in_ready_o  (out_ready),
+    .in_data_i   (out_beat),
+    .in_marked_i (mark_valid && mark),
+    .out_valid_o (give_valid),
+    .out_ready_i (give_ready),
+    .out_data_o  (give),
+    .out_last_o  (give_last),
+    .out_marked_o(give_user)
+  );
+
+  mase_skid_buffer #(
+    .Width({b.bits + 2})
+  ) u_out (
+    .clk_i      (aclk),
+    .rst_ni     (reset_n),
+    .in_valid_i (give_valid),
+    .in_ready_o (give_ready),
+    .in_data_i  ({{give_user, give_last, give}}),
+    .out_valid_o(m_axis_tvalid),
+    .out_ready_i(m_axis_tready),
+    .out_data_o ({{m_axis_tuser, m_axis_tlast, word}})
+  );
+  assign m_axis_tdata = {f"{{{bus_out - b.bits}'b0, word}}" if bus_out > b.bits else "word"};
+{_kept(b.bytes, bus_out // 8) if keep else ""}
+endmodule
+
+`default_nettype wire
+"""
+
+
+def _padding(keep: bool) -> str:
+    return "tdata padded to a power of two of bytes, with tkeep" if keep else "tdata padded to bytes"
+
+
+def _spare(bits: int, bus: int, kept: int) -> str:
+    """Return what becomes of the bits of the bus above a beat, and of ``tkeep`` on ``kept`` bytes (0: no ``tkeep``)."""
+    bad = f"!(&s_axis_tkeep[{kept - 1}:0])" if kept else "1'b0"
+    unused = [f"s_axis_tdata[{bus - 1}:{bits}]"] if bus > bits else []
+    if kept and kept < bus // 8:
+        unused.append(f"s_axis_tkeep[{bus // 8 - 1}:{kept}]")
+    why = "  // A frame with a byte of a beat that is not kept is damaged.\n" if kept else ""
+    text = f"{why}  assign host_bad = {bad};\n"
+    if unused:
+        text += f"  logic unused_pad;\n  assign unused_pad = &{{1'b0, {', '.join(unused)}}};\n"
+    return text
+
+
+def _kept(used: int, whole: int) -> str:
+    if used == whole:
+        return "  logic unused_null;\n  assign unused_null = NullPadding != 0;\n  assign m_axis_tkeep = '1;\n"
+    null = f"{{{whole - used}'b0, {used}'b{'1' * used}}}"
+    return f"  assign m_axis_tkeep = (NullPadding != 0) ? {null} : '1;\n"
