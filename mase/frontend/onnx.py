@@ -194,6 +194,7 @@ def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
     for value in inputs:
         batched = bool(first) and _dims(value)[:1] == first
         shapes = [_shape(value, file, sizes, size if batched else 0) for size in builder.batches]
+        check_size(f"{file}: input {value.name!r}", [written or 1, *shapes[0][1:]] if batched else shapes[0])
         given = examples(_dtype(file, value), shapes, generator)
         builder.add_input(value.name, given, ["batch" * batched, *[""] * len(shapes[0][1:])])
     return builder
@@ -238,7 +239,6 @@ def _shape(value: Any, file: str, sizes: dict[str, int], batch: int) -> list[int
             raise ConfigError(f"{file}: input {value.name!r}: axis {axis} ({dim or 'without a name'}) is open; {known}")
     if not shape:
         raise UnsupportedOp(f"{file}: input {value.name!r} has no axes; a batch axis is needed")
-    check_size(f"{file}: input {value.name!r}", shape)
     return shape
 
 
@@ -281,6 +281,7 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
     Raises:
         UnsupportedOp: see :func:`load`.
     """
+    _check_domain(step)
     if fault := rules.fault(step.proto):
         raise step.refuse(f"breaks ONNX's rules: {fault}")
     check_drawn(step)
@@ -308,11 +309,15 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
                 builder.rounded[name] = value.name
 
 
-def _function(step: Step) -> Import:
-    """Return what reads an operator."""
+def _check_domain(step: Step) -> None:
+    """Refuse an operator of a domain that nobody reads."""
     if step.domain not in DOMAINS:
         allowed = ", ".join(name for name in DOMAINS if "." in name and name != "ai.onnx")
         raise step.refuse(f"the domain {step.domain!r} is not supported; allowed are ONNX's own and {allowed}")
+
+
+def _function(step: Step) -> Import:
+    """Return what reads an operator."""
     table = DOMAINS[step.domain]
     if step.type not in table:
         raise step.refuse(f"is not supported{suggest(step.type, table)}")

@@ -18,8 +18,7 @@ from mase.frontend.onnx_nodes import NODES
 def _read(b: Builder, step: Step) -> Value:
     """Read a node as the operator of the same name, between two turns."""
     rank = len(b.shape(b.node(step, 0)))
-    if rank < 3:
-        raise step.refuse(f"has an input of {rank} axes; allowed are 3 or more, the channels last")
+    _checked(b, step, rank)
     forward, back = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
     names = list(step.inputs)
     for index in range(TURNED[step.type]):
@@ -32,6 +31,13 @@ def _read(b: Builder, step: Step) -> Value:
     found = NODES[step.type](b, replace(step, domain="", inputs=tuple(names)))
     assert isinstance(found, fx.Node)
     return permuted(b, replace(step, name=f"{step.name}.last"), found, back)
+
+
+def _checked(b: Builder, step: Step, rank: int) -> None:
+    """Refuse inputs and weights of other than 3 axes or more, as many each."""
+    ranks = [len(b.shape(b.value(step, index))) for index in range(TURNED[step.type])]
+    if rank < 3 or set(ranks) != {rank}:
+        raise step.refuse(f"has inputs of {ranks} axes; allowed are 3 or more, as many each, the channels last")
 
 
 def _first(weight: Constant, rank: int) -> Constant:

@@ -104,7 +104,7 @@ def _array(builder: Builder, name: str, which: int) -> Any:
         return array
     import ml_dtypes
 
-    return array.astype(np.dtype(getattr(ml_dtypes, wanted)))
+    return array.astype(np.dtype(getattr(ml_dtypes, wanted, wanted)))
 
 
 def _check_follows(builder: Builder, step: Step, feeds: Sequence[Mapping[str, Any]]) -> None:

@@ -59,7 +59,11 @@ def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
         UnsupportedOp: there is none.
     """
     scale, axis = _per(grid.scale.double(), rank, step)
-    zero, _ = _per(grid.zero.double(), rank, step)
+    zero, other = _per(grid.zero.double(), rank, step)
+    if zero.ndim and scale.ndim and (zero.shape != scale.shape or axis != other):
+        raise step.refuse("has scales and zero points of other axes; allowed are as many each, of one axis")
+    if zero.ndim and not scale.ndim:
+        scale, axis = scale.expand_as(zero).contiguous(), other
     if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
         raise step.refuse("scale is not positive; allowed are finite positive scales")
     if bool((zero != zero.round()).any()):
@@ -120,13 +124,15 @@ def _check_fits(b: Builder, step: Step, value: Value, scale: Tensor, zero: Tenso
     """Refuse scales and zero points that do not fit a value, or that differ between the samples of a batch."""
     shape = b.shape(value)
     for name, shared in (("scale", scale), ("zero point", zero)):
+        if shared.numel() == 0:
+            raise step.refuse(f"{name} has no elements; allowed is one number, or one a channel")
         aligned = [1] * (len(shape) - shared.ndim) + list(shared.shape)
         if isinstance(value, fx.Node) and shared.numel() > 1 and aligned[0] > 1:
             raise step.refuse(f"has a {name} for each sample of the batch; allowed is one number, or one a channel")
         fits = [a in (1, n) for a, n in zip(aligned, shape, strict=False)]
         if shared.numel() > 1 and (len(aligned) != len(shape) or not all(fits)):
             raise step.refuse(f"{name} has shape {tuple(shared.shape)} on a value of {shape}; these do not fit")
-    if scale.numel() == 0 or not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
+    if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
         raise step.refuse("scale is not positive; allowed are finite positive scales")
 
 

@@ -169,7 +169,8 @@ def channels_last(node: Any, inputs: Sequence[Array], opsets: Any, operators: Se
     wanted = [onnx.helper.make_empty_tensor_value_info(node.output[0])]
     graph = onnx.helper.make_graph([inner], "first", given, wanted)
     model = onnx.helper.make_model(graph, opset_imports=opsets)
-    return np.moveaxis(np.asarray(list(ReferenceEvaluator(model, new_ops=list(operators)).run(None, feeds))[0]), 1, -1)
+    (found,) = ReferenceEvaluator(model, new_ops=list(operators)).run(None, feeds)
+    return np.moveaxis(np.asarray(found), 1, -1)
 
 
 def _attrs(op: Any) -> dict[str, Any]:

@@ -36,6 +36,14 @@ def _layout(b: Builder, at: Step, x: fx.Node, function: str, **attrs: Any) -> fx
 Sizes = Sequence[int]
 
 
+def check_axes(step: Step, axes: Sizes, rank: int) -> Sizes:
+    """Refuse axes that an input does not have."""
+    for axis in axes:
+        if not -rank <= axis < rank:
+            raise step.refuse(f"axis {axis} on {rank} axes; allowed are {-rank} to {rank - 1}")
+    return axes
+
+
 def _reshaped(b: Builder, step: Step, x: fx.Node, targets: tuple[Sizes, Sizes]) -> fx.Node:
     """Give a value another shape, told for both examples; axis 0 stays the batch where its size stays."""
     shapes, (first, second) = b.shapes(x), (tuple(target) for target in targets)
@@ -107,6 +115,8 @@ def _transpose(b: Builder, step: Step) -> Value:
     x = b.value(step, 0)
     rank = len(b.shape(x))
     axes = list(step.attrs.get("perm", reversed(range(rank))))
+    if sorted(axes) != list(range(rank)):
+        raise step.refuse(f"perm is {axes} on an input of {rank} axes; allowed is each axis once")
     if isinstance(x, Constant):
         return x.transposed() if axes == [1, 0] else Constant(x.real().permute(axes))
     return permuted(b, step, x, axes)
@@ -168,6 +178,11 @@ def _slice(b: Builder, step: Step) -> Value:
         raise step.refuse("has no starts or no ends")
     axes = b.numbers(step, "axes", 3) or list(range(len(starts)))
     steps = b.numbers(step, "steps", 4) or [1] * len(starts)
+    if len({len(numbers) for numbers in (starts, ends[0], axes, steps)}) > 1:
+        raise step.refuse(
+            f"has starts {starts}, ends {ends[0]}, axes {axes} and steps {steps}; allowed are as many each"
+        )
+    check_axes(step, axes, len(b.shape(x)))
     for axis, start, first, second, pace in zip(axes, starts, *ends, steps, strict=True):
         if pace < 1:
             raise step.refuse(f"steps by {pace}; allowed are steps forward")
@@ -259,7 +274,9 @@ def _pad(b: Builder, step: Step) -> Value:
     x, pads = b.node(step, 0), b.numbers(step, "pads", 1)
     assert pads is not None
     rank = len(b.shape(x))
-    axes = [axis % rank for axis in (b.numbers(step, "axes", 3) or range(rank))]
+    axes = [axis % rank for axis in check_axes(step, b.numbers(step, "axes", 3) or range(rank), rank)]
+    if len(pads) != 2 * len(axes):
+        raise step.refuse(f"has {len(pads)} pads for {len(axes)} axes; allowed are two for each axis")
     sides = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
     first = min((axis for axis, ends in sides.items() if any(ends)), default=rank)
     for axis, ends in sides.items():

@@ -200,17 +200,24 @@ def _window(
         for axis in range(-axes, 0):
             b.keep_batch(step, x, axis, "pads")
         pads = _same(b.shape(x)[-axes:], kernel, stride, dilation, auto == "SAME_UPPER")
-    found = {"strides": stride, "dilations": dilation, "pads": pads[:axes], "kernel_shape": kernel}
-    wrong = [name for name, values in found.items() if len(values) != axes or min(values, default=0) < (name != "pads")]
-    if wrong or len(pads) != 2 * axes or len(b.shape(x)) != axes + 2:
-        shown = ", ".join(f"{name} {list(values)}" for name, values in {**found, "pads": pads}.items())
-        raise step.refuse(f"has {shown} on an input of shape {b.shape(x)}; these do not fit")
+    _check_window(b, step, x, {"strides": stride, "dilations": dilation, "kernel_shape": kernel, "pads": pads})
     wide = pools and any(2 * pad > (size - 1) * d + 1 for pad, size, d in zip(pads, kernel, dilation, strict=False))
     if wide or pads[:axes] != pads[axes:]:
         sides = [pads[axis + end] for axis in reversed(range(axes)) for end in (0, axes)]
         x = b.emit(step, "layout", [x], {"function": "pad", "padding": sides, "value": fill})
         pads = [0] * 2 * axes
     return x, {"stride": stride, "padding": pads[:axes], "dilation": dilation}
+
+
+def _check_window(b: Builder, step: Step, x: fx.Node, found: Mapping[str, Sequence[int]]) -> None:
+    """Refuse numbers of a window that are not one for each axis, two of pads, or that are too small."""
+    axes = len(b.shape(x)) - 2
+    counts = {name: 2 * axes if name == "pads" else axes for name in found}
+    least = {name: 0 if name in ("pads", "output_padding") else 1 for name in found}
+    wrong = [n for n, values in found.items() if len(values) != counts[n] or min(values, default=0) < least[n]]
+    if axes < 1 or wrong:
+        shown = ", ".join(f"{name} {list(values)}" for name, values in found.items())
+        raise step.refuse(f"has {shown} on an input of {len(b.shape(x))} axes; these do not fit")
 
 
 def _same(
@@ -260,8 +267,11 @@ def _conv_transpose(b: Builder, step: Step) -> Value:
         "transposed": True,
         "output_padding": list(step.attrs.get("output_padding", [0] * axes)),
     }
+    x, kernel = b.node(step, 0), weight.tensor.shape[2:]
+    found = {"strides": attrs["stride"], "dilations": attrs["dilation"], "output_padding": attrs["output_padding"]}
+    _check_window(b, step, x, {**found, "kernel_shape": kernel, "pads": pads})
     operands = {"weight": weight} | ({"bias": plain(b.constant(step, 2))} if b.given(step, 2) else {})
-    return b.emit(step, "conv", [b.node(step, 0)], attrs, operands)
+    return b.emit(step, "conv", [x], attrs, operands)
 
 
 @imports("MaxPool")

@@ -37,14 +37,59 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
-def check_size(what: str, shape: Sequence[int], most: int = MOST) -> None:
+def check_size(what: str, shape: Sequence[int]) -> None:
     """Refuse a tensor that is too large to be made.
 
     Raises:
         UnsupportedOp: names it, its shape and the bound.
     """
-    if math.prod(shape) > most:
-        raise UnsupportedOp(f"{what} has shape {tuple(shape)}; allowed are {most} elements at most")
+    if math.prod(shape) > MOST:
+        raise UnsupportedOp(f"{what} has shape {tuple(shape)}; allowed are {MOST} elements at most")
+
+
+Shape = Sequence[int]
+
+
+def together(shapes: Sequence[Shape]) -> Shape:
+    """Return the shape to which tensors spread, an upper bound of it where they do not fit."""
+    rank = max(map(len, shapes), default=0)
+    aligned = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]
+    return [max(sizes) for sizes in zip(*aligned, strict=True)]
+
+
+def made(kind: str, attrs: Mapping[str, Any], inputs: Sequence[Shape], operands: Sequence[Shape]) -> Shape:
+    """Return an upper bound of the shape that a node gives, where it may be much larger than what it reads.
+
+    Args:
+        kind, attrs: of the typed node. inputs, operands: their shapes.
+    """
+    x, given = (list(inputs[0]) if inputs else []), [*inputs, *operands]
+    if kind in ("add", "mul"):
+        return together(given)
+    if kind == "matmul" and all(len(shape) > 1 for shape in given):
+        first, second = reversed(given) if attrs.get("reverse") else given
+        return [*together([first[:-2], second[:-2]]), first[-2], second[-1]]
+    if kind == "linear":
+        return [*x[:-1], max(operands[0], default=1)]
+    if kind in ("conv", "pool") and "padding" in attrs:
+        channels = math.prod(operands[0][:2]) if operands else 1
+        strides = attrs["stride"] if attrs.get("transposed") else [1] * len(attrs["padding"])
+        sides = zip(x[2:], strides, attrs["padding"], strict=False)
+        return [*x[:1], max(channels, *x[1:2]), *(size * stride + 2 * pad for size, stride, pad in sides)]
+    return _moved(attrs, x) if kind == "layout" else ()
+
+
+def _moved(attrs: Mapping[str, Any], x: Sequence[int]) -> Shape:
+    """Return what :func:`made` does of a node that spreads, repeats or pads."""
+    if attrs.get("function") == "expand":
+        return together([x, attrs["shape"]])
+    if attrs.get("function") == "repeat":
+        return [*x, *attrs["repeats"]]
+    if attrs.get("function") == "pad":
+        pads = [abs(pad) for pad in attrs["padding"]]
+        added = [*reversed([low + high for low, high in zip(pads[::2], pads[1::2], strict=False)])]
+        return [size + more for size, more in zip(x, [0] * (len(x) - len(added)) + added, strict=False)]
+    return ()
 
 
 class Rules:
@@ -57,7 +102,7 @@ class Rules:
     def __init__(self, opset: int) -> None:
         import onnx
 
-        self._opset, self._checker = opset, onnx.checker
+        self._checker = onnx.checker
         self._context = onnx.checker.C.CheckerContext()
         self._context.ir_version = onnx.IR_VERSION
         self._context.opset_imports = {"": opset}
