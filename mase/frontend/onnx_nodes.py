@@ -478,14 +478,14 @@ def _softmax(b: Builder, step: Step) -> Value:
 def _attention(b: Builder, step: Step) -> Value:
     queries = [b.node(step, i) for i in range(4 if b.given(step, 3) else 3)]
     shapes = [b.shape(query) for query in queries[:3]]
+    extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
+    if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
+        raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")
     for name, shape in zip(("q_num_heads", "kv_num_heads"), shapes, strict=False):
         if step.attrs.get(name, shape[1]) != shape[1]:
             raise step.refuse(f"{name} is {step.attrs[name]}; the input has {shape[1]}")
     if step.attrs.get("softmax_precision", 1) != 1:
         raise step.refuse(f"softmax_precision is {step.attrs['softmax_precision']}; allowed is 1, float32")
-    extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
-    if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
-        raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")
     for query in queries[:3]:
         for axis in (1, 3):
             b.keep_batch(step, query, axis, "splits into heads")
