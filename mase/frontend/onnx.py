@@ -27,18 +27,19 @@ from mase.frontend.onnx_builder import TYPES, Attributes, Builder, Constant, Ste
 from mase.frontend.onnx_channels_last import CHANNELS_LAST
 from mase.frontend.onnx_check import bound_of, check_batch, distance
 from mase.frontend.onnx_fold import enter, fold
-from mase.frontend.onnx_formats import QUANTISERS, dtype_name
+from mase.frontend.onnx_formats import QONNX, QUANTISERS, dtype_name
 from mase.frontend.onnx_layout import Import
 from mase.frontend.onnx_nodes import NODES
-from mase.frontend.onnx_rules import Rules, check_size, one_line, told
+from mase.frontend.onnx_rules import LAST, Rules, check_size, one_line, told
 from mase.frontend.report import TraceReport
 from mase.graph import META, Graph, NodeGraph, OpNode, Record
 from mase.interpreter import has_formats, train
 from mase.lowering import lower
 
 DOMAINS: dict[str, Mapping[str, Import]] = {
-    **dict.fromkeys(("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"), NODES),
-    "qonnx.custom_op.channels_last": CHANNELS_LAST,
+    **dict.fromkeys(("", "ai.onnx"), NODES),
+    **dict.fromkeys(("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"), QONNX),
+    LAST: CHANNELS_LAST,
 }  # operators by domain
 JUDGED = tuple(name for name in QUANTISERS if name != "DequantizeLinear")
 KEEPERS = ("Transpose", "Identity", "Dropout")  # of a constant's format, name and type

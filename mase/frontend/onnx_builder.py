@@ -98,6 +98,16 @@ class Step:
         """Return the error that says why this node cannot be taken."""
         return UnsupportedOp(f"{self.where()}: {reason}")
 
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis counted from the front.
+
+        Raises:
+            UnsupportedOp: there is no such axis among ``rank``.
+        """
+        if not -rank <= axis < rank:
+            raise self.refuse(f"axis {axis} of {rank} axes; allowed are {-rank} to {rank - 1}")
+        return axis % rank
+
     def where(self) -> str:
         """Return the node's name and operator, with its domain where that is not ONNX's own."""
         kind = self.type if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.type}"

@@ -271,11 +271,14 @@ def _dequantize_linear(b: Builder, step: Step) -> Value:
     return value
 
 
-QUANTISERS: dict[str, Callable[[Builder, Step], Value]] = {
+QONNX: dict[str, Callable[[Builder, Step], Value]] = {
     "Quant": _quant,
     "IntQuant": _quant,
     "BipolarQuant": _bipolar,
     "Trunc": _trunc,
+}
+QUANTISERS: dict[str, Callable[[Builder, Step], Value]] = {
+    **QONNX,
     "QuantizeLinear": _quantize_linear,
     "DequantizeLinear": _dequantize_linear,
 }

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mase.errors import GraphError
+from mase.frontend.onnx_rules import LAST
 
 Array = Any  # of numpy, of any type
 ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
@@ -28,7 +29,7 @@ ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     "HALF_UP": lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5),
     "HALF_DOWN": lambda v: np.sign(v) * np.ceil(np.abs(v) - 0.5),
 }  # QONNX's words; UP and HALF_UP are away from zero
-LAST, TURNED = "qonnx.custom_op.channels_last", {"Conv": 2, "MaxPool": 1, "AveragePool": 1, "BatchNormalization": 1}
+TURNED = {"Conv": 2, "MaxPool": 1, "AveragePool": 1, "BatchNormalization": 1}  # of LAST: inputs with channels last
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 
 

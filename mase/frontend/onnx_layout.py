@@ -36,14 +36,6 @@ def _layout(b: Builder, at: Step, x: fx.Node, function: str, **attrs: Any) -> fx
 Sizes = Sequence[int]
 
 
-def check_axes(step: Step, axes: Sizes, rank: int) -> Sizes:
-    """Refuse axes that an input does not have."""
-    for axis in axes:
-        if not -rank <= axis < rank:
-            raise step.refuse(f"axis {axis} on {rank} axes; allowed are {-rank} to {rank - 1}")
-    return axes
-
-
 def _reshaped(b: Builder, step: Step, x: fx.Node, targets: tuple[Sizes, Sizes]) -> fx.Node:
     """Give a value another shape, told for both examples; axis 0 stays the batch where its size stays."""
     shapes, (first, second) = b.shapes(x), (tuple(target) for target in targets)
@@ -101,7 +93,7 @@ def _target(
 def _flatten(b: Builder, step: Step) -> Value:
     x, axis = b.node(step, 0), step.attrs.get("axis", 1)
     first, second = b.shapes(x)
-    axis = axis % len(first) if axis < 0 else axis
+    axis = axis if axis == len(first) else step.axis(axis, len(first))
     if axis == 0 and b.free(x)[:1] == [True]:
         if b.written_batch != 1:
             raise step.refuse("axis 0 joins all samples of the batch into one row; allowed is axis 1 or more")
@@ -141,10 +133,15 @@ def _squeeze(b: Builder, step: Step) -> Value:
             raise step.refuse("drops every axis of size 1, the batch of one sample among them; allowed is with axes")
         axes = [axis for axis, size in enumerate(shape) if size == 1]
     rank = len(shape) + len(axes) * adds
+    axes = sorted((step.axis(axis, rank) for axis in axes), reverse=not adds)
+    if len(set(axes)) < len(axes):
+        raise step.refuse(f"names an axis twice: {axes}; allowed is each axis once")
     for axis in axes:
         if not adds:
-            b.keep_batch(step, x, axis % rank, "drops")
-    for axis in sorted((axis % rank for axis in axes), reverse=not adds):
+            b.keep_batch(step, x, axis, "drops")
+            if shape[axis] != 1:
+                raise step.refuse(f"drops axis {axis} of size {shape[axis]}; allowed is size 1")
+    for axis in axes:
         x = _layout(b, step, x, step.type.lower(), axis=axis)
     return x
 
@@ -153,7 +150,7 @@ def _squeeze(b: Builder, step: Step) -> Value:
 def _concat(b: Builder, step: Step) -> Value:
     values = [b.value(step, i, varied=True) for i in range(len(step.inputs))]
     like = next(value for value in values if isinstance(value, fx.Node))
-    axis = step.attrs["axis"] % len(b.shape(like))
+    axis = step.axis(step.attrs["axis"], len(b.shape(like)))
     nodes = []
     for i, value in enumerate(values):
         row = b.one_row(plain(value)) if isinstance(value, Constant) and axis > 0 and b.free(like)[0] else None
@@ -182,11 +179,10 @@ def _slice(b: Builder, step: Step) -> Value:
         raise step.refuse(
             f"has starts {starts}, ends {ends[0]}, axes {axes} and steps {steps}; allowed are as many each"
         )
-    check_axes(step, axes, len(b.shape(x)))
     for axis, start, first, second, pace in zip(axes, starts, *ends, steps, strict=True):
         if pace < 1:
             raise step.refuse(f"steps by {pace}; allowed are steps forward")
-        axis = axis % len(b.shape(x))
+        axis = step.axis(axis, len(b.shape(x)))
         size = b.shape(x)[axis]
         if b.free(x)[axis]:
             if start == 0 and pace == 1 and _all(b, x, axis, (first, second)):
@@ -210,15 +206,18 @@ def _all(b: Builder, x: fx.Node, axis: int, ends: tuple[int, int]) -> bool:
 
 @imports("Split")
 def _split(b: Builder, step: Step) -> list[Value]:
-    x, axis = b.node(step, 0), step.attrs.get("axis", 0)
+    x = b.node(step, 0)
+    axis = step.axis(step.attrs.get("axis", 0), len(b.shape(x)))
     b.keep_batch(step, x, axis, "splits")
     size, count = b.shape(x)[axis], len(step.outputs)
     if step.attrs.get("num_outputs", count) != count:
         raise step.refuse(f"num_outputs is {step.attrs['num_outputs']}; the node has {count}")
     sizes = b.numbers(step, "split", 1) or [min(-(-size // count), size - i * -(-size // count)) for i in range(count)]
+    if len(sizes) != count or min(sizes) < 0 or sum(sizes) != size:
+        raise step.refuse(f"splits {size} elements into {sizes} for {count} outputs; these do not fit")
     starts = [sum(sizes[:i]) for i in range(count)]
     parts = zip(starts, sizes, strict=True)
-    return [_layout(b, step, x, "slice", axis=axis % len(b.shape(x)), start=s, end=s + n) for s, n in parts]
+    return [_layout(b, step, x, "slice", axis=axis, start=s, end=s + n) for s, n in parts]
 
 
 @imports("Gather")
@@ -230,13 +229,18 @@ def _gather(b: Builder, step: Step) -> Value:
             raise step.refuse("indices are computed; allowed is a table of two axes, read by rows")
         return b.emit(step, "embedding", [places], {"from_end": True}, {"weight": data})
     x, indices = b.node(step, 0), plain(places).tensor
-    axis = axis % len(b.shape(x))
+    axis = step.axis(axis, len(b.shape(x)))
     b.keep_batch(step, x, axis, "picks from")
+    size = b.shape(x)[axis]
+    if indices.is_floating_point() or bool(((indices < -size) | (indices >= size)).any()):
+        raise step.refuse(
+            f"indices {indices.reshape(-1).tolist()[:8]} of {size} elements; allowed are {-size} to {size - 1}"
+        )
     if indices.ndim == 0:
         return _layout(b, step, x, "select", axis=axis, index=int(indices))
     if indices.ndim > 1:
         raise step.refuse(f"indices have {indices.ndim} axes; allowed are 0 and 1")
-    return _layout(b, step, x, "gather", axis=axis, indices=[int(i) % b.shape(x)[axis] for i in indices])
+    return _layout(b, step, x, "gather", axis=axis, indices=[int(i) % size for i in indices])
 
 
 @imports("Expand")
@@ -274,7 +278,7 @@ def _pad(b: Builder, step: Step) -> Value:
     x, pads = b.node(step, 0), b.numbers(step, "pads", 1)
     assert pads is not None
     rank = len(b.shape(x))
-    axes = [axis % rank for axis in check_axes(step, b.numbers(step, "axes", 3) or range(rank), rank)]
+    axes = [step.axis(axis, rank) for axis in (b.numbers(step, "axes", 3) or range(rank))]
     if len(pads) != 2 * len(axes):
         raise step.refuse(f"has {len(pads)} pads for {len(axes)} axes; allowed are two for each axis")
     sides = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}

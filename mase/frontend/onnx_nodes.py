@@ -37,7 +37,11 @@ def imports(*types: str) -> Callable[[Import], Import]:
 def _gemm(b: Builder, step: Step) -> Value:
     """Read alpha A B + beta C."""
     alpha, beta = step.attrs.get("alpha", 1.0), step.attrs.get("beta", 1.0)
-    weight = _scaled(b.constant(step, 1), alpha)
+    matrix = b.constant(step, 1)
+    if matrix.tensor.ndim != 2 or len(b.shape(b.value(step, 0))) != 2:
+        shapes = f"{b.shape(b.value(step, 0))} and {tuple(matrix.tensor.shape)}"
+        raise step.refuse(f"multiplies {shapes}; allowed are two axes each")
+    weight = _scaled(matrix, alpha)
     weight = weight if step.attrs.get("transB", 0) else weight.transposed()
     x, outputs = b.node(step, 0), weight.tensor.shape[0]
     if step.attrs.get("transA", 0):
@@ -324,7 +328,7 @@ def _reduce(b: Builder, step: Step) -> Value:
     keeps, nothing = bool(step.attrs.get("keepdims", 1)), step.attrs.get("noop_with_empty_axes", 0)
     if not axes and nothing:
         return x
-    attrs = {"axes": [axis % rank for axis in axes or range(rank)], "keepdim": keeps}
+    attrs = {"axes": [step.axis(axis, rank) for axis in axes or range(rank)], "keepdim": keeps}
     y = b.emit(step, "pool", [x], {"function": REDUCTIONS[step.type], **attrs})
     dtype = b.sample(x).dtype
     if b.sample(y).dtype == dtype:
@@ -350,7 +354,7 @@ def _layer_norm(b: Builder, step: Step) -> Value:
     if len([name for name in step.outputs if name]) > 1:
         raise step.refuse("gives its statistics too; allowed is one output")
     x = b.node(step, 0)
-    shape = list(b.shape(x)[step.attrs.get("axis", -1) :])
+    shape = list(b.shape(x)[step.axis(step.attrs.get("axis", -1), len(b.shape(x))) :])
     operands = {"weight": plain(b.constant(step, 1))}
     if b.given(step, 2):
         operands["bias"] = plain(b.constant(step, 2))
@@ -465,7 +469,7 @@ def _pow(b: Builder, step: Step) -> Value:
 def _softmax(b: Builder, step: Step) -> Value:
     x = b.node(step, 0)
     axis = step.attrs.get("axis", -1 if b.opset >= 13 else 1)
-    if b.opset < 13 and axis % len(b.shape(x)) != len(b.shape(x)) - 1:
+    if step.axis(axis, len(b.shape(x))) != len(b.shape(x)) - 1 and b.opset < 13:
         raise step.refuse(f"opset {b.opset} joins the axes from {axis} on; allowed is the last axis, or opset 13")
     return b.emit(step, "softmax", [x], {"axis": axis, **({"log": True} if step.type == "LogSoftmax" else {})})
 

@@ -10,6 +10,7 @@ from typing import Any
 from mase.errors import GraphError, MaseError, UnsupportedOp
 
 MOST = 1 << 29  # elements of one tensor; 2 GiB of float32
+LAST = "qonnx.custom_op.channels_last"  # the domain of ONNX's operators with channels last; the same rules hold
 LOOPS = ("Loop", "Scan")
 
 
@@ -111,7 +112,7 @@ class Rules:
         """Say which rule a node breaks; nothing where it breaks none, or where there are no rules for it."""
         import onnx
 
-        if proto.domain not in ("", "ai.onnx") or any(a.type in (5, 10) for a in proto.attribute):  # graphs
+        if proto.domain not in ("", "ai.onnx", LAST) or any(a.type in (5, 10) for a in proto.attribute):  # graphs
             return ""
         if not onnx.defs.has(proto.op_type):
             return ""
@@ -124,6 +125,8 @@ class Rules:
             self._checker.check_node(node, self._context)
         except self._checker.ValidationError as error:
             return str(error).strip().splitlines()[0].removesuffix(".")
+        except UnicodeDecodeError:
+            return "a name that is not UTF-8"
         return ""
 
 

@@ -1,7 +1,8 @@
 """Run ONNX's own node tests through our door: every case is right, or is refused in one line.
 
-``python -m tests.frontend.onnx_nodes`` runs all of them and prints the table of ``docs/model_files.md``; with ``-v`` it
-prints each refusal, with a word of its own only the cases whose names hold it.
+``python -m tests.frontend.onnx_nodes`` runs all of them and prints the table of ``docs/model_files.md``. With ``-v`` it
+prints each refusal too, with ``-c`` the graph is compared with ONNX's reference evaluator as well, and any other word
+chooses the cases whose names hold it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from mase.frontend.onnx import load
 from mase.frontend.onnx_rules import Unforeseen
 
 WORDS = ("right", "refused", "wrong", "exception")
+Verdict = tuple[str, str, str, str]
 FORMS = ("as they are", "one input, the others as initializers")
 
 
@@ -98,6 +100,20 @@ def verdict(case: Case, folder: Path, compare: bool = False) -> tuple[str, str]:
     return "right", ""
 
 
+def verdicts(chosen: Sequence[Case], folder: Path, compare: bool = False) -> Iterator[Verdict]:
+    """Give one of WORDS for each case in each form, with the case's name, the form and the text that goes with it."""
+    for case in chosen:
+        for form, version in zip(FORMS, (case, case.fixed()), strict=True):
+            if version is not None:
+                word, told = verdict(version, folder, compare)
+                yield word, case.name, form, told
+
+
+def count(found: Sequence[Verdict]) -> dict[str, Counter[str]]:
+    """Return how often each of WORDS came up, by form."""
+    return {form: Counter(word for word, _, its, _ in found if its == form) for form in FORMS}
+
+
 def tensor(array: Any) -> Any:
     """Return an array as a tensor of the same type, where PyTorch has it."""
     array = np.asarray(array)
@@ -126,27 +142,28 @@ def _difference(found: Sequence[Any], wanted: Sequence[Any], case: Case) -> str:
     return ""
 
 
+def table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return the lines of the table, as the page on models from files has it."""
+    head = [f"| node tests | {' | '.join(WORDS)} |", f"| --- | {' | '.join('---' for _ in WORDS)} |"]
+    return head + [f"| {form} | {' | '.join(str(n[word]) for word in WORDS)} |" for form, n in counts.items()]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the table, and every case that is wrong or raises another exception than ours."""
+    say = sys.stdout.write
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     words, loud = [a for a in arguments if not a.startswith("-")], "-v" in arguments
     chosen = [case for case in cases() if not words or any(word in case.name for word in words)]
-    counts = {form: Counter[str]() for form in FORMS}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for case in chosen:
-            for form, version in zip(FORMS, (case, case.fixed()), strict=True):
-                if version is None:
-                    continue
-                word, told = verdict(version, Path(folder), "-c" in arguments)
-                counts[form][word] += 1
-                if word in WORDS[2:] or (loud and word == "refused"):
-                    print(f"{word} | {case.name} | {form[:3]} | {told}")
-    print(f"onnx {onnx.__version__}, {len(chosen)} cases, {time.perf_counter() - start:.0f} s")
-    print(f"| node tests | {' | '.join(WORDS)} |\n| --- | {' | '.join('---' for _ in WORDS)} |")
-    for form, count in counts.items():
-        print(f"| {form} | {' | '.join(str(count[word]) for word in WORDS)} |")
+        found = list(verdicts(chosen, Path(folder), "-c" in arguments))
+    for word, name, form, told in found:
+        if word in WORDS[2:] or (loud and word == "refused"):
+            say(f"{word} | {name} | {form} | {told}\n")
+    counts = count(found)
+    say(f"onnx {onnx.__version__}, {len(chosen)} cases, {time.perf_counter() - start:.0f} s\n")
+    say("\n".join(table(counts)) + "\n")
     return int(any(count[word] for count in counts.values() for word in WORDS[2:]))
 
 
