@@ -11,6 +11,7 @@ from torch import Tensor
 from mase.aten import guard
 from mase.errors import GraphError, UnsupportedOp, suggest
 from mase.formats import Code
+from mase.formats.base import narrowed
 from mase.graph import Graph, OpNode
 from mase.lowering import Lowering
 from mase.ops.base import OPS, HardwareOp
@@ -42,7 +43,7 @@ class Values:
         """Return the real values of an edge in the dtype that it was traced with, as float arithmetic takes them."""
         if node.name in self.reals:
             return self.reals[node.name]
-        return self.real(node.name).to(getattr(torch, node.record.output.dtype))
+        return narrowed(self.real(node.name), getattr(torch, node.record.output.dtype))
 
 
 def is_exact(node: OpNode) -> bool:
