@@ -288,4 +288,3 @@ def pauses(chance: float, seed: int) -> Iterator[bool]:
     rng = Random(seed)
     while True:
         yield rng.random() < chance
-

@@ -355,9 +355,7 @@ PATIENT = 4000
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_axis(simulator: str, tmp_path: Path) -> None:
     made = cases()
-    designs = {
-        name: emit(case.graph, tmp_path / name, name, axis_pad=name == "wide") for name, case in made.items()
-    }
+    designs = {name: emit(case.graph, tmp_path / name, name, axis_pad=name == "wide") for name, case in made.items()}
     placed = [(name, designs[design], parameters) for name, (design, parameters) in WRAPPERS.items()]
     top = write_bench(placed, tmp_path)
     write_facts({name: Facts.of(made[WRAPPERS[name][0]], design, given) for name, design, given in placed}, tmp_path)
@@ -365,6 +363,8 @@ def test_axis(simulator: str, tmp_path: Path) -> None:
     for design in designs.values():
         for memory in design.manifest["memories"]:
             (tmp_path / memory).symlink_to(design.folder / memory)  # memories lie where the tool runs
-    sources = [d.folder / f for d in designs.values() for f in (*d.manifest["files"]["rtl"], *d.manifest["files"]["axis"])]
+    sources = [
+        d.folder / f for d in designs.values() for f in (*d.manifest["files"]["rtl"], *d.manifest["files"]["axis"])
+    ]
     run_block(TOP, [*sources, top], {}, __name__, cache=cache_dir(), work=tmp_path, simulator=simulator)
     assert (tmp_path / FACTS).is_file()
