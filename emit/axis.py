@@ -94,25 +94,26 @@ There are no registers to write. Two tops stand for choice.
 outputs are low meanwhile. Its release may come at any time too: two flip-flops synchronise it. The first beat moves at
 the fourth rising edge after it at the earliest, and begins a sample.
 
-**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has {beats_in} beats.
-Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the missing beats are taken as zeros.
-If it is missing, the first {beats_in} beats count and the rest is dropped up to and with the beat that has `tlast`. The packet of
-such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and `error_o` rises; the frames after it are right. With
-the parameter `Resync` 0 there is no repair: beats are counted, `tlast` is only compared with the count and sets
-`error_o`, and a lost beat shifts all that follows until a reset or a flush. A host without `tlast` needs `Resync` 0.
+**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has {beats_in}
+beats. Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the missing
+beats are taken as zeros. If it is missing, the first {beats_in} beats count and the rest is dropped up to and with the
+beat that has `tlast`. The packet of such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and `error_o` rises; the frames
+after it are right. With the parameter `Resync` 0 there is no repair: beats are counted, `tlast` is only compared with
+the count and sets `error_o`, and a lost beat shifts all that follows until a reset or a flush. A host without `tlast`
+needs `Resync` 0.
 
 **Wrong frames, core.** As with `Resync` 0: `error_o` rises in the cycle after the wrong beat and changes nothing else.
 
 **Flush, AXI4-Stream.** While `flush_i` is high no beat is taken. Every beat taken before is dropped, with all results
 that have not left the core; `error_o` is cleared. The results that have left the core, at most two beats in the output
 slice, are delivered. If they end within a packet, beats of zeros complete it, and its last beat has `m_axis_tuser`
-high. So `m_axis_tvalid` is never withdrawn, and every packet has {beats_out} beats. The first beat taken afterwards begins a
-frame; a host that goes on in mid-frame gets one damaged frame, and right ones after it.
+high. So `m_axis_tvalid` is never withdrawn, and every packet has {beats_out} beats. The first beat taken afterwards
+begins a frame; a host that goes on in mid-frame gets one damaged frame, and right ones after it.
 
 **Flush, core.** `flush_i` is a reset: no beat is taken in its cycles, everything is dropped, and `out_valid_o` falls
 without a handshake in the cycle after. One cycle is enough.
 
-The wrapper adds two cycles: first output beat {first}, last output beat of sample 0 {latency}, counted as under Streams.
+The wrapper adds two cycles: first output beat {first}, last output beat of sample 0 {latency}, counted as in Streams.
 """
 
 
@@ -126,7 +127,7 @@ def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories:
     bus_in, bus_out, keep = 8 * axis["s_axis_bytes"], 8 * axis["m_axis_bytes"], axis["tkeep"]
     parameters = ['  parameter MemDir = "mem",  // folder of the memory images'] if memories else []
     parameters += [
-        "  // 1: a frame that is too short or too long is repaired and marked; 0: beats are counted, tlast is only watched.",
+        "  // 1: a frame that is too short or too long is repaired and marked; 0: beats are counted.",
         "  parameter int Resync = 1",
     ]
     if keep:
@@ -138,10 +139,11 @@ def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories:
     return f"""\
 // AXI4-Stream wrapper of {top}: {_padding(keep)}, tlast on the last beat of a sample.
 //
-// A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1 every frame that
-// comes in gives exactly one that goes out, whatever its length: a short one is filled up with zeros, the rest of a long
-// one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so, and low on every other beat.
-// error_o says the same of the whole stream: it is sticky, until reset or flush.
+// A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1, the
+// default, every frame that comes in gives exactly one that goes out, whatever its length: a short one is filled up
+// with zeros, the rest of a long one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so,
+// and low on every other beat. error_o says the same of the whole stream: it is sticky, until reset or flush. With Resync 0
+// beats are counted, and a wrong tlast only sets error_o.
 // flush_i: in its cycles no beat is taken. Beats taken before are dropped with all results that have not left the core;
 // the others, two at most, are delivered. A packet that they leave open is completed with zeros, tuser with its tlast.
 // So m_axis_tvalid is never withdrawn and every packet has {b.beats} beats. The next beat taken begins a frame.
@@ -173,7 +175,7 @@ module {top}_axis #(
   output      logic          m_axis_tuser
 );
 
-  // What flush_i clears, here and in the core (which synchronises aresetn for itself), leaves its reset in the same cycle.
+  // What flush_i clears leaves its reset in the same cycle here and in the core, which synchronises aresetn for itself.
   logic reset_n, run_q, open;
 
   mase_reset_sync u_reset (
@@ -229,7 +231,7 @@ module {top}_axis #(
     .error_o      (stream_error)
   );
 
-  // One mark for each frame inside the core, which holds {axis["frames_inside"]} at most: room is never what it waits for.
+  // One mark for each frame inside the core, which holds {axis["frames_inside"]} at most: nothing waits for room.
   logic room, mark_valid, mark, in_valid, in_ready, core_error;
   logic out_valid, out_ready, out_last;
   logic [{b.bits - 1}:0] out_beat;
@@ -310,7 +312,7 @@ endmodule
 
 
 def _padding(keep: bool) -> str:
-    return "tdata padded to a power of two of bytes, with tkeep" if keep else "tdata padded to bytes"
+    return "tdata padded to 2^n bytes, with tkeep" if keep else "tdata padded to bytes"
 
 
 def _spare(bits: int, bus: int, kept: int) -> str:
