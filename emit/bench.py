@@ -22,8 +22,9 @@ def bench(manifest: Mapping[str, Any], feed: Edge, give: Edge, samples: int) -> 
         "OUT_BITS": give.stream.bits,
         "IN_BUS": 8 * manifest["axis"]["s_axis_bytes"],
         "OUT_BUS": 8 * manifest["axis"]["m_axis_bytes"],
-        "KEEP_IN": "      .s_axis_tkeep ('1),\n" if manifest["axis"]["tkeep"] else "",
+        "KEEP_IN": "      .s_axis_tkeep ({InBus/8{1'b1}}),\n" if manifest["axis"]["tkeep"] else "",
         "KEEP_OUT": "      .m_axis_tkeep (keep),\n" if manifest["axis"]["tkeep"] else "",
+        "USE": " || !(&keep)" if manifest["axis"]["tkeep"] else "",
         "KEPT": "    logic [OutBus/8-1:0] keep;\n" if manifest["axis"]["tkeep"] else "",
         "FIRST": cycles["first_output"],
         "LATENCY": cycles["latency"],
@@ -92,7 +93,7 @@ module @TOP@__bench #(
       .m_axis_tlast (out_last),
       .m_axis_tuser (user)
     );
-    assign error = core_error || (out_valid && user);
+    assign error = core_error || (out_valid && (user@USE@));
     assign out_data = bus[OutBits-1:0];
     assign unused = bus;
   end else begin : gen_core
