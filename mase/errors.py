@@ -13,8 +13,8 @@ class MaseError(Exception):
     """Base of every error that bad input can cause; the command line turns it into one line and exit code 2."""
 
     def __str__(self) -> str:
-        """Return the text without passwords of addresses, and without characters that would move a cursor."""
-        return printable(CREDENTIALS.sub(r"\1***@", super().__str__()))
+        """Return the text without the passwords of addresses."""
+        return CREDENTIALS.sub(r"\1***@", super().__str__())
 
 
 class ConfigError(MaseError):
@@ -53,11 +53,6 @@ class ToolError(MaseError):
 
 class RtlFault(ToolError):
     """The simulated hardware breaks a rule of its streams, or stops; the command line's exit code is 1, not 2."""
-
-
-def printable(text: str) -> str:
-    """Return a text with every character that does not print, line ends apart, written as an escape."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def suggest(name: str, allowed: Iterable[str], most: int = 12) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import ValidationError, validate_call
+from pydantic import Field, ValidationError, validate_call
 
 from mase.errors import ConfigError, suggest
 
 T = TypeVar("T")
+Size = Annotated[int, Field(gt=0, le=1 << 20)]  # of an axis, a vocabulary, an image, a window
+Depth = Annotated[int, Field(gt=0, le=1 << 10)]  # layers, blocks, heads: each is a Python object
+Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 def call(function: Callable[..., T], options: Mapping[str, Any], where: str, home: Path | None = None) -> T:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import PositiveInt
-
 from mase.data.base import DATASETS, Data, Passage, held
 from mase.data.tokens import Tokenizer, tokenizer
 from mase.errors import ConfigError
+from mase.options import Size
 
 EVERY = 20  # of so many files, the last is test and the one before is validation: 5 % each
 PARTS = ("train", "validation", "test")
@@ -17,7 +16,7 @@ Texts = tuple[str, str, str]  # of the three splits
 
 
 @DATASETS.add("text")
-def text(path: Path, pattern: str = "**/*.txt", window: PositiveInt = 128, tokens: str = "bytes") -> Data:
+def text(path: Path, pattern: str = "**/*.txt", window: Size = 128, tokens: str = "bytes") -> Data:
     """Read UTF-8 text: token ids ``[n, window]`` and the tokens that follow them; 90 % train, 5 % validation, 5 % test.
 
     A folder of twenty files or more is split by files, so that what is held out is held out whole; fewer files, or one,
