@@ -44,11 +44,11 @@ def test_every_config_loads_and_its_dump_is_the_same_config(path: Path, tmp_path
         ({"quantize": {"default": {"rounding": "up"}}}, "quantize.default.rounding: found 'up'; input should be"),
         (
             {"train": {"epochs": 10**20}},
-            "train.epochs: found 100000000000000000000; input should be less than or equal",
+            "train.epochs: found 100000000000000000000; input should be less",
         ),
         (
             {"hardware": {"folding": {"a": {"pe": 1 << 17}}}},
-            "hardware.folding.a.pe: found 131072; input should be less",
+            "hardware.folding.a.pe: found 131072; input should be",
         ),
         ({"hardware": {"interval": 0}}, "hardware.interval: found 0; input should be greater than 0"),
         ({"name": "../x"}, "name: found '../x'"),
