@@ -91,14 +91,14 @@ def checked(kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[M
         MaseError: a field is missing, unknown or of another type; says which, and what is allowed.
     """
     try:
-        adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
+        adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(kind)  # type: ignore[arg-type]
         return adapter.validate_json(json.dumps(data), strict=True)  # a list of JSON may be a tuple
     except ValidationError as fault:
         raise error(f"{where}: {first(fault)}") from None
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # a type, which mypy does not take for hashable
     return TypeAdapter(kind)
 
 
