@@ -196,7 +196,11 @@ def test_a_damaged_graph_is_one_clear_error(what: str, why: str, tmp_path: Path)
         ("attrs", {"axes": ["batch"]}, "axes of node '.*': found .*; needed is a name for each of 2 axes"),
         ("name", 3, "name of a node: found '3'; needed is text"),
         ("path", ["x"], "path of a node: .*needed is text"),
-        ("output", {"dtype": 3, "shape": [2, 3], "format": None}, "dtype '3' does not exist"),
+        (
+            "output",
+            {"dtype": 3, "shape": [2, 3], "format": None},
+            "output.dtype: found 3; input should be a valid string",
+        ),
     ],
 )
 def test_a_field_of_another_kind_is_one_clear_error(field: str, value: Any, why: str, tmp_path: Path) -> None:

@@ -20,20 +20,20 @@ DEEP = f"more than {DEEPEST} brackets within each other"
 T = TypeVar("T")
 
 
-def read(path: str | Path, error: type[MaseError] = GraphError, hint: str = "", most: int = LARGEST) -> Any:
+def read(path: str | Path, error: type[MaseError] = GraphError, hint: str = "", special: bool = False) -> Any:
     """Return the JSON data that a file holds; see :func:`parse`.
 
     Args:
-        hint: what to say of a file that is not there. most: bytes of the file.
+        hint: what to say of a file that is not there.
     """
-    return parse(file.text(path, most, error, hint), str(path), error)
+    return parse(file.text(path, LARGEST, error, hint), str(path), error, special)
 
 
-def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError) -> Any:
+def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError, special: bool = False) -> Any:
     """Return the data of a JSON text.
 
     Args:
-        where: what errors call it. error: what is raised.
+        where: what errors call it. error: what is raised. special: NaN and infinity are numbers too, as others write.
 
     Raises:
         MaseError: it is not JSON; or holds a number that is not finite or has hundreds of digits, a key twice, text
@@ -56,7 +56,7 @@ def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError) ->
             text,
             parse_int=lambda digits: number.integer(digits, f"{where}: corrupt", error),
             parse_float=lambda digits: number.real(digits, f"{where}: corrupt", error),
-            parse_constant=infinite,
+            parse_constant=float if special else infinite,
             object_pairs_hook=once,
         )
         strange = _strange(found)
@@ -91,14 +91,14 @@ def checked(kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[M
         MaseError: a field is missing, unknown or of another type; says which, and what is allowed.
     """
     try:
-        adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
+        adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(kind)  # type: ignore[arg-type]
         return adapter.validate_json(json.dumps(data), strict=True)  # a list of JSON may be a tuple
     except ValidationError as fault:
         raise error(f"{where}: {first(fault)}") from None
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # a type, which mypy does not take for hashable
     return TypeAdapter(kind)
 
 
