@@ -15,8 +15,6 @@ from torch import Tensor
 from mase.doors import json_text
 from mase.errors import GraphError, MaseError
 from mase.formats import Code, Format, QuantParams, parse
-from mase.formats.int import Int
-from mase.ops.grid import Grid
 from mase.stream import StreamType
 
 SCHEMA = 1
@@ -198,12 +196,10 @@ class _Manifest(_Part):
 
 def _edge(data: _Stream) -> Edge:
     fmt = parse(data.format)
-    if data.scale is None and isinstance(fmt, Int):
-        raise GraphError(f"edge {data.name[:60]!r}: format {fmt} has no scale")
     if math.prod(data.shape) != data.rows * data.cols:
         raise GraphError(f"edge {data.name[:60]!r}: shape {data.shape} has not {data.rows} rows of {data.cols}")
     scale = None if data.scale is None else torch.tensor(data.scale, dtype=torch.float64)
     params = QuantParams(scale=scale, base=None if data.base is None else torch.tensor(data.base))
-    grid = Grid.of(fmt, params, f"edge {data.name!r}")
+    grid = fmt.grid(params, f"edge {data.name[:60]!r}")
     stream = StreamType(data.rows, data.cols, data.lanes, grid)
     return Edge(data.name, data.path, data.signal, data.shape, stream, fmt, params)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mase.formats import Code
-from mase.ops.grid import Grid
+from mase.formats.grid import Grid
 from mase.stream import StreamType
 
 

@@ -13,9 +13,10 @@ from torch.nn.functional import pad
 
 from mase.formats import Code
 from mase.formats.base import floor_log2, pow2
+from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.ops.base import Block
-from mase.ops.grid import Grid, check_lanes
+from mase.ops.grid import check_lanes
 from mase.ops.work import Count, Work, ceil_div
 from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.stream import StreamType

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
 from mase.ops.base import MANY, OPS, Block, HardwareOp, one_of
-from mase.ops.grid import Grid
 from mase.ops.operations import Operations
 from mase.ops.width_converter import ConverterFoldings, WidthConverter
 from mase.stream import StreamType
@@ -147,7 +147,7 @@ class Layout(HardwareOp):
     def check_formats(cls, node: OpNode) -> None:
         fmt = node.record.output.format
         assert fmt is not None
-        Grid.of(fmt, node.params(), node.where())
+        fmt.grid(node.params(), node.where())
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -158,7 +158,7 @@ class Layout(HardwareOp):
                 f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node can"
             )
         assert y_type.format is not None
-        grid = Grid.of(y_type.format, node.params(), node.where())
+        grid = y_type.format.grid(node.params(), node.where())
         before = (math.prod(x_type.shape[1:-1]), x_type.shape[-1])
         after = (math.prod(y_type.shape[1:-1]), y_type.shape[-1])
         if grid.block and before[1] != after[1] and (before[1] % grid.block or after[1] % grid.block):

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Block, HardwareOp
 from mase.ops.block_normalise import Normaliser
-from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid
+from mase.ops.grid import activation_grid, check_lanes, produced_grid
 from mase.ops.operations import Operations, each
 from mase.ops.output import Output
 from mase.ops.rounding import FLOAT_SAFE

@@ -19,11 +19,11 @@ from mase.cost.estimate import estimate_graph
 from mase.cost.folding import fold, priced
 from mase.cost.resources import Resources, estimate
 from mase.errors import UnsupportedOp
+from mase.formats.grid import Grid
 from mase.graph import Graph, HwRecord, OpNode
 from mase.lowering import Lowering
 from mase.netlist import Netlist, build
 from mase.ops.base import Block, HardwareOp
-from mase.ops.grid import Grid
 from mase.ops.width_converter import ConverterFoldings, WidthConverter
 from mase.stream import StreamType
 from passes.map import Folding, MapConfig, map_graph

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format, QuantParams, parse
+from mase.formats.grid import Grid
 from mase.netlist import build
 from mase.ops.block_normalise import normalise, normalise_scalar
-from mase.ops.grid import Grid, activation_grid
+from mase.ops.grid import activation_grid
 from mase.ops.linear import Linear
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize

@@ -1,4 +1,4 @@
-"""Which formats have a place on chip, and the grid of integers that each becomes."""
+"""What streams and lanes ask of a grid: one scale, lanes that fit blocks, the least bits of a number."""
 
 from __future__ import annotations
 
@@ -6,71 +6,20 @@ import pytest
 import torch
 
 from mase.errors import UnsupportedOp
-from mase.formats import QuantParams, parse
-from mase.ops.grid import Grid, activation_grid, check_lanes, signed_width
-
-X = torch.tensor([[0.7, -1.0, 0.25, 0.0, 3.0]])
-
-
-def grid(text: str, x: torch.Tensor = X) -> Grid:
-    fmt = parse(text)
-    return Grid.of(fmt, fmt.calibrate(x), "node 'fc'")
-
-
-@pytest.mark.parametrize(
-    "text", ["fixed8.4", "ufixed5.-3", "fixed1.0", "int5p", "mxint8b2e4", "mxint2b1", "mxint16b32e1"]
-)
-def test_value_is_integer_times_unit(text: str) -> None:
-    fmt = parse(text)
-    params = fmt.calibrate(X)
-    code, on_chip = fmt.encode(X, params), Grid.of(fmt, params, "here")
-    assert torch.equal(on_chip.integers(code) * 2.0**on_chip.unit, fmt.decode(code, params))
-
-
-def test_a_real_scale_stays_apart() -> None:
-    fmt = parse("int5")
-    params = fmt.calibrate(X)
-    on_chip = Grid.of(fmt, params, "here")
-    assert on_chip.scaled
-    assert torch.equal(
-        on_chip.integers(fmt.encode(X, params)) * params.scale, fmt.decode(fmt.encode(X, params), params)
-    )
-
-
-def test_codes_stay_between_low_and_high() -> None:
-    for text in ("fixed3.1", "ufixed3.1", "int3", "mxint3b4e2"):
-        fmt, on_chip = parse(text), grid(text)
-        codes = fmt.encode(1e9 * X, fmt.calibrate(X)).mantissa
-        assert (int(codes.min()), int(codes.max())) == (on_chip.low, on_chip.high)
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("int8a", "zero point"),
-        ("int8r", "real offset"),
-        ("int8g4", "groups"),
-        ("int8f", "sign"),
-        ("fixed8.4_wrap", "wraps"),
-        ("mxint8b2x4", "blocks along one axis"),
-        ("mxint8_nan", "NaN"),
-        ("mxint8_mase", "specification"),
-        ("mxfp8e4m3", "no hardware; allowed are fixed, int and mxint"),
-    ],
-)
-def test_what_hardware_cannot_do_is_refused_by_name(text: str, why: str) -> None:
-    with pytest.raises(UnsupportedOp, match=rf"node 'fc': .*{text}.*{why}"):
-        grid(text)
+from mase.formats import QuantParams
+from mase.formats.int import Int
+from mase.formats.mxint import MXInt
+from mase.ops.grid import activation_grid, check_lanes, signed_width
 
 
 def test_activations_have_one_scale() -> None:
-    fmt = parse("int8c")
-    with pytest.raises(UnsupportedOp, match="scale a channel"):
-        activation_grid(fmt, fmt.calibrate(X), "node 'fc'")
+    fmt, params = Int(8, channel=True), QuantParams(scale=torch.tensor([1.0, 0.5]), axis=0)
+    with pytest.raises(UnsupportedOp, match=r"node 'fc': int8c has a scale a channel; activations take one scale"):
+        activation_grid(fmt, params, "node 'fc'")
 
 
 def test_lanes_fit_blocks() -> None:
-    on_chip = grid("mxint8b8e4")
+    on_chip = MXInt(8, 8, 4).grid(QuantParams(base=torch.tensor(0)), "here")
     for lanes in (1, 2, 4, 8, 16, 24):
         check_lanes("here", on_chip, lanes)
     for lanes in (3, 5, 6, 12):
@@ -86,13 +35,3 @@ def test_lanes_fit_blocks() -> None:
 )
 def test_signed_width_is_the_least(low: int, high: int, bits: int) -> None:
     assert signed_width(low, high) == bits
-
-
-def test_exponents_of_a_beat() -> None:
-    on_chip = grid("mxint8b4e4")
-    assert [on_chip.exponents_per_beat(lanes) for lanes in (1, 2, 4, 8, 12)] == [1, 1, 1, 2, 3]
-    assert grid("fixed8.4").exponents_per_beat(8) == 0
-
-
-def test_parameters_that_lack_a_scale_are_refused_before_hardware() -> None:
-    assert Grid.of(parse("fixed8.4"), QuantParams(), "here").unit == -4
