@@ -12,10 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
+from mase.dataflow.stream import StreamType
 from mase.doors import json_text
 from mase.errors import GraphError, MaseError
 from mase.formats import Code, Format, QuantParams, parse
-from mase.stream import StreamType
 
 SCHEMA = 1
 

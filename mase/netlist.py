@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened, taken
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
 from mase.lowering import Lowering
-from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
+from mase.ops.base import OPS, HardwareOp
 from mase.ops.layout import Layout
-from mase.ops.width_converter import WidthConverter
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened, taken
-from mase.stream import StreamType
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
 UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
@@ -202,7 +203,8 @@ def sized(netlist: Netlist) -> dict[str, int]:
 
     Each trial run lasts twice the time to the first output, and its second half decides: a FIFO that is too short stops
     its producer once for each time that a slot takes to come back, which is less. Trials run on parts of tensors, rows
-    mostly (:func:`mase.schedule.shortened`); a run four times as long confirms the depths, or the trials get longer.
+    mostly (:func:`mase.dataflow.schedule.shortened`); a run four times as long confirms the depths, or the trials get
+    longer.
     """
     unbounded = dict.fromkeys([instance.name for instance in netlist.instances], UNBOUNDED)
     free = _trial(netlist, unbounded, LEAST_TENSORS)

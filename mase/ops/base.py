@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from mase.dataflow.block import Block
+from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Foldings
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.grid import activation_grid, produced_grid
 from mase.ops.operations import Operations
-from mase.ops.work import Foldings, Work
 from mase.registry import Registry
-from mase.schedule import Schedule
-from mase.stream import StreamType
 
-LEAST_FIFO = 2  # a FIFO of depth 1 halves the rate
 MANY = 1 << 30  # inputs, of a kind that takes any number
-
-
-@dataclass(frozen=True, eq=False)
-class MemoryImage:
-    """Hold the words of a ROM: ``words`` as Python integers, word 0 first, each of ``width`` bits."""
-
-    width: int
-    words: Sequence[int]
-    layout: str
-
-    @property
-    def depth(self) -> int:
-        """Number of words."""
-        return len(self.words)
-
-    def text(self) -> str:
-        """Return the ``$readmemh`` file: one hexadecimal word a line."""
-        digits = -(-self.width // 4)
-        return "".join(f"{word:0{digits}x}\n" for word in self.words)
 
 
 class Op(ABC):
@@ -67,48 +44,6 @@ class Op(ABC):
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None
-
-
-@dataclass(frozen=True, eq=False)
-class Block(ABC):
-    """One RTL instance: a stream in, a stream out, exact arithmetic, exact cycles.
-
-    Args:
-        fifo: depth of the output FIFO, in beats.
-    """
-
-    fifo: int = field(default=LEAST_FIFO, kw_only=True)
-    sv_module: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def stream_in(self) -> StreamType:
-        """Stream that the block takes."""
-
-    @property
-    @abstractmethod
-    def stream_out(self) -> StreamType:
-        """Stream that the block gives."""
-
-    @abstractmethod
-    def compute(self, x: Code) -> Code:
-        """Return the codes that leave, exactly as the RTL computes them."""
-
-    @abstractmethod
-    def schedule(self) -> Schedule:
-        """Return the firing program."""
-
-    @abstractmethod
-    def sv_params(self) -> Mapping[str, int]:
-        """Return the module's parameters but those that name memories."""
-
-    def memories(self) -> Mapping[str, MemoryImage]:
-        """Return ROM images by the parameter that names their file."""
-        return {}
-
-    @abstractmethod
-    def work(self) -> Work:
-        """Return what the block is made of."""
 
 
 class HardwareOp(Op):
@@ -209,9 +144,3 @@ def _span(least: int, most: int) -> str:
     if least == most:
         return str(least)
     return f"{least} or more" if most >= MANY else f"{least} to {most}"
-
-
-def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:
-    """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
-    mask = (1 << width) - 1
-    return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.dataflow.block import Block
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import MANY, OPS, Block, HardwareOp, one_of
+from mase.ops.base import MANY, OPS, HardwareOp, one_of
 from mase.ops.operations import Operations
-from mase.ops.width_converter import ConverterFoldings, WidthConverter
-from mase.stream import StreamType
 
 Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
 

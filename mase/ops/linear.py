@@ -17,6 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mase.dataflow.block import Block, MemoryImage, pack_words
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, signed_width
+from mase.dataflow.rounding import FLOAT_SAFE, carrier
+from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
@@ -24,15 +30,10 @@ from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.activation import not_negative
-from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, pack_words
-from mase.ops.grid import activation_grid, check_lanes, produced_grid, signed_width
+from mase.ops.base import OPS, HardwareOp
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
 from mase.ops.output import Output
-from mase.ops.rounding import FLOAT_SAFE, carrier
-from mase.ops.work import Work
-from mase.schedule import Actor, Loop, Schedule, Step, stream
-from mase.stream import StreamType
 
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to

@@ -16,8 +16,8 @@ import torch
 from emit import host
 from emit.design import Edge, edge_json
 from emit.verilog import emit
+from mase.dataflow.stream import StreamType
 from mase.formats import Code, parse
-from mase.stream import StreamType
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network, corners

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from emit.verilog import library_files
 from mase.calib.fit import weight_axis
+from mase.dataflow.block import Block
+from mase.dataflow.rounding import MODES, Rounding
+from mase.dataflow.schedule import IN, OUT, Channel, Loop, run
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
-from mase.ops.base import Block
 from mase.ops.block_normalise import BlockNormalise
 from mase.ops.linear import Linear, LinearBlock
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize, RequantizeBlock
-from mase.ops.rounding import MODES, Rounding
-from mase.ops.width_converter import WidthConverter
 from mase.paths import cache_dir
-from mase.schedule import IN, OUT, Channel, Loop, run
-from mase.stream import StreamType
 from tests.emit.designs import corners
 from tests.hw.bench import Instance, bench
 from tests.hw.stream import Stream, check_registered, cycle, receive, reset, run_block, send, start, transfer

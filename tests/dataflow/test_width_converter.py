@@ -7,12 +7,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
 from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
-from mase.ops.width_converter import WidthConverter
-from mase.stream import StreamType
 from mase.testing import module_parameters
 
 PLAIN = Grid(5, True, -16, 15)

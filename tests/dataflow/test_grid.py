@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mase.dataflow.grid import activation_grid, check_lanes, signed_width
 from mase.errors import UnsupportedOp
 from mase.formats import QuantParams
 from mase.formats.int import Int
 from mase.formats.mxint import MXInt
-from mase.ops.grid import activation_grid, check_lanes, signed_width
 
 
 def test_activations_have_one_scale() -> None:
