@@ -16,8 +16,7 @@ from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
 from mase.lowering import Lowering
-from mase.ops.base import OPS, HardwareOp
-from mase.ops.layout import Layout
+from mase.ops.base import OPS, HardwareOp, builds, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
 UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
@@ -162,7 +161,7 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
     stream: StreamType | None = None
     for node in chain:
         hw = node.record.hw or HwRecord()
-        if node.kind == "layout" and stream is not None:
+        if ops[node.name].foldings.follows and stream is not None:
             hw = replace(hw, simd=stream.lanes)
         blocks = ops[node.name].blocks(hw.simd, hw.pe, hw.fifos)
         if blocks:
@@ -184,7 +183,7 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
 
 
 def host_prefix(graph: Graph) -> list[str]:
-    """Return the graph input and the layout nodes that follow it alone: the host does these, and encodes the last.
+    """Return the graph input and the views that follow it alone: the host does these, and encodes the last.
 
     Graphs with several inputs encode at each input: the list is empty.
     """
@@ -192,7 +191,7 @@ def host_prefix(graph: Graph) -> list[str]:
         return []
     node = graph.inputs[0]
     out = [node.name]
-    while len(node.users) == 1 and node.users[0].kind == "layout" and Layout.builds(node.users[0].record):
+    while len(node.users) == 1 and view(node.users[0]) and builds(node.users[0]):
         node = node.users[0]
         out.append(node.name)
     return out
@@ -259,8 +258,7 @@ def _chain(entry: OpNode) -> list[OpNode]:
                 op.check_formats(node)  # raises: says which format
             names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
             formats = [t.format for t in (node.record.output, *node.record.operands.values())]
-            known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)
-            why = "not all its tensors have formats" if known and None in formats else "has no hardware"
+            why = "not all its tensors have formats" if builds(node) and None in formats else "has no hardware"
             target = node.record.attrs.get("target", "") or node.record.attrs.get("function", "")
             raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")
         out.append(node)

@@ -41,6 +41,16 @@ class Op(ABC):
             raise GraphError(f"{node.where()}: has {found} inputs; allowed is {_span(least, most)}")
 
     @classmethod
+    def moves(cls, record: Record) -> bool:
+        """Tell whether a node only moves elements: it rounds nothing, and its result has the format of its input."""
+        return False
+
+    @classmethod
+    def view(cls, record: Record) -> bool:
+        """Tell whether the result is input 0 seen in another way, in the same memory."""
+        return False
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None
@@ -110,6 +120,24 @@ class HardwareOp(Op):
 
 
 OPS: Registry[type[Op]] = Registry("op", "mase.ops")
+
+
+def moves(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, only moves elements: see :meth:`Op.moves`."""
+    return node.kind in OPS and OPS[node.kind].moves(node.record)
+
+
+def view(node: OpNode) -> bool:
+    """Tell whether the result of a node, of any kind, lies in the memory of its input: see :meth:`Op.view`."""
+    return node.kind in OPS and OPS[node.kind].view(node.record)
+
+
+def builds(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, has hardware: see :meth:`HardwareOp.builds`."""
+    if node.kind not in OPS:
+        return False
+    op = OPS[node.kind]
+    return issubclass(op, HardwareOp) and op.builds(node.record)
 
 
 def need(node: OpNode, *roles: str) -> None:

@@ -92,6 +92,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "nearest": ("factors",),
     "cast": ("dtype",),
 }  # attributes of each function
+VIEWS = frozenset(
+    {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "slice", "select", "expand"}
+)  # functions that look at the memory of their input in another way
 SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 
 
@@ -121,6 +124,14 @@ class Layout(HardwareOp):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return FUNCTIONS[record.attrs.get("function", "reshape")](inputs, record.attrs)
+
+    @classmethod
+    def moves(cls, record: Record) -> bool:
+        return True
+
+    @classmethod
+    def view(cls, record: Record) -> bool:
+        return record.attrs.get("function", "reshape") in VIEWS
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:
