@@ -84,6 +84,10 @@ class Activation(Requantize):
             raise GraphError(f"{node.where()}: power has no exponent")
 
     @classmethod
+    def epilogue(cls, record: Record) -> str:
+        return str(record.attrs["function"])
+
+    @classmethod
     def builds(cls, record: Record) -> bool:
         return record.attrs.get("function") == "relu"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from torch import Tensor
@@ -19,6 +20,20 @@ from mase.ops.operations import Operations
 from mase.registry import Registry
 
 MANY = 1 << 30  # inputs, of a kind that takes any number
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Say that a node computes y = (x - centre) * scale + shift with constants along one axis.
+
+    Args:
+        axis: of the input, the batch counted. centre, scale, shift: float64 ``[channels]``.
+    """
+
+    axis: int
+    centre: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class Op(ABC):
@@ -54,6 +69,26 @@ class Op(ABC):
     def axes(cls, record: Record, role: str) -> Axes:
         """Return the axes of an operand that formats work along: one an output, and the one that is summed over."""
         return Axes()
+
+    @classmethod
+    def epilogues(cls, record: Record) -> frozenset[str]:
+        """Return the functions that a node may still take in before its rounding, as its attribute ``activation``."""
+        return frozenset()
+
+    @classmethod
+    def epilogue(cls, record: Record) -> str:
+        """Return the function that a node is, where it may become the ``activation`` of the node before it, else ""."""
+        return ""
+
+    @classmethod
+    def channels(cls, record: Record) -> int | None:
+        """Return the axis of the result whose scale and shift may move into axis 0 of ``weight`` and ``bias``."""
+        return None
+
+    @classmethod
+    def affine(cls, node: OpNode) -> Affine | None:
+        """Return the constants of a node that only scales and shifts along an axis."""
+        return None
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:

@@ -45,6 +45,11 @@ class Conv(Op):
         return FORWARD[weight.ndim](x, weight, bias, stride, padding, dilation, groups)
 
     @classmethod
+    def channels(cls, record: Record) -> int | None:
+        sizes = len(record.operands["weight"].shape) - 2
+        return None if record.attrs.get("transposed") else len(record.output.shape) - sizes - 1
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         weight, attrs = node.record.operands["weight"].shape, node.record.attrs
         many = node.inputs[0].record.output if attrs.get("transposed") else node.record.output

@@ -133,6 +133,15 @@ class Linear(HardwareOp):
             raise GraphError(f"{node.where()}: input has {features} features; the weight takes {weight.shape[1]}")
 
     @classmethod
+    def epilogues(cls, record: Record) -> frozenset[str]:
+        return frozenset() if {"activation", "columns"} & record.attrs.keys() else frozenset({"relu"})
+
+    @classmethod
+    def channels(cls, record: Record) -> int | None:
+        odd = {"activation", "transposed", "columns"} & record.attrs.keys()
+        return None if odd else len(record.output.shape) - 1
+
+    @classmethod
     def builds(cls, record: Record) -> bool:
         return not record.attrs.get("columns")
 
