@@ -88,19 +88,13 @@ class Activation(Requantize):
         return str(record.attrs["function"])
 
     @classmethod
+    def not_negative(cls, node: OpNode) -> bool:
+        return node.record.attrs.get("function") == "relu"
+
+    @classmethod
     def builds(cls, record: Record) -> bool:
         return record.attrs.get("function") == "relu"
 
     @classmethod
     def relu(cls, record: Record) -> bool:
         return True
-
-
-def not_negative(node: OpNode) -> bool:
-    """Tell whether a producer is proven to give no negative value: after a ReLU, also through reshapes."""
-    reshape = node.kind == "layout" and node.record.attrs.get("function", "reshape") == "reshape"
-    if reshape and node.inputs[0].record.output.format == node.record.output.format:
-        return not_negative(node.inputs[0])
-    return node.record.attrs.get("activation") == "relu" or (
-        node.kind == "activation" and node.record.attrs.get("function") == "relu"
-    )

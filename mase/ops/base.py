@@ -91,6 +91,11 @@ class Op(ABC):
         return None
 
     @classmethod
+    def not_negative(cls, node: OpNode) -> bool:
+        """Tell whether a node is proven to give no negative value."""
+        return node.record.attrs.get("activation") == "relu"
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None
@@ -174,6 +179,11 @@ def moves(node: OpNode) -> bool:
 def view(node: OpNode) -> bool:
     """Tell whether the result of a node, of any kind, lies in the memory of its input: see :meth:`Op.view`."""
     return node.kind in OPS and OPS[node.kind].view(node.record)
+
+
+def not_negative(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, is proven to give no negative value: see :meth:`Op.not_negative`."""
+    return node.kind in OPS and OPS[node.kind].not_negative(node)
 
 
 def builds(node: OpNode) -> bool:

@@ -29,8 +29,7 @@ from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode, Record
-from mase.ops.activation import not_negative
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, HardwareOp, not_negative
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
 from mase.ops.output import Output
