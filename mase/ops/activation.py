@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, need, one_of
+from mase.ops.base import OPS, Family, need, one_of
 from mase.ops.requantize import Requantize
 
 Function = Callable[[Tensor, Mapping[str, Any]], Tensor]
@@ -69,6 +69,7 @@ class Activation(Requantize):
     """
 
     kind: ClassVar[str] = "activation"
+    family: ClassVar[Family] = "function"
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:

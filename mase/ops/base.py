@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from mase.graph import Json, OpNode, Record
 from mase.ops.operations import Operations
 from mase.registry import Registry
 
+Family = Literal["compute", "function", "format-change", "other"]  # what a picture colours a node by
 MANY = 1 << 30  # inputs, of a kind that takes any number
 
 
@@ -40,6 +41,7 @@ class Op(ABC):
     """A typed kind of node: how it computes in float, and what its record must look like."""
 
     kind: ClassVar[str]
+    family: ClassVar[Family] = "other"
     arity: ClassVar[tuple[int, int]] = (1, 1)  # least and greatest number of inputs
     weights: ClassVar[tuple[str, ...]] = ()  # operands that take the format of weights or of biases
 

@@ -29,7 +29,7 @@ from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode, Record
-from mase.ops.base import OPS, HardwareOp, not_negative
+from mase.ops.base import OPS, Family, HardwareOp, not_negative
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
 from mase.ops.output import Output
@@ -83,6 +83,7 @@ class Linear(HardwareOp):
     """
 
     kind: ClassVar[str] = "linear"
+    family: ClassVar[Family] = "compute"
     implicit: ClassVar[frozenset[str]] = frozenset({"bias"})  # lives on the accumulator's grid
     weights: ClassVar[tuple[str, ...]] = ("weight", "bias")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Op, need, one_of
+from mase.ops.base import OPS, Affine, Family, Op, need, one_of
 from mase.ops.operations import Operations, each
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
@@ -33,6 +33,7 @@ class Normalise(Op):
     """
 
     kind: ClassVar[str] = "norm"
+    family: ClassVar[Family] = "function"
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
