@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mase.graph import Graph, OpNode
-from mase.ops.base import view
+from mase.ops.base import constant, view
 from passes.base import graph_pass
 from passes.sample import Sample, stored_bits
 
@@ -94,7 +94,7 @@ def walk(graph: Graph, size: Size, extra: Size) -> list[Step]:
             last[roots[name]] = i
     dying, steps, total = defaultdict[int, int](int), list[Step](), 0  # bits that are free after a step
     for i, node in enumerate(nodes):
-        owner = roots[node.name] == node.name and node.kind not in ("constant", "output")
+        owner = roots[node.name] == node.name and node.kind != "output" and not constant(node)
         own = size(node) if owner else 0
         total += own
         dying[last[roots[node.name]]] += own

@@ -17,7 +17,7 @@ from mase.graph import Graph, OpNode, Record, new_type
 from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.lowering import lower
 from mase.netlist import host_prefix
-from mase.ops.base import OPS, HardwareOp, moves
+from mase.ops.base import OPS, HardwareOp, constant, moves
 from passes.base import graph_pass
 
 
@@ -170,7 +170,7 @@ class Rules:
 
     def output(self, node: OpNode, is_input: bool) -> str | None:
         """Return the text form of the produced tensor's format."""
-        if node.kind in ("opaque", "constant") or not node.record.output.dtype.startswith(("float", "bfloat")):
+        if node.kind == "opaque" or constant(node) or not node.record.output.dtype.startswith(("float", "bfloat")):
             return None  # integers name things, and a constant is no measured range
         if is_input:
             return self.config.inputs or self.config.default.activation

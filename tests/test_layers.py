@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mase.ops.base import OPS
+
 ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {"mase": {"mase"}, "passes": {"passes", "mase"}, "emit": {"emit", "mase"}}
 SEE_ALL = {"mase.flow", "mase.cli", "mase.__main__"}
@@ -131,3 +133,41 @@ def test_a_module_that_needs_another_first_is_found(tmp_path: Path) -> None:
     errors = import_each_alone(["one", "two"], tmp_path)
     assert set(errors) == {"one"}
     assert "ImportError" in errors["one"]
+
+
+# -- kinds are asked, not called by name -------------------------------------------------------------------------------
+
+NAMES_KINDS = ("mase.ops", "mase.frontend")  # kinds themselves, and the doors that make nodes of them
+
+
+def named_kinds(source: str) -> list[str]:
+    """Return the kinds of operators that a module compares ``.kind`` of a node with."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        if any(isinstance(s, ast.Attribute) and s.attr == "kind" and ast.unparse(s) != "self.kind" for s in sides):
+            words = [n.value for s in sides for n in ast.walk(s) if isinstance(n, ast.Constant)]
+            found += [word for word in words if word in OPS]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("node.kind == 'linear'", ["linear"]),
+        ("node.record.kind not in ('conv', 'input')", ["conv"]),
+        ("node.kind == 'opaque' or self.kind == 'linear'", []),
+    ],
+)
+def test_a_kind_that_is_called_by_name_is_found(source: str, found: list[str]) -> None:
+    assert named_kinds(source) == found
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith(NAMES_KINDS)])
+def test_kinds_are_asked_and_not_called_by_name(module: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+    assert named_kinds(source) == []
+    classes = {cls.__name__ for _, cls in OPS.items()}
+    assert not [name for name in imports(source) if name.startswith("mase.ops.") and name.split(".")[-1] in classes]

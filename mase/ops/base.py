@@ -42,6 +42,7 @@ class Op(ABC):
 
     kind: ClassVar[str]
     family: ClassVar[Family] = "other"
+    constant: ClassVar[bool] = False  # gives a tensor that the model holds
     arity: ClassVar[tuple[int, int]] = (1, 1)  # least and greatest number of inputs
     weights: ClassVar[tuple[str, ...]] = ()  # operands that take the format of weights or of biases
 
@@ -176,6 +177,11 @@ OPS: Registry[type[Op]] = Registry("op", "mase.ops")
 def moves(node: OpNode) -> bool:
     """Tell whether a node, of any kind, only moves elements: see :meth:`Op.moves`."""
     return node.kind in OPS and OPS[node.kind].moves(node.record)
+
+
+def constant(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, gives a tensor that the model holds."""
+    return node.kind in OPS and OPS[node.kind].constant
 
 
 def view(node: OpNode) -> bool:

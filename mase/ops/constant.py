@@ -17,6 +17,7 @@ class Constant(Op):
     """y = the operand ``value``."""
 
     kind: ClassVar[str] = "constant"
+    constant: ClassVar[bool] = True
     arity: ClassVar[tuple[int, int]] = (0, 0)
 
     @staticmethod
