@@ -90,7 +90,8 @@ def checked(
     """Return data as a typed object, once every field is of its type.
 
     Args:
-        kind: a class whose fields have types, or an adapter for it. where: what errors call it. error: what is raised. strict: text is not a number.
+        kind: a class whose fields have types, or an adapter for it. where: what errors call it. error: what is raised.
+        strict: text is not a number.
 
     Raises:
         MaseError: a field is missing, unknown or of another type; says which, and what is allowed.
