@@ -137,7 +137,20 @@ def edge_json(edge: Edge) -> dict[str, Any]:
         "signed": grid.signed,
         "exponents": stream.exponents,
         "exp_bits": grid.exp_bits,
+        "low": grid.low,
+        "high": grid.high,
+        "unit": grid.unit,
+        "block": grid.block,
+        "exp_base": grid.base,
+        "exp_span": grid.span,
+        "rounding": _rounding(edge.format),
     }
+
+
+def _rounding(fmt: Format) -> str | None:
+    """Return how a host without mase rounds into a format; None where that takes more than one rule."""
+    mode: str = getattr(fmt, "rounding", "even")
+    return None if mode == "stochastic" or getattr(fmt, "compat", "") else mode
 
 
 Sizes = Annotated[tuple[Annotated[int, Field(gt=0, lt=1 << 31)], ...], Field(min_length=1)]

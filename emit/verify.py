@@ -29,8 +29,8 @@ from mase.files import write_atomic
 from mase.formats import Code
 from mase.graph import Graph
 from mase.interpreter import Values, run
+from mase.lowering import Lowering
 from mase.netlist import build
-from mase.ops.base import HardwareOp
 from mase.schedule import Timing
 
 BUDGET = 1 << 28  # bytes that the working tensors of one chunk may take
@@ -151,14 +151,14 @@ class Proof:
 
 
 def prove(
-    graph: Graph, design: Design, x: Tensor, *, chunk: int | None = None, ops: dict[str, HardwareOp] | None = None
+    graph: Graph, design: Design, x: Tensor, *, chunk: int | None = None, lowering: Lowering | None = None
 ) -> Proof:
     """Run samples through the integer reference and through the RTL, and compare all codes and all cycles.
 
     Args:
         x: model inputs ``[samples, *input_shape]``.
         chunk: samples a simulation, 1 or more; None takes as many as keep the memory bounded.
-        ops: operators built before, by node name.
+        lowering: keeps the operators.
 
     Raises:
         ConfigError: there is no sample. GraphError: the design is not of this graph.
@@ -167,14 +167,14 @@ def prove(
     if not x.shape[0] or (chunk is not None and chunk < 1):
         raise ConfigError(f"verify: found {x.shape[0]} samples, {chunk} a chunk; allowed is 1 or more of both")
     _check(graph, design)
-    ops = {} if ops is None else ops
+    lowering = lowering or Lowering()
     size = min(chunk or _chunk(design), x.shape[0])
-    timing = build(graph, ops).timing(size)
+    timing = build(graph, lowering).timing(size)
     flags = flags_for(design, x.shape[0])
     parts = []
     for start in range(0, x.shape[0], size):
         part = x[start : start + size]
-        expected = run(graph, (part,), keep=True, ops=ops).codes
+        expected = run(graph, (part,), keep=True, lowering=lowering).codes
         parts.append(_part(design, expected, simulate(design, part, flags), timing, start))
     return _joined(design, x.shape[0], size, timing, parts)
 

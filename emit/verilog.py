@@ -13,33 +13,42 @@ from typing import Any
 
 import torch
 
-from emit import package
+from emit import axis, library, package
 from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
+from mase import __version__
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.base import HardwareOp, MemoryImage
+from mase.ops.base import MemoryImage
 from mase.paths import hw_dir
 
 VECTORS = 4  # samples whose input and output beats lie beside the RTL
 
 
-def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str, HardwareOp] | None = None) -> Design:
+def emit(
+    graph: Graph,
+    folder: str | Path,
+    name: str = "mase_top",
+    clock_mhz: float | None = None,
+    axis_pad: bool = False,
+) -> Design:
     """Write the accelerator of a quantized, mapped graph.
 
     Args:
         folder: created, or replaced if it holds an earlier emission; the same graph gives the same bytes.
-        name: of the top module, made legal. ops: operators built before, by node name.
+        name: of the top module, made legal.
+        clock_mhz: the assumption that the README states; nothing in the hardware depends on it.
+        axis_pad: of the AXI4-Stream wrapper, ``tdata`` padded to a power of two of bytes, with ``tkeep``.
 
     Raises:
         UnsupportedOp: a node has no hardware. GraphError: the folder holds something else.
         MaseError: it cannot be written.
     """
     folder = Path(folder)
-    netlist = build(graph, ops)
-    files = render(netlist, top_name(name, _library()))
+    netlist = build(graph)
+    files = render(netlist, top_name(name, _library()), clock_mhz, axis_pad)
     if folder.exists() and not folder.is_dir():
         raise GraphError(f"{folder}: is a file; allowed is an empty folder or an earlier emission")
     if folder.exists() and any(folder.iterdir()) and not (folder / "design.json").is_file():
@@ -48,31 +57,39 @@ def emit(graph: Graph, folder: str | Path, name: str = "mase_top", ops: dict[str
     return Design.load(folder)
 
 
-def render(netlist: Netlist, top: str) -> dict[str, str | bytes]:
+def render(
+    netlist: Netlist, top: str, clock_mhz: float | None = None, axis_pad: bool = False
+) -> dict[str, str | bytes]:
     """Return all files by relative path."""
-    instances, signals = Names("u_", taken=("u_guard",)), Names("s_")
+    instances, signals = Names("u_", taken=("u_guard", "u_reset")), Names("s_")
     edges = _edges(netlist, signals)
     sources = library_files([i.block.sv_module for i in netlist.instances])
     memories: dict[str, MemoryImage] = {}
     files: dict[str, str | bytes] = {}
     body = [_instance(netlist, i, top, instances, signals, memories) for i in range(len(netlist.instances))]
-    files[f"rtl/{top}.sv"] = _top(netlist, top, signals, body)
+    files[f"rtl/{top}.sv"] = _top(netlist, top, signals, body, bool(memories))
     for path in sources:
         files[f"rtl/{path.name}"] = path.read_text()
     for memory, image in memories.items():
         files[memory] = image.text()
     rtl = [f"rtl/{path.name}" for path in sources] + [f"rtl/{top}.sv"]
-    timing = netlist.timing(4)
+    around = [file for name in (*axis.MODULES, f"{top}_axis") if (file := f"rtl/{name}.sv") not in rtl]
+    facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(), axis_pad)
+    timing, known = netlist.timing(4), _library()
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
+        "version": __version__,
         "top": top,
         "input_shape": list(netlist.graph.inputs[0].record.output.shape[1:]),
         "edges": [edge_json(edge) for edge in edges],
-        "files": {"rtl": rtl, "axis": [f"rtl/{name}.sv" for name in ("mase_skid_buffer", f"{top}_axis")]},
+        "files": {
+            "rtl": library.private_files(top, rtl, known),
+            "axis": library.private_files(top, around, known),
+        },
         "instances": [
             {
                 "name": instances[i.name],
-                "module": i.block.sv_module,
+                "module": library.private_name(top, i.block.sv_module),
                 "node": i.node,
                 "role": i.role,
                 "parameters": dict(i.block.sv_params()),
@@ -94,10 +111,27 @@ def render(netlist: Netlist, top: str) -> dict[str, str | bytes]:
             "interval": str(timing.interval),
             "note": "source always valid, sink always ready; cycle 0 takes the first input beat",
         },
+        "axis": facts,
+        "clock_mhz": clock_mhz,
+        "buffers": {
+            "input_beats": netlist.backlog(),
+            "note": "input beats that are taken while the sink is never ready",
+        },
     }
+    files |= package.wrapper(top, edges, facts, bool(memories))
+    files = library.private(top, files, known)
+    files["SHA256SUMS"] = sums = _sums(files)
+    manifest["digest"] = hashlib.sha256(sums.encode()).hexdigest()
     files |= package.render(manifest, edges, _vectors(netlist, edges))
     files["design.json"] = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     return files
+
+
+def _sums(files: Mapping[str, str | bytes]) -> str:
+    """Return what ``sha256sum`` prints of the sources and the memories."""
+    hardware = sorted(name for name in files if name.startswith(("rtl/", "mem/")))
+    data = {name: text if isinstance(text := files[name], bytes) else text.encode() for name in hardware}
+    return "".join(f"{hashlib.sha256(data[name]).hexdigest()}  {name}\n" for name in hardware)
 
 
 def _edges(netlist: Netlist, signals: Names) -> list[Edge]:
@@ -129,7 +163,7 @@ def library_files(modules: list[str]) -> list[Path]:
             visit(used)
         order.append(module)
 
-    for module in [*modules, "mase_stream_guard"]:
+    for module in [*modules, "mase_reset_sync", "mase_stream_guard"]:
         visit(module)
     return [library[module] for module in order]
 
@@ -144,9 +178,9 @@ def _instance(
     after = signals[item.stream]
     values: dict[str, str] = {key: str(value) for key, value in item.block.sv_params().items()}
     for key, image in item.block.memories().items():
-        file = f"mem/{top}_{name.removeprefix('u_')}_{identifier(key.removesuffix('File'), '')}.mem"
+        file = f"mem/{top}__{name.removeprefix('u_')}_{identifier(key.removesuffix('File'), '')}.mem"
         memories[file] = image
-        values[key] = f'"{file}"'
+        values[key] = f'{{MemDir, "/{file.removeprefix("mem/")}"}}'
     parameters = ",\n".join(f"    .{key}({value})" for key, value in values.items())
     last = f"{after}_last"
     return (
@@ -158,7 +192,8 @@ def _instance(
     )
 
 
-def _top(netlist: Netlist, top: str, signals: Names, body: list[str]) -> str:
+def _top(netlist: Netlist, top: str, signals: Names, body: list[str], memories: bool) -> str:
+    parameters = '#(\n  parameter MemDir = "mem"  // folder of the memory images\n) ' if memories else ""
     feed, give = netlist.stream_in, netlist.stream_out
     first, last = signals[netlist.entry], signals[netlist.instances[-1].edge]
     declared = [f"  logic {first}_valid;\n  logic {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
@@ -179,12 +214,14 @@ def _top(netlist: Netlist, top: str, signals: Names, body: list[str]) -> str:
     return f"""\
 // Top of the accelerator: one input stream, one output stream, valid/ready, last beat of a sample marked.
 //
-// flush_i drops everything in flight and clears error_o; error_o is sticky and says that in_last_i came at another
-// beat than the counters expect (counters rule). Streams, formats and memories: design.json.
+// rst_ni may be asserted at any time; its release is synchronised here. flush_i is a reset by a synchronous signal: no
+// beat is taken in its cycles, everything in flight is dropped, an offer at the output is withdrawn, error_o is
+// cleared ({top}_axis ends packets instead). error_o is sticky and says that in_last_i came at another beat than
+// the counters expect (counters rule). Streams, formats and memories: design.json.
 
 `default_nettype none
 
-module {top} (
+module {top} {parameters}(
   input  wire logic          clk_i,
   input  wire logic          rst_ni,
   input  wire logic          flush_i,
@@ -202,17 +239,24 @@ module {top} (
 );
 
   // Reset of all blocks: asynchronous with rst_ni, and for every cycle after one with flush_i.
-  logic run_q;
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) run_q <= 1'b0;
+  logic reset_n, run_q;
+
+  mase_reset_sync u_reset (
+    .clk_i (clk_i),
+    .rst_ni(rst_ni),
+    .rst_no(reset_n)
+  );
+
+  always_ff @(posedge clk_i or negedge reset_n) begin
+    if (!reset_n) run_q <= 1'b0;
     else run_q <= !flush_i;
   end
 
 {chr(10).join(declared)}
 
-  assign {first}_valid = in_valid_i && run_q;
+  assign {first}_valid = in_valid_i && run_q && !flush_i;
   assign {first}_data  = in_data_i;
-  assign in_ready_o = {first}_ready && run_q;
+  assign in_ready_o = {first}_ready && run_q && !flush_i;
 
   mase_stream_guard #(
     .Beats({feed.beats})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
+CREDENTIALS = re.compile(r"(\w://[^\s:/@]*:)(?!\$\{)[^\s@]*@")  # user and password of an address
 LONGEST = 1000  # characters of an error
 
 
@@ -12,7 +14,7 @@ class MaseError(Exception):
     """Base of every error that bad input can cause; the command line turns it into one line and exit code 2."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(line(text))
+        super().__init__(line(CREDENTIALS.sub(r"\1***@", text)))
 
 
 class ConfigError(MaseError):
@@ -47,6 +49,13 @@ class GraphError(MaseError):
 
 class ToolError(MaseError):
     """An external tool is missing, too old or failed."""
+
+
+class InternalError(MaseError):
+    """A rule is broken that no input may break: a bug of this project, found before it became a wrong number."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"internal error, please report it with the model and the configuration: {text}")
 
 
 class RtlFault(ToolError):

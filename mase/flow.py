@@ -48,9 +48,9 @@ from mase.frontend import trace as trace_and_report
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.interpreter import Batch
+from mase.lowering import Lowering
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
-from mase.ops.base import HardwareOp
 from mase.ops.linear import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
@@ -59,7 +59,7 @@ from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
 from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
-from passes.map import Folding, MapConfig, check_globs, mapped
+from passes.map import Folding, MapConfig, check_globs, map_graph
 from passes.noise import noise
 from passes.quantize import NodeFormats, QuantizeConfig, Rules, apply, ranges
 from passes.shapes import shapes
@@ -121,9 +121,9 @@ def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
     inputs = interpreter.unpacked(graph, x)
     interpreter.check_inputs(graph, inputs)
     batches = [(part,) for part in inputs[0].split(chunk)] if len(inputs) == 1 else [inputs]
-    ops: dict[str, HardwareOp] = {}
+    lowering = Lowering()
     last = graph.output.inputs[0].name
-    parts = [interpreter.run(graph, batch, ops=ops).real(last) for batch in batches]
+    parts = [interpreter.run(graph, batch, lowering=lowering).real(last) for batch in batches]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -132,13 +132,24 @@ def estimate(graph: Graph, target: str = "xcup", clock_mhz: float = 200.0) -> Co
     return estimate_graph(_mapped(graph, target), target, clock_mhz)
 
 
-def emit(graph: Graph, folder: str | Path, name: str = "mase_top", target: str = "xcup") -> Design:
+def emit(
+    graph: Graph,
+    folder: str | Path,
+    name: str = "mase_top",
+    target: str = "xcup",
+    clock_mhz: float | None = None,
+    axis_pad: bool = False,
+) -> Design:
     """Write the accelerator of a quantized graph into a folder of its own, also as ``design.json``.
+
+    Args:
+        clock_mhz: the clock that its README states as an assumption.
+        axis_pad: pad ``tdata`` of the AXI4-Stream wrapper to a power of two of bytes, with ``tkeep``.
 
     Raises:
         UnsupportedOp: a node has no hardware; names it. GraphError: the folder holds something else.
     """
-    return write_design(_mapped(graph, target), folder, name)
+    return write_design(_mapped(graph, target), folder, name, clock_mhz=clock_mhz, axis_pad=axis_pad)
 
 
 def simulate(design: Design | str | Path, x: Tensor) -> sim.SimResult:
@@ -154,7 +165,7 @@ def synthesize(design: Design | str | Path, target: str = "xcup") -> synth.Synth
 def _mapped(graph: Graph, target: str) -> Graph:
     if any(node.record.hw is not None for node in graph.operators()):
         return graph
-    return mapped(graph, MapConfig(target=target), {})[0]
+    return map_graph(graph, MapConfig(target=target))[0]
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
@@ -337,7 +348,9 @@ class Run:
 
     def target(self) -> Target:
         """Return what trials are costed for."""
-        return Target(self.config.hardware.target, self.config.hardware.interval)
+        hardware = self.config.hardware
+        by_hand = {glob: (lanes.simd, lanes.pe) for glob, lanes in hardware.folding.items()}
+        return Target(hardware.target, hardware.interval, by_hand)
 
     def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
         """Return the evaluator of the search: it scores the validation split."""
@@ -361,7 +374,7 @@ class Run:
         key = key_of(
             self._source_key(),
             base,
-            self.config.hardware.model_dump(include={"target", "interval"}),
+            self.config.hardware.model_dump(include={"target", "interval", "folding"}),
             self.config.fuse,
             _version("mase-dse"),
         )
@@ -369,7 +382,7 @@ class Run:
         study = Study.create(
             axes,
             OBJECTIVES,
-            section.storage or journal,
+            journal if section.storage is None else section.storage.get_secret_value(),
             name=self.config.name,
             seed=self.config.seed,
             constraints=bounds,
@@ -426,19 +439,25 @@ class Run:
             quantized, report = apply(graph, formats, samples)
             self.warnings += report.warnings
             self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
-            ops: dict[str, HardwareOp] = {}
-            built, _ = mapped(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target), ops)
+            built, _ = map_graph(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target))
             built.save(self.folder / "best")
         return Graph.load(self.folder / "best")
 
     def emit(self, built: Graph) -> Design:
         """Write ``rtl/``."""
-        key = key_of(self.stages.files("build"), self.config.hardware.top, *_emitter())
+        hardware = self.config.hardware
+        key = key_of(self.stages.files("build"), hardware.top, hardware.clock_mhz, hardware.axis_pad, *_emitter())
         if self.stages.fresh("emit", key):
             self.notices.stage("emit", "kept")
             return Design.load(self.folder / "rtl")
         with self.stages.running("emit", key, ("rtl",)):
-            return write_design(built, self.folder / "rtl", self.config.hardware.top)
+            return write_design(
+                built,
+                self.folder / "rtl",
+                hardware.top,
+                clock_mhz=hardware.clock_mhz,
+                axis_pad=hardware.axis_pad,
+            )
 
     def prove(self, built: Graph, design: Design) -> tuple[Proof, int | None]:
         """Run the test split through the RTL, lint it, and compare every named edge with the integer reference."""

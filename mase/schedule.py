@@ -15,8 +15,9 @@ A token published at t is visible at t + latency; a slot freed at t can be acqui
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from mase.errors import GraphError
@@ -90,6 +91,26 @@ class Schedule:
         return max(self.pace, *(actor.cycles() for actor in self.actors))
 
 
+def shortened(actors: Sequence[Actor]) -> tuple[list[Actor], int]:
+    """Cut each tensor into as many equal parts as the outermost loops of all actors allow: the firings stay the same.
+
+    Returns:
+        Actors whose tensor is one part, and the number of parts. A steady interval of theirs, times the parts, is that
+        of the actors.
+    """
+    loops = [actor.body[0] if len(actor.body) == 1 else None for actor in actors]
+    counts = [loop.count if isinstance(loop, Loop) else 1 for loop in loops]
+    parts = math.gcd(*counts)
+    if parts <= 1:
+        return list(actors), 1
+    short = [
+        replace(actor, body=(replace(loop, count=loop.count // parts),))
+        for actor, loop in zip(actors, loops, strict=True)
+        if isinstance(loop, Loop)
+    ]
+    return short, parts
+
+
 def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step:
     """Return the step of a plain stream: take and free ``in``, acquire and publish ``out``."""
     return Step((IN,) * take, (IN,) * take, (OUT,) * produce, (OUT,) * produce, dwell)
@@ -151,6 +172,20 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
     return Timing(outside.outside[0] - start, ends)
 
 
+def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> int | None:
+    """Return how many outside tokens a network takes before it stands still; None if it finishes ``tensors`` tensors.
+
+    A channel whose sink is not among the actors never gives a slot back.
+    """
+    lanes = [_Lane(channel) for channel in channels]
+    by_source = {lane.channel.source: lane for lane in lanes}
+    by_sink = {lane.channel.sink: lane for lane in lanes}
+    runners = [_Runner(actor, tensors, by_source, by_sink) for actor in actors]
+    while any(runner.advance() for runner in runners):
+        pass
+    return None if runners[0].done else sum(runner.outside_takes for runner in runners)
+
+
 class _Lane:
     """Times of one channel: when each token becomes visible, when each slot came back."""
 
@@ -174,6 +209,7 @@ class _Runner:
         self.actor, self.now, self.done, self.waits = actor, 0, False, ""
         self.outside: list[int] = []
         self.first_take: int | None = None
+        self.outside_takes = 0
         steps = _compact(_flat(actor.body))
         self._steps = [self._bound(step, by_source, by_sink) for step in steps]
         self._index, self._left = 0, tensors
@@ -210,7 +246,9 @@ class _Runner:
             for lane in take:
                 if lane is not None:
                     lane.taken += 1
-                elif self.first_take is None:
+                    continue
+                self.outside_takes += 1
+                if self.first_take is None:
                     self.first_take = now
             for lane in free:
                 lane.returned.append(now + 1)

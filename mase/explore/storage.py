@@ -6,10 +6,7 @@ Only finished trials are stored, so a killed study holds nothing half-done: what
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,54 +16,17 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from mase import secrets
 from mase.errors import ConfigError, MaseError, said
+from mase.explore.journal import Journal, KernelLock
 from mase.explore.space import Point, Space
 from mase.explore.trial import Constraint, Objective, Trial
 
 NUMBER = "mase:number"  # system attributes of a stored trial
 REUSED = "mase:reused"
 DRIVERS = {"postgresql": "psycopg2-binary", "postgres": "psycopg2-binary", "mysql": "mysqlclient"}
-
-
-class KernelLock(JournalFileOpenLock):
-    """Lock a journal by ``flock`` on the file itself: the kernel drops it when its holder is killed; it nests.
-
-    Args:
-        path: the journal.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
-        self._depth = 0
-        self._file = -1
-
-    def acquire(self) -> bool:
-        """Take the lock, and on the first level cut off what a crash left of a half-written line."""
-        if self._depth == 0:
-            self._file = os.open(self._path, os.O_RDWR)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._file)
-                raise ConfigError(f"storage {self._path}: another process is writing this study") from None
-            self._cut_torn_line()
-        self._depth += 1
-        return True
-
-    def release(self) -> None:
-        """Leave one level; drop the lock with the last."""
-        self._depth -= 1
-        if self._depth == 0:
-            os.close(self._file)
-
-    def _cut_torn_line(self) -> None:
-        content = self._path.read_bytes()
-        if not content.endswith(b"\n"):
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
 
 
 class Store:
@@ -116,9 +76,9 @@ class Store:
         with usable(self._where):
             self._study.add_trial(record)
 
-    def writing(self) -> contextlib.AbstractContextManager[None]:
+    def writing(self) -> contextlib.AbstractContextManager[object]:
         """Keep every other process from writing to the journal meanwhile; raise ``ConfigError`` where one does."""
-        return contextlib.nullcontext() if self._lock is None else _held(self._lock)
+        return contextlib.nullcontext() if self._lock is None else self._lock
 
     def _load(self, record: FrozenTrial) -> Trial:
         if NUMBER not in record.system_attrs:
@@ -140,21 +100,20 @@ class Store:
 
 
 def open_storage(storage: str | Path | None) -> tuple[BaseStorage, KernelLock | None]:
-    """Open a journal file, a database URL or, for None, memory.
+    """Open a journal file, a database URL or, for None, memory; ``${NAME}`` is read from the environment.
 
     Raises:
         ConfigError: the folder or file is unusable, no journal, or the database or its driver is missing.
     """
     if storage is None:
         return optuna.storages.InMemoryStorage(), None
-    if "://" in str(storage):
-        return _open_database(str(storage)), None
-    return _open_journal(Path(storage))
+    place = secrets.resolved(str(storage))
+    return (_open_database(place), None) if "://" in place else _open_journal(Path(place))
 
 
 def shown(storage: str | Path | None) -> str:
     """Return what messages call a storage: no password, and ``memory`` for None."""
-    return "memory" if storage is None else re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", str(storage))
+    return "memory" if storage is None else secrets.shown(storage)
 
 
 def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str, about: dict[str, Any]) -> optuna.Study:
@@ -173,7 +132,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
     directions = [objective["direction"] for objective in about["objectives"]]
     with quiet(), usable(where):
         if name not in optuna.get_all_study_names(storage):
-            with contextlib.nullcontext() if lock is None else _held(lock):
+            with contextlib.nullcontext() if lock is None else lock:
                 study = optuna.create_study(storage=storage, study_name=name, directions=directions)
                 study.set_user_attr("mase", about)
                 return study
@@ -227,27 +186,19 @@ def _open_journal(path: Path) -> tuple[BaseStorage, KernelLock]:
     with usable(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = KernelLock(path)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), lock
+        return JournalStorage(Journal(path, lock)), lock
 
 
 def _open_database(url: str) -> BaseStorage:
     scheme, where = url.split("://", 1)[0], shown(url)
     try:
         return RDBStorage(url)
-    except ImportError as error:
+    except ImportError:
         driver = DRIVERS.get(scheme, scheme.rsplit("+", 1)[-1])
-        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from error
-    except Exception as error:  # each driver has errors of its own; what it says goes to the user
-        raise ConfigError(f"storage {where}: cannot be opened: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _held(lock: KernelLock) -> Iterator[None]:
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from None
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own; what it says goes to the user
+        said = secrets.hidden(_first_line(error), url)
+        raise ConfigError(f"storage {where}: cannot be opened: {said}") from None  # the cause may show a password
 
 
 @contextlib.contextmanager

@@ -80,7 +80,8 @@ class Layout:
     sharing: str = ""
 
 
-# rounds contiguous float32, its first argument, into the second; False: only the exact way is right for these data
+# rounds contiguous float32, its first argument, into the second; False: only the exact way is right for these data, as
+# where a number of the format is beyond float32
 Kernel = Callable[[Tensor, Tensor, Scratch], bool]
 Pieces = Iterator[tuple[Tensor, Tensor, QuantParams]]
 Words = Mapping[str, tuple[str, object]]  # a word of the text form -> the field and the value that it sets
@@ -168,6 +169,8 @@ class Format(ABC):
     def quantize(self, x: Tensor, params: QuantParams | None = None, out: Tensor | None = None) -> Tensor:
         """Return ``decode(encode(x))`` in the dtype of ``x``; the gradient passes where ``x`` is not clipped.
 
+        A number beyond the dtype becomes its greatest: what is finite stays finite.
+
         Args:
             x: any float dtype, shape and strides.
             params: from ``calibrate``; without them ``x`` is its own calibration data.
@@ -193,7 +196,7 @@ class Format(ABC):
             return y.copy_(emulated)
         with torch.no_grad():
             if not self._splits():
-                return y.copy_(self.decode(self.encode(x, params), params))
+                return y.copy_(narrowed(self.decode(self.encode(x, params), params), y.dtype))
             return self._on_gpu(x, y, params) if x.is_cuda else self._on_cpu(x, y, params)
 
     def _on_cpu(self, x: Tensor, y: Tensor, params: QuantParams) -> Tensor:
@@ -205,7 +208,7 @@ class Format(ABC):
             if kernel is None or not _narrow(kernel, source, target, scratch):
                 if bool(torch.isnan(source).any()):
                     refuse(x, self, self._nan)  # counts over all of x
-                target.copy_(self._exact(source.to(torch.float64), local))
+                target.copy_(narrowed(self._exact(source.to(torch.float64), local), target.dtype))
         return y
 
     def _on_gpu(self, x: Tensor, y: Tensor, params: QuantParams) -> Tensor:
@@ -213,7 +216,7 @@ class Format(ABC):
         refuse(x, self, self._nan)
         exact = compiled(self) if x.numel() >= COMPILE_FROM and find_spec("triton") else self._exact
         for source, target, local in self._pieces(x, y, params, max(1, x.numel())):
-            target.copy_(exact(source.to(torch.float64), local))
+            target.copy_(narrowed(exact(source.to(torch.float64), local), target.dtype))
         return y
 
     def _fits(self, out: Tensor, x: Tensor) -> Tensor:
@@ -421,12 +424,22 @@ def floor_log2(x: Tensor) -> Tensor:
     return ((x.view(torch.int64) >> 52) & 0x7FF) - 1023
 
 
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float64 values in a dtype; finite ones stay finite."""
+    most = torch.finfo(dtype).max
+    if dtype == torch.float64 or not x.numel() or bool(x.abs().amax() <= most):
+        return x.to(dtype)
+    return torch.where(torch.isfinite(x), x.clamp(-most, most), x).to(dtype)
+
+
 def _narrow(kernel: Kernel, source: Tensor, target: Tensor, scratch: Scratch) -> bool:
     """Run a kernel on contiguous float32, copied there where the data are something else."""
     x = source if _plain(source) else scratch.take(0, source.shape).copy_(source)
     out = target if _plain(target) else scratch.take(1, source.shape)
     done = kernel(x, out, scratch)
     if done and out is not target:
+        if target.dtype != torch.float32:  # a narrower one, and what kernels give is finite
+            out.clamp_(-torch.finfo(target.dtype).max, torch.finfo(target.dtype).max)
         target.copy_(out)
     return done
 

@@ -43,7 +43,7 @@ class Run:
 
 FREE = Run()
 STALLED = (Run(0.5, 0.0, 3), Run(0.0, 0.6, 5), Run(0.3, 0.3, 7))
-RESTARTED = (Run(restart_at=37), Run(restart_at=53, flush=True), Run(0.2, 0.2, 9, restart_at=91))
+RESTARTED = (Run(restart_at=37), Run(restart_at=53, flush=True), Run(0.2, 0.2, 9, restart_at=91, flush=True))
 
 
 def rows(code: Code, index: slice) -> Code:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +85,7 @@ MUTANTS = (
     Mutant("one_bit_less", "rtl/mase_one_bit_less.sv", within("u_0", "AccWidth", lambda bits: bits - 1), "values of 0"),
     Mutant(
         "exponent_after_rounding",
-        "rtl/mase_block_normalise*.sv",
+        "rtl/*__block_normalise.sv",
         # The magnitudes' common leading one moves up where rounding to Width - 1 bits carries into the next bit.
         swapped(r"if \(fill_last\) or_q\[fill_bank_q\] <= gathered;",
                 "if (fill_last) or_q[fill_bank_q] <= gathered + (gathered >> (Width - 1));"),
@@ -94,11 +94,12 @@ MUTANTS = (
     Mutant("tiles_transposed", "mem/*_0_weight.mem", transposed(tiles=3), "values of 0"),
     Mutant("one_entry_less", "rtl/mase_one_entry_less.sv", within("u_2", "FifoDepth", lambda n: n - 1), "cycles"),
 )  # fmt: skip
-# Each works in a simulation whose registers begin at zero; what it does from noise depends on the simulator.
+# Each works in a simulation whose registers begin at zero; what it does from noise depends on the simulator. The third
+# is cleared by a reset of several cycles, as the synchroniser makes it, and not by a flush, which lasts one.
 NOT_RESET = (
-    Mutant("valid_not_reset", "rtl/mase_linear*.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
-    Mutant("done_not_reset", "rtl/mase_linear*.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
-    Mutant("leave_not_reset", "rtl/mase_block_normalise*.sv", swapped(r"else valid_q <=", "valid_q <="), ""),
+    Mutant("valid_not_reset", "rtl/*__linear.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
+    Mutant("done_not_reset", "rtl/*__linear.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
+    Mutant("leave_not_reset", "rtl/*__block_normalise.sv", swapped(r"else valid_q <=", "valid_q <="), ""),
 )
 
 
@@ -156,7 +157,7 @@ def ties(case: Case, code: Code) -> Tensor:
 
 
 def mutated(case: Case, folder: Path, mutant: Mutant | None) -> Design:
-    """Emit the design and make one mistake in the copy; a library module that changes gets a name of its own."""
+    """Emit the design and make one mistake in the copy."""
     name = mutant.name if mutant else "sound"
     design = emit(case.graph, folder / name, name)
     if mutant is None:
@@ -166,21 +167,13 @@ def mutated(case: Case, folder: Path, mutant: Mutant | None) -> Design:
     after = mutant.edit(before)
     assert after != before, f"{mutant.name}: the edit changed nothing"
     path.write_text(after)
-    if path.stem not in (design.top, *(edge.name for edge in design.edges)) and path.suffix == ".sv":
-        renamed = f"{path.stem}_{mutant.name}"
-        path.write_text(after.replace(f"module {path.stem} ", f"module {renamed} "))
-        path.rename(path.with_stem(renamed))
-        for other in (design.folder / "rtl" / f"{design.top}.sv", design.folder / "design.json"):
-            text = other.read_text()
-            other.write_text(
-                text.replace(f"{path.stem} #(", f"{renamed} #(").replace(f"{path.stem}.sv", f"{renamed}.sv")
-            )
     return Design.load(design.folder)
 
 
-def alone(designs: Sequence[Design], index: int, code: Code) -> SimResult | ToolError:
-    """Run one design of a bundle; the others get no samples."""
+def alone(designs: Sequence[Design], index: int, code: Code, flush_at: int = 0) -> SimResult | ToolError:
+    """Run one design of a bundle, from a flush in mid-stream if so asked; the others get no samples."""
     jobs = [Job(design, code if i == index else rows(code, slice(0))) for i, design in enumerate(designs)]
+    jobs[index] = replace(jobs[index], restart_at=flush_at, flush=flush_at > 0)
     try:
         return simulate_many(jobs)[index]
     except ToolError as error:
@@ -219,4 +212,4 @@ def test_a_mutant_is_caught(verdicts: Mapping[str, str], mutant: Mutant) -> None
 def test_a_register_without_reset_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     case = victim()
     design = mutated(case, tmp_path, mutant)
-    assert verdict(case, design, alone([design], 0, case.code))
+    assert verdict(case, design, alone([design], 0, case.code, flush_at=41))

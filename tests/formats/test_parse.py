@@ -122,7 +122,7 @@ CHOICES: dict[type[Format], dict[str, st.SearchStrategy[object]]] = {
         "rounding": rounding,
         "compat": st.sampled_from(["", "mase"]),
     },
-    Log: {"width": st.integers(2, 9), "bias": st.integers(-64, 192), "compat": st.sampled_from(["", "mase"])},
+    Log: {"width": st.integers(2, 9), "bias": st.integers(-64, 255), "compat": st.sampled_from(["", "mase"])},
     BlockLog: {
         "width": st.integers(2, 9),
         "block": blocks,

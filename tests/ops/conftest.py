@@ -17,6 +17,6 @@ def prove(tmp_path: Path) -> Callable[[Mapping[str, Mapped]], None]:
 
     def check(graphs: Mapping[str, Mapped]) -> None:
         cases = [proof.Case(name, mapped.graph, mapped.code) for name, mapped in graphs.items()]
-        proof.prove(cases, tmp_path, (proof.STALLED[2], proof.RESTARTED[0]))
+        proof.prove(cases, tmp_path, (proof.STALLED[2], proof.RESTARTED[1]))
 
     return check

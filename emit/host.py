@@ -1,0 +1,193 @@
+"""Pack and unpack the streams of an accelerator that mase emitted. It needs numpy, and nothing of mase.
+
+A copy of this file lies in every emitted folder, beside the ``design.json`` that it reads:
+
+    import numpy as np
+    from host import Edge
+
+    feed, give = Edge.load("design.json")
+    beats = feed.pack(*feed.encode(x))  # x: float [samples, *feed.shape]; beats: uint8 [samples, beats, bytes]
+    y = give.decode(*give.unpack(answer))  # answer: uint8 [samples, beats, bytes]; y: float64 [samples, *give.shape]
+
+Codes are int64 mantissas ``[samples, *shape]``, and for formats with blocks exponents ``[samples, ..., blocks]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Reals = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One end of the accelerator, as ``design.json`` describes it.
+
+    Args:
+        shape: of one sample. format: name of the number format.
+        rows, cols: ``shape`` as rows of the last dimension. lanes: elements of a beat.
+        beats: of one sample. beat_bits: of one beat; beat_bytes: the same, padded.
+        width, signed, low, high: bits, sign, least and greatest value of a mantissa.
+        unit, scale: the real value is ``mantissa * 2**unit``, or ``mantissa * scale`` where there is a scale.
+        block, exponents, exp_bits, exp_base, exp_span: elements that share an exponent (0: there is none), exponents
+            of a beat, bits of one, value of the field 0, greatest field.
+        rounding: of :meth:`encode`; None where only mase can round as this format does.
+    """
+
+    shape: tuple[int, ...]
+    format: str
+    rows: int
+    cols: int
+    lanes: int
+    beats: int
+    beat_bits: int
+    beat_bytes: int
+    width: int
+    signed: bool
+    low: int
+    high: int
+    unit: int
+    scale: float | None
+    block: int
+    exponents: int
+    exp_bits: int
+    exp_base: int
+    exp_span: int
+    rounding: str | None
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[Edge, Edge]:
+        """Read ``design.json``; return what the host feeds and what it reads."""
+        edges = json.loads(Path(path).read_text())["edges"]
+        return cls.of(edges[0]), cls.of(edges[-1])
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Edge:  # Any: JSON
+        """Return one of the edges of ``design.json``."""
+        found = {field.name: entry[field.name] for field in fields(cls)}
+        return cls(**{**found, "shape": tuple(found["shape"])})
+
+    # -- reals and codes ----------------------------------------------------------------------------------------------
+
+    def encode(self, x: npt.ArrayLike) -> tuple[Ints, Ints | None]:
+        """Return mantissas and exponents of real values ``[samples, *shape]``: rounded, saturated."""
+        real = np.asarray(x, np.float64).reshape(-1, *self.shape)
+        if np.isnan(real).any():
+            raise ValueError("the data hold NaN; NaN has no code")
+        if not self.block:
+            return self._rounded(real / self._step()), None
+        rows = real.reshape(-1, self.rows, self.cols)
+        count = -(-self.cols // self.block)
+        blocks = _padded(rows, count * self.block).reshape(*rows.shape[:2], count, self.block)
+        top = np.abs(blocks).max(-1)
+        exponent = np.clip(_floor_log2(top), self.exp_base, self.exp_base + self.exp_span)
+        scaled = blocks / np.ldexp(1.0, exponent - self.exp_base + self.unit)[..., None]
+        mantissa = self._rounded(scaled).reshape(*rows.shape[:2], -1)[..., : self.cols]
+        return mantissa.reshape(real.shape), exponent.reshape(-1, *self.shape[:-1], count)
+
+    def decode(self, mantissa: Ints, exponent: Ints | None = None) -> Reals:
+        """Return real values ``[samples, *shape]``."""
+        m = np.asarray(mantissa).reshape(-1, self.rows, self.cols)
+        real = m * self._step()
+        if self.block:
+            if exponent is None:
+                raise ValueError(f"{self.format} has exponents; found none")
+            each = np.asarray(exponent).reshape(m.shape[0], self.rows, -1).repeat(self.block, -1)[..., : self.cols]
+            real = np.ldexp(real, each - self.exp_base)
+        return real.reshape(-1, *self.shape)
+
+    def _step(self) -> float:
+        return self.scale if self.scale is not None else 2.0**self.unit
+
+    def _rounded(self, v: Reals) -> Ints:
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(f"{self.format}: its rounding needs mase; encode there, and pack the codes here")
+        near = np.clip(v, self.low - 1, self.high + 1)  # no infinity is left
+        return np.clip(ROUNDINGS[self.rounding](near), self.low, self.high).astype(np.int64)
+
+    # -- codes and beats ----------------------------------------------------------------------------------------------
+
+    def pack(self, mantissa: Ints, exponent: Ints | None = None, beat_bytes: int = 0) -> Bytes:
+        """Return ``[samples, beats, bytes]``, the lowest byte first.
+
+        Args:
+            beat_bytes: of a wider bus; the bytes above are 0.
+        """
+        m = np.asarray(mantissa, np.int64).reshape(-1, self.rows, self.cols)
+        row_beats = self.beats // self.rows
+        lanes = _padded(m, row_beats * self.lanes).reshape(-1, self.beats, self.lanes)
+        parts = [_to_bits(lanes, self.width)]
+        if self.block:
+            if exponent is None:
+                raise ValueError(f"{self.format} has exponents; found none")
+            blocks = np.asarray(exponent, np.int64).reshape(m.shape[0], self.rows, -1) - self.exp_base
+            index = self._blocks_of_a_row()
+            spread = _padded(blocks, int(index.max()) + 1)[..., index]
+            parts.append(_to_bits(spread.reshape(-1, self.beats, self.exponents), self.exp_bits))
+        data = np.packbits(np.concatenate(parts, -1), axis=-1, bitorder="little")
+        return np.pad(data, ((0, 0), (0, 0), (0, max(0, beat_bytes - data.shape[-1]))))
+
+    def unpack(self, data: Bytes) -> tuple[Ints, Ints | None]:
+        """Return mantissas and exponents of ``[samples, beats, bytes]``; bits above ``beat_bits`` are not looked at."""
+        beats = np.asarray(data, np.uint8)
+        beats = beats.reshape(-1, self.beats, beats.shape[-1])
+        raw = np.unpackbits(beats, axis=-1, bitorder="little")[..., : self.beat_bits]
+        split, n = self.lanes * self.width, beats.shape[0]
+        lanes = _from_bits(raw[..., :split].reshape(n, self.beats, self.lanes, self.width), self.signed)
+        mantissa = lanes.reshape(n, self.rows, -1)[..., : self.cols].reshape(n, *self.shape)
+        if not self.block:
+            return mantissa, None
+        fields_ = raw[..., split:].reshape(n, self.beats, self.exponents, self.exp_bits)
+        found = _from_bits(fields_, signed=False).reshape(n, self.rows, -1) + self.exp_base
+        blocks = np.arange(-(-self.cols // self.block))
+        first = blocks * self.block // self.lanes * self.exponents + blocks % max(1, self.lanes // self.block)
+        return mantissa, found[..., first].reshape(n, *self.shape[:-1], -1)
+
+    def _blocks_of_a_row(self) -> Ints:
+        """Return, beat by beat of a row, the index of each block whose exponent travels with it."""
+        first = np.arange(self.beats // self.rows)[:, None] * self.lanes // self.block
+        return (first + np.arange(self.exponents)).reshape(-1)
+
+
+def _half_up(v: Reals) -> Reals:
+    down = np.floor(v)
+    return down + (v - down >= 0.5)
+
+
+ROUNDINGS: dict[str | None, Callable[[Reals], Reals]] = {
+    "even": np.rint,
+    "half_up": _half_up,
+    "half_away": lambda v: np.copysign(_half_up(np.abs(v)), v),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "zero": np.trunc,
+}
+
+
+def _padded(x: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:  # Any: reals or codes
+    return np.pad(x, ((0, 0), (0, 0), (0, max(0, size - x.shape[-1]))))
+
+
+def _floor_log2(x: Reals) -> Ints:
+    return ((np.ascontiguousarray(x).view(np.int64) >> 52) & 0x7FF) - 1023
+
+
+def _to_bits(x: Ints, width: int) -> Bytes:
+    bits = (x[..., None] >> np.arange(width)) & 1
+    return bits.astype(np.uint8).reshape(*x.shape[:-1], x.shape[-1] * width)
+
+
+def _from_bits(bits: Bytes, signed: bool) -> Ints:
+    weight = np.int64(1) << np.arange(bits.shape[-1], dtype=np.int64)
+    if signed:
+        weight[-1] = -weight[-1]
+    return bits.astype(np.int64) @ weight
