@@ -13,9 +13,9 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.frontend.onnx import load
 
 pytest.importorskip("onnx", reason="needs pip install mase-dse[onnx]")
-from mase.frontend import onnx_judge  # noqa: E402  # after the check that the package is there
-from mase.frontend.onnx_rules import LAST  # noqa: E402
-from tests.frontend.onnx_files import Arrays, file, formats, judge, kinds, node, quant, rand  # noqa: E402
+from mase.frontend import onnx_judge  # after the check that the package is there
+from mase.frontend.onnx_rules import LAST
+from tests.frontend.onnx_files import Arrays, file, formats, judge, kinds, node, quant, rand
 
 WINDOW = {"strides": [1, 2], "pads": [1, 0, 1, 0]}
 V = {name: np.abs(rand(4, seed=seed)) for seed, name in enumerate("wbmv")}

@@ -125,7 +125,7 @@ def _quantised() -> Any:
 SOUND: dict[str, Callable[[], Any]] = {"mlp": _mlp, "cnn": _cnn, "moves": _moves, "quantised": _quantised}
 
 
-# -- damage -------------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 def _pick(rng: Random, items: Any) -> Any:
@@ -136,7 +136,7 @@ def _held(tensor: Any) -> Any:
     """Return the numbers of a tensor; nothing where an earlier damage took them."""
     try:
         return numpy_helper.to_array(tensor)
-    except Exception:  # the helper raises errors of every kind
+    except Exception:  # noqa: BLE001  # the helper raises errors of every kind
         return np.zeros(0, np.float32)
 
 
@@ -309,7 +309,7 @@ def judge(seed: int, path: Path) -> str:
     except MaseError as error:
         bad = isinstance(error, Unforeseen) or "\n" in str(error) or len(str(error)) > 600
         return f"{seed} ({told}): {error}" if bad else ""
-    except Exception as error:  # what this is here to find
+    except Exception as error:  # noqa: BLE001  # what this is here to find
         return f"{seed} ({told}): {type(error).__name__}: {error}"
     return ""
 

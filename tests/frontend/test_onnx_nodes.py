@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs pip install mase-dse[onnx]")
 
-import onnx  # noqa: E402  # after the check that the package is there
+import onnx  # after the check that the package is there
 
-from tests.docs.pages import DOCS  # noqa: E402
-from tests.frontend.onnx_nodes import FORMS, Case, Verdict, cases, count, table, verdicts  # noqa: E402
+from tests.docs.pages import DOCS
+from tests.frontend.onnx_nodes import FORMS, Case, Verdict, cases, count, table, verdicts
 
 SHARE = 6  # one in so many runs where slow tests do not
 TOLD = "1.23.2"  # the version of onnx whose counts stand in the page
