@@ -46,7 +46,9 @@ _BENCH = r"""// Self-checking bench of @TOP@, for any simulator of SystemVerilog
 module @TOP@__bench #(
   parameter bit Axis = 1'b0,       // 1: through the AXI4-Stream wrapper
 @MEMDIR@  parameter     VectorDir = "vectors",
-  parameter bit Finish = 1'b1      // 0: do not end the simulation, for several benches side by side
+  parameter bit Finish = 1'b1      // 0: raise done_o instead of $finish, for several benches side by side
+) (
+  output logic done_o
 );
 
   localparam int Samples = @SAMPLES@;
@@ -167,6 +169,7 @@ module @TOP@__bench #(
     idle     = 0;
     errors   = 0;
     out_held = 1'b0;
+    done_o   = 1'b0;
     wait (rst_n);
     forever begin
       @(posedge clk);
@@ -217,6 +220,7 @@ module @TOP@__bench #(
   task automatic report;
     if (errors != 0) $fatal(1, "FAIL: %0d mistakes in %0d beats", errors, given);
     $display("PASS: @TOP@: %0d beats in, %0d beats out", fed, given);
+    done_o = 1'b1;
     if (Finish) $finish;
   endtask
 

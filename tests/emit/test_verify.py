@@ -77,7 +77,7 @@ def copy(case: Case, tmp_path: Path) -> Path:
 
 def tampered_memory(folder: Path) -> Design:
     """Change the weight from input 0 to output 4: the one output of the second group, in its first word."""
-    memory = folder / "mem" / "mase_tiny_1_weight.mem"
+    memory = folder / "mem" / "mase_tiny__1_weight.mem"
     words = memory.read_text().split()
     words[3] = f"{int(words[3], 16) ^ 0x10:0{len(words[3])}x}"
     memory.write_text("\n".join(words) + "\n")
