@@ -94,13 +94,13 @@ There are no registers to write. Two tops stand for choice.
 outputs are low meanwhile. Its release may come at any time too: two flip-flops synchronise it. The first beat moves at
 the fourth rising edge after it at the earliest, and begins a sample.
 
-**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has {beats_in}
-beats. Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the missing
-beats are taken as zeros. If it is missing, the first {beats_in} beats count and the rest is dropped up to and with the
-beat that has `tlast`. The packet of such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and `error_o` rises; the frames
-after it are right. With the parameter `Resync` 0 there is no repair: beats are counted, `tlast` is only compared with
-the count and sets `error_o`, and a lost beat shifts all that follows until a reset or a flush. A host without `tlast`
-needs `Resync` 0.
+**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has
+{beats_in} beats. Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the
+missing beats are taken as zeros. If it is missing, the first {beats_in} beats count and the rest is dropped up to and
+with the beat that has `tlast`. The packet of such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and
+`error_o` rises; the frames after it are right. With the parameter `Resync` 0 there is no repair: beats are counted,
+`tlast` is only compared with the count and sets `error_o`, and a lost beat shifts all that follows until a reset or a
+flush. A host without `tlast` needs `Resync` 0.
 
 **Wrong frames, core.** As with `Resync` 0: `error_o` rises in the cycle after the wrong beat and changes nothing else.
 
@@ -142,8 +142,8 @@ def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories:
 // A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1, the
 // default, every frame that comes in gives exactly one that goes out, whatever its length: a short one is filled up
 // with zeros, the rest of a long one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so,
-// and low on every other beat. error_o says the same of the whole stream: it is sticky, until reset or flush. With Resync 0
-// beats are counted, and a wrong tlast only sets error_o.
+// and low on every other beat. error_o says the same of the whole stream: it is sticky, until reset or flush. With
+// Resync 0 beats are counted, and a wrong tlast only sets error_o.
 // flush_i: in its cycles no beat is taken. Beats taken before are dropped with all results that have not left the core;
 // the others, two at most, are delivered. A packet that they leave open is completed with zeros, tuser with its tlast.
 // So m_axis_tvalid is never withdrawn and every packet has {b.beats} beats. The next beat taken begins a frame.
