@@ -78,7 +78,9 @@ def check_schema(data: Any, reads: Sequence[int], where: str, error: type[MaseEr
     Raises:
         MaseError: it is another one.
     """
-    found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict):
+        raise error(f"{where}: corrupt: found a {type(data).__name__} in place of an object with its fields")
+    found = data.get("schema")
     if type(found) is not int or found not in reads:
         known = str(reads[0]) if len(reads) == 1 else f"{reads[0]} to {reads[-1]}"
         raise error(f"{where}: schema {repr_of(found)}; this version reads schema {known}")
