@@ -18,7 +18,6 @@ from mase.formats import Code, Format, QuantParams, parse
 from mase.formats.fixed import Fixed
 from mase.formats.int import Int
 from mase.formats.mxint import MXInt
-from mase.formats.int import Int
 from mase.ops.grid import Grid
 from mase.stream import StreamType
 
