@@ -4,6 +4,8 @@
 #              from the index that PyTorch's installation page shows for "Compute Platform: CPU": make demo TORCH_INDEX=URL
 # PYTHON       the interpreter to build .venv with; empty: the first of python3, python3.14 .. python3.11 that will do
 # JOBS         test processes at a time            PYTEST_ARGS  more arguments for pytest, such as -m "not slow"
+# KERNELS      limited: libraries compute as on an old processor, without AVX; rows: matrix products of few and of many rows round
+#              differently. Results in float then differ in their last bits, and tests must not: make test KERNELS=limited
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +19,16 @@ PYTHON ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 export TORCH_INDEX PYTHON
+ifeq ($(KERNELS),limited)
+export ATEN_CPU_CAPABILITY := default
+export MKL_CBWR := COMPATIBLE
+export ONEDNN_MAX_CPU_ISA := SSE41
+export OPENBLAS_CORETYPE := Nehalem
+else ifeq ($(KERNELS),rows)
+export MKL_CBWR := AVX2
+else ifneq ($(KERNELS),)
+$(error KERNELS=$(KERNELS): allowed are limited, rows, and nothing)
+endif
 
 # What an installation depends on, its place included (an editable install remembers it). A new key means: install again.
 KEY := $(shell { cat pyproject.toml constraints.txt; pwd -P; echo '$(TORCH_INDEX) $(PYTHON)'; } | cksum | cut -d' ' -f1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from mase.errors import GraphError
+from mase.doors import json_text
+from mase.errors import GraphError, MaseError
 from mase.formats import Code, Format, QuantParams, parse
+from mase.formats.int import Int
 from mase.ops.grid import Grid
 from mase.stream import StreamType
 
@@ -99,16 +102,18 @@ class Design:
             GraphError: it is missing, corrupt, or of another schema.
         """
         path = Path(folder) / "design.json"
+        data = json_text.read(path, GraphError, "; `mase emit` writes it")
+        json_text.check_schema(data, (SCHEMA,), str(path))
+        manifest = json_text.checked(_Manifest, data, f"{path}: corrupt")
         try:
-            data = json.loads(path.read_text())
-            if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-                found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-                raise GraphError(f"{path}: schema {found}; this version reads schema {SCHEMA}")
-            return cls(Path(folder), data["top"], tuple(data["input_shape"]), tuple(map(_edge, data["edges"])), data)
-        except FileNotFoundError:
-            raise GraphError(f"{path}: no such file; `mase emit` writes it") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise GraphError(f"{path}: corrupt: {repr(error)[:200]}") from None
+            edges = tuple(map(_edge, manifest.edges))
+        except MaseError as error:
+            raise GraphError(f"{path}: corrupt: {error}") from None
+        if math.prod(manifest.input_shape) != math.prod(edges[0].shape):
+            raise GraphError(
+                f"{path}: corrupt: input_shape {manifest.input_shape}, but the stream has {edges[0].shape}"
+            )
+        return cls(Path(folder), manifest.top, manifest.input_shape, edges, data)
 
 
 def edge_json(edge: Edge) -> dict[str, Any]:
@@ -148,10 +153,57 @@ def _rounding(fmt: Format) -> str | None:
     return None if mode == "stochastic" or getattr(fmt, "compat", "") else mode
 
 
-def _edge(data: Mapping[str, Any]) -> Edge:
-    fmt = parse(data["format"])
-    scale = None if data["scale"] is None else torch.tensor(data["scale"], dtype=torch.float64)
-    params = QuantParams(scale=scale, base=None if data["base"] is None else torch.tensor(data["base"]))
-    grid = Grid.of(fmt, params, f"edge {data['name']!r}")
-    stream = StreamType(data["rows"], data["cols"], data["lanes"], grid)
-    return Edge(data["name"], data["path"], data["signal"], tuple(data["shape"]), stream, fmt, params)
+Sizes = Annotated[tuple[Annotated[int, Field(gt=0, lt=1 << 31)], ...], Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$", max_length=1024)]  # a word of SystemVerilog
+Place = Annotated[
+    str, Field(pattern=r"^(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+]  # below the folder
+
+
+class _Part(BaseModel):
+    """What is read of ``design.json``; the rest is for people and other programs."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class _Stream(_Part):
+    name: str
+    path: str
+    signal: Name
+    shape: Sizes
+    format: str
+    scale: Annotated[float, Field(gt=0)] | None
+    base: Annotated[int, Field(gt=-1024, lt=1024)] | None
+    rows: PositiveInt
+    cols: PositiveInt
+    lanes: PositiveInt
+
+
+class _Instance(_Part):
+    name: Name
+    module: Name
+
+
+class _Files(_Part):
+    rtl: tuple[Place, ...]
+
+
+class _Manifest(_Part):
+    top: Name
+    input_shape: Sizes
+    edges: Annotated[tuple[_Stream, ...], Field(min_length=2)]
+    instances: tuple[_Instance, ...]
+    files: _Files
+
+
+def _edge(data: _Stream) -> Edge:
+    fmt = parse(data.format)
+    if data.scale is None and isinstance(fmt, Int):
+        raise GraphError(f"edge {data.name[:60]!r}: format {fmt} has no scale")
+    if math.prod(data.shape) != data.rows * data.cols:
+        raise GraphError(f"edge {data.name[:60]!r}: shape {data.shape} has not {data.rows} rows of {data.cols}")
+    scale = None if data.scale is None else torch.tensor(data.scale, dtype=torch.float64)
+    params = QuantParams(scale=scale, base=None if data.base is None else torch.tensor(data.base))
+    grid = Grid.of(fmt, params, f"edge {data.name!r}")
+    stream = StreamType(data.rows, data.cols, data.lanes, grid)
+    return Edge(data.name, data.path, data.signal, data.shape, stream, fmt, params)

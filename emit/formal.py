@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emit import tools
+from emit import children, tools
 from mase.errors import ConfigError, ToolError
 
 
@@ -92,15 +92,7 @@ def _prove_file(file: Path, tasks: Sequence[str], timeout_seconds: float) -> lis
             *tasks,
         ]
         try:
-            done = subprocess.run(
-                command,
-                cwd=file.parent.absolute(),
-                env=tools.child_env(),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=timeout_seconds,
-            )
+            done = children.run(command, file.parent.absolute(), tools.child_env(), timeout_seconds)
         except subprocess.TimeoutExpired as error:
             raise ToolError(f"{file}: no verdict after {timeout_seconds:g} s") from error
         folders = sorted(status.parent for status in Path(work).glob("task*/status"))

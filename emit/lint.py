@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from emit import tools
+from emit import children, tools
 from mase.errors import ToolError
 from mase.paths import hw_dir
 
@@ -126,20 +126,9 @@ def _each(flag: str, values: Sequence[str]) -> list[str]:
 
 
 def _run(command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a tool, its two outputs as one text; one that the system cannot start has exit code 126."""
+    """Run a tool, its two outputs as one text; one that cannot be started has exit code 126 or 127."""
     try:
-        return subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=TIMEOUT_SECONDS,
-            env=dict(env),
-        )
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 126, f"{command[0]}: {error.strerror}")
+        return children.run(command, env=env, timeout_seconds=TIMEOUT_SECONDS, joined=True)
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{Path(command[0]).name}: no result after {TIMEOUT_SECONDS} s") from error
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from mase.doors import array, file, number, tensors
 from mase.errors import ConfigError
 
 USUAL = ("x", "input", "inputs", "data")  # names of the array that is meant, where a file holds several
@@ -37,81 +39,51 @@ def load_samples(path: str | Path, input_shape: Sequence[int]) -> Tensor:
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise ConfigError(f"{path}: found the suffix {path.suffix!r}; allowed: {', '.join(READERS)}")
-    try:
-        x = read(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read: {error.strerror or error}") from None
+    x = read(path)
     return _checked(x, tuple(input_shape), path)
 
 
 def _npy(path: Path) -> Tensor:
-    with path.open("rb") as file:
-        return _tensor(_loaded(file, path), path)
-
-
-def _loaded(file: BinaryIO, path: Path) -> object:
-    try:
-        found: object = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, MemoryError, SyntaxError) as error:
-        why = "its first bytes are neither's, or it holds Python objects" if "pickle" in str(error) else _line(error)
-        raise ConfigError(f"{path}: not a .npy or .npz file: {why}") from None
-    return found
+    raw = file.content(path, array.LARGEST)
+    if raw.startswith(array.MAGIC["npz"]):
+        raise ConfigError(f"{path}: holds an archive; in .npy an array of real numbers is needed")
+    return _tensor(array.npy(raw, str(path)), path)
 
 
 def _npz(path: Path) -> Tensor:
-    with path.open("rb") as file:
-        arrays = _loaded(file, path)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ConfigError(f"{path}: holds one bare array; allowed in .npz is an archive of arrays")
-        name = _named(list(arrays), path)
-        try:
-            return _tensor(arrays[name], path)
-        except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-            raise ConfigError(f"{path}: array {name!r} cannot be read: {_line(error)}") from None
+    archive = array.Archive(path)
+    return _tensor(archive.read(_named(archive.names, path)), path)
 
 
 def _safetensors(path: Path) -> Tensor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        tensors: Mapping[str, Tensor] = load(path.read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise ConfigError(f"{path}: not a safetensors file: {_line(error)}") from None
-    return tensors[_named(list(tensors), path)]
+    found = tensors.parse(file.content(path, array.LARGEST), str(path), ConfigError)
+    return found[_named(list(found), path)]
 
 
 def _csv(path: Path) -> Tensor:
     rows: list[list[float]] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for cells in reader:
-                if cells and not (reader.line_num == 1 and not _numeric(cells)):
-                    rows.append(_row(cells, reader.line_num, len(rows[0]) if rows else len(cells), path))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a CSV file: {_line(error)}") from None
+        reader = csv.reader(io.StringIO(file.text(path, array.LARGEST).removeprefix("\ufeff"), newline=""))
+        for cells in reader:
+            if cells and not (reader.line_num == 1 and not _numeric(cells)):
+                rows.append(_row(cells, reader.line_num, len(rows[0]) if rows else len(cells), path))
+    except csv.Error as error:
+        raise ConfigError(f"{path}: not a CSV file: {error}") from None
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _numeric(cells: Sequence[str]) -> bool:
     try:
-        return bool([float(cell) for cell in cells])
-    except ValueError:
+        return bool([number.real(cell.strip(), "", special=True) for cell in cells])
+    except ConfigError:
         return False
 
 
 def _row(cells: Sequence[str], line: int, columns: int, path: Path) -> list[float]:
+    where = f"{path}: line {line}"
     if len(cells) != columns:
-        raise ConfigError(f"{path}: line {line}: has {len(cells)} columns; the lines before have {columns}")
-    try:
-        return [float(cell) for cell in cells]
-    except ValueError:
-        column = next(i for i, cell in enumerate(cells) if not _numeric([cell]))
-        where = f"{path}: line {line}, column {column + 1}"
-        raise ConfigError(f"{where}: found {cells[column][:40]!r}; a number is needed") from None
+        raise ConfigError(f"{where}: has {len(cells)} columns; the lines before have {columns}")
+    return [number.real(cell.strip(), f"{where}, column {i + 1}", special=True) for i, cell in enumerate(cells)]
 
 
 READERS: Mapping[str, Callable[[Path], Tensor]] = {
@@ -132,11 +104,10 @@ def _named(names: Sequence[str], path: Path) -> str:
     return found[0]
 
 
-def _tensor(array: object, path: Path) -> Tensor:
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise ConfigError(f"{path}: found {found}; an array of real numbers is needed")
-    return torch.from_numpy(array.astype(np.float64))
+def _tensor(x: NDArray[Any], path: Path) -> Tensor:
+    if x.dtype.kind not in "fiub":
+        raise ConfigError(f"{path}: found {x.dtype}; an array of real numbers is needed")
+    return torch.from_numpy(x.astype(np.float64))
 
 
 def _checked(x: Tensor, shape: tuple[int, ...], path: Path) -> Tensor:
@@ -161,7 +132,3 @@ def _shaped(x: Tensor, shape: tuple[int, ...], path: Path) -> Tensor:
         allowed = f"(samples, {', '.join(map(str, shape))}), or rows of {elements}"
         raise ConfigError(f"{path}: found shape {tuple(x.shape)}; allowed is {allowed}")
     return x.reshape(x.shape[0], *shape)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -7,21 +7,21 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from emit import harness
+from emit import children, harness
 from emit.design import Design
 from emit.tools import require, verilator
 from mase.errors import GraphError, RtlFault, ToolError
@@ -147,7 +147,7 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
         start, end = window or (0, 0)
         lines.append(f"{QUIET_LIMIT} {start} {end}")
         (folder / "job").write_text("\n".join([str(jobs[0].seed % SEEDS or 1), *lines]) + "\n")
-        done = subprocess.run([binary, folder / "job", folder], cwd=folder, capture_output=True, text=True, check=False)
+        done = children.run([binary, folder / "job", folder], folder)
         if done.returncode:
             said = (done.stderr + done.stdout).strip()[-400:]
             raise ToolError(f"simulation of {designs[0].top}: exit code {done.returncode}: {said}")
@@ -225,13 +225,8 @@ def _build(target: Path, texts: dict[str, bytes], sources: list[str], optimise: 
         model = sorted((work / "obj").glob("*.cpp"))
         runtime = _runtime(optimise, trace)
         command = [*_cxx(optimise, trace), f"-I{work / 'obj'}"]
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            jobs = [
-                pool.submit(_call, [*command, "-c", str(f), "-o", f"{f.stem}.o"], work, None)
-                for f in (*model, work / "harness.cpp")
-            ]
-            for job in jobs:
-                job.result()
+        files = (*model, work / "harness.cpp")
+        _call_all([[*command, "-c", str(f), "-o", f"{f.stem}.o"] for f in files], work)
         objects = [f"{f.stem}.o" for f in model] + ["harness.o"]
         _call(["g++", *optimise.split(), *objects, *map(str, runtime), "-o", "sim", "-pthread", "-latomic"], work, None)
         out = work / "done"
@@ -254,14 +249,12 @@ def _runtime(optimise: str, trace: bool) -> list[Path]:
     missing = [name for name in names if not (folder / f"{name}.o").is_file()]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-
-            def compile_one(name: str) -> None:
-                source = tool.root / "include" / f"{name}.cpp"
-                _call([*_cxx(optimise, trace), "-c", str(source), "-o", f"{name}.o"], Path(work), None)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            sources = {name: str(tool.root / "include" / f"{name}.cpp") for name in missing}
+            command = _cxx(optimise, trace)
+            _call_all([[*command, "-c", source, "-o", f"{name}.o"] for name, source in sources.items()], Path(work))
+            for name in missing:
                 (Path(work) / f"{name}.o").rename(folder / f"{name}.o")
-
-            list(pool.map(compile_one, missing))
     return [folder / f"{name}.o" for name in names]
 
 
@@ -294,17 +287,28 @@ def _cxx(optimise: str, trace: bool) -> list[str]:
 
 
 def _call(command: list[str], folder: Path, env: dict[str, str] | None) -> None:
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    with children.Family() as family:
+        _checked(family.run(command, folder, env))
+
+
+def _call_all(commands: Sequence[list[str]], folder: Path) -> None:
+    """Run commands side by side; the first that fails, or Ctrl-C, ends all of them."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, children.Family() as family:
+        for job in as_completed([pool.submit(family.run, command, folder) for command in commands]):
+            _checked(job.result())
+
+
+def _checked(done: CompletedProcess[str]) -> None:
     if done.returncode:
         text = (done.stderr + done.stdout).strip()
         first = next((line for line in text.splitlines() if "rror" in line), text[-300:])
-        raise ToolError(f"{Path(command[0]).name}: exit code {done.returncode}: {first[:400]}")
+        raise ToolError(f"{Path(done.args[0]).name}: exit code {done.returncode}: {first[:400]}")
 
 
 @cache
 def _compiler() -> str:
     """Return the compiler's version and the processor that ``-march=native`` means: machines may share a cache."""
-    version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    version = children.run(["g++", "--version"]).stdout.splitlines()[0]
     cpu = Path("/proc/cpuinfo")
     told = cpu.read_text(errors="replace").splitlines() if cpu.is_file() else []
     features = next((line for line in told if line.startswith(("flags", "Features"))), "")

@@ -12,22 +12,21 @@ How cells count, so that figures compare with a vendor's report:
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from emit import tools
+from emit import children, tools
 from emit.design import Design
 from mase.cost.resources import Resources
+from mase.doors import file, json_text
 from mase.errors import GraphError, ToolError, UnknownName
 from mase.files import write_atomic
 
@@ -37,9 +36,7 @@ MEMORY_BYTES = 6 << 30  # address space of the child and of the ABC that it star
 ASIC = "asic:"  # a target that names a liberty file
 LIBERTY_HINT = "apt-get install qflow-tech-osu018 brings /usr/share/qflow/tech/osu018/osu018_stdcells.lib"
 CHILD = """
-import ctypes, resource, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a parent that is killed cannot stop its child
+import resource, sys
 limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 from pyosys import libyosys
@@ -118,17 +115,11 @@ class SynthResult:
             GraphError: it is missing, corrupt, or of another schema.
         """
         path = Path(folder) / "synth.json"
-        try:
-            data = json.loads(path.read_text())
-            if data.pop("schema") != SCHEMA:
-                raise GraphError(f"{path}: another schema; this version reads schema {SCHEMA}")
-            instances = {name: Resources(**figures) for name, figures in data.pop("instances").items()}
-            log = path.with_suffix(".log").read_text()
-            return cls(resources=Resources(**data.pop("resources")), instances=instances, log=log, **data)
-        except FileNotFoundError as error:
-            raise GraphError(f"{error.filename}: no such file; `mase synth` writes it") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GraphError(f"{path}: corrupt: {error!r}") from None
+        hint = "; `mase synth` writes it"
+        data = json_text.read(path, GraphError, hint)
+        json_text.check_schema(data, (SCHEMA,), str(path))
+        found = json_text.checked(cls, {k: v for k, v in data.items() if k != "schema"}, f"{path}: corrupt")
+        return replace(found, log=file.text(path.with_suffix(".log"), json_text.LARGEST, GraphError, hint))
 
 
 def synthesize(
@@ -266,23 +257,10 @@ def _module(top: str, item: Mapping[str, Any]) -> str:
 
 def _child(arguments: list[str], folder: Path, timeout_seconds: float) -> tuple[int, str]:
     """Return exit status and output; a child that takes too long dies with everything that it started."""
-    command = [sys.executable, "-c", CHILD, *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=tools.child_env(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            log, _ = process.communicate(timeout=timeout_seconds)
-        except BaseException as error:  # a Ctrl-C must not leave the children behind either
-            os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise ToolError(f"yosys: no result after {timeout_seconds:g} s") from error
-            raise
-        return process.returncode, log
+    try:
+        done = children.run(
+            [sys.executable, "-c", CHILD, *arguments], folder, tools.child_env(), timeout_seconds, joined=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"yosys: no result after {timeout_seconds:g} s") from error
+    return done.returncode, done.stdout

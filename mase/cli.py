@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from mase.errors import MaseError, RtlFault
+from mase.doors.file import place
+from mase.errors import MaseError, RtlFault, line
 
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
@@ -31,17 +32,42 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Config = Annotated[Path, typer.Argument(help="YAML configuration, or the folder of an earlier run")]
-Folder = Annotated[Path, typer.Argument(help="folder of a run")]
-Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/<name> by default")]
+
+def _place(what: str) -> Callable[[str], Path]:
+    """Return what reads a path of the command line; an empty one would be the current folder."""
+    return lambda text: place(text, what)
+
+
+Config = Annotated[
+    Path,
+    typer.Argument(
+        parser=_place("configuration"), metavar="CONFIG", help="YAML configuration, or the folder of an earlier run"
+    ),
+]
+Folder = Annotated[Path, typer.Argument(parser=_place("folder"), metavar="FOLDER", help="folder of a run")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", parser=_place("--out"), metavar="PATH", help="run folder; runs/<name> by default"),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value laid over the configuration, such as search.trials=8")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 DataFile = Annotated[
-    Path | None, typer.Option("--data", help="samples: .npy, .npz, .csv or .safetensors; else the test split")
+    Path | None,
+    typer.Option(
+        "--data",
+        parser=_place("--data"),
+        metavar="PATH",
+        help="samples: .npy, .npz, .csv or .safetensors; else the test split",
+    ),
 ]
-Dump = Annotated[Path | None, typer.Option("--dump", help="folder for every intermediate tensor, as .npy files")]
+Dump = Annotated[
+    Path | None,
+    typer.Option(
+        "--dump", parser=_place("--dump"), metavar="PATH", help="folder for every intermediate tensor, as .npy files"
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -96,7 +122,7 @@ def _interrupted() -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"mase: {' '.join(text.split())}", file=sys.stderr)
+    print(f"mase: {line(text)}", file=sys.stderr)
     return code
 
 
@@ -138,9 +164,18 @@ def trace(
     config: Config,
     out: Out = None,
     set_: Set = None,
-    svg: Annotated[Path | None, typer.Option("--svg", help="file for a picture of the graph")] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option("--svg", parser=_place("--svg"), metavar="PATH", help="file for a picture of the graph"),
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", help="file for a page: totals, the graph module by module, all nodes")
+        Path | None,
+        typer.Option(
+            "--html",
+            parser=_place("--html"),
+            metavar="PATH",
+            help="file for a page: totals, the graph module by module, all nodes",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -275,9 +310,15 @@ def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: 
 def verify(
     folder: Folder,
     data: DataFile = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="write the result as JUnit XML")] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", parser=_place("--junit"), metavar="PATH", help="write the result as JUnit XML"),
+    ] = None,
     window: Annotated[
-        Path | None, typer.Option("--window", help="folder for a waveform of the first difference")
+        Path | None,
+        typer.Option(
+            "--window", parser=_place("--window"), metavar="PATH", help="folder for a waveform of the first difference"
+        ),
     ] = None,
     dump: Dump = None,
     as_json: AsJson = False,
@@ -477,7 +518,9 @@ app.add_typer(formats_app, name="formats")
 @formats_app.command()
 def plot(
     formats: Annotated[list[str], typer.Argument(help="text forms, such as mxint4b16; `mase list formats` has them")],
-    out: Annotated[Path, typer.Option("--out", help="SVG file to write")] = Path("formats.svg"),
+    out: Annotated[
+        Path, typer.Option("--out", parser=_place("--out"), metavar="PATH", help="SVG file to write")
+    ] = Path("formats.svg"),
 ) -> int:
     """Draw the value grid and the error curve of up to eight formats.
 

@@ -8,20 +8,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
-from yaml.composer import ComposerError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
 
-from mase.errors import ConfigError, suggest
+from mase import secrets
+from mase.doors import file, yaml_text
+from mase.doors.json_text import first
+from mase.errors import CREDENTIALS, ConfigError, suggest
 
 SEAL = "# sha256 of the lines above: "  # last line of a configuration that the program itself wrote
 LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
+MILLION = 1_000_000  # trials, epochs, samples of a batch
+MANY = 1 << 31  # samples, batches, cycles a sample
+WORKERS = 1024
+LANES = 1 << 16  # of one operator, either way
+FORMATS = 1000  # in one list
+GLOBS = 10_000  # in one table
 
 
 class Section(BaseModel):
     """A closed, frozen part of a configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class ModelConfig(Section):
@@ -39,7 +46,7 @@ class DataConfig(Section):
     name: str | None = Field(None, description="a name from `mase list data`")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments; path: relative to this file")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
-    calibration: PositiveInt = Field(512, description="train samples that activations are calibrated on")
+    calibration: int = Field(512, gt=0, le=MANY, description="train samples that activations are calibrated on")
     sampler: Literal["first", "random", "stratified"] = Field(
         "first", description="which; stratified: each class in its share"
     )
@@ -48,15 +55,15 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the run trains the model: Adam; cross entropy, or squared error where the data are values."""
 
-    epochs: PositiveInt = 60
-    batch: PositiveInt = 64
-    rate: float = Field(0.004, gt=0, description="learning rate; falls to 0 along a cosine")
-    decay: float = Field(0.0, ge=0, description="weight decay")
-    steps: PositiveInt | None = Field(
-        None, description="batches in all, in place of epochs; the rate then moves with each"
+    epochs: int = Field(60, gt=0, le=MILLION)
+    batch: int = Field(64, gt=0, le=MILLION)
+    rate: float = Field(0.004, gt=0, le=1e3, description="learning rate; falls to 0 along a cosine")
+    decay: float = Field(0.0, ge=0, le=1e3, description="weight decay")
+    steps: int | None = Field(
+        None, gt=0, le=MANY, description="batches in all, in place of epochs; the rate then moves with each"
     )
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps in which the rate rises first")
-    clip: float | None = Field(None, gt=0, description="longest gradient, over all parameters")
+    clip: float | None = Field(None, gt=0, le=1e9, description="longest gradient, over all parameters")
 
     def updates(self, samples: int) -> int:
         """Return the number of batches in all."""
@@ -78,7 +85,9 @@ class QuantizeSection(Section):
     """Formats by hand."""
 
     default: FormatsConfig = FormatsConfig()
-    overrides: dict[str, FormatsConfig] = Field(default_factory=dict, description="glob of module paths -> formats")
+    overrides: dict[str, FormatsConfig] = Field(
+        default_factory=dict, max_length=GLOBS, description="glob of module paths -> formats"
+    )
     inputs: str | None = Field(None, description="format of the graph inputs; left out: default.activation")
 
 
@@ -86,31 +95,47 @@ class SearchConfig(Section):
     """What is searched, how, and what is chosen: the cheapest design within `tolerance` of float accuracy."""
 
     strategy: str = Field("tpe", description="a name from `mase list strategies`")
-    trials: PositiveInt = 48
-    weight: list[str] = Field(min_length=1, description="formats of each layer's weights")
-    activation: list[str] = Field(min_length=1, description="formats of each produced tensor and of the input")
+    trials: int = Field(48, gt=0, le=MILLION)
+    weight: list[str] = Field(min_length=1, max_length=FORMATS, description="formats of each layer's weights")
+    activation: list[str] = Field(
+        min_length=1, max_length=FORMATS, description="formats of each produced tensor and of the input"
+    )
     tie: bool = Field(False, description="one weight and one activation format for all layers")
-    tolerance: float = Field(0.01, ge=0, description="points of accuracy that may be lost, on the validation split")
-    samples: PositiveInt | None = Field(None, description="validation samples a trial scores; left out: all")
-    workers: PositiveInt = 1
+    tolerance: float = Field(
+        0.01, ge=0, le=1, description="points of accuracy that may be lost, on the validation split"
+    )
+    samples: int | None = Field(None, gt=0, le=MANY, description="validation samples a trial scores; left out: all")
+    workers: int = Field(1, gt=0, le=WORKERS)
     cluster: Literal["local", "ray"] = "local"
-    storage: str | None = Field(None, description="database URL; left out: study.journal in the run folder")
+    storage: SecretStr | None = Field(
+        None,
+        description="database URL; left out: study.journal in the run folder. `${NAME}` is read from the environment. "
+        "A password is written nowhere: `${MASE_STORAGE_PASSWORD}` stands for it in the run folder",
+    )
+
+    @field_serializer("storage")
+    def _written(self, storage: SecretStr | None) -> str | None:
+        return None if storage is None else secrets.written(storage.get_secret_value())
 
 
 class FoldingConfig(Section):
     """Lanes of one operator."""
 
-    simd: PositiveInt = 1
-    pe: PositiveInt = 1
+    simd: int = Field(1, gt=0, le=LANES)
+    pe: int = Field(1, gt=0, le=LANES)
 
 
 class HardwareConfig(Section):
     """What is built."""
 
     target: str = Field("xcup", description="a name from `mase list devices`")
-    clock_mhz: float = Field(200.0, gt=0)
-    interval: PositiveInt | None = Field(None, description="cycles a sample to keep; left out: as cheap as possible")
-    folding: dict[str, FoldingConfig] = Field(default_factory=dict, description="glob of module paths -> lanes by hand")
+    clock_mhz: float = Field(200.0, gt=0, le=1e5)
+    interval: int | None = Field(
+        None, gt=0, le=MANY, description="cycles a sample to keep; left out: as cheap as possible"
+    )
+    folding: dict[str, FoldingConfig] = Field(
+        default_factory=dict, max_length=GLOBS, description="glob of module paths -> lanes by hand"
+    )
     top: str = Field("mase_top", description="name of the top module, made legal")
     axis_pad: bool = Field(
         False, description="AXI4-Stream: pad tdata to a power of two of bytes, with tkeep, as DMA engines want it"
@@ -120,7 +145,7 @@ class HardwareConfig(Section):
 class SimulateConfig(Section):
     """What goes through the emitted RTL."""
 
-    samples: PositiveInt | None = Field(None, description="test samples; left out: the whole test split")
+    samples: int | None = Field(None, gt=0, le=MANY, description="test samples; left out: the whole test split")
 
 
 class SynthesizeConfig(Section):
@@ -157,19 +182,12 @@ def load(path: str | Path, overrides: Sequence[str] = (), own: bool = False, for
         own: it is one that :func:`dump` wrote, and must be as it left it. formats: see :func:`parse`.
 
     Raises:
-        ConfigError: the file is absent or no YAML, a key is unknown or a value impossible; one line that says where.
+        ConfigError: the file is absent or not YAML, a key is unknown or a value impossible; one line that says where.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > LONGEST:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {LONGEST}")
-        text = path.read_text(encoding="utf-8")
-        data = _yaml(text, str(path))
-    except FileNotFoundError:
-        others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{suggest(path.name, others) if others else ''}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read: {error}") from None
+    others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    text = file.text(path, LONGEST, ConfigError, suggest(path.name, others) if others else "")
+    data = yaml_text.parse(text, str(path))
     if own and text != _sealed(text.rpartition(SEAL)[0]):
         raise ConfigError(
             f"{path}: cut off or edited: the digest in its last line says so; copy it elsewhere to run it as it is, "
@@ -195,6 +213,8 @@ def parse(data: Mapping[str, Any], where: str, formats: bool = True) -> RunConfi
         config = RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from None
+    if config.search is not None and config.search.storage is not None:
+        secrets.check(config.search.storage.get_secret_value())
     if formats and config.quantize is None and config.search is None:
         raise ConfigError(f"{where}: neither quantize nor search; give one, so that the tensors get formats")
     for what, part in (("model", config.model), ("data", config.data)):
@@ -222,7 +242,7 @@ def schema() -> dict[str, Any]:
 
 def dump(config: RunConfig) -> str:
     """Return the configuration as YAML with every default written out, and a digest of it in the last line."""
-    return _sealed(yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True))
+    return _sealed(yaml_text.dump(json.loads(config.model_dump_json())))
 
 
 def _sealed(text: str) -> str:
@@ -232,7 +252,8 @@ def _sealed(text: str) -> str:
 def _override(data: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
-        raise ConfigError(f"--set {text[:60]!r}; allowed is key=value, such as search.trials=8")
+        shown = CREDENTIALS.sub(r"\1***@", text)[:60]
+        raise ConfigError(f"--set {shown!r}; allowed is key=value, such as search.trials=8")
     if len(text) > LONGEST // 16:
         raise ConfigError(f"--set {key[:60]}: {len(text)} characters; at most {LONGEST // 16}")
     parts, place = key.split("."), data
@@ -242,34 +263,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         place = place[part]
         if not isinstance(place, dict):
             raise ConfigError(f"--set {key}: {part!r} is not a section")
-    place[parts[-1]] = _yaml(value, f"--set {key}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Load plain YAML; a key that stands twice in one mapping is refused: the first would be lost unseen."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # Any: as PyYAML declares it
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ComposerError(None, None, f"key {key.value[:60]!r} is given twice", key.start_mark)
-            seen.add(str(key.value))
-        return node
-
-
-def _yaml(text: str, where: str) -> Any:  # Any: whatever the text says
-    """Read YAML; raise ConfigError with line and column where it is none."""
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        raise ConfigError(f"{where}: no YAML: {place}{error.problem or error.context}"[:400]) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of 5,000 digits
-        raise ConfigError(f"{where}: no YAML: {' '.join(str(error).split())[:200]}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: no YAML: brackets are nested too deep") from None
+    place[parts[-1]] = yaml_text.parse(value, f"--set {key}")
 
 
 def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
@@ -280,10 +274,9 @@ def _first(error: ValidationError, cls: type[Section] = RunConfig) -> str:
     if item["type"] == "extra_forbidden":
         fields = _fields(cls, path[:-1])
         return f"{where}: unknown field{suggest(path[-1], fields)}"
-    if item["type"] == "missing":
-        return f"{where}: is missing"
-    found = repr(item.get("input"))[:60]
-    return f"{where}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
+    if "storage" in path and item["type"] != "missing":  # what was found may hold a password
+        return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    return first(error)
 
 
 def _fields(cls: type[Section], path: Sequence[str]) -> list[str]:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CREDENTIALS = re.compile(r"(\w://[^\s:/@]*:)(?!\$\{)[^\s@]*@")  # user and password of an address
+LONGEST = 1000  # characters of an error
 
 
 class MaseError(Exception):
     """Base of every error that bad input can cause; the command line turns it into one line and exit code 2."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(line(CREDENTIALS.sub(r"\1***@", text)))
 
 
 class ConfigError(MaseError):
@@ -44,8 +51,27 @@ class ToolError(MaseError):
     """An external tool is missing, too old or failed."""
 
 
+class InternalError(MaseError):
+    """A rule is broken that no input may break: a bug of this project, found before it became a wrong number."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"internal error, please report it with the model and the configuration: {text}")
+
+
 class RtlFault(ToolError):
     """The simulated hardware breaks a rule of its streams, or stops; the command line's exit code is 1, not 2."""
+
+
+def line(text: str, most: int = LONGEST) -> str:
+    """Return a text as one line of bounded length, in which each character can be seen: no codes for a terminal."""
+    start = " ".join(text[: 4 * most].split())
+    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in start)
+    return seen if len(seen) <= most else f"{seen[: most - 4]} ..."
+
+
+def said(error: BaseException) -> str:
+    """Return what an error of others says, or what it is called where it says nothing."""
+    return line(str(error), 200) or type(error).__name__
 
 
 def suggest(name: str, allowed: Iterable[str], most: int = 12) -> str:

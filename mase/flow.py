@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -32,6 +33,8 @@ from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
 from mase.data.base import load as load_data
 from mase.data.sampler import sample
+from mase.doors import file, json_text
+from mase.doors.file import place
 from mase.errors import ConfigError, GraphError, MaseError
 from mase.explore import export
 from mase.explore.evaluator import EvaluatorSpec
@@ -45,9 +48,9 @@ from mase.frontend import trace as trace_and_report
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.interpreter import Batch
+from mase.lowering import Lowering
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
-from mase.ops.base import HardwareOp
 from mase.ops.linear import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
@@ -56,7 +59,7 @@ from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
 from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
-from passes.map import Folding, MapConfig, check_globs, mapped
+from passes.map import Folding, MapConfig, check_globs, map_graph
 from passes.noise import noise
 from passes.quantize import NodeFormats, QuantizeConfig, Rules, apply, ranges
 from passes.shapes import shapes
@@ -65,6 +68,7 @@ from passes.weights import weights
 
 OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))
 LEGAL = Constraint("legal", ">=", 1.0)
+LARGEST_NOTE = 1 << 14  # bytes of a file with one line
 
 # -- the API, one function a step -------------------------------------------------------------------------------------
 
@@ -117,9 +121,9 @@ def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
     inputs = interpreter.unpacked(graph, x)
     interpreter.check_inputs(graph, inputs)
     batches = [(part,) for part in inputs[0].split(chunk)] if len(inputs) == 1 else [inputs]
-    ops: dict[str, HardwareOp] = {}
+    lowering = Lowering()
     last = graph.output.inputs[0].name
-    parts = [interpreter.run(graph, batch, ops=ops).real(last) for batch in batches]
+    parts = [interpreter.run(graph, batch, lowering=lowering).real(last) for batch in batches]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -161,7 +165,7 @@ def synthesize(design: Design | str | Path, target: str = "xcup") -> synth.Synth
 def _mapped(graph: Graph, target: str) -> Graph:
     if any(node.record.hw is not None for node in graph.operators()):
         return graph
-    return mapped(graph, MapConfig(target=target), {})[0]
+    return map_graph(graph, MapConfig(target=target))[0]
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
@@ -344,7 +348,9 @@ class Run:
 
     def target(self) -> Target:
         """Return what trials are costed for."""
-        return Target(self.config.hardware.target, self.config.hardware.interval)
+        hardware = self.config.hardware
+        by_hand = {glob: (lanes.simd, lanes.pe) for glob, lanes in hardware.folding.items()}
+        return Target(hardware.target, hardware.interval, by_hand)
 
     def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
         """Return the evaluator of the search: it scores the validation split."""
@@ -368,7 +374,7 @@ class Run:
         key = key_of(
             self._source_key(),
             base,
-            self.config.hardware.model_dump(include={"target", "interval"}),
+            self.config.hardware.model_dump(include={"target", "interval", "folding"}),
             self.config.fuse,
             _version("mase-dse"),
         )
@@ -376,7 +382,7 @@ class Run:
         study = Study.create(
             axes,
             OBJECTIVES,
-            section.storage or journal,
+            journal if section.storage is None else section.storage.get_secret_value(),
             name=self.config.name,
             seed=self.config.seed,
             constraints=bounds,
@@ -410,8 +416,10 @@ class Run:
     def _set_aside(self, journal: Path, key: str) -> None:
         """Keep the journal of another search under another name; nothing is lost."""
         note = self.folder / "study.key"
-        before = note.read_text().strip() if note.is_file() else ""
+        before = file.text(note, LARGEST_NOTE, GraphError).strip() if note.is_file() else ""
         if journal.exists() and before and before != key:
+            if re.fullmatch("[0-9a-f]{32}", before) is None:
+                raise GraphError(f"{note}: corrupt: {before[:40]!r}; allowed is a digest; remove it to go on from here")
             journal.rename(journal.with_name(f"study-{before[:8]}.journal"))
         write_atomic(note, key + "\n")
 
@@ -431,8 +439,7 @@ class Run:
             quantized, report = apply(graph, formats, samples)
             self.warnings += report.warnings
             self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
-            ops: dict[str, HardwareOp] = {}
-            built, _ = mapped(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target), ops)
+            built, _ = map_graph(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target))
             built.save(self.folder / "best")
         return Graph.load(self.folder / "best")
 
@@ -459,8 +466,7 @@ class Run:
         path = self.folder / "proof.json"
         if self.stages.fresh("simulate", key):
             self.notices.stage("simulate", "kept")
-            stored = json.loads(path.read_text())
-            return Proof.from_json(stored["proof"]), stored["lint_warnings"]
+            return read_proof(path)
         with self.stages.running("simulate", key, (path.name,)):
             proof = prove(built, design, split.x)
             findings = [f for f in linter.lint(design.sources, design.top) if f.severity != "absent"]
@@ -512,6 +518,24 @@ class Run:
         summary.dump(content, self.folder / "report.json")
         html.write(content, self.folder / "report.html")
         return content
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What is read of ``proof.json``."""
+
+    proof: dict[str, Any]
+    lint_warnings: int
+
+
+def read_proof(path: Path) -> tuple[Proof, int]:
+    """Return the proof that a run kept in ``proof.json``, and the number of warnings of the linters.
+
+    Raises:
+        GraphError: the file is missing or damaged; says where.
+    """
+    stored = json_text.checked(_Stored, json_text.read(path), str(path))
+    return Proof.from_json(stored.proof), stored.lint_warnings
 
 
 @dataclass
@@ -620,8 +644,10 @@ def open_run(
         ConfigError: see :func:`mase.config.load`. MaseError: the folder cannot be written.
     """
     home = Path()
+    if folder is not None:
+        place(folder, "the folder of the run")
     if not isinstance(config, RunConfig):
-        path = Path(config)
+        path = place(config, "configuration")
         own = path.is_dir()
         if own:
             folder, home = folder or path, _home(path)
@@ -632,7 +658,7 @@ def open_run(
     target = Path(folder) if folder is not None else Path("runs") / config.name
     check_names(config)
     write_atomic(target / "config.yaml", configuration.dump(config))
-    write_atomic(target / "home.txt", f"{home.resolve()}\n")
+    write_atomic(target / "home.txt", f"{place(home.resolve(), 'folder of the configuration')}\n")
     return Run(config, target, home, (notices or Notices()).logged(target / "log.txt"))
 
 
@@ -643,6 +669,9 @@ def check_names(config: RunConfig) -> None:
         ConfigError: there is no such format, strategy, device, model or data set.
     """
     device(config.hardware.target)
+    for what, options in (("model", config.model.options), ("data", config.data.options)):
+        if isinstance(options.get("path"), str):
+            place(options["path"], f"{what}.options.path")
     if config.model.name is not None:
         MODELS[config.model.name]
     if config.data.name is not None:
@@ -674,10 +703,10 @@ def _home(folder: Path) -> Path:
         raise GraphError(
             f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder"
         )
-    text = note.read_text(encoding="utf-8", errors="replace").strip()
-    if not text.isprintable():
-        raise GraphError(f"{note}: corrupt: {text[:40]!r}; allowed is the folder of the configuration")
-    return Path(text)
+    try:
+        return place(file.text(note, LARGEST_NOTE, GraphError).strip(), "the folder of the configuration")
+    except MaseError as error:
+        raise GraphError(f"{note}: corrupt: {error}") from None
 
 
 def search(config: str | Path, folder: str | Path | None = None, notices: Notices | None = None) -> Study:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import operator
@@ -13,15 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from mase.errors import FormatError, GraphError
+from mase import aten
+from mase.doors import file, json_text
+from mase.doors import tensors as tensor_file
+from mase.errors import GraphError, MaseError
 from mase.files import write_atomic
 from mase.formats import QuantParams, parse
 from mase.formats.base import SHARED
 from mase.graph import META, Graph, HwRecord, Json, NodeGraph, OpNode, Record, TensorType, typed
+from mase.graphcheck import check_calls, check_dtype, check_tables
 
-SCHEMA = 2  # of graph.json; 1 had no bodies, ports or opaque nodes
-READS = (1, 2)
-FORBIDDEN = ("from_file",)  # of ATen: what it does reaches beyond its arguments
+SCHEMA = 3  # of graph.json; 1 had no bodies, ports or opaque nodes, 2 no digest of the weights
+READS = (1, 2, 3)
+LARGEST = 1 << 40  # bytes of weights: any file that memory holds
 SCALARS: Mapping[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in (
@@ -57,7 +62,9 @@ def save(graph: Graph, folder: Path) -> None:
     for key in dict.fromkeys(_used(graph)):
         stored.add(key, graph.tensors[key].detach())
     document["transposed"] = sorted(stored.transposed)
-    write_atomic(folder / "weights.safetensors", pack(dict(sorted(stored.tensors.items()))))
+    weights = pack(dict(sorted(stored.tensors.items())))
+    document["weights"] = {"sha256": hashlib.sha256(weights).hexdigest()}
+    write_atomic(folder / "weights.safetensors", weights)
     write_atomic(folder / "graph.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -67,29 +74,38 @@ def load(folder: Path) -> Graph:
     Raises:
         GraphError: a file is missing, corrupt, or of a newer schema.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as unpack
-
+    hint = "; a saved graph has graph.json and weights.safetensors"
+    document = json_text.read(folder / "graph.json", GraphError, hint)
+    json_text.check_schema(document, READS, str(folder / "graph.json"))
+    where = folder / "weights.safetensors"
+    weights = file.content(where, LARGEST, GraphError, hint)
     try:
-        document = json.loads((folder / "graph.json").read_text())
-        tensors = unpack((folder / "weights.safetensors").read_bytes())
-    except FileNotFoundError as error:
-        raise GraphError(
-            f"{error.filename}: no such file; a saved graph has graph.json and weights.safetensors"
-        ) from None
-    except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
-        raise GraphError(f"{folder}: saved graph is corrupt: {error}") from None
-    if not isinstance(document, dict) or document.get("schema") not in READS:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise GraphError(f"{folder / 'graph.json'}: schema {found}; this version reads schema 1 to {SCHEMA}")
-    try:
+        _check_digest(document, weights, folder)
+        tensors = tensor_file.parse(weights, str(where))
         for key in document.get("transposed", ()):
             tensors[key] = tensors[key].t()
-        return _graph_from_json(document, tensors, "").verify()
-    except FormatError as error:
+        graph = _graph_from_json(document, tensors, "").verify()
+        check_tables(graph)
+        check_calls(graph)
+    except GraphError:
+        raise
+    except MaseError as error:
         raise GraphError(f"{folder / 'graph.json'}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except Exception as error:  # noqa: BLE001  # a field of another kind can break anything that is made of it
         raise GraphError(f"{folder / 'graph.json'}: corrupt: {error!r}") from None
+    return graph
+
+
+def _check_digest(document: Mapping[str, Json], weights: bytes, folder: Path) -> None:
+    """Compare the weights with what the graph was saved with; files of schema 1 and 2 do not say."""
+    if document["schema"] < SCHEMA:
+        return
+    if hashlib.sha256(weights).hexdigest() != document["weights"]["sha256"]:
+        path = folder / "weights.safetensors"
+        raise GraphError(
+            f"{path}: damaged, or of another graph: the digest in graph.json says so; put the file that was saved with "
+            "it in its place"
+        )
 
 
 NONE = "none"  # dtype of what is no tensor
@@ -107,6 +123,7 @@ class _Stored:
 
     def add(self, key: str, tensor: Tensor) -> None:
         """Take a tensor; a transposed matrix stays one, since products on it round as on the original."""
+        check_dtype(tensor.dtype, f"cannot save: tensor {key!r}")
         if tensor.ndim == 2 and not tensor.is_contiguous() and tensor.t().is_contiguous():
             self.transposed.add(key)
             tensor = tensor.t()
@@ -140,13 +157,21 @@ def _graph_to_json(graph: Graph, stored: _Stored, prefix: str) -> dict[str, Json
     return {"nodes": [_node_to_json(node) for node in graph.nodes()], "quant": quant, "bodies": bodies}
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """What is read of the parameters of a format, besides their tensors."""
+
+    axis: int
+    axes: tuple[int, ...] | None = None
+    seed: int = 0
+
+
 def _graph_from_json(data: Mapping[str, Json], tensors: dict[str, Tensor], prefix: str) -> Graph:
     quant = {}
     for key, entry in data["quant"].items():
         parts = {part: tensors.pop(f"{prefix}{key}::{part}", None) for part in SHARED}
-        axes = entry.get("axes")
-        axes = None if axes is None else tuple(axes)
-        quant[key] = QuantParams(**parts, axis=entry["axis"], axes=axes, seed=entry.get("seed", 0))
+        told = json_text.checked(_Axes, entry, f"corrupt: parameters of {key[:60]!r}")
+        quant[key] = QuantParams(**parts, axis=told.axis, axes=told.axes, seed=told.seed)
     bodies = {
         name: _graph_from_json(body, tensors, f"{prefix}{name}//") for name, body in data.get("bodies", {}).items()
     }
@@ -171,7 +196,10 @@ def _module_from_json(nodes: Sequence[Mapping[str, Json]]) -> fx.GraphModule:
         elif record.kind == "opaque":
             call = data["call"]
             args, kwargs = (_from_json(call[part], env) for part in ("args", "kwargs"))
-            node = graph.call_function(_target(call["target"]), tuple(args), kwargs)
+            target = _target(call["target"])
+            if isinstance(target, torch._ops.OpOverload):
+                aten.check(target, args, kwargs)
+            node = graph.call_function(target, tuple(args), kwargs)
         else:
             node = graph.call_function(typed, operands)
         node.name, node.meta[META] = data["name"], record
@@ -208,12 +236,49 @@ def _record_to_json(record: Record) -> dict[str, Json]:
     }
 
 
+@dataclass(frozen=True)
+class _Type:
+    shape: tuple[int, ...]
+    dtype: str
+    format: str | None
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    simd: int
+    pe: int
+    fifos: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Attrs:
+    """Attributes that nodes of several kinds have; the others are their operator's business."""
+
+    axes: tuple[str | int, ...] | int | None = None
+    fields: Any = None
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What every node in a file has, each field of its kind."""
+
+    inputs: tuple[str, ...]
+    output: _Type
+    operands: dict[str, _Type]
+    attrs: _Attrs
+    hw: _Lanes | None
+    ports: tuple[str, ...] = ()
+
+
 def _check_fields(data: Mapping[str, Json]) -> None:
-    """Refuse fields of another kind, which would come to light only when the graph runs."""
+    """Refuse fields of another kind, which only a run of the graph would show, and names that do not print."""
     for fields, kind, needed in ((TEXTS, str, "text"), (TABLES, dict, "a table")):
         for name in fields:
             if not isinstance(data[name], kind):
                 raise TypeError(f"{name} of a node: found {str(data[name])[:40]!r}; needed is {needed}")
+    for text in (*(data[name] for name in TEXTS), *data["table"], *data["table"].values(), *data["operands"]):
+        if not isinstance(text, str) or not text.isprintable():
+            raise ValueError(f"name {str(text)[:40]!r} has a character that cannot be printed")
     count = len(data["output"]["shape"])
     axes = data["attrs"].get("axes", [""] * count) if data["kind"] == "input" else [""] * count
     if not isinstance(axes, list) or len(axes) != count:
@@ -222,6 +287,7 @@ def _check_fields(data: Mapping[str, Json]) -> None:
 
 def _record_from_json(data: Mapping[str, Json]) -> Record:
     _check_fields(data)
+    json_text.checked(_Node, data, f"corrupt: node {data['name'][:60]!r}")
     hw = data["hw"]
     return Record(
         kind=data["kind"],
@@ -244,6 +310,10 @@ def _call_to_json(node: OpNode) -> Json:
     target = node.node.target
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
         name = str(target)
+        if not aten.is_allowed(target):
+            raise GraphError(
+                f"cannot save: opaque {node.where()} calls {name}, which a saved graph may not (mase/aten.py)"
+            )
     elif SCALARS.get(getattr(target, "__name__", "")) is target:
         name = f"operator.{target.__name__}"
     else:
@@ -255,15 +325,7 @@ def _call_to_json(node: OpNode) -> Json:
 def _target(name: str) -> Callable[..., Any]:
     """Return the ATen operation or plain operator of this name; nothing else can be called by a saved graph."""
     room, _, rest = name.partition(".")
-    if room == "operator" and rest in SCALARS:
-        return SCALARS[rest]
-    base, _, overload = rest.partition(".")
-    if room != "aten" or base in FORBIDDEN:
-        raise ValueError(f"operation {name!r} is not allowed")
-    found = getattr(getattr(torch.ops.aten, base), overload)
-    if not isinstance(found, torch._ops.OpOverload):
-        raise ValueError(f"operation {name!r} does not exist")  # noqa: TRY004  # the file is at fault, not a type
-    return found
+    return SCALARS[rest] if room == "operator" and rest in SCALARS else aten.find(name)
 
 
 def _to_json(value: Any, where: str) -> Json:  # fx arguments nest at will
@@ -305,9 +367,7 @@ def _from_json(data: Json, env: Mapping[str, fx.Node]) -> Any:
         return slice(*(_from_json(item, env) for item in value))
     if name == "dict":
         return {key: _from_json(item, env) for key, item in value.items()}
-    if name == "device":
-        return torch.device(value)
-    found = getattr(torch, value)
-    if name not in NAMED or not isinstance(found, getattr(torch, name)):
-        raise ValueError(f"{name} {value!r} is unknown")
+    found = torch.device(value) if name == "device" else getattr(torch, value, None)
+    if name not in (*NAMED, "device") or not isinstance(found, getattr(torch, name)) or not aten.ordinary(found):
+        raise ValueError(f"{name[:20]} {str(value)[:40]!r} is not one that a saved graph may name")
     return found

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from mase.aten import guard
 from mase.errors import GraphError, UnsupportedOp, suggest
 from mase.formats import Code
+from mase.formats.base import narrowed
 from mase.graph import Graph, OpNode
+from mase.lowering import Lowering
 from mase.ops.base import OPS, HardwareOp
 
 
@@ -40,7 +44,7 @@ class Values:
         """Return the real values of an edge in the dtype that it was traced with, as float arithmetic takes them."""
         if node.name in self.reals:
             return self.reals[node.name]
-        return self.real(node.name).to(getattr(torch, node.record.output.dtype))
+        return narrowed(self.real(node.name), getattr(torch, node.record.output.dtype))
 
 
 def is_exact(node: OpNode) -> bool:
@@ -73,7 +77,7 @@ def run(
     graph: Graph,
     inputs: Sequence[Tensor],
     keep: bool = False,
-    ops: dict[str, HardwareOp] | None = None,
+    lowering: Lowering | None = None,
     observe: Callable[[OpNode, Tensor], None] | None = None,
 ) -> Values:
     """Run in exact mode.
@@ -82,29 +86,27 @@ def run(
         graph: any graph; parts without formats run in float on decoded values.
         inputs: one tensor an input node.
         keep: keep the values of every edge, else only those still needed.
-        ops: operators built before, by node name; missing ones are built and added.
+        lowering: keeps operators; one that serves several runs builds them once.
         observe: is called with each node and its real values as soon as they are there.
 
     Raises:
         GraphError: the number or the shapes of the inputs are wrong.
     """
     check_inputs(graph, inputs)
-    ops = {} if ops is None else ops
-    values = Values(graph)
+    lowered, values = (lowering or Lowering()).of(graph), Values(graph)
     last_use = {} if keep else {p.name: n.name for n in graph.nodes() for p in n.inputs}
     feed = iter(inputs)
     with torch.no_grad():
         for node in graph.nodes():
             if node.kind == "output":
                 break
-            if node.kind == "input":
-                _store(values, node, _as_traced(node, next(feed)))
-            elif is_exact(node):
-                if node.name not in ops:
-                    ops[node.name] = OPS[node.kind].from_node(node)  # type: ignore[attr-defined]  # is_exact: hardware
-                values.codes[node.name] = ops[node.name].reference(*(values.codes[p.name] for p in node.inputs))
-            else:
-                _store(values, node, _on_values(node, [values.traced(p) for p in node.inputs]))
+            with _named(node):
+                if node.kind == "input":
+                    _store(values, node, _as_traced(node, next(feed)))
+                elif is_exact(node):
+                    values.codes[node.name] = lowered.op(node).reference(*(values.codes[p.name] for p in node.inputs))
+                else:
+                    _store(values, node, _float(node, [values.traced(p) for p in node.inputs]))
             if observe is not None:
                 observe(node, values.real(node.name))
             for producer in node.inputs:
@@ -211,15 +213,12 @@ def _store(values: Values, node: OpNode, x: Tensor) -> None:
         values.codes[node.name] = fmt.encode(x, values.graph.params(node.name))
 
 
-def _on_values(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:
-    """Run one node in float on values that a caller gave.
-
-    Raises:
-        GraphError: PyTorch refuses them, such as an id beyond a table.
-    """
+@contextmanager
+def _named(node: OpNode) -> Iterator[None]:
+    """Name the node where values do not suit it, such as an id beyond a table, or attributes that a file gave it."""
     try:
-        return _float(node, inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GraphError(f"{node.where()}: cannot run on these values: {text[:200]}") from error
 
@@ -263,5 +262,6 @@ def _opaque(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:
         result = getattr(args[0], str(fx_node.target))(*args[1:], **kwargs)
         return result
     assert callable(fx_node.target)
+    guard(fx_node.target, args)
     result = fx_node.target(*args, **kwargs)
     return result

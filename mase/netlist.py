@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
+from mase.lowering import Lowering
 from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
 from mase.ops.layout import Layout
 from mase.ops.width_converter import WidthConverter
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, taken
+from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened, taken
 from mase.stream import StreamType
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
@@ -133,16 +135,15 @@ class Netlist:
         return max(instance.block.schedule().interval() for instance in self.instances)
 
 
-def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
+def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
     """Lay out a mapped graph.
 
     Args:
-        ops: operators built before, by node name; missing ones are built and added.
+        lowering: keeps operators; one that serves several calls builds them once.
 
     Raises:
         UnsupportedOp: a node has no hardware, or the graph branches; names node, source line and what is supported.
     """
-    ops = {} if ops is None else ops
     prefix = host_prefix(graph)
     if not prefix:
         raise UnsupportedOp(f"graph: has {len(graph.inputs)} inputs; hardware takes 1")
@@ -154,13 +155,11 @@ def build(graph: Graph, ops: dict[str, HardwareOp] | None = None) -> Netlist:
     chain = _chain(entry)
     if not chain:
         raise UnsupportedOp("graph: nothing between input and output to build")
+    lowered = (lowering or Lowering()).of(graph)
+    ops = {node.name: lowered.op(node) for node in chain}
     instances: list[Instance] = []
     stream: StreamType | None = None
     for node in chain:
-        if node.name not in ops:
-            op = OPS[node.kind]
-            assert issubclass(op, HardwareOp)
-            ops[node.name] = op.from_node(node)
         hw = node.record.hw or HwRecord()
         if node.kind == "layout" and stream is not None:
             hw = replace(hw, simd=stream.lanes)
@@ -202,25 +201,38 @@ def sized(netlist: Netlist) -> dict[str, int]:
     """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs.
 
     Each trial run lasts twice the time to the first output, and its second half decides: a FIFO that is too short stops
-    its producer once for each time that a slot takes to come back, which is less.
+    its producer once for each time that a slot takes to come back, which is less. Trials run on parts of tensors, rows
+    mostly (:func:`mase.schedule.shortened`); a run four times as long confirms the depths, or the trials get longer.
     """
-    names = [instance.name for instance in netlist.instances]
-    depths = dict.fromkeys(names, UNBOUNDED)
-    free = run(*netlist.network(depths), LEAST_TENSORS)
+    unbounded = dict.fromkeys([instance.name for instance in netlist.instances], UNBOUNDED)
+    free = _trial(netlist, unbounded, LEAST_TENSORS)
     tensors = max(LEAST_TENSORS, 2 * math.ceil(free.first / free.interval) + 2)
-    target = run(*netlist.network(depths), tensors).interval
-    for name in names:
-        low, high = LEAST_FIFO, LEAST_FIFO
-        while run(*netlist.network({**depths, name: high}), tensors).interval > target:
-            low, high = high + 1, high * 2
-        while low < high:
-            middle = (low + high) // 2
-            if run(*netlist.network({**depths, name: middle}), tensors).interval > target:
-                low = middle + 1
-            else:
-                high = middle
-        depths[name] = low
-    return depths
+    while True:
+        target, depths = _trial(netlist, unbounded, tensors).interval, dict(unbounded)
+        for name in depths:
+            depths[name] = _least(netlist, depths, name, tensors, target)
+        if _trial(netlist, depths, 4 * tensors).interval <= target:
+            return depths
+        tensors *= 2
+
+
+def _trial(netlist: Netlist, depths: Mapping[str, int], tensors: int) -> Timing:
+    actors, channels = netlist.network(depths)
+    return run(shortened(actors)[0], channels, tensors)
+
+
+def _least(netlist: Netlist, depths: Mapping[str, int], name: str, tensors: int, target: Fraction) -> int:
+    """Return the least depth of a FIFO that keeps the interval; a deeper one keeps it too."""
+    low = high = LEAST_FIFO
+    while _trial(netlist, {**depths, name: high}, tensors).interval > target:
+        low, high = high + 1, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if _trial(netlist, {**depths, name: middle}, tensors).interval > target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _inside(instance: Instance, actor: str) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
-from pydantic import ValidationError, validate_call
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from mase.errors import ConfigError, suggest
+from mase.doors.json_text import repr_of
+from mase.errors import ConfigError, MaseError, said, suggest
 
 T = TypeVar("T")
+Size = Annotated[int, Field(gt=0, le=1 << 20)]  # of an axis, a vocabulary, an image, a window
+Depth = Annotated[int, Field(gt=0, le=1 << 10)]  # layers, blocks, heads: each is a Python object
+Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 def call(function: Callable[..., T], options: Mapping[str, Any], where: str, home: Path | None = None) -> T:
@@ -30,12 +35,22 @@ def call(function: Callable[..., T], options: Mapping[str, Any], where: str, hom
         if name not in known:
             raise ConfigError(f"{where}: unknown option {str(name)[:60]!r}{suggest(str(name), known)}")
     try:
-        return validate_call(function)(**_at_home(function, options, home))
+        given = json.dumps(_at_home(function, options, home))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: options are text, numbers, lists and mappings: {said(error)}") from None
+    try:
+        return _checked(function).validate_json(given, strict=True)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from None
-    except (MemoryError, RuntimeError, TypeError) as error:  # a tensor too large for any machine, or to count
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{where}: fails with these options: {said[:200]}") from error
+    except MaseError:
+        raise
+    except Exception as error:  # a tensor too large for any machine, or to count; a file that breaks its reader
+        raise ConfigError(f"{where}: fails with these options: {said(error)}") from error
+
+
+def _checked(function: Callable[..., T]) -> TypeAdapter[T]:
+    """Return what calls a function with JSON data of the kinds that it is annotated with."""
+    return TypeAdapter(cast("type[T]", function), config=ConfigDict(allow_inf_nan=False, strict=True))
 
 
 def _at_home(function: Callable[..., Any], options: Mapping[str, Any], home: Path | None) -> Mapping[str, Any]:
@@ -49,8 +64,8 @@ def _at_home(function: Callable[..., Any], options: Mapping[str, Any], home: Pat
 
 def _first(error: ValidationError) -> str:
     """Return the first complaint as ``option: found; allowed``."""
-    item = error.errors()[0]
-    name = ".".join(str(part) for part in item["loc"])
+    item = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in item["loc"])[:120]
     if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"option {name!r} is missing"
-    return f"option {name!r}: found {repr(item['input'])[:60]}; {item['msg'][0].lower()}{item['msg'][1:]}"
+    return f"option {name!r}: found {repr_of(item['input'])}; {item['msg'][:1].lower()}{item['msg'][1:]}"

@@ -15,8 +15,9 @@ A token published at t is visible at t + latency; a slot freed at t can be acqui
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from mase.errors import GraphError
@@ -88,6 +89,26 @@ class Schedule:
     def interval(self) -> int:
         """Return the least cycles between two tensors when nothing stalls the operator."""
         return max(self.pace, *(actor.cycles() for actor in self.actors))
+
+
+def shortened(actors: Sequence[Actor]) -> tuple[list[Actor], int]:
+    """Cut each tensor into as many equal parts as the outermost loops of all actors allow: the firings stay the same.
+
+    Returns:
+        Actors whose tensor is one part, and the number of parts. A steady interval of theirs, times the parts, is that
+        of the actors.
+    """
+    loops = [actor.body[0] if len(actor.body) == 1 else None for actor in actors]
+    counts = [loop.count if isinstance(loop, Loop) else 1 for loop in loops]
+    parts = math.gcd(*counts)
+    if parts <= 1:
+        return list(actors), 1
+    short = [
+        replace(actor, body=(replace(loop, count=loop.count // parts),))
+        for actor, loop in zip(actors, loops, strict=True)
+        if isinstance(loop, Loop)
+    ]
+    return short, parts
 
 
 def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step:

@@ -1,26 +1,28 @@
 """Score design points: formats of every tensor -> accuracy of the exact integers, cost and bits.
 
-Nothing is computed twice: fitted formats are kept by (tensor, format), operators by their formats, layer outputs by all
-formats before them, foldings by operator.
+A point becomes the graph that the quantize pass would give, and ``mase.lowering`` builds its operators: what is scored
+is what is built. Nothing is computed twice: fitted formats are kept by (tensor, format), operators and the codes of
+edges by all that lies before them, prices of foldings by operator.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from mase.calib.fit import fit, weight_axis
-from mase.cost.folding import Choice, cheapest
+from mase.cost.folding import ByHand, fold
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
 from mase.formats import Code, Format, QuantParams
-from mase.graph import Graph, OpNode, Record, TensorType, new_type
+from mase.graph import Graph, OpNode, Record, new_type
+from mase.lowering import Key, Lowered, Lowering
 from mase.metrics.accuracy import accuracy
 from mase.netlist import host_prefix
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import HardwareOp
 
 INPUT = "input"
 REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}
@@ -30,10 +32,16 @@ Fitted = tuple[Format, QuantParams]
 
 @dataclass(frozen=True)
 class Target:
-    """What a design is built for: device, and cycles a sample to keep (None: as cheap as possible)."""
+    """What a design is built for.
+
+    Args:
+        device: whose costs count. interval: cycles a sample to keep; None means as cheap as possible.
+        folding: input and output lanes that are fixed by hand, by glob of module paths; the first match wins.
+    """
 
     device: str
     interval: int | None
+    folding: ByHand = field(default_factory=dict)
 
 
 class Scorer:
@@ -54,15 +62,14 @@ class Scorer:
         self.graph, self.labels, self.samples, self.target = graph, labels, samples, target
         prefix = host_prefix(graph)
         self.entry = graph.node(prefix[-1])
-        nodes = [node for node in graph.operators() if node.name not in prefix]
-        self.chain = [(node, node.record, node.inputs[0].name, OPS[node.kind]) for node in nodes]
+        self.chain = [node for node in graph.operators() if node.name not in prefix]
         self.inputs = inputs.reshape(inputs.shape[0], *self.entry.record.output.shape[1:])
+        self._lowering = Lowering()
         self._fits: dict[tuple[str, str], Fitted] = {}
-        self._ops: dict[tuple[str, ...], HardwareOp] = {}
-        self._choices: dict[tuple[str, ...], Choice] = {}
-        self._codes: OrderedDict[tuple[str, ...], Code] = OrderedDict()
+        self._records: dict[tuple[str, ...], Record] = {}
+        self._codes: OrderedDict[Key, Code] = OrderedDict()
         self._kept = 0  # bytes
-        self._scores: dict[tuple[str, ...], float] = {}
+        self._scores: dict[Key, float] = {}
 
     def __call__(self, point: Mapping[str, object]) -> dict[str, float]:
         """Return the metrics of a point."""
@@ -74,99 +81,96 @@ class Scorer:
     def config(self, point: Mapping[str, object]) -> tuple[str, dict[str, dict[str, str]]]:
         """Return the input's format and, by path, the formats of each node: what the quantize pass takes."""
         formats: dict[str, dict[str, str]] = {}
-        for node, record, _, _ in self.chain:
+        for node in self.chain:
             if node.kind != "layout":
                 formats[node.path] = {"output": str(point[f"{node.path}.activation"])}
-                if record.operands:
+                if node.record.operands:
                     formats[node.path]["weight"] = str(point[f"{node.path}.weight"])
         return str(point[f"{INPUT}.activation"]), formats
 
-    def _score(self, point: Mapping[str, object]) -> dict[str, float]:
+    def lowered(self, point: Mapping[str, object]) -> Lowered:
+        """Return the operators of a point: of the whole graph with these formats, as the quantize pass gives them."""
         text = str(point[f"{INPUT}.activation"])
-        before = self._fit(self.entry.name, text, self.samples.get(self.entry.name))
-        prefix: tuple[str, ...] = (text,)
-        if prefix not in self._codes:
-            self._keep(prefix, before[0].encode(self.inputs, before[1]))
-        steps: list[tuple[tuple[str, ...], HardwareOp]] = []
-        cost = bits = 0.0
-        interval = 0
-        for node, record, source, op in self.chain:
-            weight = str(point[f"{node.path}.weight"]) if record.operands else ""
-            output = str(point[f"{node.path}.activation"]) if node.kind != "layout" else prefix[-1]
-            key = (node.name, prefix[-1], weight, output)
-            after = before if node.kind == "layout" else self._fit(node.name, output, self.samples.get(node.name))
-            if key not in self._ops:
-                self._ops[key] = self._build(node, record, source, op, before, weight, after)
-            prefix += (weight, output) if weight else (output,)
-            steps.append((prefix, self._ops[key]))
-            choice = self._choose(key)
-            cost, interval = cost + choice.cost, max(interval, choice.cycles)
+        fmt, params = self._fit(self.entry, text)
+        records, quant = {self.entry.name: self._record(self.entry, text, fmt)}, {self.entry.name: params}
+        for node in self.chain:
+            if node.kind != "layout":
+                text = str(point[f"{node.path}.activation"])
+                fmt, params = self._fit(node, text)
+            quant[node.name] = params
+            weight = str(point[f"{node.path}.weight"]) if node.record.operands else ""
             if weight:
-                fmt = self._fit(record.key("weight"), weight, None)[0]
-                shape = record.operands["weight"].shape
-                bits += fmt.bits(shape, weight_axis(fmt)) * shape[0] * shape[1]
-            before = after
-        score = self._scores.get(prefix)
+                quant[node.record.key("weight")] = self._fit(node, weight, "weight")[1]
+            records[node.name] = self._record(node, text, fmt, weight)
+        return self._lowering.of(self.graph.overlaid(records, quant))
+
+    def _score(self, point: Mapping[str, object]) -> dict[str, float]:
+        lowered = self.lowered(point)
+        ops = [lowered.op(node) for node in self.chain]
+        folded = fold(self.chain, ops, self.target.device, self.target.interval, self.target.folding)
+        key = lowered.key(self.chain[-1])
+        score = self._scores.get(key)
         if score is None:
-            score = self._scores[prefix] = self._accuracy(steps, before)
-        return {"accuracy": score, "cost": cost, "bits": bits, "interval": float(interval), "legal": 1.0}
+            score = self._scores[key] = self._accuracy(lowered, ops)
+        interval = float(folded.interval)
+        return {"accuracy": score, "cost": folded.cost, "bits": self._bits(point), "interval": interval, "legal": 1.0}
 
-    def _accuracy(self, steps: list[tuple[tuple[str, ...], HardwareOp]], last: Fitted) -> float:
-        """Run from the longest prefix whose codes are kept."""
-        start = next((i for i in range(len(steps) - 1, -1, -1) if steps[i][0] in self._codes), -1)
-        key = steps[start][0] if start >= 0 else steps[0][0][:1]
-        code = self._codes[key]
-        self._codes.move_to_end(key)
-        for prefix, op in steps[start + 1 :]:
+    def _bits(self, point: Mapping[str, object]) -> float:
+        bits = 0.0
+        for node in self.chain:
+            if node.record.operands:
+                fmt, _ = self._fit(node, str(point[f"{node.path}.weight"]), "weight")
+                shape = node.tensor("weight").shape
+                bits += fmt.bits(shape, weight_axis(fmt)) * shape[0] * shape[1]
+        return bits
+
+    def _accuracy(self, lowered: Lowered, ops: Sequence[HardwareOp]) -> float:
+        """Run from the last edge whose codes are kept."""
+        edges = [self.entry, *self.chain]
+        keys = [lowered.key(node) for node in edges]
+        start = next((i for i in range(len(keys) - 1, -1, -1) if keys[i] in self._codes), 0)
+        first, last = (OpNode(lowered.graph, edges[i].node) for i in (0, -1))
+        if keys[start] not in self._codes:
+            self._keep(keys[0], _format(first).encode(self.inputs, first.params()))
+        code = self._codes[keys[start]]
+        self._codes.move_to_end(keys[start])
+        for key, op in zip(keys[start + 1 :], ops[start:], strict=True):
             code = op.reference(code)
-            self._keep(prefix, code)
-        return accuracy(last[0].decode(code, last[1]), self.labels)
+            self._keep(key, code)
+        return accuracy(_format(last).decode(code, last.params()), self.labels)
 
-    def _keep(self, prefix: tuple[str, ...], code: Code) -> None:
-        self._codes[prefix] = code
+    def _keep(self, key: Key, code: Code) -> None:
+        self._codes[key] = code
         self._kept += _bytes(code)
         while self._kept > KEPT and len(self._codes) > 1:
             self._kept -= _bytes(self._codes.popitem(last=False)[1])
 
-    def _fit(self, key: str, text: str, x: Tensor | None) -> Fitted:
+    def _fit(self, node: OpNode, text: str, role: str = "") -> Fitted:
+        key = node.record.key(role) if role else node.name
         if (key, text) not in self._fits:
-            data = self.graph.tensors[key] if x is None else x
-            self._fits[key, text] = fit(text, data, key, weight=x is None)
+            data = node.tensor(role) if role else self.samples.get(node.name)
+            self._fits[key, text] = fit(text, data, key, weight=bool(role))
         return self._fits[key, text]
 
-    def _build(
-        self, node: OpNode, record: Record, source: str, op: type, before: Fitted, weight: str, after: Fitted
-    ) -> HardwareOp:
-        """Build an operator on a view of the graph that has these formats."""
-        quant = {source: before[1], node.name: after[1]}
-        operands: dict[str, TensorType] = dict(record.operands)
-        if weight:
-            key = record.key("weight")
-            fmt, quant[key] = self._fit(key, weight, None)
-            operands["weight"] = new_type(operands["weight"], fmt)
-        producer = self.graph.node(source).record
-        records = {
-            source: replace(producer, output=new_type(producer.output, before[0])),
-            node.name: replace(
-                record,
-                operands=operands,
-                output=new_type(record.output, after[0]),
-                attrs={**record.attrs, "accumulation": "auto"},
-            ),
-        }
-        view = self.graph.overlaid(records, quant)
-        assert issubclass(op, HardwareOp)
-        return op.from_node(OpNode(view, node.node))
+    def _record(self, node: OpNode, text: str, fmt: Format, weight: str = "") -> Record:
+        """Return the record of a node with these formats, the same object every time."""
+        key = (node.name, text, weight)
+        if key not in self._records:
+            record = replace(node.record, output=new_type(node.record.output, fmt))
+            if node.kind not in ("layout", "input"):
+                record = replace(record, attrs={**record.attrs, "rounding": "even"})
+            if weight:
+                kind = new_type(record.operands["weight"], self._fit(node, weight, "weight")[0])
+                attrs = {**record.attrs, "accumulation": "auto"}
+                record = replace(record, operands={**record.operands, "weight": kind}, attrs=attrs)
+            self._records[key] = record
+        return self._records[key]
 
-    def _choose(self, key: tuple[str, ...]) -> Choice:
-        """Return the cheapest folding that keeps the interval."""
-        if key not in self._choices:
-            limit = self.target.interval
-            found = cheapest(self._ops[key], self.target.device, limit)
-            if found is None:
-                raise UnsupportedOp(f"{key[0]}: no folding takes at most {limit} cycles")
-            self._choices[key] = found
-        return self._choices[key]
+
+def _format(node: OpNode) -> Format:
+    fmt = node.record.output.format
+    assert fmt is not None
+    return fmt
 
 
 def _bytes(code: Code) -> int:

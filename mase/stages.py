@@ -11,11 +11,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from mase.doors import json_text
+from mase.errors import MaseError
 from mase.files import write_atomic
 
 Notify = Callable[[str, str], None]  # stage, what happens
+
+
+class Entry(TypedDict):
+    """What is kept of a finished stage."""
+
+    key: str
+    seconds: float
+    files: dict[str, str]
+
+
+ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 class Stages:
@@ -28,7 +43,7 @@ class Stages:
     def __init__(self, folder: Path, notify: Notify) -> None:
         self.folder, self.notify = folder, notify
         self._path = folder / "stages.json"
-        self._done: dict[str, dict[str, Any]] = self._read()
+        self._done: dict[str, Entry] = self._read()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -37,11 +52,11 @@ class Stages:
 
     def key(self, name: str) -> str:
         """Return the key under which a stage was finished, or an empty text."""
-        return str(self._done.get(name, {}).get("key", ""))
+        return self._done[name]["key"] if name in self._done else ""
 
     def files(self, name: str) -> dict[str, str]:
         """Return the digest of every file that a stage left, by its place in the run folder."""
-        return dict(self._done.get(name, {}).get("files", {}))
+        return dict(self._done[name]["files"]) if name in self._done else {}
 
     def fresh(self, name: str, key: str) -> bool:
         """Tell whether a stage with this key is finished, and each file that it left is as it left it."""
@@ -75,14 +90,10 @@ class Stages:
         paths = {self.folder / file: digest for file, digest in files.items()}
         return all(path.is_file() and key_of(path) == digest for path, digest in paths.items())
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, Entry]:
         try:
-            data = json.loads(self._path.read_text())
-            return {
-                k: {"key": str(v["key"]), "seconds": float(v["seconds"]), "files": dict(v["files"])}
-                for k, v in data.items()
-            }
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            return json_text.checked(ENTRIES, json_text.read(self._path), str(self._path))
+        except MaseError:
             return {}  # absent or damaged: every stage is done again
 
 

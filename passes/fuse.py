@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mase.errors import UnsupportedOp
 from mase.graph import META, Graph, OpNode, Record, TensorType
 from passes.base import graph_pass
 
@@ -33,6 +34,9 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
     """Fold each batch norm into the layer before it, then fuse linear + ReLU, where nobody else reads between them.
 
     Folding scales the weights of each channel and shifts its bias; the float results differ in their last bits.
+
+    Raises:
+        UnsupportedOp: a folded weight or bias is beyond its dtype.
     """
     out, editable = graph.edited()
     fused, folded = [], []
@@ -97,4 +101,10 @@ def _scaled(layer: OpNode, norm: OpNode) -> tuple[Record, dict[str, Tensor]]:
     scaled = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
     kind = TensorType(tuple(shifted.shape), record.operands["weight"].dtype)
     tensors = {record.key("weight"): scaled.to(weight.dtype), record.key("bias"): shifted.to(weight.dtype)}
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UnsupportedOp(
+                f"{norm.where()}: folded into {layer.path!r} it makes {key} infinite or NaN in {kind.dtype}; "
+                "allowed are finite numbers"
+            )
     return replace(record, operands={**record.operands, "bias": kind}, output=norm.record.output), tensors

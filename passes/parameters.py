@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mase.graph import Graph, OpNode
 from mase.interpreter import is_exact
-from mase.ops.base import OPS, HardwareOp
+from mase.lowering import lower
 from passes.base import graph_pass
 from passes.sample import stored_bits
 
@@ -154,9 +154,7 @@ def _memories(node: OpNode) -> dict[str, int]:
     """Return the bits of each memory of an exact node at one lane, where no word is padded."""
     if not is_exact(node) or all(kind.format is not None for kind in node.record.operands.values()):
         return {}
-    op = OPS[node.kind]
-    assert issubclass(op, HardwareOp)
-    blocks = op.from_node(node).blocks(1, 1, {}).values()
+    blocks = lower(node).blocks(1, 1, {}).values()
     return {name: image.width * image.depth for block in blocks for name, image in block.memories().items()}
 
 

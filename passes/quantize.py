@@ -15,6 +15,7 @@ from mase.errors import ConfigError, suggest
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record, new_type
 from mase.interpreter import Batch, is_exact, run, unpacked
+from mase.lowering import lower
 from mase.netlist import host_prefix
 from mase.ops.base import OPS, HardwareOp
 from mase.ops.linear import Linear
@@ -184,9 +185,7 @@ def settle(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
     for node in graph.operators():
         if not is_exact(node):
             continue
-        op = OPS[node.kind]
-        assert issubclass(op, HardwareOp)
-        built = op.from_node(node)
+        built = lower(node)
         warnings += built.warnings()
         if isinstance(built, Linear):
             attrs = {**node.record.attrs, "accumulation": built.accumulation}

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, fixed seeds, repeatable properties.
+"""What all tests share: fixed seeds, repeatable properties, one thread (``MASE_TEST_THREADS`` gives them more).
 
 Markers (pyproject.toml declares them):
     sim      builds or runs a simulation. Compiled models lie in ``mase.paths.cache_dir()``, so a second run is quick;
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the programs that tests start
+# Before torch is imported, and for the programs that tests start.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("MASE_TEST_THREADS", "1")
 
 import random
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ import torch
 from torch import nn
 
 from mase.data.base import Data
+from tests.report.browser import NO_BROWSER
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 hypothesis.settings.register_profile(
     "repeatable",
@@ -36,6 +38,15 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],  # likewise
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the last line that the pages were not looked at: a reader of "passed" must not have to search for it."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        skipped = [report for report in terminal.stats.get("skipped", ()) if "browser" in report.keywords]
+        if skipped:
+            terminal.write_line(f"{len(skipped)} browser tests were skipped: {NO_BROWSER}", yellow=True)
 
 
 @pytest.fixture(autouse=True)

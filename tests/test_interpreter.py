@@ -15,8 +15,8 @@ from mase.formats import parse
 from mase.frontend.module import trace_module
 from mase.graph import Graph, new_type
 from mase.interpreter import is_exact, run, train
+from mase.lowering import Lowering, lower
 from mase.netlist import build
-from mase.ops.base import HardwareOp
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 
@@ -110,13 +110,13 @@ def test_a_float_graph_computes_what_the_model_computes() -> None:
     assert torch.equal(graph(X), model(X))
 
 
-def test_operators_are_built_once_where_a_table_is_given() -> None:
-    graph, ops = mlp(DEFAULT), dict[str, HardwareOp]()
-    run(graph, (X,), ops=ops)
-    first = dict(ops)
-    run(graph, (X,), ops=ops)
-    assert set(first) == {"_0", "_2"}
-    assert all(ops[name] is op for name, op in first.items())
+def test_operators_are_built_once_where_a_lowering_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr("mase.lowering.lower", lambda node: built.append(node.name) or lower(node))
+    graph, lowering = mlp(DEFAULT), Lowering()
+    run(graph, (X,), lowering=lowering)
+    run(graph, (X,), lowering=lowering)
+    assert built == ["_0", "_2"]
 
 
 def test_batches_do_not_matter() -> None:

@@ -66,6 +66,25 @@ def test_one_entry_less_lowers_the_throughput(drawn_netlists: list[Netlist]) -> 
     assert tried >= 5
 
 
+def test_rows_do_not_make_sizing_longer() -> None:
+    """Depths of 1 row and of 196 are those of a search over whole tensors; parts of tensors make it short."""
+    few, many = (rows_of(rows) for rows in (1, 196))
+    assert sized(few) == sized(many)
+    names = [i.name for i in many.instances]
+    assert (
+        run(*many.network(sized(many)), 4).interval == run(*many.network(dict.fromkeys(names, UNBOUNDED)), 4).interval
+    )
+
+
+def rows_of(rows: int) -> Netlist:
+    torch.manual_seed(0)
+    x = torch.randn(4, rows, 6)
+    formats = {"0": NodeFormats("int4", output="mxint6b2e4"), "2": NodeFormats("int4", output="int8")}
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)]
+    network = Network("rows", layers, x, "int8", formats, {"0": Folding(2, 4), "2": Folding(4, 2)})
+    return build(network.case().graph)
+
+
 def test_depths_are_those_of_the_mapped_graph(drawn_netlists: list[Netlist]) -> None:
     for netlist in drawn_netlists[:3]:
         assert sized(netlist) == {i.name: i.block.fifo for i in netlist.instances}

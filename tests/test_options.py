@@ -36,7 +36,7 @@ def test_what_the_annotations_allow_arrives() -> None:
         ({"width": 0}, "thing: option 'width': found 0; input should be greater than 0"),
         ({"width": "wide"}, "thing: option 'width': found 'wide'; input should be a valid integer"),
         ({"width": 3, "sizes": [4, -5]}, "thing: option 'sizes.1': found -5; input should be greater than 0"),
-        ({"width": 3, "sizes": 4}, "thing: option 'sizes': found 4; input should be a valid tuple"),
+        ({"width": 3, "sizes": 4}, "thing: option 'sizes': found 4; input should be a valid array"),
     ],
 )
 def test_what_is_wrong_stands_in_one_line(options: dict[str, Any], text: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mase.errors import GraphError
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, stream
+from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, shortened, stream
 
 DEEP = 1 << 40
 
@@ -217,3 +217,22 @@ def test_steps_without_ports_hold_the_actor() -> None:
 def test_cycles_count_every_dwell() -> None:
     nest = (Loop(3, (Step(dwell=2), Loop(2, (Step(),)))), Step(dwell=5))
     assert Actor("a", nest, {}).cycles() == 3 * (2 + 2) + 5
+
+
+@settings(max_examples=60)
+@given(chain(), st.integers(2, 4), st.integers(1, 3))
+def test_parts_of_tensors_are_the_same_firings(
+    network: tuple[list[Actor], list[Channel]], rows: int, tensors: int
+) -> None:
+    actors, channels = network
+    whole = [Actor(a.name, (Loop(rows, a.body),), a.latency) for a in actors]
+    short, parts = shortened(whole)
+    assert parts % rows == 0
+    if brute(actors, channels, rows) is not None:
+        ends = run(short, channels, parts * tensors).completions
+        assert run(whole, channels, tensors).completions == ends[parts - 1 :: parts]
+
+
+def test_an_actor_without_one_outer_loop_keeps_its_tensors_whole() -> None:
+    actors = [pipe(), Actor("b", (stream(take=True), stream(take=True, produce=True)), {OUT: 1})]
+    assert shortened(actors) == (actors, 1)

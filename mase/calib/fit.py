@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mase.errors import ConfigError, FormatError
 from mase.formats import Format, QuantParams, parse
-from mase.formats.base import floor_log2
+from mase.formats.base import check_text, floor_log2
 from mase.formats.fixed import Fixed
 from mase.formats.scaled import ScaledFormat
 
-OPEN_POINT = re.compile(r"(u?)fixed(\d+)")  # the fraction is fitted
+OPEN_POINT = re.compile(r"(u?)fixed([0-9]+)")  # the fraction is fitted
 MOST = 64  # greatest fraction
 FINER = 3  # fractions tried above the one that does not clip
 
@@ -26,14 +26,19 @@ def weight_axis(fmt: Format) -> int:
     return 0 if isinstance(fmt, ScaledFormat) and not getattr(fmt, "group", 0) else -1
 
 
+def _open_point(text: str) -> re.Match[str] | None:
+    check_text(text)
+    return OPEN_POINT.fullmatch(text)
+
+
 def check(text: str, where: str) -> None:
     """Raise ConfigError unless a text form names a format.
 
     Args:
         where: for the error.
     """
-    match = OPEN_POINT.fullmatch(text)
     try:
+        match = _open_point(text)
         if match is None:
             parse(text)
         else:
@@ -48,7 +53,7 @@ def closed(text: str) -> str:
     Raises:
         FormatError: it has an open point; says what to write.
     """
-    match = OPEN_POINT.fullmatch(text)
+    match = _open_point(text)
     if match is None:
         return text
     example = f"{text}.{int(match[2]) // 2}"
@@ -68,7 +73,7 @@ def fit(text: str, x: Tensor | None, where: str, weight: bool = False) -> tuple[
         ConfigError: the text names no format, or the format needs data and there is none.
     """
     try:
-        match = OPEN_POINT.fullmatch(text)
+        match = _open_point(text)
         if match is None:
             fmt = parse(text)
             if isinstance(fmt, Fixed):

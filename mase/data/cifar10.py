@@ -8,9 +8,11 @@ import torch
 
 from mase.data.base import DATASETS, Data, Split, existing
 from mase.data.idx import last_held_out
+from mase.doors import file
 from mase.errors import ConfigError
 
 RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue plane
+LARGEST = 1 << 30  # bytes of a file
 BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 
 
@@ -33,7 +35,7 @@ def cifar10(path: Path) -> Data:
 
 
 def _read(path: Path) -> Split:
-    raw = path.read_bytes()
+    raw = file.content(path, LARGEST)
     if not raw or len(raw) % RECORD:
         raise ConfigError(f"data cifar10: {path}: {len(raw)} bytes; needed is a multiple of {RECORD}")
     rows = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(-1, RECORD)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
 import math
 import struct
 from pathlib import Path
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor
 
 from mase.data.base import Data, Split, existing
-from mase.errors import ConfigError
+from mase.doors import file
+from mase.errors import ConfigError, said
 
 BYTES = 0x08  # the type code of unsigned bytes, the only one that these sets use
+LARGEST, PART = 1 << 30, 1 << 20  # bytes, unpacked: in all, and at a time
 SIZE, CLASSES = (28, 28), 10
 VALIDATION = 10_000  # the last images of the train files
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -28,10 +32,13 @@ def read_idx(name: str, path: Path) -> Tensor:
 
     Source: Y. LeCun, The MNIST Database of Handwritten Digits, file formats.
     """
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"data {name}: {path}: cannot read: {error}") from None
+    raw = file.content(path, LARGEST)
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(io.BytesIO(raw)) as packed:
+                raw = b"".join(itertools.islice(iter(lambda: packed.read(PART), b""), LARGEST // PART))
+        except Exception as error:  # noqa: BLE001  # of gzip and of zlib
+            raise ConfigError(f"data {name}: {path}: cannot read: {said(error)}") from None
     if raw[:3] != bytes((0, 0, BYTES)):
         raise ConfigError(
             f"data {name}: {path}: begins with {raw[:4].hex() or 'nothing'}; an IDX file of bytes with 000008"
@@ -40,8 +47,9 @@ def read_idx(name: str, path: Path) -> Tensor:
         raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; an IDX file has 4 or more")
     start = 4 + 4 * raw[3]
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
-    if len(raw) != start + math.prod(shape):
-        raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; its head tells of {start + math.prod(shape)}")
+    told = start + math.prod(shape)
+    if len(raw) != told or math.prod(n or 1 for n in shape) > LARGEST:
+        raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; its head tells of {told}, {str(shape)[:60]}")
     return torch.from_numpy(np.frombuffer(bytearray(raw[start:]), dtype=np.uint8)).reshape(shape)
 
 

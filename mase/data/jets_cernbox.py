@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mase.data.base import DATASETS, Data, held, needs
 from mase.data.jets import CLASSES, FEATURES, jets
-from mase.errors import ConfigError
+from mase.errors import ConfigError, MaseError, said
 
 TABLE = "t_allpar_new"
 ENDS = (".h5", ".hdf5", ".z")  # the published file ends in .z, and is HDF5 all the same
@@ -37,20 +37,24 @@ def jets_cernbox(path: Path) -> Data:
     return jets("jets_cernbox", rows[:, : len(FEATURES)], marks.argmax(1))
 
 
+def _table(file: Any, kind: type[Any], path: Path) -> Any:  # h5py is optional
+    if TABLE not in file:
+        raise ConfigError(f"data jets_cernbox: {path}: no table {TABLE!r}; found: {', '.join(file) or 'nothing'}")
+    if not isinstance(file[TABLE], kind):
+        raise ConfigError(f"data jets_cernbox: {path}: {TABLE!r} is not a table")
+    return file[TABLE][()]
+
+
 def _rows(path: Path) -> NDArray[Any]:
     """Return features, then the five marks of the class, as columns."""
     h5py = needs("h5py", "data", "data jets_cernbox")
     try:
         with h5py.File(path, "r") as file:
-            if TABLE not in file:
-                raise ConfigError(
-                    f"data jets_cernbox: {path}: no table {TABLE!r}; found: {', '.join(file) or 'nothing'}"
-                )
-            if not isinstance(file[TABLE], h5py.Dataset):
-                raise ConfigError(f"data jets_cernbox: {path}: {TABLE!r} is no table")
-            table = file[TABLE][()]
-    except OSError as error:
-        raise ConfigError(f"data jets_cernbox: {path}: cannot read: {' '.join(str(error).split())[:120]}") from None
+            table = _table(file, h5py.Dataset, path)
+    except MaseError:
+        raise
+    except Exception as error:  # noqa: BLE001  # HDF5's own words for damage come as errors of many kinds
+        raise ConfigError(f"data jets_cernbox: {path}: cannot read: {said(error)}") from None
     names = [f"j_{name}" for name in (*FEATURES, *CLASSES)]
     missing = [name for name in names if name not in (table.dtype.names or ())]
     if missing:

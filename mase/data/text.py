@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import PositiveInt
-
 from mase.data.base import DATASETS, Data, Passage, held
 from mase.data.tokens import Tokenizer, tokenizer
+from mase.doors import file
 from mase.errors import ConfigError
+from mase.options import Size
 
+LARGEST = 1 << 32  # bytes of a file
 EVERY = 20  # of so many files, the last is test and the one before is validation: 5 % each
 PARTS = ("train", "validation", "test")
 Texts = tuple[str, str, str]  # of the three splits
 
 
 @DATASETS.add("text")
-def text(path: Path, pattern: str = "**/*.txt", window: PositiveInt = 128, tokens: str = "bytes") -> Data:
+def text(path: Path, pattern: str = "**/*.txt", window: Size = 128, tokens: str = "bytes") -> Data:
     """Read UTF-8 text: token ids ``[n, window]`` and the tokens that follow them; 90 % train, 5 % validation, 5 % test.
 
     A folder of twenty files or more is split by files, so that what is held out is held out whole; fewer files, or one,
@@ -76,7 +77,4 @@ def passage(where: str, text: str, tokens: Tokenizer, window: int) -> Passage:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"data text: {path}: cannot read as UTF-8: {error}") from None
+    return file.text(path, LARGEST).replace("\r\n", "\n").replace("\r", "\n")

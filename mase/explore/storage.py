@@ -6,10 +6,7 @@ Only finished trials are stored, so a killed study holds nothing half-done: what
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,54 +16,17 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from mase.errors import ConfigError
+from mase import secrets
+from mase.errors import ConfigError, MaseError, said
+from mase.explore.journal import Journal, KernelLock
 from mase.explore.space import Point, Space
 from mase.explore.trial import Constraint, Objective, Trial
 
 NUMBER = "mase:number"  # system attributes of a stored trial
 REUSED = "mase:reused"
 DRIVERS = {"postgresql": "psycopg2-binary", "postgres": "psycopg2-binary", "mysql": "mysqlclient"}
-
-
-class KernelLock(JournalFileOpenLock):
-    """Lock a journal by ``flock`` on the file itself: the kernel drops it when its holder is killed; it nests.
-
-    Args:
-        path: the journal.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
-        self._depth = 0
-        self._file = -1
-
-    def acquire(self) -> bool:
-        """Take the lock, and on the first level cut off what a crash left of a half-written line."""
-        if self._depth == 0:
-            self._file = os.open(self._path, os.O_RDWR)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._file)
-                raise ConfigError(f"storage {self._path}: another process is writing this study") from None
-            self._cut_torn_line()
-        self._depth += 1
-        return True
-
-    def release(self) -> None:
-        """Leave one level; drop the lock with the last."""
-        self._depth -= 1
-        if self._depth == 0:
-            os.close(self._file)
-
-    def _cut_torn_line(self) -> None:
-        content = self._path.read_bytes()
-        if not content.endswith(b"\n"):
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
 
 
 class Store:
@@ -95,9 +55,9 @@ class Store:
 
     def trials(self) -> list[Trial]:
         """Read every finished trial, in order of number."""
-        with _usable(self._where):
+        with usable(self._where):
             stored = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return sorted((self._load(record) for record in stored), key=lambda trial: trial.number)
+            return sorted((self._load(record) for record in stored), key=lambda trial: trial.number)
 
     def append(self, trial: Trial) -> None:
         """Write a finished trial; it survives a kill of the process from here on."""
@@ -113,12 +73,12 @@ class Store:
         )
         assert record.datetime_complete is not None
         record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
-        with _usable(self._where):
+        with usable(self._where):
             self._study.add_trial(record)
 
-    def writing(self) -> contextlib.AbstractContextManager[None]:
+    def writing(self) -> contextlib.AbstractContextManager[object]:
         """Keep every other process from writing to the journal meanwhile; raise ``ConfigError`` where one does."""
-        return contextlib.nullcontext() if self._lock is None else _held(self._lock)
+        return contextlib.nullcontext() if self._lock is None else self._lock
 
     def _load(self, record: FrozenTrial) -> Trial:
         if NUMBER not in record.system_attrs:
@@ -140,21 +100,20 @@ class Store:
 
 
 def open_storage(storage: str | Path | None) -> tuple[BaseStorage, KernelLock | None]:
-    """Open a journal file, a database URL or, for None, memory.
+    """Open a journal file, a database URL or, for None, memory; ``${NAME}`` is read from the environment.
 
     Raises:
         ConfigError: the folder or file is unusable, no journal, or the database or its driver is missing.
     """
     if storage is None:
         return optuna.storages.InMemoryStorage(), None
-    if "://" in str(storage):
-        return _open_database(str(storage)), None
-    return _open_journal(Path(storage))
+    place = secrets.resolved(str(storage))
+    return (_open_database(place), None) if "://" in place else _open_journal(Path(place))
 
 
 def shown(storage: str | Path | None) -> str:
     """Return what messages call a storage: no password, and ``memory`` for None."""
-    return "memory" if storage is None else re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", str(storage))
+    return "memory" if storage is None else secrets.shown(storage)
 
 
 def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str, about: dict[str, Any]) -> optuna.Study:
@@ -171,9 +130,9 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
         ConfigError: the stored study is another one; the text names the field that differs.
     """
     directions = [objective["direction"] for objective in about["objectives"]]
-    with quiet(), _usable(where):
+    with quiet(), usable(where):
         if name not in optuna.get_all_study_names(storage):
-            with contextlib.nullcontext() if lock is None else _held(lock):
+            with contextlib.nullcontext() if lock is None else lock:
                 study = optuna.create_study(storage=storage, study_name=name, directions=directions)
                 study.set_user_attr("mase", about)
                 return study
@@ -196,7 +155,7 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
 
 def find(storage: BaseStorage, where: str, name: str) -> optuna.Study:
     """Return the stored Optuna study ``name``; raise ``ConfigError`` where there is none."""
-    with quiet(), _usable(where):
+    with quiet(), usable(where):
         names = optuna.get_all_study_names(storage)
         if name not in names:
             raise ConfigError(f"storage {where}: holds no study {name!r}; it has: {', '.join(names) or 'none'}")
@@ -224,34 +183,26 @@ def quiet() -> Iterator[None]:
 
 
 def _open_journal(path: Path) -> tuple[BaseStorage, KernelLock]:
-    with _usable(str(path)):
+    with usable(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = KernelLock(path)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock)), lock
+        return JournalStorage(Journal(path, lock)), lock
 
 
 def _open_database(url: str) -> BaseStorage:
     scheme, where = url.split("://", 1)[0], shown(url)
     try:
         return RDBStorage(url)
-    except ImportError as error:
+    except ImportError:
         driver = DRIVERS.get(scheme, scheme.rsplit("+", 1)[-1])
-        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from error
-    except Exception as error:  # each driver has errors of its own; what it says goes to the user
-        raise ConfigError(f"storage {where}: cannot be opened: {_first_line(error)}") from error
+        raise ConfigError(f"storage {where}: the driver for {scheme} is not installed; pip install {driver}") from None
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own; what it says goes to the user
+        said = secrets.hidden(_first_line(error), url)
+        raise ConfigError(f"storage {where}: cannot be opened: {said}") from None  # the cause may show a password
 
 
 @contextlib.contextmanager
-def _held(lock: KernelLock) -> Iterator[None]:
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _usable(where: str) -> Iterator[None]:
+def usable(where: str) -> Iterator[None]:
     """Turn into one line what happens on a full disk, a lost database, or a file that is no journal."""
     try:
         yield
@@ -260,8 +211,10 @@ def _usable(where: str) -> Iterator[None]:
         raise ConfigError(f"storage {where}: {error.strerror or error}{named}") from error
     except OptunaError as error:
         raise ConfigError(f"storage {where}: {_first_line(error.__cause__ or error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"storage {where}: this is no study, or it is damaged ({error})") from error
+    except MaseError:
+        raise
+    except Exception as error:  # Optuna trusts what it reads: damage can break anything that it makes of it
+        raise ConfigError(f"storage {where}: this is not a study, or it is damaged ({said(error)})") from error
 
 
 def _first_line(error: BaseException) -> str:

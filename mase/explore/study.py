@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from mase import secrets
 from mase.errors import ConfigError, UnknownName
 from mase.explore.evaluator import Evaluate, EvaluatorSpec
 from mase.explore.space import Point, Space
-from mase.explore.storage import Store, attach, described, find, open_storage, shown
+from mase.explore.storage import Store, attach, described, find, open_storage, shown, usable
 from mase.explore.strategy import Problem, Strategy, build
 from mase.explore.trial import Constraint, Objective, Trial, checked_metrics
 from mase.explore.workers import Inline, Local, Pool, Ray, Result
@@ -60,7 +61,8 @@ class Study:
         Args:
             space: what is searched.
             objectives: at least one, names distinct.
-            storage: a journal file (made if absent), a database URL such as ``sqlite:///s.db``, or None for memory.
+            storage: a journal file (made if absent), a database URL such as ``sqlite:///s.db``, or None for memory;
+                ``${NAME}`` is read from the environment.
             name: of the study in its storage.
             seed: of all randomness, 0 or more.
             constraints: bounds on metrics, in the unit of each.
@@ -93,18 +95,20 @@ class Study:
             ConfigError: there is no such storage or study, or a newer version of this program wrote it.
         """
         where = shown(storage)
-        if "://" not in str(storage) and not Path(storage).is_file():
+        place = secrets.resolved(str(storage))
+        if "://" not in place and not Path(place).is_file():
             raise ConfigError(f"storage {where}: no such file")
         base, lock = open_storage(storage)
         found = find(base, where, name)
         about = described(found, where)
-        if about["schema"] != SCHEMA:
-            raise ConfigError(f"storage {where}: schema version {about['schema']} cannot be read; this is {SCHEMA}")
-        space = Space.from_json(about["space"])
-        objectives = tuple(Objective(**objective) for objective in about["objectives"])
-        constraints = tuple(Constraint(**constraint) for constraint in about["constraints"])
-        store = Store(found, lock, where, space, objectives, constraints)
-        return cls(space, objectives, constraints, about["seed"], store)
+        if about.get("schema") != SCHEMA:
+            raise ConfigError(f"storage {where}: schema version {about.get('schema')} cannot be read; this is {SCHEMA}")
+        with usable(where):
+            space = Space.from_json(about["space"])
+            objectives = tuple(Objective(**objective) for objective in about["objectives"])
+            constraints = tuple(Constraint(**constraint) for constraint in about["constraints"])
+            store = Store(found, lock, where, space, objectives, constraints)
+            return cls(space, objectives, constraints, about["seed"], store)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -170,7 +174,7 @@ class Study:
     def _run(self, proposer: Strategy, pool: Pool, target: int) -> Iterator[Trial]:
         """Yield each new trial once it is stored, until all numbers below ``target`` have one."""
         flights: dict[int, _Flight] = {}
-        for number in [n for n in range(target) if n not in self._trials]:
+        for number in (n for n in range(target) if n not in self._trials):  # a stream: it may be long
             point = proposer.ask(number)
             same = next((flight for flight in flights.values() if flight.point == point), None)
             if (known := self._known.get(point)) is not None:

@@ -6,15 +6,17 @@ nothing: its trial runs again on a new one.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import multiprocessing
-import signal
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from mase.errors import ConfigError, MaseError, ToolError
@@ -22,6 +24,24 @@ from mase.explore.evaluator import Evaluate, EvaluatorSpec
 from mase.explore.space import Point, Text
 
 ATTEMPTS = 3  # deaths of a worker on one trial before the trial itself is blamed
+# A worker listens before it imports anything of weight, and goes on listening while it works: when the process that
+# started it is gone, however that ended, the worker is gone too, in the middle of whatever it did and without a word.
+WORKER = """
+import os, queue, sys, threading
+from multiprocessing.connection import Connection
+connection, jobs = Connection(int(sys.argv[1])), queue.SimpleQueue()
+def listen():
+    try:
+        while True:
+            jobs.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        os._exit(0)
+threading.Thread(target=listen, daemon=True).start()
+import json
+sys.path[:], *spec = json.loads(jobs.get())
+from mase.explore.workers import serve
+serve(connection, jobs, *spec)
+"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +94,8 @@ class Inline:
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
-    connection: Connection
+    process: subprocess.Popen[bytes]
+    connection: Connection[bytes, bytes]
     job: bytes | None = None
     number: int = -1
     deaths: int = field(default=0)  # of workers on this job
@@ -117,7 +137,7 @@ class Local:
         """Kill the workers: whatever they are at is not wanted any more."""
         for worker in self._workers:
             worker.process.kill()
-            worker.process.join()
+            worker.process.wait()
             worker.connection.close()
 
     def _send(self, worker: _Worker) -> None:
@@ -128,11 +148,11 @@ class Local:
             return
 
     def _revive(self, worker: _Worker) -> None:
-        worker.process.join()
+        worker.process.wait()
         worker.connection.close()
         worker.deaths += 1
         if worker.deaths == ATTEMPTS:
-            code = worker.process.exitcode
+            code = worker.process.returncode
             worker.job = None
             raise ToolError(f"trial {worker.number}: its worker died {ATTEMPTS} times (exit code {code})")
         fresh = _spawn(self._spec)
@@ -218,19 +238,27 @@ def parse_answer(number: int, answer: bytes) -> Result:
 
 
 def _spawn(spec: EvaluatorSpec) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, spec.factory, dict(spec.config)), daemon=True)
-    process.start()
-    theirs.close()  # so that the death of the worker closes the pipe
+    ours, theirs = Pipe()
+    with theirs:  # closed here, so that the death of the worker closes the pipe
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,  # Ctrl-C reaches a whole group; the parent stops its workers itself
+        )
+    with contextlib.suppress(OSError):  # dead already; wait sees the closed connection
+        ours.send_bytes(json.dumps([sys.path, spec.factory, dict(spec.config)]).encode())
     return _Worker(process, ours)
 
 
-def _serve(connection: Connection, factory: str, config: Mapping[str, Any]) -> None:  # config: JSON, see EvaluatorSpec
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its workers itself
+def serve(
+    connection: Connection[bytes, bytes],
+    jobs: SimpleQueue[bytes],
+    factory: str,
+    config: Mapping[str, Any],  # JSON, see EvaluatorSpec
+) -> None:
+    """Answer jobs for as long as somebody takes the answers; runs in a worker."""
     server = Server(factory, config)
-    while True:
-        try:
-            connection.send_bytes(server.answer(connection.recv_bytes()))
-        except (EOFError, OSError):
-            return
+    with contextlib.suppress(OSError):
+        while True:
+            connection.send_bytes(server.answer(jobs.get()))

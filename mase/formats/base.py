@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor
 
+from mase.doors.json_text import repr_of
 from mase.errors import FormatError
 from mase.formats.chunks import CHUNK, Scratch, chunks
 from mase.registry import Registry
@@ -79,7 +80,8 @@ class Layout:
     sharing: str = ""
 
 
-# rounds contiguous float32, its first argument, into the second; False: only the exact way is right for these data
+# rounds contiguous float32, its first argument, into the second; False: only the exact way is right for these data, as
+# where a number of the format is beyond float32
 Kernel = Callable[[Tensor, Tensor, Scratch], bool]
 Pieces = Iterator[tuple[Tensor, Tensor, QuantParams]]
 Words = Mapping[str, tuple[str, object]]  # a word of the text form -> the field and the value that it sets
@@ -102,7 +104,7 @@ def compat_words(*tools: str) -> Words:
 
 def text_form(head: str) -> re.Pattern[str]:
     """Return the pattern of a whole text form: ``head``, then words such as ``_floor``."""
-    return re.compile(head + r"(?P<words>(?:_[a-z0-9]+)*)")
+    return re.compile(head + r"(?P<words>(?:_[a-z0-9]+)*)", re.ASCII)  # digits are 0..9, not those of other scripts
 
 
 class Format(ABC):
@@ -167,6 +169,8 @@ class Format(ABC):
     def quantize(self, x: Tensor, params: QuantParams | None = None, out: Tensor | None = None) -> Tensor:
         """Return ``decode(encode(x))`` in the dtype of ``x``; the gradient passes where ``x`` is not clipped.
 
+        A number beyond the dtype becomes its greatest: what is finite stays finite.
+
         Args:
             x: any float dtype, shape and strides.
             params: from ``calibrate``; without them ``x`` is its own calibration data.
@@ -192,7 +196,7 @@ class Format(ABC):
             return y.copy_(emulated)
         with torch.no_grad():
             if not self._splits():
-                return y.copy_(self.decode(self.encode(x, params), params))
+                return y.copy_(narrowed(self.decode(self.encode(x, params), params), y.dtype))
             return self._on_gpu(x, y, params) if x.is_cuda else self._on_cpu(x, y, params)
 
     def _on_cpu(self, x: Tensor, y: Tensor, params: QuantParams) -> Tensor:
@@ -204,7 +208,7 @@ class Format(ABC):
             if kernel is None or not _narrow(kernel, source, target, scratch):
                 if bool(torch.isnan(source).any()):
                     refuse(x, self, self._nan)  # counts over all of x
-                target.copy_(self._exact(source.to(torch.float64), local))
+                target.copy_(narrowed(self._exact(source.to(torch.float64), local), target.dtype))
         return y
 
     def _on_gpu(self, x: Tensor, y: Tensor, params: QuantParams) -> Tensor:
@@ -212,7 +216,7 @@ class Format(ABC):
         refuse(x, self, self._nan)
         exact = compiled(self) if x.numel() >= COMPILE_FROM and find_spec("triton") else self._exact
         for source, target, local in self._pieces(x, y, params, max(1, x.numel())):
-            target.copy_(exact(source.to(torch.float64), local))
+            target.copy_(narrowed(exact(source.to(torch.float64), local), target.dtype))
         return y
 
     def _fits(self, out: Tensor, x: Tensor) -> Tensor:
@@ -295,6 +299,8 @@ COMPILE_FROM = 1 << 16  # elements from which compiling pays
 FORMATS: Registry[type[Format]] = Registry("format", "mase.formats")
 
 MAX_TEXT = 2000  # characters of a text form; a table of values may be long
+MOST_DIGITS = 150  # of a number in a text form; a float32 written out has fewer
+LONG = re.compile(rf"[0-9]{{{MOST_DIGITS + 1},}}")
 
 
 def parse(text: str) -> Format:
@@ -303,14 +309,24 @@ def parse(text: str) -> Format:
     Raises:
         FormatError: no format has this form, or a field is impossible.
     """
-    given: object = text  # a configuration may hold anything
-    if not isinstance(given, str) or len(given) > MAX_TEXT:
-        found = f"{len(given)} characters" if isinstance(given, str) else repr(given)[:60]
-        raise FormatError(f"format: {found} is no text form; allowed is text of at most {MAX_TEXT} characters")
+    check_text(text)
     whole = _whole(text)
     if whole is not None:
         return whole
     raise FormatError(f"format {text[:60]!r}: {_trailing(text) or _unknown(text)}")
+
+
+def check_text(text: object) -> None:
+    """Refuse what no text form can be, before anything is read in it: a configuration may hold anything.
+
+    Raises:
+        FormatError: it is not text, is too long, or holds a longer number than any format has.
+    """
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        found = f"{len(text)} characters" if isinstance(text, str) else repr_of(text)
+        raise FormatError(f"format: {found} is not a text form; allowed is text of at most {MAX_TEXT} characters")
+    if (found_long := LONG.search(text)) is not None:
+        raise FormatError(f"format {text[:60]!r}: a number of {len(found_long[0])} digits; at most {MOST_DIGITS}")
 
 
 def _whole(text: str) -> Format | None:
@@ -389,7 +405,7 @@ def refuse_codes(fmt: Format, compat: str) -> None:
 def within(fmt: str, field: str, value: object, low: int, high: int) -> None:
     """Raise FormatError unless ``value`` is an integer and ``low <= value <= high``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FormatError(f"{fmt}: {field} is {value!r}; allowed is {low}..{high}")
+        raise FormatError(f"{fmt}: {field} is {repr_of(value)}; allowed is {low}..{high}")
 
 
 def one_of(fmt: str, field: str, value: str, allowed: Sequence[str]) -> None:
@@ -408,12 +424,22 @@ def floor_log2(x: Tensor) -> Tensor:
     return ((x.view(torch.int64) >> 52) & 0x7FF) - 1023
 
 
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float64 values in a dtype; finite ones stay finite."""
+    most = torch.finfo(dtype).max
+    if dtype == torch.float64 or not x.numel() or bool(x.abs().amax() <= most):
+        return x.to(dtype)
+    return torch.where(torch.isfinite(x), x.clamp(-most, most), x).to(dtype)
+
+
 def _narrow(kernel: Kernel, source: Tensor, target: Tensor, scratch: Scratch) -> bool:
     """Run a kernel on contiguous float32, copied there where the data are something else."""
     x = source if _plain(source) else scratch.take(0, source.shape).copy_(source)
     out = target if _plain(target) else scratch.take(1, source.shape)
     done = kernel(x, out, scratch)
     if done and out is not target:
+        if target.dtype != torch.float32:  # a narrower one, and what kernels give is finite
+            out.clamp_(-torch.finfo(target.dtype).max, torch.finfo(target.dtype).max)
         target.copy_(out)
     return done
 

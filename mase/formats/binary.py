@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.formats.base import FORMATS, Layout, QuantParams, Words, checked, one_of, text_form
-from mase.formats.scaled import PER, Per, ScaledFormat
+from mase.formats.scaled import FLOAT32, PER, Per, ScaledFormat
 
 PER_LETTERS: Mapping[str, Per] = {"": "tensor", "c": "channel", "u": "none"}
 
@@ -21,6 +21,7 @@ class SignFormat(ScaledFormat):
     """Codes around zero times the mean of magnitudes: what binary and ternary share."""
 
     per: Per
+    divides: ClassVar[bool] = False
 
     @property
     def _sharing(self) -> Per:
@@ -56,9 +57,11 @@ class SignFormat(ScaledFormat):
 
 
 def mean(rows: Tensor, kept: Tensor) -> Tensor:
-    """Return each row's mean over its kept elements, rounded to float32 and back; 0 where none are kept."""
+    """Return each row's mean over its kept elements, as a finite float32 and back; 0 where none are kept."""
+    count = kept.sum(1).clamp(min=1)
     total = torch.where(kept, rows, 0.0).sum(1)
-    return (total / kept.sum(1).clamp(min=1)).to(torch.float32).to(torch.float64)
+    total = torch.where(torch.isfinite(total), total / count, FLOAT32.max)  # a sum beyond float64
+    return total.clamp(max=FLOAT32.max).to(torch.float32).to(torch.float64)
 
 
 @FORMATS.add("binary")

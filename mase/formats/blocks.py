@@ -33,6 +33,7 @@ from mase.formats.rounding import MODES
 Rule = Literal["floor", "ceil", "rceil", "even"]
 RULES: tuple[Rule, ...] = ("floor", "ceil", "rceil", "even")
 OCP_BASE = -127  # least exponent of E8M0
+TOP_EXPONENT = 1023  # of float64
 NAN_EXPONENT = 128  # true exponent that stands for E8M0's NaN code, 255
 MAX_BLOCK = 65536
 FIELD = 0x7F800000  # exponent field of a float32; also the bits of infinity
@@ -193,7 +194,7 @@ class BlockFormat(Format):
         if self.exp_bits == 8:
             return QuantParams(base=torch.tensor(OCP_BASE), axis=axis)
         top = greatest(x, self).reshape(1)
-        exponent = int(self._exponent(top.unsqueeze(0))) if bool(top > 0) else 0
+        exponent = min(int(self._exponent(top.unsqueeze(0))), TOP_EXPONENT) if bool(top > 0) else 0
         return QuantParams(base=torch.tensor(max(OCP_BASE, exponent - self.span)), axis=axis)
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
@@ -280,12 +281,14 @@ class BlockFormat(Format):
         bump = (1 << 23) - math.ceil((self._threshold - 1.0) * 2.0**23)
         lowest, highest = base + 127 + self._lift << 23, base + self.span + 127 + self._lift << 23
         down, dims = self._lift + self.offset << 23, len(self.tile)
+        above = math.frexp(max(abs(bound) for bound in self._bounds()))[1]  # elements lie below 2**above
+        limit = min(253, 127 + 128 - above) << 23  # of a step: its inverse, and all multiples, are float32
 
         def steps(top: Tensor) -> Tensor | None:
             """Return the float32 bits of 2**(exponent - offset) from those of maxima, or None: beyond float32."""
             power = (top.clamp(max=FIELD).add_(bump) if bump else top).bitwise_and(FIELD)  # NaN must not carry around
             least, most = (int(bound) for bound in torch.aminmax(power))
-            if most >= FIELD or min(max(most, lowest), highest) - down > 253 << 23:
+            if most >= FIELD or min(max(most, lowest), highest) - down > limit:
                 return None
             power.clamp_(lowest, min(highest, FIELD)).sub_(down)
             if max(least, lowest) - down < 1 << 23:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.doors.number import real
 from mase.errors import FormatError
 from mase.formats.base import (
     FORMATS,
@@ -149,12 +150,7 @@ class Codebook(TableBlocks):
 
     @classmethod
     def from_match(cls, match: re.Match[str]) -> Self:
-        try:
-            entries = tuple(float(entry) for entry in match[1].split(","))
-        except ValueError:
-            raise FormatError(
-                f"format {match[0][:60]!r}: entries are {match[1][:40]!r}; allowed are numbers, as in [-1,0,1]"
-            ) from None
+        entries = tuple(real(entry.strip(), f"format {match[0][:60]!r}", FormatError) for entry in match[1].split(","))
         return cls(entries, int(match[2] or 64), **cls._options(match))
 
     def __str__(self) -> str:

@@ -12,18 +12,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mase.errors import FormatError
 from mase.formats.base import pow2
+from mase.formats.whole import whole
 
 EPS = 1e-9  # what MASE adds to magnitudes
 TINY_NORMAL = -126  # exponent of the least normal float32
+BEYOND = 128.0  # exponent above the greatest float32
 FLOAT_EPS = 2.0**-23  # least scale of torchao
 BREVITAS_LEAST = 1e-10  # least threshold of Brevitas
 
 
 def log2_exponent(top: Tensor, up: bool = False) -> Tensor:
-    """Return floor (or ceiling) of the float32 logarithm, as int64, of float64 magnitudes; of zero as of 2**-126."""
-    log = torch.log2(torch.where(top == 0, 2.0**TINY_NORMAL, top).to(torch.float32))
-    return (log.ceil() if up else log.floor()).to(torch.int64)
+    """Return floor (or ceiling) of the float32 logarithm, as int64, of float64 magnitudes.
+
+    Of what is zero in float32 as of 2**-126; of what is infinite there as of 2**128, which is above every window.
+    """
+    top = top.to(torch.float32)
+    log = torch.log2(torch.where(top == 0, 2.0**TINY_NORMAL, top)).clamp(max=BEYOND)
+    return whole(log.ceil() if up else log.floor())
 
 
 def microxcaling_digits(v: Tensor, rounding: str) -> Tensor:
@@ -47,15 +54,15 @@ def microxcaling_element(v: Tensor, man: int, least_exponent: int, top: float, r
 def torchao_affine(low: Tensor, high: Tensor, least: int, most: int) -> tuple[Tensor, Tensor]:
     """Return scale and zero point that torchao chooses for data from ``low`` <= 0 to ``high`` >= 0, in float32."""
     low, high = low.to(torch.float32), high.to(torch.float32)
-    scale = ((high - low) / (most - least)).clamp(min=FLOAT_EPS)
-    return scale.to(torch.float64), (least - (low / scale).round()).clamp(least, most).to(torch.int64)
+    scale = _usable(((high - low) / (most - least)).clamp(min=FLOAT_EPS), "torchao")
+    return scale.to(torch.float64), whole((least - (low / scale).round()).clamp(least, most))
 
 
 def torchao_symmetric(low: Tensor, high: Tensor, least: int, most: int, clips: bool) -> Tensor:
     """Return the scale that torchao chooses, its mapping ``symmetric`` (``clips``) or ``symmetric_no_clipping_err``."""
     low, high = low.clamp(max=0.0).to(torch.float32), high.clamp(min=0.0).to(torch.float32)
     scale = torch.maximum(-low, high) / ((most - least) / 2) if clips else torch.maximum(low / least, high / most)
-    return scale.clamp(min=FLOAT_EPS).to(torch.float64)
+    return _usable(scale.clamp(min=FLOAT_EPS), "torchao").to(torch.float64)
 
 
 def torchao_quotient(x: Tensor, scale: Tensor) -> Tensor:
@@ -66,8 +73,23 @@ def torchao_quotient(x: Tensor, scale: Tensor) -> Tensor:
 def qera_affine(low: Tensor, high: Tensor, least: int, most: int) -> tuple[Tensor, Tensor]:
     """Return scale and zero point that QERA takes for a range given by the caller, in float32."""
     low, high = low.to(torch.float32), high.to(torch.float32)
-    zero = ((high * least - low * most) / (high - low)).round()
-    return ((high - low) / (most - least)).to(torch.float64), zero.to(torch.int64)
+    scale, zero = (high - low) / (most - least), (high * least - low * most) / (high - low)
+    return _usable(torch.where(torch.isfinite(zero), scale, torch.nan), "qera").to(torch.float64), whole(zero.round())
+
+
+def _usable(scale: Tensor, tool: str) -> Tensor:
+    """Return scales, float32, that numbers can be divided by.
+
+    Raises:
+        FormatError: the range of the data is empty, or too small or too large for float32, in which the tool computes.
+    """
+    lost = scale[~((scale > 0) & torch.isfinite(scale))]
+    if lost.numel():
+        raise FormatError(
+            f"{tool}: the range of the data gives the scale {float(lost[0])} in float32, in which the tool computes; "
+            "allowed is a finite scale above 0"
+        )
+    return scale
 
 
 def torchao_scaled(blocks: Tensor, exponent: Tensor, rule: str) -> Tensor:

@@ -27,7 +27,11 @@ from mase.formats.base import (
 )
 from mase.formats.chunks import Scratch
 from mase.formats.rounding import MODES, Rounding, rounded
+from mase.formats.whole import whole
 
+MAX_WIDTH = 32
+DIGITS = 53  # of a float64
+SMALL = 2.0**-900  # less than half a code, and more than 0, in any unit
 FAST_WIDTH = 22  # bits of a code that ``saturating`` rounds right
 
 
@@ -54,7 +58,7 @@ class Fixed(Format):
     words: ClassVar[Words] = {**ROUNDING_WORDS, "wrap": ("overflow", "wrap")}
 
     def __post_init__(self) -> None:
-        within("fixed", "width", self.width, 1, 32)
+        within("fixed", "width", self.width, 1, MAX_WIDTH)
         within("fixed", "frac", self.frac, -64, 64)
         one_of("fixed", "rounding", self.rounding, MODES)
         one_of("fixed", "overflow", self.overflow, ("saturate", "wrap"))
@@ -74,22 +78,32 @@ class Fixed(Format):
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
         seed = params.seed if params is not None else 0
-        return Code(self._codes(checked(x, self), seed).to(torch.int64))
+        return Code(whole(self._codes(checked(x, self), seed)))
 
     def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
         return code.mantissa.to(torch.float64) * 2.0**-self.frac
 
     def _codes(self, x: Tensor, seed: int) -> Tensor:
+        """Return codes of float64 ``x``: float64, or int64 where they wrap."""
+        if self.frac < 0:  # what is so small that it would become 0 rounds as any other small number
+            x = torch.where((x != 0) & (x.abs() < SMALL), torch.copysign(torch.full_like(x, SMALL), x), x)
         code = rounded(x * 2.0**self.frac, self.rounding, seed)
-        low, high = self.code_range()
-        if self.overflow == "saturate":
-            return code.clamp_(low, high)
-        if bool(torch.isinf(code).any()):
+        return code.clamp_(*self.code_range()) if self.overflow == "saturate" else self._wrapped(x, code)
+
+    def _wrapped(self, x: Tensor, code: Tensor) -> Tensor:
+        """Return int64 codes modulo 2**width; values too large to have a fraction count by the digits of ``x``."""
+        if bool(torch.isinf(x).any()):
             raise FormatError(f"{self}: data holds infinity, which cannot wrap; finite values are needed")
-        return torch.remainder(code - low, 2.0**self.width) + low
+        mantissa, exponent = torch.frexp(x)
+        shift = exponent.to(torch.int64) + (self.frac - DIGITS)  # x * 2**frac = digits * 2**shift
+        word, mask, low = (1 << MAX_WIDTH) - 1, (1 << self.width) - 1, self.code_range()[0]
+        large = (whole(mantissa * 2.0**DIGITS) & word) << shift.clamp(0, MAX_WIDTH - 1)
+        large = torch.where(shift < MAX_WIDTH, large, 0)
+        small = whole(torch.where(shift > 0, 0.0, code))
+        return (torch.where(shift > 0, large, small) - low & mask) + low
 
     def _exact(self, x: Tensor, params: QuantParams) -> Tensor:
-        return (self._codes(x, params.seed) + 0.0) * 2.0**-self.frac  # -0 + 0 is +0
+        return (self._codes(x, params.seed).to(torch.float64) + 0.0) * 2.0**-self.frac  # -0 + 0 is +0
 
     def _kernel(self, params: QuantParams) -> Kernel | None:
         if self.width > FAST_WIDTH or self.rounding != "even" or self.overflow != "saturate":

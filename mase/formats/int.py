@@ -32,6 +32,7 @@ from mase.formats.fixed import saturating
 from mase.formats.rounding import MODES, Rounding, rounded
 from mase.formats.scaled import Per, ScaledFormat
 from mase.formats.scales import SCALE_BITS, SCALE_TYPES, ScaleType, round_scale
+from mase.formats.whole import whole
 
 ZERO = torch.zeros(())
 ROW = 1024  # elements that are rounded again together
@@ -178,7 +179,7 @@ class Int(ScaledFormat):
         if self.compat == "torchao":
             return QuantParams(*compat.torchao_affine(low, high, least, most))
         scale = round_scale(_positive(high - low) / most, self.scale_type)
-        return QuantParams(scale, (-(low / scale).round()).clamp(least, most).to(torch.int64))
+        return QuantParams(scale, whole((-(low / scale).round()).clamp(least, most)))
 
     def _symmetric(self, low: Tensor, high: Tensor) -> Tensor:
         least, most = self.code_range()
@@ -221,12 +222,12 @@ class Int(ScaledFormat):
             quotient = compat.torchao_quotient(x, spread.scale)
         elif self.compat == "qera" and spread.zero_point is not None:
             quotient = x.to(torch.float32) / spread.scale.to(torch.float32) + spread.zero_point
-            return rounded(quotient.to(torch.float64), self.rounding).clamp_(*self.code_range()).to(torch.int64)
+            return whole(rounded(quotient.to(torch.float64), self.rounding).clamp_(*self.code_range()))
         else:
             quotient = x / spread.scale
         code = rounded(quotient, self.rounding, spread.seed)
         code = code if spread.zero_point is None else code + spread.zero_point
-        return code.clamp_(*self.code_range()).to(torch.int64)
+        return whole(code.clamp_(*self.code_range()))
 
     def _reals(self, codes: Tensor, spread: QuantParams) -> Tensor:
         assert spread.scale is not None

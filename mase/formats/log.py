@@ -49,7 +49,7 @@ class Log(Format):
 
     Args:
         width: stored bits, sign included, 2..9.
-        bias: subtracted from the exponent field, -64..192; by default 2**(width-2) - 1.
+        bias: subtracted from the exponent field, -64..255; by default 2**(width-2) - 1.
         compat: ``mase`` reproduces ``log_quantizer`` of MASE and llm-mixed-q (values only).
 
     Source: Miyashita, Lee, Murmann, Convolutional Neural Networks using Logarithmic Data Representation, 2016.
@@ -66,7 +66,7 @@ class Log(Format):
         within("log", "width", self.width, 2, 9)
         if self.bias == AUTO:
             object.__setattr__(self, "bias", self._default_bias)
-        within("log", "bias", self.bias, -64, 192)
+        within("log", "bias", self.bias, -64, 255)
         one_of("log", "compat", self.compat, ("", "mase"))
 
     @property

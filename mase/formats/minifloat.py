@@ -37,9 +37,11 @@ from mase.formats.base import (
 from mase.formats.blocks import FIELD
 from mase.formats.chunks import Scratch
 from mase.formats.rounding import MODES, Rounding, rounded
-from mase.formats.scaled import PER, Per, ScaledFormat
+from mase.formats.scaled import FLOAT32, PER, Per, ScaledFormat
+from mase.formats.whole import whole
 
 AUTO = -(1 << 30)  # a bias that follows from the size
+LEAST_SCALE = 2.0**-149  # least float32
 Special = Literal["auto", "ieee", "fn", "fnuz", "finite"]
 SPECIALS: tuple[Special, ...] = ("ieee", "fn", "fnuz", "finite")
 OCP_SPECIAL: Mapping[tuple[int, int], Special] = {(4, 3): "fn", (5, 2): "ieee"}  # the other OCP elements are finite
@@ -155,8 +157,9 @@ class Minifloat(ScaledFormat):
         if self.per == "none":
             return QuantParams(axis=axis)
         low, high = self._extremes(x, axis)
-        top = torch.maximum(-low, high).to(torch.float32)
-        return QuantParams(torch.where(top > 0, top / self.top, 1.0).to(torch.float64), axis=axis)
+        top = torch.maximum(-low, high).clamp(max=FLOAT32.max).to(torch.float32)
+        scale = (top / self.top).clamp(LEAST_SCALE, FLOAT32.max)  # never 0, never infinite
+        return QuantParams(torch.where(top > 0, scale, 1.0).to(torch.float64), axis=axis)
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
         refuse_codes(self, self.compat)
@@ -183,12 +186,12 @@ class Minifloat(ScaledFormat):
 
     def codes(self, x: Tensor, seed: int = 0) -> Tensor:
         """Return the bit patterns, int64, of float64 values."""
-        exponent = floor_log2(x.abs()).clamp_(self.least_exponent, 1000)  # infinity and NaN are dealt with below
+        exponent, nan = floor_log2(x.abs()).clamp_(self.least_exponent, 1000), torch.isnan(x)
         # the integer |x| / 2**(exponent - man) carries into the exponent field by itself when it rounds up
-        digits = rounded(x * pow2(self.man - exponent), self.rounding, seed).abs_()
-        number = digits.clamp_(max=2.0 ** (self.man + 1)).to(torch.int64) + (exponent - self.least_exponent << self.man)
+        digits = rounded(x * pow2(self.man - exponent), self.rounding, seed).abs_().masked_fill_(nan, 0.0)
+        number = whole(digits.clamp_(max=2.0 ** (self.man + 1))) + (exponent - self.least_exponent << self.man)
         number = torch.where(number > self.top_code, self._overflow_code(x), number)
-        return self._signed(number, torch.signbit(x), torch.isnan(x))
+        return self._signed(number, torch.signbit(x), nan)
 
     def reals(self, codes: Tensor) -> Tensor:
         """Return the float64 values of bit patterns."""

@@ -30,6 +30,7 @@ from mase.formats.base import (
 from mase.formats.blocks import OCP_BASE, TILE, BlockFormat, check_block, read_tile, sharing, tile_text
 from mase.formats.chunks import Scratch
 from mase.formats.rounding import Rounding, rounded
+from mase.formats.whole import whole
 
 MAGIC = 1.5 * 2.0**23  # adding it rounds a float32 below 2**22 to an integer, ties to even
 
@@ -44,7 +45,7 @@ class IntegerBlocks(BlockFormat):
         return float(low), float(high)
 
     def _put(self, v: Tensor, seed: int) -> Tensor:
-        return rounded(v, self.rounding, seed).clamp_(*self.code_range()).to(torch.int64)
+        return whole(rounded(v, self.rounding, seed).clamp_(*self.code_range()))
 
     def _get(self, codes: Tensor) -> Tensor:
         return codes.to(torch.float64)
@@ -130,7 +131,7 @@ class MXInt(IntegerBlocks):
 
     def _put(self, v: Tensor, seed: int) -> Tensor:
         if self.compat == "microxcaling":
-            return compat.microxcaling_digits(v, self.rounding).clamp_(*self.code_range()).to(torch.int64)
+            return whole(compat.microxcaling_digits(v, self.rounding).clamp_(*self.code_range()))
         return super()._put(v, seed)
 
     def _published(self, blocks: Tensor) -> Tensor:

@@ -32,6 +32,9 @@ from mase.formats.minifloat import Minifloat
 ELEMENT = Minifloat(2, 1)
 SCALE = Minifloat(4, 3)
 LEAST_SCALE = 2.0**-6  # least normal E4M3: smaller block scales are raised to it
+LEAST_TENSOR = 2.0**-121  # (1 / g) / s is then a float32 for every s
+FLOAT32 = torch.finfo(torch.float32)
+MOST_TENSOR = FLOAT32.max / (SCALE.top * ELEMENT.top) * (1 - 2.0**-22)  # no number of the format is then infinite
 
 
 @FORMATS.add("nvfp4")
@@ -39,9 +42,9 @@ LEAST_SCALE = 2.0**-6  # least normal E4M3: smaller block scales are raised to i
 class NVFP4(Format):
     """Value q * (s * g): q in E2M1, s in E4M3 for each block, g in float32 for the tensor.
 
-    With M the greatest magnitude of a block and g = (greatest of the tensor) / (448 * 6): s is M / 6 / g in E4M3, at
-    least 2**-6; q is x * ((1 / g) / s) in E2M1, to nearest even. All of this is float32 arithmetic, as the hardware has
-    it: the reciprocal may move a tie by one unit.
+    With M the greatest magnitude of a block and g = (greatest of the tensor) / (448 * 6), at least 2**-121: s is
+    M / 6 / g in E4M3, at least 2**-6; q is x * ((1 / g) / s) in E2M1, to nearest even. All of this is float32
+    arithmetic, as the hardware has it: the reciprocal may move a tie by one unit.
 
     Args:
         block: elements that share a scale, 1..65536.
@@ -70,9 +73,9 @@ class NVFP4(Format):
         return ELEMENT.code_range()
 
     def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
-        top = greatest(x, self).to(torch.float32)
-        scale = top / (SCALE.top * ELEMENT.top)
-        scale = torch.where(scale > 0, scale, 1.0) if self.two_level else torch.ones_like(top)
+        top = greatest(x, self).clamp(max=FLOAT32.max).to(torch.float32)
+        scale = (top / (SCALE.top * ELEMENT.top)).clamp(LEAST_TENSOR, MOST_TENSOR)
+        scale = torch.where(top > 0, scale, 1.0) if self.two_level else torch.ones_like(top)
         return QuantParams(scale=scale.to(torch.float64), axis=axis)
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
@@ -89,7 +92,7 @@ class NVFP4(Format):
                 f"{self}: decode needs a scale for each block and the tensor's scale; pass those of encode"
             )
         tiling = Tiling.of(code.mantissa.ndim, (self.block,), params, str(self))
-        scale = SCALE.reals(tiling.shared_last(code.scale)).to(torch.float32) * params.scale.to(torch.float32)
+        scale = SCALE.reals(tiling.shared_last(code.scale)).to(torch.float32) * self._tensor_scale(params)
         values = ELEMENT.reals(tiling.split(code.mantissa)).to(torch.float32) * scale.unsqueeze(-1)
         return tiling.join(values.to(torch.float64), code.mantissa.shape)
 
@@ -114,15 +117,19 @@ class NVFP4(Format):
     def sv_params(self) -> Mapping[str, int]:
         return {"ExpBits": ELEMENT.exp, "ManBits": ELEMENT.man, "Block": self.block}
 
+    def _tensor_scale(self, params: QuantParams) -> Tensor:
+        """Return the tensor's scale, float32, in its limits."""
+        if params.scale is None:
+            raise FormatError(f"{self}: the parameters hold no scale; calibrate first")
+        return params.scale.to(torch.float32).clamp(LEAST_TENSOR, MOST_TENSOR)
+
     def _scales(self, top: Tensor, params: QuantParams) -> tuple[Tensor, Tensor, Tensor]:
         """Return each block's E4M3 scale in float64, its step s * g and the reciprocal of that, in float32.
 
         Args:
             top: float32, the greatest magnitude of each block.
         """
-        if params.scale is None:
-            raise FormatError(f"{self}: the parameters hold no scale; calibrate first")
-        tensor = params.scale.to(top.device, torch.float32)
+        tensor = self._tensor_scale(params).to(top.device)
         # by a tensor on the same device: a GPU divides by a number of the CPU through its reciprocal
         wanted = (top / torch.full_like(tensor, ELEMENT.top) / tensor).clamp_(LEAST_SCALE, SCALE.top)
         scale = SCALE.reals(SCALE.codes(wanted.to(torch.float64)))

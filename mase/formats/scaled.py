@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,10 +17,13 @@ from mase.formats.chunks import chunks
 Per = Literal["none", "tensor", "channel"]
 PER: tuple[Per, ...] = ("none", "tensor", "channel")
 SHARED = ("scale", "zero_point", "offset", "threshold")  # tensors of QuantParams that scales carry along
+FLOAT32 = torch.finfo(torch.float32)  # what scales are stored in at most
 
 
 class ScaledFormat(Format):
     """Codes times a scale that is a parameter; subclasses say what codes are, given parameters that broadcast."""
+
+    divides: ClassVar[bool] = True  # codes come from x / scale, so that a scale of 0 has none
 
     @property
     @abstractmethod
@@ -95,10 +98,19 @@ class ScaledFormat(Format):
 
         A GPU divides by a number of the CPU through its reciprocal, which is not exact.
         """
-        if params.scale is None and self._sharing != "none":
-            raise FormatError(f"{self}: the parameters hold no scale; calibrate first")
+        self._check(params)
         spread = [self._spread_one(s.to(like.device), params.axis, like.shape) for _, s in _shared(params)]
         return self._with_shared(params, spread)
+
+    def _check(self, params: QuantParams) -> None:
+        """Raise FormatError unless every value that the parameters can give is a number."""
+        if params.scale is None and self._sharing != "none":
+            raise FormatError(f"{self}: the parameters hold no scale; calibrate first")
+        for name, shared in _shared(params):
+            lost = shared[~torch.isfinite(shared) | (shared == 0) * (name == "scale" and self.divides)]
+            if lost.numel():
+                allowed = "finite numbers but 0" if name == "scale" and self.divides else "finite numbers"
+                raise FormatError(f"{self}: the parameters hold the {name} {float(lost[0])}; allowed are {allowed}")
 
     def _spread_one(self, shared: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
         return self._along(shared, axis, len(shape))
@@ -111,6 +123,7 @@ class ScaledFormat(Format):
         if all(tensor.ndim == 0 for _, tensor in _shared(params)):
             yield from super()._pieces(x, y, self._spread(params, x), limit)
             return
+        self._check(params)
         for source, target, *parts in self._parts(x, y, params):
             for piece in chunks((source, target, *parts), limit):
                 yield piece[0], piece[1], self._with_shared(params, piece[2:])

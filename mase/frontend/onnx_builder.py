@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,12 @@ from torch import Tensor, fx
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Format, QuantParams
+from mase.frontend.onnx_rules import check_size, made, one_line, together
 from mase.graph import META, Record, TensorType, typed
 from mase.ops.base import OPS
 
-BATCH = 2  # of the example that travels along; no file says anything about it
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")  # constants may have 2 or 4 bits too
+TYPES = ("float32", "float64", "float16", "bfloat16", "bool", *WHOLE)  # of values that are computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +28,14 @@ class Constant:
         tensor: real values; of a quantised tensor those before rounding, where the file has them.
         name: of the initializer, where the tensor is one; empty where it was computed.
         format, params: where the file quantises it.
+        varied: the tensor on the second example, where it follows from the size of the batch; else None.
     """
 
     tensor: Tensor
     name: str = ""
     format: Format | None = None
     params: QuantParams = field(default_factory=QuantParams)
+    varied: Tensor | None = None
 
     def real(self) -> Tensor:
         """Return the values that the file computes with."""
@@ -44,8 +48,32 @@ class Constant:
         name = self.name.removesuffix("_t") if self.name.endswith("_t") else self.name and f"{self.name}_t"
         return Constant(self.tensor.t(), name, self.format, params)
 
+    def both(self) -> tuple[Tensor, Tensor]:
+        """Return the values on both examples."""
+        return self.real(), self.real() if self.varied is None else self.varied
+
 
 Value = fx.Node | Constant
+
+
+class Attributes(dict[str, Any]):
+    """Attributes by name, which note what is read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.read.add(str(name))
+        return super().__contains__(name)
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
 
 
 @dataclass(frozen=True)
@@ -54,7 +82,7 @@ class Step:
 
     Args:
         type: operator, such as ``Gemm``. name: unique, for errors and paths. inputs: names, empty for one left out.
-        attrs: by name, as Python values. proto: the node as the file has it.
+        attrs: by name, as Python values. proto: the node as the file has it. opset: of the file.
     """
 
     type: str
@@ -62,29 +90,57 @@ class Step:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attrs: Mapping[str, Any]
+    attrs: Attributes
     proto: Any = None
+    opset: int = 0
 
     def refuse(self, reason: str) -> UnsupportedOp:
         """Return the error that says why this node cannot be taken."""
-        return UnsupportedOp(f"node {self.name!r} ({self.type}): {reason}")
+        return UnsupportedOp(f"{self.where()}: {reason}")
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis counted from the front.
+
+        Raises:
+            UnsupportedOp: there is no such axis among ``rank``.
+        """
+        if not -rank <= axis < rank:
+            raise self.refuse(f"axis {axis} of {rank} axes; allowed are {-rank} to {rank - 1}")
+        return axis % rank
+
+    def where(self) -> str:
+        """Return the node's name and operator, with its domain where that is not ONNX's own."""
+        kind = self.type if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.type}"
+        return f"node {self.name!r} ({kind})"
 
 
 class Builder:
-    """Build an fx graph of typed nodes.
+    """Build an fx graph of typed nodes on two examples whose batches differ in size: so does what follows from them.
 
     Args:
         file: for errors. opset: version of the standard operators. uses: how many nodes and outputs read each value.
-        written_batch: size of the batch that the file was written with, None where it is open.
+        batches: sizes of the batches of both examples. written_batch: size of the batch that the file was written
+            with, None where it is open.
     """
 
-    def __init__(self, file: str, opset: int, uses: Mapping[str, int], written_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        file: str,
+        opset: int,
+        uses: Mapping[str, int],
+        batches: tuple[int, int],
+        written_batch: int | None = None,
+    ) -> None:
         self.file, self.opset, self.uses, self.written_batch = file, opset, uses, written_batch
+        self.batches = batches
         self.graph = fx.Graph()
         self.values: dict[str, Value] = {}
         self.tensors: dict[str, Tensor] = {}
         self.quant: dict[str, QuantParams] = {}
-        self.samples: dict[str, Tensor] = {}  # by node name: values on the example
+        self.samples: dict[str, tuple[Tensor, Tensor]] = {}  # by node name: values on both examples
+        self.outputs: list[str] = []  # names of the nodes that the file's outputs are
+        self.quantised: set[str] = set()  # values that a quantiser of the file gives
+        self.rounded: dict[str, str] = {}  # of these, those computed -> node that has them
         self.opaque: dict[str, str] = {}  # path -> reason
         self.dtypes: dict[str, str] = {}  # of constants as the file has them
         self.codes: dict[str, tuple[Tensor, Tensor]] = {}  # values that are codes in the file: scale and zero point
@@ -93,17 +149,24 @@ class Builder:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def value(self, step: Step, index: int) -> Value:
+    def value(self, step: Step, index: int, varied: bool = False) -> Value:
         """Return an input of a node.
+
+        Args:
+            varied: whether it may be a constant that follows from the size of the batch.
 
         Raises:
             GraphError: nothing produces it.
+            UnsupportedOp: it follows from the size of the batch.
         """
         name = step.inputs[index] if index < len(step.inputs) else ""
         if name not in self.values:
             found = f"reads {name!r}, which nothing before it produces" if name else f"has no input {index}"
-            raise GraphError(f"{self.file}: node {step.name!r} ({step.type}): {found}")
-        return self.values[name]
+            raise GraphError(f"{self.file}: {step.where()}: {found}")
+        value = self.values[name]
+        if isinstance(value, Constant) and value.varied is not None and not varied:
+            raise step.refuse(f"input {index} ({name!r}) follows from the size of the batch, which is free")
+        return value
 
     def given(self, step: Step, index: int) -> bool:
         """Tell whether an optional input is there."""
@@ -130,8 +193,8 @@ class Builder:
             return None
         return [int(v) for v in self.constant(step, index).real().reshape(-1).tolist()]
 
-    def number(self, step: Step, name: str, index: int) -> float | None:
-        """Return one number that stands in an attribute or in a constant input."""
+    def number(self, step: Step, name: str, index: int) -> float | int | None:
+        """Return one number that stands in an attribute or in a constant input; whole ones as they are."""
         if name in step.attrs:
             return float(step.attrs[name])
         if not self.given(step, index):
@@ -139,24 +202,75 @@ class Builder:
         tensor = self.constant(step, index).real()
         if tensor.numel() != 1:
             raise step.refuse(f"{name} has {tensor.numel()} elements; allowed is one")
-        return float(tensor.reshape(-1)[0])
+        found: float | int = tensor.reshape(-1)[0].item()
+        return found
+
+    def sizes(self, step: Step, name: str, index: int) -> tuple[list[int], list[int]] | None:
+        """Return whole numbers as :meth:`numbers` does, on both examples: they may follow from the batch."""
+        if name not in step.attrs and self.given(step, index):
+            value = self.value(step, index, varied=True)
+            if isinstance(value, Constant):
+                first, second = ([int(v) for v in part.reshape(-1).tolist()] for part in value.both())
+                return first, second
+        found = self.numbers(step, name, index)
+        return None if found is None else (found, list(found))
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        """Return the shape that a value has on the example."""
+        """Return the shape that a value has on the first example."""
         return tuple(self.sample(value).shape)
 
+    def shapes(self, value: Value) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes that a value has on both examples."""
+        first, second = self.samples[value.name] if isinstance(value, fx.Node) else value.both()
+        return tuple(first.shape), tuple(second.shape)
+
+    def free(self, value: Value) -> list[bool]:
+        """Tell for each axis whether its size follows from that of the batch."""
+        first, second = self.shapes(value)
+        return [a != b for a, b in zip(first, second, strict=True)]
+
+    def keep_batch(self, step: Step, value: Value, axis: int, what: str) -> None:
+        """Refuse a node that picks elements along the batch."""
+        if self.free(value)[axis]:
+            raise step.refuse(f"{what} axis {axis}, whose size follows from the batch; allowed are the other axes")
+
+    def one_row(self, constant: Constant) -> Constant | None:
+        """Return ``[1, ...]`` of a constant that holds one and the same row for each sample, or None."""
+        if constant.tensor.ndim == 0:
+            return None
+        first, second = (values[:1] for values in constant.both())
+        if constant.varied is None and constant.tensor.shape[:1] == (1,):
+            return constant
+        rows = [values.shape[0] for values in constant.both()]
+        batches = (self.batches, (self.written_batch, self.written_batch))
+        if tuple(rows) not in batches or not torch.equal(first, second):
+            return None
+        if not all(bool((values == first).all()) for values in constant.both()):
+            return None
+        return Constant(first)
+
     def sample(self, value: Value) -> Tensor:
-        """Return what a value is on the example."""
-        return self.samples[value.name] if isinstance(value, fx.Node) else value.real()
+        """Return what a value is on the first example."""
+        return self.samples[value.name][0] if isinstance(value, fx.Node) else value.real()
+
+    def release(self, step: Step, alive: Mapping[str, int]) -> None:
+        """Forget the elements, not the shapes, of what a node read and no later one reads; ``alive``: by value name."""
+        kept = {n.name for k, n in self.values.items() if alive.get(k, 0) and isinstance(n, fx.Node)}
+        kept |= {n.args[0].name for n in self.graph.nodes if n.name in kept and _turns(n)}  # may be read in its place
+        for name in step.inputs:
+            value = self.values.get(name)
+            if isinstance(value, fx.Node) and value.op != "placeholder" and value.name not in kept:
+                first, second = self.samples[value.name]
+                self.samples[value.name] = (_hollow(first), _hollow(second))
 
     # -- building -----------------------------------------------------------------------------------------------
 
-    def add_input(self, name: str, sample: Tensor, axes: Sequence[str]) -> None:
+    def add_input(self, name: str, samples: tuple[Tensor, Tensor], axes: Sequence[str]) -> None:
         """Add a graph input; ``axes`` names those that are free."""
         node = self.graph.placeholder(free(identifier(name), self._names))
         attrs = {"axes": list(axes), "argument": name}
-        node.meta[META] = Record("input", self.path(name), type_of(sample), attrs)
-        self.values[name], self.samples[node.name] = node, sample
+        node.meta[META] = Record("input", self.path(name), type_of(samples[0]), attrs)
+        self.values[name], self.samples[node.name] = node, samples
 
     def emit(
         self,
@@ -167,10 +281,10 @@ class Builder:
         operands: Mapping[str, Constant] | None = None,
         path: str = "",
     ) -> fx.Node:
-        """Add a typed node and run it on the example.
+        """Add a typed node and run it on the examples.
 
         Raises:
-            UnsupportedOp: it cannot run on the example.
+            UnsupportedOp: it cannot run on them.
         """
         operands = operands or {}
         path = self.path(path or module_path(step, operands) or step.name)
@@ -178,15 +292,27 @@ class Builder:
         for role, constant in operands.items():
             record = self._holding(record, role, constant)
         reals = {role: constant.real() for role, constant in operands.items()}
-        try:
-            sample = OPS[kind].float(record, reals, *(self.samples[node.name] for node in inputs))
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise step.refuse(f"cannot run: {' '.join(str(error).split())[:160]}") from error
+        given = [self.shape(node) for node in inputs]
+        shape = made(kind, record.attrs, given, [tuple(tensor.shape) for tensor in reals.values()])
+        check_size(f"{step.where()}: result", shape)
+        samples = self._run(step, lambda *values: OPS[kind].float(record, reals, *values), inputs)
         node = self.graph.call_function(typed, tuple(inputs))
         node.name = self._free_name(step)
-        node.meta[META] = replace(record, output=type_of(sample))
-        self.samples[node.name] = sample
+        node.meta[META] = replace(record, output=type_of(samples[0]))
+        self.samples[node.name] = samples
         return node
+
+    def _run(self, step: Step, function: Callable[..., Tensor], inputs: Sequence[fx.Node]) -> tuple[Tensor, Tensor]:
+        """Run a function on both examples; types are named where PyTorch has no such function for them."""
+        given = [self.samples[node.name] for node in inputs]
+        try:
+            return function(*(first for first, _ in given)), function(*(second for _, second in given))
+        except NotImplementedError as error:
+            types = ", ".join(sorted({dtype_of(first) for first, _ in given}))
+            raise step.refuse(f"cannot run on {types}, for which PyTorch does not have it") from error
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            shapes = ", ".join(told_shape(*self.shapes(node)) for node in inputs)
+            raise step.refuse(f"cannot run on {shapes}: {one_line(error)}") from error
 
     def requantize(self, step: Step, node: fx.Node, fmt: Format, params: QuantParams) -> fx.Node:
         """Round a value to a format; one that has it already stays."""
@@ -195,7 +321,9 @@ class Builder:
         new = self.emit(step, "requantize", [node])
         record: Record = new.meta[META]
         new.meta[META] = replace(record, output=replace(record.output, format=fmt))
-        self.quant[new.name], self.samples[new.name] = params, fmt.quantize(self.samples[node.name], params)
+        first, second = self.samples[node.name]
+        self.quant[new.name] = params
+        self.samples[new.name] = (fmt.quantize(first, params), fmt.quantize(second, params))
         return new
 
     def quant_of(self, node: fx.Node) -> tuple[Format, QuantParams] | None:
@@ -206,7 +334,8 @@ class Builder:
     def add_bias(self, node: fx.Node, constant: Constant) -> None:
         """Give a node that has none the operand ``bias``."""
         node.meta[META] = self._holding(node.meta[META], "bias", plain(constant))
-        self.samples[node.name] = self.samples[node.name] + constant.real()
+        first, second = self.samples[node.name]
+        self.samples[node.name] = (first + constant.real(), second + constant.real())
 
     def _holding(self, record: Record, role: str, constant: Constant) -> Record:
         """Return the record with one more operand, which goes into the table."""
@@ -221,13 +350,14 @@ class Builder:
         return replace(record, operands={**record.operands, role: kind}, table=table)
 
     def call(self, step: Step, function: Any, inputs: Sequence[fx.Node], reason: str) -> fx.Node:
-        """Add an opaque node that calls a function, and run it on the example."""
-        sample: Tensor = function(*(self.samples[node.name] for node in inputs))
+        """Add an opaque node that calls a function, and run it on the examples."""
+        check_size(f"{step.where()}: result", together([self.shape(node) for node in inputs]))
+        samples = self._run(step, function, inputs)
         node = self.graph.call_function(function, tuple(inputs))
         node.name, path = self._free_name(step), self.path(step.name)
         attrs = {"target": function.__name__}
-        node.meta[META] = Record("opaque", path, type_of(sample), attrs, source=f"{self.file}:{step.name}")
-        self.samples[node.name], self.opaque[path] = sample, reason
+        node.meta[META] = Record("opaque", path, type_of(samples[0]), attrs, source=f"{self.file}:{step.name}")
+        self.samples[node.name], self.opaque[path] = samples, reason
         return node
 
     def holder(self, step: Step, constant: Constant) -> fx.Node:
@@ -255,12 +385,24 @@ def free(wanted: str, taken: set[str]) -> str:
 
 def plain(constant: Constant) -> Constant:
     """Return the constant with its format forgotten and its values rounded."""
-    return constant if constant.format is None else Constant(constant.real())
+    return constant if constant.format is None else Constant(constant.real(), varied=constant.varied)
 
 
-def repeats(tensor: Tensor) -> bool:
-    """Tell whether a tensor is one and the same for each sample of the example's batch."""
-    return tensor.ndim > 0 and tensor.shape[0] == BATCH and bool((tensor == tensor[:1]).all())
+def told_shape(first: Sequence[int], second: Sequence[int]) -> str:
+    """Return a shape as a reader knows it, from those on both examples: a size that follows from the batch as N."""
+    sizes = [str(p) if p == q else "N" for p, q in zip(first, second, strict=True)]
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+
+def _turns(node: fx.Node) -> bool:
+    """Tell whether a node puts axes in another order: another one behind it undoes that."""
+    record: Record = node.meta[META]
+    return record.kind == "layout" and record.attrs.get("function") == "permute"
+
+
+def _hollow(x: Tensor) -> Tensor:
+    """Return zeros of the same shape and type that take no memory."""
+    return x.new_zeros(()).expand(x.shape)
 
 
 def identifier(name: str) -> str:
@@ -309,8 +451,8 @@ def as_tensor(array: Any) -> Tensor:  # a numpy array of any type
         UnsupportedOp: its type has no counterpart, such as strings.
     """
     name = array.dtype.name
-    if name in ("int4", "uint4"):
-        return torch.tensor(array.astype(name.replace("4", "8")))
+    if name in ("int2", "uint2", "int4", "uint4"):
+        return torch.tensor(array.astype(f"{name[:-1]}8"))
     if name == "bfloat16":
         return torch.tensor(array.astype("float32")).to(torch.bfloat16)
     try:

@@ -30,13 +30,14 @@ MODES: Mapping[str, Rounding] = {
     "CEIL": "ceil",
     "DOWN": "zero",
 }  # QONNX's word -> ours; its UP and HALF_DOWN have no counterpart
-INTEGERS = {"int4": (4, True), "uint4": (4, False), "int8": (8, True), "uint8": (8, False)}
-INTEGERS |= {"int16": (16, True), "uint16": (16, False)}  # dtype -> bits, signed
+INTEGERS = {"int2": (2, True), "uint2": (2, False)}  # dtype -> bits, signed
+INTEGERS |= {"int4": (4, True), "uint4": (4, False), "int8": (8, True), "uint8": (8, False)}
+INTEGERS |= {"int16": (16, True), "uint16": (16, False)}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a quantiser says: codes of ``bits``, value = (code - zero) * scale."""
+    """What a quantiser says: codes of ``bits``, value = (code - zero) * scale; bipolar ones are -1 and 1."""
 
     bits: int
     signed: bool
@@ -44,6 +45,8 @@ class Grid:
     scale: Tensor
     zero: Tensor
     mode: Rounding = "even"
+    bipolar: bool = False
+    early: bool = False  # the zero point is added before rounding
 
 
 def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
@@ -56,7 +59,11 @@ def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
         UnsupportedOp: there is none.
     """
     scale, axis = _per(grid.scale.double(), rank, step)
-    zero, _ = _per(grid.zero.double(), rank, step)
+    zero, other = _per(grid.zero.double(), rank, step)
+    if zero.ndim and scale.ndim and (zero.shape != scale.shape or axis != other):
+        raise step.refuse("has scales and zero points of other axes; allowed are as many each, of one axis")
+    if zero.ndim and not scale.ndim:
+        scale, axis = scale.expand_as(zero).contiguous(), other
     if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
         raise step.refuse("scale is not positive; allowed are finite positive scales")
     if bool((zero != zero.round()).any()):
@@ -73,7 +80,7 @@ def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format,
     channel, unit = scale.ndim > 0, math.frexp(float(scale.reshape(-1)[0]))
     symmetric = not bool(zero.any())
     powers = _powers(scale)
-    if grid.bits == 1 and grid.signed:
+    if grid.bipolar:
         return Binary("channel" if channel else "tensor"), QuantParams(scale, axis=axis)
     if symmetric and powers and not channel and not (grid.signed and grid.narrow):
         return Fixed(grid.bits, 1 - unit[1], grid.signed, grid.mode), QuantParams()
@@ -84,8 +91,18 @@ def _format(grid: Grid, scale: Tensor, zero: Tensor, axis: int) -> tuple[Format,
         return Int(full=not grid.narrow, **fields), QuantParams(scale, axis=axis)
     if grid.narrow:
         raise FormatError("narrow codes with a zero point")
+    if grid.early and not _commutes(grid, zero):
+        shift = 0 if grid.signed else 1 << grid.bits - 1  # codes that are rounded together with the zero point
+        return Int(zero="int", compat="qera", **fields), QuantParams(scale, zero - shift, axis=axis)
     shift = 1 << grid.bits - 1 if grid.signed else 0  # codes with a zero point start at 0
     return Int(zero="int", **fields), QuantParams(scale, zero + shift, axis=axis)
+
+
+def _commutes(grid: Grid, zero: Tensor) -> bool:
+    """Tell whether rounding x / scale + zero is the same as rounding x / scale and adding the zero point."""
+    if grid.mode == "even":
+        return not bool((zero % 2).any())
+    return grid.mode in ("floor", "ceil", "half_up")
 
 
 def _powers(scale: Tensor) -> bool:
@@ -103,8 +120,32 @@ def _per(shared: Tensor, rank: int, step: Step) -> tuple[Tensor, int]:
     return shared.reshape(-1), long[0] - shared.ndim + rank
 
 
+def _check_fits(b: Builder, step: Step, value: Value, scale: Tensor, zero: Tensor) -> None:
+    """Refuse scales and zero points that do not fit a value, or that differ between the samples of a batch."""
+    shape = b.shape(value)
+    for name, shared in (("scale", scale), ("zero point", zero)):
+        if shared.numel() == 0:
+            raise step.refuse(f"{name} has no elements; allowed is one number, or one a channel")
+        aligned = [1] * (len(shape) - shared.ndim) + list(shared.shape)
+        if isinstance(value, fx.Node) and shared.numel() > 1 and aligned[0] > 1:
+            raise step.refuse(f"has a {name} for each sample of the batch; allowed is one number, or one a channel")
+        fits = [a in (1, n) for a, n in zip(aligned, shape, strict=False)]
+        if shared.numel() > 1 and (len(aligned) != len(shape) or not all(fits)):
+            raise step.refuse(f"{name} has shape {tuple(shared.shape)} on a value of {shape}; these do not fit")
+    if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
+        raise step.refuse("scale is not positive; allowed are finite positive scales")
+
+
+def _whole(step: Step, name: str, value: Tensor) -> int:
+    """Return a number of bits."""
+    if value.numel() != 1 or not 1 <= float(value) <= 64 or float(value) != int(value):
+        raise step.refuse(f"{name} {value.reshape(-1).tolist()[:4]}; allowed is one whole number from 1 to 64")
+    return int(value)
+
+
 def _quantised(b: Builder, step: Step, value: Value, grid: Grid) -> Value:
     """Return a value in the format of a quantiser."""
+    _check_fits(b, step, value, grid.scale, grid.zero)
     if isinstance(value, fx.Node):
         return b.requantize(step, value, *format_of(grid, len(b.shape(value)), step))
     fmt, params = format_of(_narrowed(grid, value.real()), value.tensor.ndim, step)
@@ -121,20 +162,21 @@ def _narrowed(grid: Grid, real: Tensor) -> Grid:
 def _quant(b: Builder, step: Step) -> Value:
     """Return Quant(x, scale, zero point, bits)."""
     scale, zero, bits = (b.constant(step, index).real() for index in (1, 2, 3))
-    if bits.numel() != 1 or float(bits) != int(bits):
-        raise step.refuse("bits differ between elements, or are no whole number")
+    width = _whole(step, "bits", bits)
     word = str(step.attrs.get("rounding_mode", "ROUND")).upper()
     if word not in MODES:
         raise step.refuse(f"rounding_mode {word}; allowed: {', '.join(MODES)}")
-    grid = Grid(
-        int(bits), bool(step.attrs.get("signed", 1)), bool(step.attrs.get("narrow", 0)), scale, zero, MODES[word]
-    )
+    grid = Grid(width, bool(step.attrs.get("signed", 1)), bool(step.attrs.get("narrow", 0)), scale, zero, MODES[word])
+    if not grid.signed and bool(zero.any()):  # below code 0 all is clipped; above it these round alike
+        alike: Mapping[Rounding, Rounding] = {"zero": "floor", "half_away": "half_up"}
+        grid = replace(grid, mode=alike.get(grid.mode, grid.mode))
+    grid = replace(grid, early=True)
     return _quantised(b, step, b.value(step, 0), grid)
 
 
 def _bipolar(b: Builder, step: Step) -> Value:
     scale = b.constant(step, 1).real()
-    return _quantised(b, step, b.value(step, 0), Grid(1, True, False, scale, torch.zeros(())))
+    return _quantised(b, step, b.value(step, 0), Grid(1, True, False, scale, torch.zeros(()), bipolar=True))
 
 
 def _trunc(b: Builder, step: Step) -> Value:
@@ -143,7 +185,8 @@ def _trunc(b: Builder, step: Step) -> Value:
     scale, zero, before = (b.constant(step, index).real() for index in (1, 2, 3))
     found = b.quant_of(x)
     held = None if found is None else 2.0 ** -found[0].frac if isinstance(found[0], Fixed) else found[1].scale
-    if held is None or scale.numel() > 1 or not bool(held == scale.double()) or bool(zero.any()) or word not in MODES:
+    single = held is not None and torch.as_tensor(held).numel() == scale.numel() == 1
+    if not single or not bool(held == scale.double()) or bool(zero.any()) or word not in MODES:
         raise step.refuse("allowed after a quantiser of the same scale, without zero point, rounding by ROUND or FLOOR")
     assert found is not None
     signed, narrow = found[0].code_range()[0] < 0, bool(step.attrs.get("narrow", 0))
@@ -152,38 +195,51 @@ def _trunc(b: Builder, step: Step) -> Value:
         signed = bool(step.attrs.get("signed", 1))
     else:  # version 1 keeps the scale: values shrink
         after, bits = scale, b.constant(step, 4).real()
-        x = b.emit(step, "mul", [x], {"value": 2.0 ** float(bits - before)})
-    return _quantised(b, step, x, Grid(int(bits), signed, narrow, after, torch.zeros(()), MODES[word]))
+        lost = _whole(step, "bits of the input", before) - _whole(step, "bits", bits)
+        x = b.emit(step, "mul", [x], {"value": 2.0**-lost})
+    return _quantised(b, step, x, Grid(_whole(step, "bits", bits), signed, narrow, after, torch.zeros(()), MODES[word]))
 
 
 def _along(shared: Tensor, step: Step, rank: int) -> Tensor:
     """Return a scale or zero point with its channels on the axis that the node names."""
+    axis = step.attrs.get("axis", 1)
     if shared.numel() == 1 or shared.ndim != 1:
         return shared
-    axis = step.attrs.get("axis", 1) % rank
+    if not -rank <= axis < rank:
+        raise step.refuse(f"axis {axis}; allowed are {-rank} to {rank - 1}")
+    axis %= rank
     return shared.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
-def _parameters(b: Builder, step: Step, rank: int) -> tuple[Tensor, Tensor]:
+def _parameters(b: Builder, step: Step, value: Value) -> tuple[Tensor, Tensor]:
     """Return scale and zero point of QuantizeLinear or DequantizeLinear."""
+    rank = len(b.shape(value))
     if step.attrs.get("block_size", 0):
         raise step.refuse(f"block_size {step.attrs['block_size']}; allowed is one scale a tensor or a channel")
     scale = b.constant(step, 1).real()
     zero = b.constant(step, 2).real() if b.given(step, 2) else torch.zeros(())
-    return _along(scale, step, rank), _along(zero, step, rank)
+    scale, zero = _along(scale, step, rank), _along(zero, step, rank)
+    _check_fits(b, step, value, scale, zero)
+    return scale, zero
 
 
 def dtype_name(number: int) -> str:
     """Return the name of ONNX's type of a number; 0 is QuantizeLinear's default."""
     import onnx
 
-    return str(onnx.helper.tensor_dtype_to_np_dtype(number or onnx.TensorProto.UINT8).name)
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(number or onnx.TensorProto.UINT8).name)
+    except KeyError:
+        return f"type {number}"
 
 
 def _quantize_linear(b: Builder, step: Step) -> Value:
     x = b.value(step, 0)
-    scale, zero = _parameters(b, step, len(b.shape(x)))
-    dtype = b.dtypes.get(step.inputs[2], "") if b.given(step, 2) else dtype_name(step.attrs.get("output_dtype", 0))
+    scale, zero = _parameters(b, step, x)
+    named = step.attrs.get("output_dtype", 0)
+    dtype = b.dtypes.get(step.inputs[2], "") if b.given(step, 2) else dtype_name(named)
+    if named and dtype_name(named) != dtype:
+        raise step.refuse(f"output_dtype is {dtype_name(named)}; the zero point's is {dtype}")
     if dtype not in INTEGERS:
         raise step.refuse(f"quantises to {dtype}; allowed: {', '.join(INTEGERS)}")
     bits, signed = INTEGERS[dtype]
@@ -198,7 +254,7 @@ def _quantize_linear(b: Builder, step: Step) -> Value:
 
 def _dequantize_linear(b: Builder, step: Step) -> Value:
     value = b.value(step, 0)
-    scale, zero = _parameters(b, step, len(b.shape(value)))
+    scale, zero = _parameters(b, step, value)
     if isinstance(value, Constant):
         real = (value.tensor.to(torch.int64) - zero.to(torch.int64)) * scale
         dtype = b.dtypes.get(step.inputs[0], "")
@@ -215,11 +271,14 @@ def _dequantize_linear(b: Builder, step: Step) -> Value:
     return value
 
 
-QUANTISERS: dict[str, Callable[[Builder, Step], Value]] = {
+QONNX: dict[str, Callable[[Builder, Step], Value]] = {
     "Quant": _quant,
     "IntQuant": _quant,
     "BipolarQuant": _bipolar,
     "Trunc": _trunc,
+}
+QUANTISERS: dict[str, Callable[[Builder, Step], Value]] = {
+    **QONNX,
     "QuantizeLinear": _quantize_linear,
     "DequantizeLinear": _dequantize_linear,
 }

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx
 
-from mase.frontend.onnx_builder import Builder, Constant, Step, Value, plain, repeats
+from mase.frontend.onnx_builder import Builder, Constant, Step, Value, dtype_of, plain
 from mase.frontend.onnx_formats import QUANTISERS
 from mase.frontend.onnx_layout import LAYOUTS, Import
 from mase.graph import META, Record
+from mase.ops.pool import POOLS
 
 NODES: dict[str, Import] = {**LAYOUTS, **QUANTISERS}  # by operator; filled below
 
@@ -35,18 +37,22 @@ def imports(*types: str) -> Callable[[Import], Import]:
 def _gemm(b: Builder, step: Step) -> Value:
     """Read alpha A B + beta C."""
     alpha, beta = step.attrs.get("alpha", 1.0), step.attrs.get("beta", 1.0)
-    weight = _scaled(b.constant(step, 1), alpha)
+    matrix = b.constant(step, 1)
+    if matrix.tensor.ndim != 2 or len(b.shape(b.value(step, 0))) != 2:
+        shapes = f"{b.shape(b.value(step, 0))} and {tuple(matrix.tensor.shape)}"
+        raise step.refuse(f"multiplies {shapes}; allowed are two axes each")
+    weight = _scaled(matrix, alpha)
     weight = weight if step.attrs.get("transB", 0) else weight.transposed()
-    x = b.node(step, 0)
+    x, outputs = b.node(step, 0), weight.tensor.shape[0]
     if step.attrs.get("transA", 0):
         raise step.refuse("transA is 1; allowed is 0")
     operands = {"weight": weight}
     if b.given(step, 2):
         bias = b.constant(step, 2)
-        if bias.tensor.numel() not in (1, weight.tensor.shape[0]):
-            raise step.refuse(f"C has shape {tuple(bias.tensor.shape)}; allowed is one number an output")
+        if (1, 1, *bias.tensor.shape)[-2] != 1 or bias.tensor.ndim > 2 or bias.tensor.numel() not in (1, outputs):
+            raise step.refuse(f"C has shape {tuple(bias.tensor.shape)}; allowed is one number an output: ({outputs},)")
         values = _scaled(plain(bias), beta)
-        flat = values.tensor.reshape(-1).expand(weight.tensor.shape[0])
+        flat = values.tensor.reshape(-1).expand(outputs)
         operands["bias"] = values if flat.shape == values.tensor.shape else replace(values, tensor=flat)
     return _linear(b, step, x, operands)
 
@@ -83,10 +89,17 @@ SECOND: Mapping[str, tuple[str, str]] = {
 @imports(*SECOND)
 def _elementwise(b: Builder, step: Step) -> Value:
     kind, function = SECOND[step.type]
-    first, second = b.value(step, 0), b.value(step, 1)
+    first, second = b.value(step, 0, varied=True), b.value(step, 1, varied=True)
     attrs: dict[str, Any] = {} if function in ("add", "mul") else {"function": function}
     if function == "div" and not b.sample(first).is_floating_point():
         raise step.refuse("divides whole numbers; allowed are floating ones")
+    ranks = [len(b.shape(value)) for value in (first, second)]
+    longest = max(rank for rank, value in zip(ranks, (first, second), strict=True) if isinstance(value, fx.Node))
+    if max(ranks) > longest:
+        raise step.refuse(
+            f"has a constant of {max(ranks)} axes beside a value of {longest}, whose batch would leave axis 0; "
+            f"allowed are at most {longest}"
+        )
     if isinstance(first, fx.Node) and isinstance(second, fx.Node):
         return b.emit(step, kind, [first, second], attrs)
     if isinstance(first, fx.Node):
@@ -95,11 +108,17 @@ def _elementwise(b: Builder, step: Step) -> Value:
         node, constant, index = b.node(step, 1), first, 1
         attrs |= {"reverse": True} if attrs else {}
     assert isinstance(constant, Constant)
-    if step.type == "Add" and b.uses.get(step.inputs[index]) == 1 and _takes_bias(node, constant):
+    if (
+        step.type == "Add"
+        and constant.varied is None
+        and b.uses.get(step.inputs[index]) == 1
+        and _takes_bias(node, constant)
+    ):
         b.add_bias(node, replace(constant, tensor=constant.tensor.reshape(-1)))
         return node
-    other = _one_sample(constant, b.samples[node.name])
-    if other.tensor.numel() == 1 and other.tensor.ndim <= b.samples[node.name].ndim:
+    rank = len(b.shape(node))
+    other = _one_sample(b, step, 1 - index, node)
+    if other.tensor.numel() == 1 and other.tensor.ndim <= rank:
         return b.emit(step, kind, [node], {**attrs, "value": other.tensor.reshape(-1)[0].item()})
     return b.emit(step, kind, [node], attrs, {"other": other})
 
@@ -110,15 +129,20 @@ def _takes_bias(node: fx.Node, constant: Constant) -> bool:
     if record.kind != "linear" or "bias" in record.operands or record.output.format is not None:
         return False
     outputs = record.operands["weight"].shape[0]
-    return constant.tensor.numel() == outputs and constant.tensor.shape[-1:] == (outputs,)
+    fits = constant.tensor.ndim <= len(record.output.shape) and constant.tensor.shape[-1:] == (outputs,)
+    return fits and constant.tensor.numel() == outputs and constant.varied is None
 
 
-def _one_sample(constant: Constant, x: Tensor) -> Constant:
-    """Return a constant without the batch that shape arithmetic gave it, where it is the same for every sample."""
-    values = plain(constant)
-    if x.ndim != values.tensor.ndim or not repeats(values.tensor):
-        return values
-    return Constant(values.tensor[:1])
+def _one_sample(b: Builder, step: Step, index: int, like: fx.Node) -> Constant:
+    """Return a constant that stands beside a node, without the batch where it is the same for every sample."""
+    value = b.value(step, index, varied=True)
+    assert isinstance(value, Constant)
+    values = plain(value)
+    if values.tensor.ndim == len(b.shape(like)) and b.free(like)[:1] == [True]:
+        row = b.one_row(values)
+        if row is not None:
+            return row
+    return plain(b.constant(step, index))  # refuses what follows from the batch
 
 
 @imports("Sum")
@@ -150,35 +174,54 @@ OPAQUE: Mapping[str, Callable[..., Tensor]] = {
 
 @imports(*OPAQUE)
 def _opaque(b: Builder, step: Step) -> Value:
-    operands = [b.value(step, i) for i in range(len(step.inputs))]
+    operands = [b.value(step, i, varied=True) for i in range(len(step.inputs))]
     if step.type in ("Max", "Min") and len(operands) != 2:
         raise step.refuse(f"has {len(operands)} inputs; allowed are 2")
-    rank = max(len(b.shape(value)) for value in operands)
+    like = max((v for v in operands if isinstance(v, fx.Node)), key=lambda v: len(b.shape(v)))
     nodes = []
-    for value in operands:
-        if isinstance(value, Constant) and value.tensor.ndim == rank and repeats(plain(value).tensor):
-            value = Constant(plain(value).tensor[:1])
-        nodes.append(value if isinstance(value, fx.Node) else b.holder(step, value))
+    for index, value in enumerate(operands):
+        nodes.append(value if isinstance(value, fx.Node) else b.holder(step, _one_sample(b, step, index, like)))
     return b.call(step, OPAQUE[step.type], nodes, f"{step.type} has no typed kind")
 
 
 # -- convolution and pooling ----------------------------------------------------------------------------------------
 
 
-def _window(b: Builder, step: Step, x: fx.Node, kernel: Sequence[int], fill: float) -> tuple[fx.Node, dict[str, Any]]:
-    """Return the input, padded where the sides differ, and stride, padding and dilation."""
+def _window(
+    b: Builder, step: Step, x: fx.Node, kernel: Sequence[int], fill: float, pools: bool = False
+) -> tuple[fx.Node, dict[str, Any]]:
+    """Return the input, padded where the node cannot, and stride, padding and dilation.
+
+    Args:
+        fill: what padding holds. pools: whether the node is a pool, which pads both sides alike, by half a window.
+    """
     axes = len(kernel)
     stride = list(step.attrs.get("strides", [1] * axes))
     dilation = list(step.attrs.get("dilations", [1] * axes))
     pads = list(step.attrs.get("pads", [0] * 2 * axes))
     auto = step.attrs.get("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
+        for axis in range(-axes, 0):
+            b.keep_batch(step, x, axis, "pads")
         pads = _same(b.shape(x)[-axes:], kernel, stride, dilation, auto == "SAME_UPPER")
-    if pads[:axes] != pads[axes:]:
+    _check_window(b, step, x, {"strides": stride, "dilations": dilation, "kernel_shape": kernel, "pads": pads})
+    wide = pools and any(2 * pad > (size - 1) * d + 1 for pad, size, d in zip(pads, kernel, dilation, strict=False))
+    if wide or pads[:axes] != pads[axes:]:
         sides = [pads[axis + end] for axis in reversed(range(axes)) for end in (0, axes)]
         x = b.emit(step, "layout", [x], {"function": "pad", "padding": sides, "value": fill})
         pads = [0] * 2 * axes
     return x, {"stride": stride, "padding": pads[:axes], "dilation": dilation}
+
+
+def _check_window(b: Builder, step: Step, x: fx.Node, found: Mapping[str, Sequence[int]]) -> None:
+    """Refuse numbers of a window that are not one for each axis, two of pads, or that are too small."""
+    axes = len(b.shape(x)) - 2
+    counts = {name: 2 * axes if name == "pads" else axes for name in found}
+    least = {name: 0 if name in ("pads", "output_padding") else 1 for name in found}
+    wrong = [n for n, values in found.items() if len(values) != counts[n] or min(values, default=0) < least[n]]
+    if axes < 1 or wrong:
+        shown = ", ".join(f"{name} {list(values)}" for name, values in found.items())
+        raise step.refuse(f"has {shown} on an input of {len(b.shape(x))} axes; these do not fit")
 
 
 def _same(
@@ -200,13 +243,22 @@ def _conv(b: Builder, step: Step) -> Value:
     operands = {"weight": weight}
     if b.given(step, 2):
         operands["bias"] = plain(b.constant(step, 2))
+    _check_kernel(step, weight)
     x, attrs = _window(b, step, b.node(step, 0), weight.tensor.shape[2:], 0.0)
     return b.emit(step, "conv", [x], {**attrs, "groups": step.attrs.get("group", 1)}, operands)
+
+
+def _check_kernel(step: Step, weight: Constant) -> None:
+    """Refuse a kernel that is not that of the weight."""
+    shape = tuple(weight.tensor.shape[2:])
+    if tuple(step.attrs.get("kernel_shape", shape)) != shape:
+        raise step.refuse(f"kernel_shape is {step.attrs['kernel_shape']}; the weight's is {list(shape)}")
 
 
 @imports("ConvTranspose")
 def _conv_transpose(b: Builder, step: Step) -> Value:
     weight = b.constant(step, 1)
+    _check_kernel(step, weight)
     axes = weight.tensor.ndim - 2
     pads = list(step.attrs.get("pads", [0] * 2 * axes))
     if step.attrs.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in step.attrs or pads[:axes] != pads[axes:]:
@@ -219,8 +271,11 @@ def _conv_transpose(b: Builder, step: Step) -> Value:
         "transposed": True,
         "output_padding": list(step.attrs.get("output_padding", [0] * axes)),
     }
+    x, kernel = b.node(step, 0), weight.tensor.shape[2:]
+    found = {"strides": attrs["stride"], "dilations": attrs["dilation"], "output_padding": attrs["output_padding"]}
+    _check_window(b, step, x, {**found, "kernel_shape": kernel, "pads": pads})
     operands = {"weight": weight} | ({"bias": plain(b.constant(step, 2))} if b.given(step, 2) else {})
-    return b.emit(step, "conv", [b.node(step, 0)], attrs, operands)
+    return b.emit(step, "conv", [x], attrs, operands)
 
 
 @imports("MaxPool")
@@ -228,7 +283,10 @@ def _max_pool(b: Builder, step: Step) -> Value:
     if len([name for name in step.outputs if name]) > 1:
         raise step.refuse("gives indices; allowed is one output")
     kernel = list(step.attrs["kernel_shape"])
-    x, attrs = _window(b, step, b.node(step, 0), kernel, torch.finfo(torch.float32).min)
+    given = b.node(step, 0)
+    dtype = b.sample(given).dtype
+    least = torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
+    x, attrs = _window(b, step, given, kernel, least, pools=True)
     attrs |= {"function": "max", "size": kernel, "ceil": bool(step.attrs.get("ceil_mode", 0))}
     return b.emit(step, "pool", [x], attrs)
 
@@ -237,11 +295,19 @@ def _max_pool(b: Builder, step: Step) -> Value:
 def _average_pool(b: Builder, step: Step) -> Value:
     kernel, counts = list(step.attrs["kernel_shape"]), bool(step.attrs.get("count_include_pad", 0))
     x = b.node(step, 0)
-    padded, attrs = _window(b, step, x, kernel, 0.0)
-    if (padded is not x and not counts) or any(d != 1 for d in attrs.pop("dilation")):
-        raise step.refuse("uneven pads that do not count, or dilation; allowed are even pads, or count_include_pad")
+    padded, attrs = _window(b, step, x, kernel, 0.0, pools=True)
+    if any(d != 1 for d in attrs.pop("dilation")):
+        raise step.refuse(f"dilations {step.attrs['dilations']}; allowed is 1 on each axis")
     attrs |= {"function": "average", "size": kernel, "ceil": bool(step.attrs.get("ceil_mode", 0))}
-    return b.emit(step, "pool", [padded], {**attrs, "count_padding": counts})
+    found = b.emit(step, "pool", [padded], {**attrs, "count_padding": counts})
+    if padded is x or counts:
+        return found
+    pads: Record = padded.meta[META]
+    ones = F.pad(torch.ones(1, 1, *b.shape(x)[2:], dtype=b.sample(x).dtype), pads.attrs["padding"])
+    share = POOLS["average", len(kernel)](ones, kernel, attrs["stride"], 0, attrs["ceil"])
+    if not bool((share > 0).all()):
+        raise step.refuse("has windows of padding alone; allowed are pads smaller than the window")
+    return b.emit(replace(step, name=f"{step.name}.counts"), "mul", [found], {}, {"other": Constant(1 / share)})
 
 
 @imports("GlobalAveragePool", "GlobalMaxPool")
@@ -259,12 +325,15 @@ def _reduce(b: Builder, step: Step) -> Value:
     x = b.node(step, 0)
     rank = len(b.shape(x))
     axes = b.numbers(step, "axes", 1)
-    if not axes:
-        if step.attrs.get("noop_with_empty_axes", 0):
-            return x
-        axes = list(range(rank))
-    attrs = {"axes": [axis % rank for axis in axes], "keepdim": bool(step.attrs.get("keepdims", 1))}
-    return b.emit(step, "pool", [x], {"function": REDUCTIONS[step.type], **attrs})
+    keeps, nothing = bool(step.attrs.get("keepdims", 1)), step.attrs.get("noop_with_empty_axes", 0)
+    if not axes and nothing:
+        return x
+    attrs = {"axes": [step.axis(axis, rank) for axis in axes or range(rank)], "keepdim": keeps}
+    y = b.emit(step, "pool", [x], {"function": REDUCTIONS[step.type], **attrs})
+    dtype = b.sample(x).dtype
+    if b.sample(y).dtype == dtype:
+        return y
+    return b.emit(step, "layout", [y], {"function": "cast", "dtype": dtype_of(b.sample(x))})
 
 
 # -- normalisation, activation, attention ---------------------------------------------------------------------------
@@ -285,7 +354,7 @@ def _layer_norm(b: Builder, step: Step) -> Value:
     if len([name for name in step.outputs if name]) > 1:
         raise step.refuse("gives its statistics too; allowed is one output")
     x = b.node(step, 0)
-    shape = list(b.shape(x)[step.attrs.get("axis", -1) :])
+    shape = list(b.shape(x)[step.axis(step.attrs.get("axis", -1), len(b.shape(x))) :])
     operands = {"weight": plain(b.constant(step, 1))}
     if b.given(step, 2):
         operands["bias"] = plain(b.constant(step, 2))
@@ -340,7 +409,9 @@ def _activation(b: Builder, step: Step) -> Value:
 
 @imports("Gelu")
 def _gelu(b: Builder, step: Step) -> Value:
-    function = "gelu_tanh" if step.attrs.get("approximate", "none") == "tanh" else "gelu"
+    function = {"none": "gelu", "tanh": "gelu_tanh"}.get(step.attrs.get("approximate", "none"), "")
+    if not function:
+        raise step.refuse(f"approximate is {step.attrs['approximate']}; allowed are none and tanh")
     return b.emit(step, "activation", [b.node(step, 0)], {"function": function})
 
 
@@ -373,7 +444,9 @@ def _prelu(b: Builder, step: Step) -> Value:
 @imports("Clip")
 def _clip(b: Builder, step: Step) -> Value:
     low, high = b.number(step, "min", 1), b.number(step, "max", 2)
-    if low == 0 and high in (None, 6.0):
+    if low is None and high is None:
+        return b.node(step, 0)
+    if low == 0 and (high is None or (high == 6 and b.sample(b.value(step, 0)).is_floating_point())):
         attrs: dict[str, Any] = {"function": "relu" if high is None else "relu6"}
     else:
         attrs = {"function": "clamp", "low": low, "high": high}
@@ -383,6 +456,11 @@ def _clip(b: Builder, step: Step) -> Value:
 @imports("Pow")
 def _pow(b: Builder, step: Step) -> Value:
     exponent = b.number(step, "exponent", 1)
+    assert exponent is not None
+    whole = not b.sample(b.value(step, 0)).is_floating_point()
+    if whole and exponent != int(exponent):
+        raise step.refuse(f"raises whole numbers to the power {exponent}; allowed are whole ones")
+    exponent = int(exponent) if whole else float(exponent)
     attrs = {"function": "square"} if exponent == 2 else {"function": "power", "exponent": exponent}
     return b.emit(step, "activation", [b.node(step, 0)], attrs)
 
@@ -391,7 +469,7 @@ def _pow(b: Builder, step: Step) -> Value:
 def _softmax(b: Builder, step: Step) -> Value:
     x = b.node(step, 0)
     axis = step.attrs.get("axis", -1 if b.opset >= 13 else 1)
-    if b.opset < 13 and axis % len(b.shape(x)) != len(b.shape(x)) - 1:
+    if step.axis(axis, len(b.shape(x))) != len(b.shape(x)) - 1 and b.opset < 13:
         raise step.refuse(f"opset {b.opset} joins the axes from {axis} on; allowed is the last axis, or opset 13")
     return b.emit(step, "softmax", [x], {"axis": axis, **({"log": True} if step.type == "LogSoftmax" else {})})
 
@@ -403,6 +481,19 @@ def _attention(b: Builder, step: Step) -> Value:
     extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
     if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
         raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")
+    for name, shape in zip(("q_num_heads", "kv_num_heads"), shapes, strict=False):
+        if step.attrs.get(name, shape[1]) != shape[1]:
+            raise step.refuse(f"{name} is {step.attrs[name]}; the input has {shape[1]}")
+    if step.attrs.get("softmax_precision", 1) != 1:
+        raise step.refuse(f"softmax_precision is {step.attrs['softmax_precision']}; allowed is 1, float32")
+    for query in queries[:3]:
+        for axis in (1, 3):
+            b.keep_batch(step, query, axis, "splits into heads")
     attrs: dict[str, Any] = {"heads": shapes[0][1], "kv_heads": shapes[1][1], "head_size": shapes[0][3]}
     attrs |= {"causal": bool(step.attrs.get("is_causal", 0)), "scale": step.attrs.get("scale")}
+    dtype = b.sample(queries[0]).dtype
+    if dtype == torch.bfloat16:
+        raise step.refuse("is in bfloat16, whose sums ONNX leaves open; allowed are float32, float64 and float16")
+    if dtype == torch.float16:
+        attrs["form"] = "stepwise"
     return b.emit(step, "attention", queries, attrs)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from mase.doors import json_text
+from mase.doors.file import place
 from mase.errors import ConfigError, GraphError, MaseError, ToolError, suggest
 from mase.frontend.broken import hide_broken
 from mase.models.base import MODELS
@@ -177,12 +179,19 @@ def _file(folder: Path, name: str) -> Path:
 def _check_config(file: Path) -> None:
     """Refuse a configuration that is no JSON, or whose architecture transformers does not know."""
     known = sorted(optional("transformers", "hf").CONFIG_MAPPING)
-    try:
-        kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{file}: no JSON object: {' '.join(str(error).split())[:120]}") from None
+    data = json_text.read(file, ConfigError, special=True)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: corrupt: holds {type(data).__name__}, not a JSON object")
+    kind = data.get("model_type")
     if kind not in known:
         raise ConfigError(f"{file}: model_type {kind!r} is unknown to transformers{suggest(str(kind), known)}")
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What is read of the index of weights."""
+
+    weight_map: dict[str, str]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -193,11 +202,8 @@ def _weight_files(folder: Path) -> list[Path]:
         if not files:
             raise ConfigError(f"{folder}: holds no *.safetensors; pickled weights are not read")
         return files
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GraphError(f"{index}: corrupt: {error!r}") from None
-    return [_file(folder, name) for name in names]
+    found = json_text.checked(_Index, json_text.read(index), f"{index}: corrupt")
+    return [_file(folder, place(name, str(index)).name) for name in sorted(set(found.weight_map.values()))]
 
 
 def check_safetensors(file: Path) -> None:
@@ -212,7 +218,7 @@ def check_safetensors(file: Path) -> None:
         if size < HEADER or HEADER + length > size:
             raise GraphError(f"{file}: truncated: {size} bytes, the header alone needs {HEADER + length}")
         try:
-            header = json.loads(stream.read(length))
+            header = json_text.parse(stream.read(length), f"{file}: header of safetensors")
             ends = {name: int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"}
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise GraphError(f"{file}: no safetensors header: {' '.join(str(error).split())[:120]}") from None

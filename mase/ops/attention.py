@@ -15,7 +15,7 @@ from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Op, one_of
 from mase.ops.operations import SOFTMAX, SOFTMAX_MASKED, Operations
 
-FORMS = ("fused", "scores", "scaled_query")
+FORMS = ("fused", "scores", "scaled_query", "stepwise")
 
 PORTS = ("query", "key", "value")
 
@@ -51,11 +51,17 @@ class Attention(Op):
         if form == "scaled_query":
             return scaled_query(query, key, value, mask, scale)
         scale = query.shape[-1] ** -0.5 if scale is None else scale
+        if form == "stepwise":
+            root = torch.tensor(math.sqrt(scale), dtype=query.dtype, device=query.device)
+            query, key, scale = query * root, key * root, 1.0
         repeats = query.shape[-3] // key.shape[-3]
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
         scores = query @ key.transpose(-2, -1) * scale
         scores = scores if mask is None else scores + mask
+        if form == "stepwise":
+            powers = (scores - scores.amax(-1, keepdim=True)).exp()
+            return (powers / powers.sum(-1, keepdim=True)) @ value
         return torch.matmul(F.softmax(scores, -1, dtype=torch.float32).to(query.dtype), value)
 
     @classmethod

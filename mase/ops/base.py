@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from mase.errors import GraphError
@@ -136,7 +135,9 @@ class HardwareOp(Op):
     @classmethod
     @abstractmethod
     def from_node(cls, node: OpNode) -> Self:
-        """Build from a node whose operands and result carry formats.
+        """Build from a node whose operands and result carry formats; ``mase.lowering`` alone calls this.
+
+        It may read the node and what lies upstream of it, nothing else: operators are kept by that.
 
         Raises:
             UnsupportedOp: the formats or sizes have no exact hardware; says why.
@@ -154,6 +155,11 @@ class HardwareOp(Op):
     @abstractmethod
     def foldings(self) -> Foldings:
         """Everything that cycles and hardware depend on but the lanes."""
+
+    @property
+    def takes(self) -> StreamType:
+        """Stream of its input at one lane."""
+        return next(iter(self.blocks(1, 1, {}).values())).stream_in
 
     @abstractmethod
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
@@ -209,8 +215,3 @@ def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:
     """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
     mask = (1 << width) - 1
     return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]
-
-
-def as_long(x: Tensor) -> Tensor:
-    """Return exact integers as int64."""
-    return x if x.dtype == torch.int64 else x.to(torch.int64)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from mase.formats import Code
 from mase.formats.base import floor_log2, pow2
+from mase.formats.whole import whole
 from mase.ops.base import Block
 from mase.ops.grid import Grid, check_lanes
 from mase.ops.work import Count, Work, ceil_div
@@ -32,7 +33,7 @@ def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
     top = blocks.abs().amax(-1)
     exponent = torch.where(top > 0, floor_log2(top) + unit, grid.base).clamp_(grid.base, grid.base + grid.span)
     mantissa = (blocks * pow2(unit + grid.width - 2 - exponent).unsqueeze(-1)).round_().clamp_(grid.low, grid.high)
-    return Code(mantissa.flatten(-2)[..., : t.shape[-1]].to(torch.int64), exponent)
+    return Code(whole(mantissa.flatten(-2)[..., : t.shape[-1]]), exponent)
 
 
 def normalise_scalar(row: list[int], unit: int, grid: Grid) -> tuple[list[int], list[int]]:

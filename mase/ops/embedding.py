@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,7 +20,7 @@ class Embedding(Op):
     """y = weight[ids + offset].
 
     Attributes: role (token, position, type) where it is known; offset, of tables that start with reserved rows;
-    padding_idx.
+    padding_idx; from_end: ids below 0 count from the end, as ONNX has them.
     """
 
     kind: ClassVar[str] = "embedding"
@@ -28,6 +29,8 @@ class Embedding(Op):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         ids, offset = inputs[0], record.attrs.get("offset", 0)
+        if record.attrs.get("from_end"):
+            ids = torch.where(ids < 0, ids + operands["weight"].shape[0], ids)
         return F.embedding(ids + offset if offset else ids, operands["weight"], record.attrs.get("padding_idx"))
 
     @classmethod

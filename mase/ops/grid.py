@@ -62,6 +62,11 @@ class Grid:
         raise AssertionError(fmt)
 
     @property
+    def reach(self) -> int:
+        """Greatest absolute value of an integer, a mantissa shifted by its exponent."""
+        return max(-self.low, self.high) << self.span
+
+    @property
     def element_bits(self) -> int:
         """Bits of a mantissa after extension to a signed number."""
         return self.width + (not self.signed)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,39 +17,8 @@ from mase.graph import OpNode, Record
 from mase.ops.base import MANY, OPS, Block, HardwareOp, one_of
 from mase.ops.grid import Grid
 from mase.ops.operations import Operations
-from mase.ops.width_converter import WidthConverter
-from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.ops.width_converter import ConverterFoldings, WidthConverter
 from mase.stream import StreamType
-
-
-@dataclass(frozen=True)
-class LayoutFoldings(Foldings):
-    """A change of shape before it is folded; its lanes are those of its neighbours, so the search prices it as free.
-
-    Args:
-        before, after: (rows, cols). width, block: of the elements.
-    """
-
-    before: tuple[int, int]
-    after: tuple[int, int]
-    width: int
-    block: int
-
-    def lanes(self) -> tuple[Lanes, Lanes]:
-        lanes = tile_lanes(max(self.before[1], self.after[1]), self.block)
-        return lanes, lanes
-
-    def cycles(self, simd: Count, pe: Count) -> Count:
-        """Return the beats of the longer side: what a converter between such neighbours takes at least."""
-        (rows_in, cols_in), (rows_out, cols_out) = self.before, self.after
-        return np.maximum(rows_in * ceil_div(cols_in, simd), rows_out * ceil_div(cols_out, pe))
-
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        return {}
-
 
 Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
 
@@ -211,8 +179,8 @@ class Layout(HardwareOp):
         return self.reference(*inputs)
 
     @property
-    def foldings(self) -> LayoutFoldings:
-        return LayoutFoldings(self.before, self.after, self.grid.width, self.grid.block)
+    def foldings(self) -> ConverterFoldings:
+        return ConverterFoldings.of(StreamType(*self.before, 1, self.grid), self.after)
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         source, target = StreamType(*self.before, simd, self.grid), StreamType(*self.after, pe, self.grid)

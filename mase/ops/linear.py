@@ -20,6 +20,7 @@ from torch.nn import functional
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
+from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.activation import not_negative
 from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, pack_words
@@ -27,7 +28,7 @@ from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid, sig
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
 from mase.ops.output import Output
-from mase.ops.rounding import FLOAT_SAFE
+from mase.ops.rounding import FLOAT_SAFE, carrier
 from mase.ops.work import Work
 from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
@@ -35,6 +36,7 @@ from mase.stream import StreamType
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
 REFUSE = 62  # bits of any accumulator
+BIAS_BITS = 8  # significant bits that a bias keeps in aligned sums, however small the products are
 Formatted = tuple[Format, QuantParams]
 CHUNK = 1 << 15  # sums of aligned accumulation at a time: they stay in cache
 
@@ -52,7 +54,7 @@ class Accumulation:
     @classmethod
     def parse(cls, text: str, where: str) -> Self:
         """Read ``exact`` or ``aligned(G)``, G in 0..32."""
-        match = re.fullmatch(r"aligned\((\d+)\)", text)
+        match = re.fullmatch(r"aligned\(([0-9]{1,9})\)", text)
         if text == "exact":
             return cls()
         if match and int(match[1]) <= 32:
@@ -191,6 +193,9 @@ class Linear(HardwareOp):
             where: for errors. positive: the producer of x gives no negative value.
             attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
         """
+        for what, tensor in (("weight", weight), ("bias", bias)):
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
         w = Grid.of(*w_format, where)
         if not w.signed:  # the RTL reads weights as signed numbers
@@ -243,8 +248,8 @@ class Linear(HardwareOp):
 
     @cached_property
     def carrier(self) -> torch.dtype:
-        """Narrowest dtype in which every partial sum is exact: float32, float64 or int64."""
-        return torch.float32 if self.bound < 1 << 24 else torch.float64 if self.bound < 1 << 53 else torch.int64
+        """Narrowest dtype in which every partial sum is exact and every operand finite: float32, float64 or int64."""
+        return carrier(self.bound, self.x.reach, self.w.reach)
 
     @cached_property
     def _matrix(self) -> Tensor:
@@ -584,13 +589,14 @@ class _Terms:
         # Exact whole numbers: float64 may have rounded sums over 2**53 up or down, so widen by one part in 2**40.
         slack = 1.0 if bound < 2.0**53 else 1.0 + 2.0**-40
         width = signed_width(math.floor(least * slack), math.ceil(most * slack))
-        return bias.to(torch.int64), None, math.ceil(bound * slack), width, self.unit
+        return whole(bias), None, math.ceil(bound * slack), width, self.unit
 
     def aligned(self, where: str) -> tuple[Tensor, Tensor, int, int, int]:
         """Return bias mantissas and exponents, bound, width and unit of the aligned accumulator."""
         assert self.guard is not None
         region = math.gcd(self.x.block, self.w.block)
         part = region * max(abs(self.low), self.x.high) * max(abs(self.w.low), self.w.high)
+        part = max(part, 1 << BIAS_BITS)
         real = self.bias * 2.0**-self.unit
         exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)
         mantissa = (real * pow2(-exponent)).round()
@@ -598,7 +604,7 @@ class _Terms:
         bound = terms * part << self.guard
         if bound >= 1 << 53:
             raise UnsupportedOp(f"{where}: the aligned accumulator takes {bound.bit_length() + 1} bits; allowed are 53")
-        return mantissa.to(torch.int64), exponent, bound, signed_width(-bound, bound), self.unit - self.guard
+        return whole(mantissa), exponent, bound, signed_width(-bound, bound), self.unit - self.guard
 
 
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from mase.errors import UnsupportedOp
 from mase.formats import Code
+from mase.formats.whole import whole
 from mase.ops.block_normalise import BlockNormalise, normalise, normalise_scalar
 from mase.ops.grid import Grid
 from mase.ops.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
+
+MOST_SHIFT = 900  # powers of two, far from the ends of float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,10 @@ class Output:
             ratio = ratio if target is None else ratio / target.reshape(-1).double()
             m, k, notes = dyadic(ratio, where)
             out = cls(grid, relu, m, k + grid.unit - unit, unit - k, top * int(m.max()), mode, tuple(notes))
+        if abs(out.shift) > MOST_SHIFT:
+            raise UnsupportedOp(
+                f"{where}: the units of result and sums lie 2**{out.shift} apart; allowed is up to 2**{MOST_SHIFT}"
+            )
         bits = out.total.bit_length() + 1
         if bits > INT_BITS or (grid.block and out.total >= FLOAT_SAFE):
             allowed = 53 if grid.block else INT_BITS
@@ -95,12 +102,10 @@ class Output:
     def apply(self, t: Tensor) -> Code:
         """Return the codes for integers ``[..., channels]`` held exactly; blocks lie along the last axis."""
         if self.multiplier is not None:
-            t = (
-                t.to(torch.float64 if self.total < FLOAT_SAFE and t.dtype != torch.int64 else torch.int64)
-                * self.multiplier
-            )
+            narrow = self.total < FLOAT_SAFE and t.dtype != torch.int64
+            t = (t.to(torch.float64) if narrow else whole(t)) * self.multiplier
         if not self.grid.block:
-            return Code(self.rounding.apply(t).to(torch.int64))
+            return Code(whole(self.rounding.apply(t)))
         t = t.to(torch.float64)
         return normalise(t.clamp_min_(0.0) if self.relu else t, self.unit, self.grid)
 

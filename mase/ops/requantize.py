@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from mase.formats import Code
+from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Block, HardwareOp
 from mase.ops.block_normalise import Normaliser
 from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid
 from mase.ops.operations import Operations, each
 from mase.ops.output import Output
+from mase.ops.rounding import FLOAT_SAFE
 from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.schedule import Actor, Loop, Schedule, stream
 from mase.stream import StreamType
@@ -128,8 +130,8 @@ class Requantize(HardwareOp):
         return cls(node.name, math.prod(y_type.shape[1:-1]), y_type.shape[-1], x, out)
 
     def reference(self, *inputs: Code) -> Code:
-        dtype = torch.float64 if self.out.total < 1 << 52 else torch.int64
-        return self.out.apply(self.x.integers(inputs[0], torch.float64).to(dtype))
+        t = self.x.integers(inputs[0], torch.float64)
+        return self.out.apply(t if self.out.total < FLOAT_SAFE else whole(t))
 
     def oracle(self, *inputs: Code) -> Code:
         code = inputs[0]

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mase.errors import UnsupportedOp
+from mase.errors import InternalError, UnsupportedOp
+from mase.formats.whole import whole
 
 MODES = ("even", "half_up", "trunc")  # index is the RTL parameter
 MULT_BITS = 16
 FLOAT_SAFE = 1 << 52  # integers below this, and half of one, are exact in float64
 NARROW_SAFE = 1 << 24  # integers up to this are exact in float32
+CARRIERS = (  # dtype, the integers that it holds to the last bit, those that it holds without overflow
+    (torch.float32, 1 << 24, 1 << 127),
+    (torch.float64, 1 << 53, 1 << 1000),
+    (torch.int64, 1 << 62, 1 << 63),
+)
 NARROW_SHIFT = 64  # 24 bits shifted by this are far from the ends of float32's exponents
 INT_BITS = 62  # widest value that the int64 path may round
 
@@ -51,7 +57,7 @@ class Rounding:
     def _integer(self, t: Tensor) -> Tensor:
         if self.shift <= 0:  # beyond the bounds it saturates either way, so clamp before the shift
             small = t.clamp(self.low, self.high).to(torch.float64) * 2.0**-self.shift
-            return small.clamp_(self.low, self.high).to(torch.int64)
+            return whole(small.clamp_(self.low, self.high))
         shift = min(self.shift, INT_BITS)
         if self.mode == "trunc":
             return (t >> shift).clamp_(self.low, self.high)
@@ -73,6 +79,23 @@ class Rounding:
         return min(max(y, self.low), self.high)
 
 
+def carrier(sums: int, *operands: int) -> torch.dtype:
+    """Return the narrowest dtype for exact sums of products: float32, float64 or int64.
+
+    Sums are held to the last bit. An operand above all sums meets nothing but zeros, so of its bits none count, but it
+    has to be finite: zero times infinity is not a number.
+
+    Args:
+        sums: greatest absolute value of a sum, all partial ones included.
+        operands: greatest absolute values of what is multiplied.
+    """
+    widest = max(operands, default=0)
+    for dtype, exact, finite in CARRIERS:
+        if sums < exact and widest < finite:
+            return dtype
+    raise InternalError(f"no carrier for sums up to {sums} of operands up to 2**{widest.bit_length()}")
+
+
 def dyadic(ratio: Tensor, where: str) -> tuple[Tensor, int, list[str]]:
     """Return ``(m, k, warnings)`` with m an unsigned 16-bit integer for each ratio and ratio ~ m / 2**k, one k for all.
 
@@ -80,14 +103,18 @@ def dyadic(ratio: Tensor, where: str) -> tuple[Tensor, int, list[str]]:
         ratio: positive float64 ``[channels]``.
 
     Raises:
-        UnsupportedOp: a ratio is so small beside the largest that its m would be 0.
+        UnsupportedOp: a ratio is so small beside the largest that its m would be 0, or is not a number above 0.
     """
+    if not bool(((ratio > 0) & torch.isfinite(ratio)).all()):
+        raise UnsupportedOp(
+            f"{where}: scales give the multipliers {ratio.tolist()[:4]}; allowed are finite ones above 0"
+        )
     top = float(ratio.max())
     k = MULT_BITS - math.frexp(top)[1]
-    m = torch.ldexp(ratio, torch.tensor(k)).round().to(torch.int64)
+    m = whole(torch.ldexp(ratio, torch.tensor(k)).round())
     if int(m.max()) >= 1 << MULT_BITS:
         k -= 1
-        m = torch.ldexp(ratio, torch.tensor(k)).round().to(torch.int64)
+        m = whole(torch.ldexp(ratio, torch.tensor(k)).round())
     if int(m.min()) == 0:
         raise UnsupportedOp(
             f"{where}: the scale of channel {int(m.argmin())} is over 2**{MULT_BITS} times below the largest; "

@@ -7,14 +7,99 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from mase.errors import UnsupportedOp
 from mase.formats import Code
-from mase.ops.base import Block
-from mase.ops.work import Work, clog2
+from mase.ops.base import LEAST_FIFO, Block
+from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
 from mase.schedule import Actor, Loop, Schedule, Step, stream
 from mase.stream import StreamType
 
 LATENCY = 2
+
+
+@dataclass(frozen=True)
+class ConverterFoldings(Foldings):
+    """A converter before its lanes are known: those of its neighbours. With equal streams there is none.
+
+    Args:
+        before, after: (rows, cols). width, block, exp_bits: of the elements, block and exp_bits 0 without exponents.
+    """
+
+    before: tuple[int, int]
+    after: tuple[int, int]
+    width: int
+    block: int
+    exp_bits: int
+    follows: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, stream: StreamType, after: tuple[int, int] | None = None) -> ConverterFoldings:
+        """Build for a stream, from rows to other rows where ``after`` says so; the stream's lanes do not matter."""
+        before, grid = (stream.rows, stream.cols), stream.grid
+        return cls(before, after or before, grid.width, grid.block, grid.exp_bits)
+
+    def lanes(self) -> tuple[Lanes, Lanes]:
+        lanes = tile_lanes(max(self.before[1], self.after[1]), self.block)
+        return lanes, lanes
+
+    def equal(self, simd: Count, pe: Count) -> Count:
+        """Tell where both streams are the same, so that no converter stands between them."""
+        return np.equal(simd, pe) & (self.before == self.after)
+
+    def cycles(self, simd: Count, pe: Count) -> Count:
+        """Return the firings of a sample: each takes a beat, gives one, or does both; 0 where there is no converter."""
+        simd, pe = np.broadcast_arrays(simd, pe)
+        if self.before[1] == self.after[1]:
+            rows, cols = self.before
+            ins, outs = ceil_div(cols, simd), ceil_div(cols, pe)
+            extra = (outs > 1) & (ceil_div((outs - 1) * pe, simd) == ins)  # nothing to take for the last beat
+            found = rows * np.maximum(outs, ins + extra)
+        else:
+            pairs = zip(simd.ravel().tolist(), pe.ravel().tolist(), strict=True)
+            found = np.array([_repacked(self.before, self.after, *pair) for pair in pairs]).reshape(simd.shape)
+        return np.where(self.equal(simd, pe), 0, found)
+
+    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
+        return {"": LEAST_FIFO}
+
+    def unit(self, simd: Count, pe: Count) -> Count:
+        """Return the elements that move together."""
+        unit = np.gcd(simd, pe)
+        return unit if self.before[1] == self.after[1] else np.gcd(unit, math.gcd(self.before[1], self.after[1]))
+
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        unit = self.unit(simd, pe)
+        give, full, width = simd // unit, pe // unit, self._bits(unit)
+        capacity, kept = give + full - 1, np.maximum(np.maximum(give, full), 2) - 1
+        return {
+            "": Work(
+                registers=clog2(capacity + 1) + (kept + full) * width + 2,
+                muxes=((capacity * width, np.minimum(give, full) + 1), ((give - 1) * width, 3)),
+                fifos=((self._bits(pe) + 1, fifos[""]),),
+                counters=(ceil_div(self.before[1], simd), ceil_div(self.after[1], pe), self.after[0]),
+            )
+        }
+
+    def _bits(self, lanes: Count) -> Count:
+        exponents = np.maximum(1, lanes // self.block) if self.block else 0
+        return lanes * self.width + exponents * self.exp_bits
+
+
+def _repacked(before: tuple[int, int], after: tuple[int, int], simd: int, pe: int) -> int:
+    """Return the firings of a sample whose rows change: a beat leaves with the last of the beats that it needs."""
+    rows = math.gcd(before[0], after[0])
+    have = _ends(before[0] // rows, before[1], simd)
+    taken = np.searchsorted(have, _ends(after[0] // rows, after[1], pe)) + 1
+    return rows * int(np.maximum(np.diff(taken, prepend=0), 1).sum())
+
+
+def _ends(rows: int, cols: int, lanes: int) -> Lanes:
+    """Return how many elements have passed after each beat."""
+    row = np.minimum(np.arange(1, ceil_div(cols, lanes) + 1) * lanes, cols)
+    ends: Lanes = np.arange(rows)[:, None] * cols + row
+    return ends.ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +135,12 @@ class WidthConverter(Block):
     @property
     def unit(self) -> int:
         """Elements of a unit."""
-        unit = math.gcd(self.source.lanes, self.target.lanes)
-        return unit if self.aligned else math.gcd(unit, self.source.cols, self.target.cols)
+        return int(self.foldings.unit(self.source.lanes, self.target.lanes))
+
+    @property
+    def foldings(self) -> ConverterFoldings:
+        """All that its hardware depends on but the lanes."""
+        return ConverterFoldings.of(self.source, (self.target.rows, self.target.cols))
 
     @property
     def aligned(self) -> bool:
@@ -114,18 +203,7 @@ class WidthConverter(Block):
         }
 
     def work(self) -> Work:
-        give, full = self.source.lanes // self.unit, self.target.lanes // self.unit
-        width = (
-            self.unit * self.source.grid.width
-            + self.source.grid.exponents_per_beat(self.unit) * self.source.grid.exp_bits
-        )
-        capacity, kept = give + full - 1, max(give, full, 2) - 1
-        return Work(
-            registers=clog2(capacity + 1) + (kept + full) * width + 2,
-            muxes=((capacity * width, min(give, full) + 1), (max(0, give - 1) * width, 3)),
-            fifos=((self.target.bits + 1, self.fifo),),
-            counters=(self.source.row_beats, self.target.row_beats, self.target.rows),
-        )
+        return self.foldings.work(self.source.lanes, self.target.lanes, {"": self.fifo})[""]
 
 
 def _blocks(side: StreamType) -> int:

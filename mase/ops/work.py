@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,8 @@ class Foldings(ABC):
 
     Arrays of input lanes and output lanes name foldings, element by element.
     """
+
+    follows: ClassVar[bool] = False  # its lanes are those of its neighbours, so nothing is chosen
 
     @abstractmethod
     def lanes(self) -> tuple[Lanes, Lanes]:

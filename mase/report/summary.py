@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
+from mase.doors import json_text
 from mase.errors import GraphError
 from mase.files import write_atomic
 
@@ -289,24 +290,13 @@ def load(path: str | Path) -> Report:
         GraphError: the file is missing, corrupt, incomplete, or of another schema; says where.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GraphError(f"{path}: no such file; `mase run` writes it") from None
-    except OSError as error:
-        raise GraphError(f"{path}: cannot read: {error.strerror}") from None
-    except ValueError as error:
-        raise GraphError(f"{path}: corrupt: {error}") from None
-    found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-    if found != SCHEMA:
-        raise GraphError(f"{path}: schema {found!r}; this version reads schema {SCHEMA}")
+    data = json_text.read(path, GraphError, "; `mase run` writes it")
+    json_text.check_schema(data, (SCHEMA,), str(path))
     try:
         return ADAPTER.validate_python(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         more = f" ({error.error_count()} faults)" if error.error_count() > 1 else ""
-        raise GraphError(f"{path}: {where}: {first['msg'].lower()}{more}") from None
+        raise GraphError(f"{path}: {json_text.first(error)}{more}") from None
 
 
 def json_schema() -> dict[str, Any]:  # JSON

@@ -161,7 +161,7 @@ def test_what_is_not_finite_is_told_of_either_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "text"), [("group", "is no table"), ("words", "'j_zlogz' is |S3; needed are numbers")]
+    ("form", "text"), [("group", "is not a table"), ("words", "'j_zlogz' is |S3; needed are numbers")]
 )
 def test_a_table_of_another_kind_is_told(form: str, text: str, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="needs the extra data")

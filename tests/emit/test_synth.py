@@ -143,7 +143,12 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("text", "said"),
-        [(None, "no such file"), ("{", "corrupt"), ('{"schema": 0}', "another schema"), ('{"schema": 1}', "corrupt")],
+        [
+            (None, "no such file"),
+            ("{", "corrupt"),
+            ('{"schema": 0}', "schema 0; this version reads schema 1"),
+            ('{"schema": 1}', "corrupt"),
+        ],
     )
     def test_a_damaged_result_is_one_clear_error(self, text: str | None, said: str, tmp_path: Path) -> None:
         if text is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def make_buggy(config: Mapping[str, Any]) -> Callable[[Point], Mapping[str, floa
 
 def make_wordy(config: Mapping[str, Any]) -> Callable[[Point], Mapping[str, Any]]:
     return lambda point: {**bowl(point), "loss": "low"}
+
+
+def make_sleepy(config: Mapping[str, Any]) -> Callable[[Point], Mapping[str, float]]:
+    """Note that an evaluation has begun, and take a minute for it."""
+
+    def evaluate(point: Point) -> Mapping[str, float]:
+        Path(config["log"]).touch()
+        time.sleep(60)
+        return bowl(point)
+
+    return evaluate
 
 
 def make_suicidal(config: Mapping[str, Any]) -> Callable[[Point], Mapping[str, float]]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +13,9 @@ from mase.errors import ConfigError, ToolError
 from mase.explore.evaluator import EvaluatorSpec
 from mase.explore.study import Study
 from tests.explore.evaluators import OBJECTIVES, SMALL, bowl
+from tests.processes import alive, children
 
+ROOT = Path(__file__).parents[2]
 MODULE = "tests.explore.evaluators"
 
 
@@ -84,3 +89,25 @@ def test_ray_that_is_missing_is_named_with_its_extra() -> None:
 def test_ray_gives_the_trials_of_one_process() -> None:
     expected = Study.create(SMALL, OBJECTIVES, None, seed=5).optimize(bowl, 12, strategy="random")
     assert [t.metrics for t in optimize("make_bowl", cluster="ray").trials] == [t.metrics for t in expected]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+@pytest.mark.parametrize("seconds", [0.0, 0.05], ids=["while they start", "while they work"])
+def test_workers_whose_parent_is_killed_are_gone_at_once_and_say_nothing(tmp_path: Path, seconds: float) -> None:
+    log = tmp_path / "log"
+    code = (
+        "from tests.explore.test_workers import optimize\n"
+        f"print('ready', flush=True)\noptimize('make_sleepy', config={{'log': {str(log)!r}}})\n"
+    )
+    said = subprocess.PIPE
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=said, stderr=said, text=True)
+    assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
+    end = time.monotonic() + 60
+    while len(workers := children(parent.pid)) < 2 or (seconds and not log.exists()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(seconds)
+    parent.kill()
+    out, err = parent.communicate(timeout=5)  # ends only when the last of the workers has closed them
+    assert (out, err) == ("", "")
+    assert not any(alive(worker) for worker in workers)

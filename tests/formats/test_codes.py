@@ -46,7 +46,7 @@ SCALARS: list[Format] = [
     *(Minifloat(exp, man, special=special) for exp, man, special in SMALL_FLOATS + WIDE_FLOATS),  # type: ignore[arg-type]
     *(Minifloat(4, 3, bias=bias) for bias in (-64, 0, 192)),
     *(Log(width) for width in range(2, 10)),
-    *(Log(4, bias) for bias in (-64, 192)),
+    *(Log(4, bias) for bias in (-64, 255)),
     Ternary(),
 ]
 BLOCKS: list[BlockFormat] = [

@@ -62,5 +62,5 @@ def test_zero_becomes_the_least_positive_number() -> None:
 def test_impossible_fields_say_what_is_allowed() -> None:
     with pytest.raises(FormatError, match=r"log: width is 1; allowed is 2\.\.9"):
         Log(1)
-    with pytest.raises(FormatError, match=r"log: bias is 500; allowed is -64\.\.192"):
+    with pytest.raises(FormatError, match=r"log: bias is 500; allowed is -64\.\.255"):
         Log(4, 500)

@@ -25,6 +25,7 @@ from mase.models.base import build
 from mase.models.huggingface import optional
 from tests.frontend.families.models import FAMILIES
 
+EPS = torch.finfo(torch.float32).eps
 X = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
 IDS = torch.arange(12).reshape(2, 6) % 8
 
@@ -380,7 +381,19 @@ def test_what_the_captured_program_rounds_in_another_way_is_allowed_and_said() -
     model, _ = next(family for family in FAMILIES if family.name == "Mistral").build()
     step = DecodeStep(model, length=7, batch=2).eval()
     _, report = trace_export(step, step.inputs, output=step.fields)
-    assert 0.0 < report.worst <= report.bound == 8 * torch.finfo(torch.float32).eps
+    # whether the two ways differ in these numbers is the processor's affair
+    assert (report.worst, report.bound) == (0.0, 0.0) or 0.0 < report.worst <= report.bound == 8 * EPS
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])  # of the example: where it is 0, only the second input shows it
+def test_a_sum_in_another_order_while_captured_is_allowed_whichever_sample_shows_it(scale: float) -> None:
+    class TwoOrders(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + 0.1) + 0.7 if torch.compiler.is_compiling() else x + (x * 0 + 0.1 + 0.7)
+
+    x = torch.linspace(1, 2, 60).reshape(4, 15) * scale
+    _, report = trace_export(TwoOrders().eval(), (x,))
+    assert 0.0 < report.worst <= report.bound == 8 * EPS
 
 
 def test_a_model_without_keys_and_values_has_no_decode_step() -> None:

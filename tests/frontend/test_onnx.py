@@ -4,112 +4,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import mase
 from mase import flow
 from mase.errors import ConfigError, GraphError, MaseError, ToolError, UnsupportedOp
 from mase.frontend import trace
 from mase.frontend.onnx import OnnxModel, load
 from mase.graph import Graph
-from mase.interpreter import is_exact
 from mase.models.base import MODELS
-from passes.fuse import fuse
 
 onnx = pytest.importorskip("onnx", reason="needs pip install mase-dse[onnx]")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # after the check that the package is there
-from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx.reference.op_run import OpRun  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402  # after the check that the package is there
 
-Q = "qonnx.custom_op.general"
-Arrays = Mapping[str, Any]
-BOUND = 1e-5  # of the greatest output: PyTorch and NumPy sum float32 in different orders
-
-
-class Quant(OpRun):  # type: ignore[misc]  # onnx ships no types
-    """Written from QONNX's description of IntQuant, apart from ours."""
-
-    op_domain = Q
-    rounds: ClassVar[dict[str, Any]] = {
-        "ROUND": np.round,
-        "FLOOR": np.floor,
-        "CEIL": np.ceil,
-        "DOWN": np.trunc,
-        "HALF_UP": lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5),
-    }
-
-    def _run(self, x: Any, scale: Any, zero: Any, bits: Any, signed: int, narrow: int, rounding_mode: str) -> Any:
-        span = 2 ** int(bits)
-        low, high = (-span // 2 + narrow, span // 2 - 1) if signed else (0, span - 1 - narrow)
-        code = self.rounds[rounding_mode](np.clip(x / scale + zero, low, high))
-        return (((code - zero) * scale).astype(np.float32),)
-
-
-class BipolarQuant(OpRun):  # type: ignore[misc]  # onnx ships no types
-    op_domain = Q
-
-    def _run(self, x: Any, scale: Any) -> Any:
-        return (np.where(x >= 0, scale, -scale).astype(np.float32),)
-
-
-def node(kind: str, inputs: Sequence[str], output: str | Sequence[str] = "y", **attrs: Any) -> Any:
-    outputs = [output] if isinstance(output, str) else list(output)
-    return helper.make_node(kind, list(inputs), outputs, name=attrs.pop("name", ""), **attrs)
-
-
-def quant(x: str, scale: str, y: str, bits: str = "bits", zero: str = "zero", **attrs: Any) -> Any:
-    attrs = {"signed": 1, "narrow": 0, "rounding_mode": "ROUND", **attrs}
-    return node("Quant", [x, scale, zero, bits], y, domain=Q, name=f"quant_{y}", **attrs)
-
-
-def file(
-    folder: Path,
-    nodes: Sequence[Any],
-    arrays: Arrays,
-    shape: Sequence[int | str] = ("N", 4),
-    kind: int = TensorProto.FLOAT,
-    opset: int = 21,
-    outputs: Sequence[str] = ("y",),
-) -> Path:
-    """Write a file with one input ``x``."""
-    values = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-    given = [helper.make_tensor_value_info("x", kind, shape)]
-    graph = helper.make_graph(
-        list(nodes), "g", given, [helper.make_empty_tensor_value_info(o) for o in outputs], values
-    )
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid(Q, 1)]
-    onnx.save(helper.make_model(graph, opset_imports=imports), str(folder / "model.onnx"))
-    return folder / "model.onnx"
-
-
-def judge(path: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    model = onnx.load(str(path))
-    return np.asarray(ReferenceEvaluator(model, new_ops=[Quant, BipolarQuant]).run(None, {"x": x})[0])
-
-
-def compare(path: Path, x: np.ndarray[Any, Any], **options: Any) -> Graph:
-    """Load the file, compare both results on ``x``, and return the graph."""
-    graph, _ = load(path, **options)
-    want, got = judge(path, x), graph(torch.from_numpy(x)).numpy()
-    exact = graph.output.inputs[0].record.output.format is not None  # then the values of codes come as float64
-    assert got.shape == want.shape and (exact or got.dtype == want.dtype)
-    np.testing.assert_allclose(got, want, rtol=0, atol=BOUND * float(np.abs(want).max()))
-    return graph
-
-
-def kinds(graph: Graph) -> list[str]:
-    return [operator.kind for operator in graph.operators()]
-
-
-def rand(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
+from tests.frontend.onnx_files import (  # noqa: E402
+    BOUND,
+    SCALARS,
+    Arrays,
+    Q,
+    compare,
+    file,
+    judge,
+    kinds,
+    node,
+    quant,
+    rand,
+)
 
 # -- whole models ---------------------------------------------------------------------------------------------------
 
@@ -472,225 +397,6 @@ def test_a_saved_graph_computes_the_same(tmp_path: Path) -> None:
     assert torch.equal(Graph.load(tmp_path / "saved")(ids), graph(ids))
 
 
-# -- quantisers -----------------------------------------------------------------------------------------------------
-
-SCALARS = {"zero": np.float32(0), "bits": np.float32(8), "four": np.float32(4)}
-SCALARS |= {"s": np.float32(2**-4), "t": np.float32(2**-6), "r": np.float32(0.0371)}
-
-
-def formats(graph: Graph) -> dict[str, str]:
-    """Return the formats of edges and operands, by name."""
-    found = {n.path: str(n.record.output.format) for n in graph.nodes() if n.record.output.format is not None}
-    for operator in graph.operators():
-        for role, kind in operator.record.operands.items():
-            if kind.format is not None:
-                found[f"{operator.path}.{role}"] = str(kind.format)
-    return found
-
-
-def test_a_qonnx_mlp_on_powers_of_two_is_exact_and_equal_bit_for_bit(tmp_path: Path) -> None:
-    nodes = [
-        quant("x", "s", "xq"),
-        quant("fc1.weight", "t", "w1", narrow=1),
-        node("Gemm", ["xq", "w1"], "a", transB=1),
-        quant("a", "s", "aq"),
-        node("Relu", ["aq"], "b"),
-        quant("b", "s", "bq", signed=0),
-        quant("fc2.weight", "t", "w2", bits="four"),
-        node("Gemm", ["bq", "w2"], "c", transB=1),
-        quant("c", "s", "y"),
-    ]
-    path = file(tmp_path, nodes, {**SCALARS, "fc1.weight": rand(8, 4), "fc2.weight": rand(3, 8)})
-    x = rand(50, 4)
-    graph = compare(path, x)
-    assert formats(graph) == {
-        "x": "fixed8.4",
-        "fc1.weight": "int8p",
-        "fc1": "fixed8.4",
-        "Relu_4": "ufixed8.4",
-        "fc2.weight": "fixed4.6",
-        "fc2": "fixed8.4",
-    }
-    assert kinds(graph) == ["linear", "activation", "linear"] and all(is_exact(n) for n in graph.operators())
-    assert np.array_equal(graph(torch.from_numpy(x)).numpy(), judge(path, x))  # every number is exact in float32
-
-
-@pytest.mark.sim
-def test_a_qonnx_file_becomes_hardware_with_the_same_numbers(tmp_path: Path) -> None:
-    nodes = [
-        quant("x", "s", "xq"),
-        quant("fc1.weight", "t", "w1", narrow=1),
-        node("Gemm", ["xq", "w1", "fc1.bias"], "a", transB=1),
-        node("Relu", ["a"], "b"),
-        quant("b", "s", "bq", signed=0),
-        quant("fc2.weight", "t", "w2", bits="four"),
-        node("Gemm", ["bq", "w2"], "c", transB=1),
-        quant("c", "s", "y"),
-    ]
-    arrays = {**SCALARS, "fc1.weight": rand(8, 4), "fc1.bias": np.round(rand(8) * 64) / 64, "fc2.weight": rand(3, 8)}
-    path, x = file(tmp_path, nodes, arrays), rand(20, 4)
-    graph, _ = fuse(load(path)[0])
-    assert kinds(graph) == ["linear", "linear"] and all(is_exact(n) for n in graph.operators())
-    design = mase.emit(graph, tmp_path / "design")
-    found = mase.simulate(design, torch.from_numpy(x)).output
-    assert np.array_equal(found.numpy(), judge(path, x))
-
-
-@pytest.mark.parametrize(
-    ("attrs", "scale", "zero", "expected"),
-    [
-        ({"narrow": 1}, 0.0371, 0, "int8_fp32"),
-        ({}, 0.0371, 0, "int8f_fp32"),
-        ({}, 0.75, 0, "int8f"),
-        ({"signed": 0}, 0.0371, 3, "int8a_fp32"),
-        ({}, 0.0371, -5, "int8a_fp32"),
-        ({"rounding_mode": "FLOOR"}, 0.25, 0, "fixed8.2_floor"),
-        ({"rounding_mode": "CEIL"}, 0.25, 0, "fixed8.2_ceil"),
-        ({"rounding_mode": "DOWN"}, 0.25, 0, "fixed8.2_zero"),
-        ({"rounding_mode": "HALF_UP"}, 0.25, 0, "fixed8.2_away"),
-        ({"signed": 0}, 4.0, 0, "ufixed8.-2"),
-    ],
-)
-def test_a_quantiser_is_the_format_that_says_the_same(
-    attrs: dict[str, Any], scale: float, zero: int, expected: str, tmp_path: Path
-) -> None:
-    arrays = {**SCALARS, "s": np.float32(scale), "zero": np.float32(zero)}
-    path = file(tmp_path, [node("Neg", ["x"], "a"), quant("a", "s", "y", **attrs)], arrays)
-    graph = compare(path, 9 * rand(400, 4))
-    assert formats(graph) == {"Neg_0": expected} and kinds(graph) == ["activation"]
-
-
-def test_a_scale_a_channel_follows_a_transposed_weight(tmp_path: Path) -> None:
-    nodes = [quant("w", "r", "wq", narrow=1), node("MatMul", ["x", "wq"])]
-    path = file(tmp_path, nodes, {**SCALARS, "w": rand(4, 3), "r": 0.01 + rand(1, 3) ** 2})
-    graph = compare(path, rand(20, 4))
-    assert formats(graph) == {"MatMul_1.weight": "int8c_fp32"}
-    assert graph.params(graph.node("MatMul_1").record.key("weight")).axis == -2
-    turned = [quant("w", "r", "wq", narrow=1), node("Transpose", ["wq"], "v"), node("Gemm", ["x", "v"])]
-    path = file(tmp_path, turned, {**SCALARS, "w": rand(3, 4), "r": 0.01 + rand(3, 1) ** 2})
-    assert formats(compare(path, rand(20, 4))) == {"Gemm_2.weight": "int8c_fp32"}
-
-
-def test_bipolar_and_one_bit_quantisers_are_binary(tmp_path: Path) -> None:
-    nodes = [
-        node("BipolarQuant", ["x", "r"], "a", domain=Q),
-        quant("w", "t", "wq", bits="one"),
-        node("MatMul", ["a", "wq"]),
-    ]
-    signs = np.sign(rand(4, 3)).astype(np.float32)
-    path = file(tmp_path, nodes, {**SCALARS, "one": np.float32(1), "w": signs, "unit": np.float32(1)})
-    graph, _ = load(path)
-    assert formats(graph) == {"x": "binary", "MatMul_2.weight": "binary"}
-    x = rand(20, 4)
-    want = np.where(x >= 0, SCALARS["r"], -SCALARS["r"]) @ (signs * SCALARS["t"])
-    np.testing.assert_allclose(graph(torch.from_numpy(x)).numpy(), want, rtol=1e-6, atol=1e-7)
-
-
-def test_trunc_drops_low_bits_of_the_same_grid(tmp_path: Path) -> None:
-    x = rand(100, 4)
-    code = np.clip(np.round(x / 2**-4), -128, 127)
-    first = [quant("x", "s", "a"), node("Trunc", ["a", "s", "zero", "bits", "four"], domain=Q, rounding_mode="FLOOR")]
-    graph, _ = load(file(tmp_path, first, SCALARS))
-    assert np.array_equal(graph(torch.from_numpy(x)).numpy(), np.floor(code / 16) * 2**-4)
-    second = [node("Trunc", ["a", "s", "zero", "bits", "one", "four"], domain=Q, rounding_mode="ROUND")]
-    graph, _ = load(file(tmp_path, [first[0], *second], {**SCALARS, "one": np.float32(1)}))
-    assert np.array_equal(graph(torch.from_numpy(x)).numpy(), np.round(code / 16))
-
-
-def qdq(folder: Path, dtype: str = "int8", zero: int = 0, scale: float = 0.0371) -> Path:
-    """Write a file with QuantizeLinear and DequantizeLinear around a layer, and moves between them."""
-    point = np.dtype(dtype).type(zero)
-    rng = np.random.default_rng(1)
-    nodes = [
-        node("QuantizeLinear", ["x", "sx", "zx"], "xi"),
-        node("Reshape", ["xi", "shape"], "xr"),
-        node("DequantizeLinear", ["xr", "sx", "zx"], "xf"),
-        node("DequantizeLinear", ["w8", "sw"], "w", axis=0),
-        node("DequantizeLinear", ["b32", "sb"], "b", axis=0),
-        node("Gemm", ["xf", "w", "b"], "a", transB=1),
-        node("QuantizeLinear", ["a", "sx", "zx"], "ai", name="/last"),
-        node("DequantizeLinear", ["ai", "sx", "zx"], "y"),
-    ]
-    arrays = {"sx": np.float32(scale), "zx": point, "shape": [-1, 4], "sw": np.float32(0.003) + rand(3) ** 2 / 99}
-    arrays |= {"w8": rng.integers(-127, 128, (3, 4), np.int8), "b32": rng.integers(-999, 999, 3, np.int32)}
-    return file(folder, nodes, {**arrays, "sb": np.full(3, 1e-3, np.float32)}, ("N", 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("dtype", "zero", "scale", "expected"),
-    [
-        ("uint8", 130, 0.0371, "int8a_fp32"),
-        ("int8", -3, 0.0371, "int8a_fp32"),
-        ("int8", 0, 0.0371, "int8f_fp32"),
-        ("int8", 0, 0.03125, "fixed8.5"),
-        ("uint8", 0, 0.03125, "ufixed8.5"),
-    ],
-)
-def test_quantize_and_dequantize_pairs_are_formats(
-    dtype: str, zero: int, scale: float, expected: str, tmp_path: Path
-) -> None:
-    path = qdq(tmp_path, dtype, zero, scale)
-    graph, report = load(path)
-    x = rand(40, 2, 2)
-    step = np.abs(graph(torch.from_numpy(x)).numpy() - judge(path, x)) / scale
-    assert float((step > 1e-3).mean()) < 0.02 and float(step.max()) < 1.001  # a sum beside a tie may round elsewhere
-    found = formats(graph)
-    assert found["x"] == expected and found["Gemm_5.weight"] == "int8c_fp32"
-    takes = expected.startswith(("fixed", "ufixed"))  # hardware has neither zero points nor the least int8
-    assert found["Gemm_5"] == expected and bool(report.refused) != takes
-
-
-def test_a_quantiser_that_hardware_cannot_merge_stays_a_node_and_says_why(tmp_path: Path) -> None:
-    nodes = [
-        quant("x", "r", "xq", signed=0),
-        quant("w", "r", "wq", narrow=1),
-        node("MatMul", ["xq", "wq"], "a"),
-        quant("a", "s", "y"),
-    ]
-    path = file(tmp_path, nodes, {**SCALARS, "w": rand(4, 3)})
-    graph, report = load(path)
-    assert kinds(graph) == ["linear", "requantize"]
-    assert "int8a_fp32 has a zero point; hardware takes symmetric integers" in report.refused["quant_y"]
-    x = rand(30, 4)
-    assert np.array_equal(graph(torch.from_numpy(x)).numpy(), judge(path, x))
-
-
-@pytest.mark.parametrize("opset", [13, 21])
-def test_a_weight_that_the_file_quantises_and_turns_is_a_format(opset: int, tmp_path: Path) -> None:
-    nodes = [
-        node("QuantizeLinear", ["w", "r", "zero8"], "codes"),
-        node("Transpose", ["codes"], "turned"),
-        node("DequantizeLinear", ["turned", "r", "zero8"], "v"),
-        node("MatMul", ["x", "v"]),
-    ]
-    w, x = rand(3, 4), rand(20, 4)
-    path = file(tmp_path, nodes, {**SCALARS, "zero8": np.int8(0), "w": w}, opset=opset)
-    graph, _ = load(path)
-    assert formats(graph) == {"MatMul_3.weight": "int8_fp32"}
-    want = x @ (np.clip(np.round(w / SCALARS["r"]), -128, 127) * SCALARS["r"]).T
-    np.testing.assert_allclose(graph(torch.from_numpy(x)).numpy(), want, rtol=0, atol=1e-5)
-
-
-def test_a_file_that_the_evaluator_cannot_run_is_told_as_not_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*args: object) -> None:
-        raise NotImplementedError("no such\noperator")
-
-    monkeypatch.setattr("onnx.reference.ReferenceEvaluator.run", fails)
-    assert load(mlp(tmp_path))[1].notes == ("not compared with ONNX's reference evaluator: no such operator",)
-
-
-def test_the_same_quantiser_twice_is_one(tmp_path: Path) -> None:
-    nodes = [node("Neg", ["x"], "a"), quant("a", "s", "b"), quant("b", "s", "c"), node("Relu", ["c"])]
-    assert kinds(compare(file(tmp_path, nodes, SCALARS), rand(9, 4))) == ["activation", "activation"]
-
-
-def test_a_value_with_two_readers_keeps_its_quantiser(tmp_path: Path) -> None:
-    nodes = [node("Neg", ["x"], "a"), quant("a", "s", "b"), node("Add", ["a", "b"])]
-    assert kinds(compare(file(tmp_path, nodes, SCALARS), rand(9, 4))) == ["activation", "requantize", "add"]
-
-
 # -- as a model -----------------------------------------------------------------------------------------------------
 
 
@@ -764,7 +470,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         [node("Gemm", ["x", "x"], domain="own")],
         {},
         UnsupportedOp,
-        "(Gemm): is not supported; supported are A",
+        "(own.Gemm): the domain 'own' is not supported; allowed are ONNX's own and qonnx.custom_op.general",
     ),
     "no producer": ([node("Relu", ["z"])], {}, GraphError, "reads 'z', which nothing before it produces"),
     "computed weight": (
@@ -773,7 +479,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         UnsupportedOp,
         "input 1 ('x') is computed; allowed is a constant",
     ),
-    "axis 0 reduced": ([node("ReduceSum", ["x", "a"])], {"a": [0]}, GraphError, "axis 0 is no batch"),
+    "axis 0 reduced": ([node("ReduceSum", ["x", "a"])], {"a": [0]}, GraphError, "axis 0 is not a batch"),
     "axis 0 sorted": ([node("Softmax", ["x"], axis=0)], {}, GraphError, "depends on its batch"),
     "batch norm": (
         [node("BatchNormalization", ["x", "v", "v", "v", "v"], training_mode=1)],
@@ -859,6 +565,16 @@ def test_a_graph_that_differs_from_the_evaluator_is_refused(tmp_path: Path, monk
     monkeypatch.setitem(onnx_nodes.ACTIVATIONS, "Relu", ("tanh", {}))  # type: ignore[arg-type]  # a Mapping that is a dict
     with pytest.raises(GraphError, match="differs from the reference evaluator by"):
         load(mlp(tmp_path))
+
+
+def test_a_file_that_the_evaluator_cannot_run_is_told_as_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise NotImplementedError("no such\noperator")
+
+    monkeypatch.setattr("onnx.reference.ReferenceEvaluator.run", fails)
+    assert load(mlp(tmp_path))[1].notes == ("not compared with ONNX's reference evaluator: no such operator",)
 
 
 def test_infinities_and_nan_in_the_same_places_are_no_difference(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[MaseError], str]] = {
         ConfigError,
         "config.json: no such file; the folder holds",
     ),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), ConfigError, "config.json: no JSON object"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), ConfigError, "config.json: corrupt: not JSON"),
     "unknown model": (lambda f: change(f, model_type="lama"), ConfigError, "model_type 'lama' is unknown"),
     "unknown class": (lambda f: change(f, architectures=["Lama"]), ConfigError, "architecture 'Lama' is unknown"),
     "wrong field": (lambda f: change(f, hidden_size="a"), ConfigError, "hidden_size"),
@@ -167,7 +167,7 @@ def test_a_truncated_file_names_the_tensor(kept: int, text: str, folder: Path) -
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes((9).to_bytes(8, "little") + b"not json!")
-    with pytest.raises(GraphError, match="no safetensors header"):
+    with pytest.raises(GraphError, match="header of safetensors: corrupt"):
         check_safetensors(tmp_path / "a.safetensors")
 
 

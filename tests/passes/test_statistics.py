@@ -176,13 +176,19 @@ def test_inputs_go_in_by_name() -> None:
 
 
 def test_one_pass_batch_by_batch_equals_all_at_once() -> None:
-    graph, x = small(), torch.randn(96, 2, 2)
+    graph, x = small(), eighths(torch.randn(96, 2, 2))
+    graph = graph.replace({}, {name: eighths(tensor) for name, tensor in graph.tensors.items()})
     whole, parts = report(graph, x), report(graph, *x.split(7))
     for name, one in whole.edges.items():
         other = parts.edges[name]
         assert (other.percentiles, other.histogram, other.count) == (one.percentiles, one.histogram, one.count)
         # float64 sums in another order: 400 numbers at most
         assert other.second_moment == pytest.approx(one.second_moment, rel=400 * 2.0**-52)
+
+
+def eighths(x: Tensor) -> Tensor:
+    """Round to eighths: sums of their products are exact in float32, so a layer's result depends on no kernel."""
+    return (x * 8).round() / 8
 
 
 def test_counts_take_no_more_memory_than_is_said() -> None:

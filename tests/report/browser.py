@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NO_BROWSER = f"none of {', '.join(NAMES)} is installed; `apt-get install chromium` provides one"
 FLAGS = (
     "--headless",
     "--no-sandbox",

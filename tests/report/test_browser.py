@@ -10,7 +10,7 @@ import pytest
 
 from mase.report import html, trace
 from mase.report.summary import Dataflow, Edge, Node, Report
-from tests.report.browser import NAMES, Browser, browser, find_browser
+from tests.report.browser import NO_BROWSER, Browser, browser, find_browser
 from tests.report.example import example
 from tests.report.large import page as traced_page
 
@@ -19,7 +19,7 @@ WIDTHS = (400, 1280)  # pixels: a phone, a laptop
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(NAMES)} is here; `apt-get install chromium` helps"),
+    pytest.mark.skipif(FOUND is None, reason=NO_BROWSER),
 ]
 
 

@@ -1,0 +1,185 @@
+"""The lanes of a chain are the cheapest there are: compared with every combination, priced block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import islice, pairwise, product
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mase.cost.device import device
+from mase.cost.estimate import estimate_graph
+from mase.cost.folding import fold, priced
+from mase.cost.resources import Resources, estimate
+from mase.errors import UnsupportedOp
+from mase.graph import Graph, HwRecord, OpNode
+from mase.lowering import Lowering
+from mase.netlist import Netlist, build
+from mase.ops.base import Block, HardwareOp
+from mase.ops.grid import Grid
+from mase.ops.width_converter import ConverterFoldings, WidthConverter
+from mase.stream import StreamType
+from passes.map import Folding, MapConfig, map_graph
+from passes.quantize import NodeFormats
+from tests.emit.designs import Network
+
+XCUP = device("xcup")
+
+
+def chain(layers: Sequence[nn.Module], shape: tuple[int, ...], formats: Sequence[str], fused: bool = True) -> Graph:
+    """Return a quantized chain; ``formats`` of the input, then of weight and result of each operator, over again."""
+    torch.manual_seed(0)
+    network = Network("chain", layers, torch.randn(8, *shape), formats[0], {}, fused=fused)
+    given, left = {}, iter(list(formats[1:]) * 4)
+    for node in network.traced().operators():
+        if node.kind != "layout":
+            given[node.path] = NodeFormats(next(left) if node.kind == "linear" else None, output=next(left))
+    return Network("chain", layers, torch.randn(8, *shape), formats[0], given, fused=fused).quantized()
+
+
+def parts(graph: Graph) -> tuple[list[OpNode], list[HardwareOp]]:
+    lowered, names = Lowering().of(graph), build(graph).nodes
+    nodes = [graph.node(name) for name in names]
+    return nodes, [lowered.op(node) for node in nodes]
+
+
+Priced = tuple[float, int]  # LUT-equivalents, cycles a sample
+
+
+def price(*blocks: Block) -> Priced:
+    resources = sum((estimate(block, XCUP).resources for block in blocks), Resources())
+    return resources.equivalent(XCUP), max((block.schedule().interval() for block in blocks), default=0)
+
+
+def cheapest(ops: Sequence[HardwareOp], limit: int | None) -> float | None:
+    """Return the least cost of all combinations of foldings, block by block; None where none keeps the limit."""
+
+    @cache
+    def operator(i: int, simd: int, pe: int) -> tuple[Priced, StreamType, StreamType]:
+        blocks = list(ops[i].blocks(simd, pe, depths(ops[i], simd, pe)).values())
+        return price(*blocks), blocks[0].stream_in, blocks[-1].stream_out
+
+    @cache
+    def between(i: int, j: int, stream: StreamType, target: StreamType) -> Priced:
+        found = [one for op in ops[i + 1 : j] for one in op.blocks(stream.lanes, target.lanes, {}).values()]
+        if found or j > i + 1:  # the first reshape changes the lanes, what follows keeps them
+            found = [one for op in ops[i + 1 : i + 2] for one in op.blocks(stream.lanes, target.lanes, {}).values()]
+            found += [one for op in ops[i + 2 : j] for one in op.blocks(target.lanes, target.lanes, {}).values()]
+            return price(*found)
+        return price() if stream == target else price(WidthConverter(stream, target))
+
+    places = [i for i, op in enumerate(ops) if not op.foldings.follows]
+    options = [list(zip(*(x.tolist() for x in ops[i].foldings.lanes()), strict=True)) for i in places]
+    best = None
+    for lanes in product(*options):
+        made = [operator(i, *pair) for i, pair in zip(places, lanes, strict=True)]
+        links = [between(i, j, a[2], b[1]) for (i, a), (j, b) in pairwise(zip(places, made, strict=True))]
+        tail = between(places[-1], len(ops), made[-1][2], made[-1][2])
+        every = [*(one[0] for one in made), *links, tail]
+        if limit is None or max(cycles for _, cycles in every) <= limit:
+            cost = sum(cost for cost, _ in every)
+            best = cost if best is None else min(best, cost)
+    return best
+
+
+def depths(op: HardwareOp, simd: int, pe: int) -> dict[str, int]:
+    fifos = {} if op.foldings.follows else op.foldings.fifos(np.array([simd]), np.array([pe]))
+    return {role: int(np.max(depth)) for role, depth in fifos.items()}
+
+
+def laid(graph: Graph, nodes: Sequence[OpNode], ops: Sequence[HardwareOp], lanes: Sequence[tuple[int, int]]) -> Netlist:
+    """Return the netlist with the FIFO depths that the search prices."""
+    records = {
+        node.name: replace(node.record, hw=HwRecord(simd, pe, depths(op, simd, pe)))
+        for node, op, (simd, pe) in zip(nodes, ops, lanes, strict=True)
+    }
+    return build(graph.replace(records))
+
+
+def small_chains() -> Iterator[tuple[Graph, int | None]]:
+    """Yield chains of 2 or 3 small layers with ReLUs, reshapes and rows, in all classes of formats."""
+    rng = Random(11)
+    formats = ("fixed5", "int4", "mxint4b2e3", "fixed7", "mxint5b4e2")
+    while True:
+        rows, size, fused = rng.choice((0, 0, 2)), rng.choice((2, 3, 4, 5, 6)), rng.random() < 0.8
+        shape, axis = (rows, size) if rows else (size,), 2 if rows else 1
+        layers: list[nn.Module] = []
+        for k in range(rng.choice((2, 2, 3))):
+            tiles = k == 0 and rng.random() < 0.4
+            before, size = size, rng.choice((4, 8)) if tiles else rng.choice((2, 3, 4, 5, 6))
+            layers += [nn.Linear(before, size), *(nn.ReLU() for _ in range(rng.random() < 0.4))]
+            layers += [nn.Unflatten(axis, (size // 4, 4)), nn.Flatten(axis)] if tiles else []
+        layers += [nn.Unflatten(axis, (1, size))] if rng.random() < 0.2 else []
+        chosen = [rng.choice(formats) for _ in range(9)]
+        try:
+            graph = chain(layers, shape, chosen, fused)
+            build(graph)
+        except UnsupportedOp:
+            continue
+        yield graph, rng.choice((None, 1, 4, 7, 12, 30))
+
+
+def test_no_combination_of_foldings_is_cheaper() -> None:
+    tried = refused = converted = followers = 0
+    for graph, limit in islice(small_chains(), 30):
+        nodes, ops = parts(graph)
+        if math.prod(op.foldings.lanes()[0].size for op in ops if not op.foldings.follows) > 8000:
+            continue
+        best = cheapest(ops, limit)
+        if best is None:
+            with pytest.raises(UnsupportedOp, match=rf"cycles a sample.*; map.interval allows {limit}"):
+                fold(nodes, ops, "xcup", limit)
+            refused += 1
+            continue
+        found = fold(nodes, ops, "xcup", limit)
+        netlist = laid(graph, nodes, ops, found.lanes)
+        assert found.cost == pytest.approx(best, rel=1e-12)  # sums of floats in another order
+        assert found.cost == pytest.approx(price(*(i.block for i in netlist.instances))[0], rel=1e-12)
+        assert found.interval == netlist.interval()
+        tried += 1
+        converted += any(isinstance(i.block, WidthConverter) for i in netlist.instances)
+        followers += any(op.foldings.follows for op in ops)
+    assert min(tried // 5, refused, converted, followers) >= 2, (tried, refused, converted, followers)
+
+
+def test_the_price_of_a_converter_counts() -> None:
+    """Each layer alone is cheapest at lanes that ask for a converter; together, other lanes are cheaper."""
+    graph = chain([nn.Linear(96, 77), nn.ReLU(), nn.Linear(77, 10)], (96,), ["fixed8"] * 5)
+    mapped, report = map_graph(graph, MapConfig(interval=4))
+    other, by_hand = map_graph(graph, MapConfig(interval=4, folding={"0": Folding(24, 77), "2": Folding(77, 3)}))
+    apart, dearer = map_graph(graph, MapConfig(interval=4, folding={"0": Folding(24, 77), "2": Folding(39, 5)}))
+    assert list(dearer.converters) == ["_2"]
+    assert sum(choice.cost for choice in (*dearer.choices.values(), *dearer.converters.values())) == dearer.cost
+    assert report.cost <= by_hand.cost < dearer.cost
+    costs = [estimate_graph(one).lut_equivalents for one in (mapped, other, apart)]
+    assert costs == sorted(costs)
+    assert [build(one).interval() for one in (mapped, other, apart)] == [4, 4, 4]
+
+
+def test_a_converter_takes_the_firings_that_it_promises() -> None:
+    grids = Grid(5, True, -16, 15), Grid(5, True, -15, 15, 0, False, 4, 3, 0, 7)
+    shapes = [((1, 12), (1, 12)), ((3, 5), (3, 5)), ((1, 1), (1, 1))]
+    shapes += [((1, 12), (3, 4)), ((3, 4), (1, 12)), ((2, 12), (3, 8)), ((6, 5), (2, 15)), ((4, 8), (2, 16))]
+    for (before, after), grid in product(shapes, grids):
+        if grid.block and before != after and (before[1] % 4 or after[1] % 4):
+            continue
+        legal = [n for n in (1, 2, 3, 4, 5, 6, 8, 12, 13) if not grid.block or n % 4 == 0 or 4 % n == 0]
+        foldings = ConverterFoldings.of(StreamType(*before, 1, grid), after)
+        simd, pe = (x.ravel() for x in np.meshgrid(legal, legal))
+        cycles, works = foldings.cycles(simd, pe), foldings.work(simd, pe, {"": 2})[""]
+        for i, (a, b) in enumerate(zip(simd.tolist(), pe.tolist(), strict=True)):
+            block = WidthConverter(StreamType(*before, a, grid), StreamType(*after, b, grid))
+            if block.source == block.target:
+                assert (cycles[i], priced(foldings, "xcup", a, b).cost) == (0, 0.0)
+                continue
+            assert cycles[i] == block.schedule().interval() == len(block.firings()), (before, after, a, b)
+            assert block.work().registers == works.registers[i]
+            one = estimate(block, XCUP).resources.equivalent(XCUP)
+            assert priced(foldings, "xcup", a, b).cost == pytest.approx(one, rel=1e-12)
