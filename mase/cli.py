@@ -122,7 +122,7 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _interrupted() -> int:
-    return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    return _fail("interrupted; the same command continues where this one stopped", INTERRUPTED)
 
 
 def _fail(text: str, code: int) -> int:
