@@ -31,6 +31,92 @@ def facts(feed: Edge, give: Edge, frames: int, pad: bool) -> dict[str, Any]:
     }
 
 
+def ports(manifest: Mapping[str, Any]) -> str:
+    """Return the README's section on ports, the reset rule, and what ``error_o`` and ``flush_i`` do to a stream."""
+    top, first, last = manifest["top"], manifest["edges"][0], manifest["edges"][-1]
+    facts, cycles = manifest["axis"], manifest["cycles"]
+    core = _table(
+        ("`clk_i`", "in", 1, "rising edge"),
+        ("`rst_ni`", "in", 1, "reset, active low"),
+        ("`flush_i`", "in", 1, "reset of everything by a signal in step with the clock"),
+        ("`error_o`", "out", 1, "sticky: an `in_last_i` was at another beat than the count expects"),
+        ("`in_valid_i`, `in_ready_o`", "in, out", 1, "a beat moves when both are high at a rising edge"),
+        ("`in_data_i`", "in", first["beat_bits"], "a beat, see Streams"),
+        ("`in_last_i`", "in", 1, "last beat of a sample"),
+        ("`out_valid_o`, `out_ready_i`", "out, in", 1, "as above; data stays while stalled"),
+        ("`out_data_o`", "out", last["beat_bits"], "a beat"),
+        ("`out_last_o`", "out", 1, "last beat of a sample"),
+    )
+    bits_in, bits_out = 8 * facts["s_axis_bytes"], 8 * facts["m_axis_bytes"]
+    keep_in = [("`s_axis_tkeep`", "in", bits_in // 8, _KEEP_IN.format(bytes=first["beat_bytes"]))]
+    keep_out = [("`m_axis_tkeep`", "out", bits_out // 8, _KEEP_OUT)]
+    axis = _table(
+        ("`aclk`", "in", 1, "rising edge"),
+        ("`aresetn`", "in", 1, "reset, active low"),
+        ("`flush_i`", "in", 1, "drop what is inside, see below; tie to 0 if unused"),
+        ("`error_o`", "out", 1, "sticky: a frame was damaged"),
+        ("`s_axis_tdata`", "in", bits_in, f"a beat in bits {first['beat_bits'] - 1}:0; those above are not looked at"),
+        *(keep_in if facts["tkeep"] else []),
+        ("`s_axis_tvalid`, `s_axis_tready`", "in, out", 1, "handshake"),
+        ("`s_axis_tlast`", "in", 1, "ends a frame"),
+        ("`m_axis_tdata`", "out", bits_out, f"a beat in bits {last['beat_bits'] - 1}:0; those above are 0"),
+        *(keep_out if facts["tkeep"] else []),
+        ("`m_axis_tvalid`, `m_axis_tready`", "out, in", 1, "handshake"),
+        ("`m_axis_tlast`", "out", 1, "ends a packet"),
+        ("`m_axis_tuser`", "out", 1, "with `m_axis_tlast`: this frame was damaged; may stay open"),
+    )
+    return _PORTS.format(
+        top=top, core=core, axis=axis, beats_in=first["beats"], beats_out=last["beats"],
+        first=cycles["first_output"] + SLICES, latency=cycles["latency"] + SLICES,
+    )  # fmt: skip
+
+
+def _table(*rows: tuple[object, ...]) -> str:
+    head = ("port", "direction", "bits", "meaning")
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (head, ("---",) * 4, *rows))
+
+
+_KEEP_IN = "the lowest {bytes} must be high, else the frame is damaged; the others are not looked at"
+_KEEP_OUT = "all ones (DMA engines); with the parameter `NullPadding` 1 low on the bytes above a beat"
+
+_PORTS = """\
+## Ports, reset, errors and flushes
+
+There are no registers to write. Two tops stand for choice.
+
+`{top}`, plain valid/ready:
+
+{core}
+`{top}_axis`, AXI4-Stream:
+
+{axis}
+**Reset.** `rst_ni` or `aresetn` may be asserted at any time, in step with the clock or not; both ready and both valid
+outputs are low meanwhile. Its release may come at any time too: two flip-flops synchronise it. The first beat moves at
+the fourth rising edge after it at the earliest, and begins a sample.
+
+**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has
+{beats_in} beats. Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the
+missing beats are taken as zeros. If it is missing, the first {beats_in} beats count and the rest is dropped up to and
+with the beat that has `tlast`. The packet of such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and
+`error_o` rises; the frames after it are right. With the parameter `Resync` 0 there is no repair: beats are counted,
+`tlast` is only compared with the count and sets `error_o`, and a lost beat shifts all that follows until a reset or a
+flush. A host without `tlast` needs `Resync` 0.
+
+**Wrong frames, core.** As with `Resync` 0: `error_o` rises in the cycle after the wrong beat and changes nothing else.
+
+**Flush, AXI4-Stream.** While `flush_i` is high no beat is taken. Every beat taken before is dropped, with all results
+that have not left the core; `error_o` is cleared. The results that have left the core, at most two beats in the output
+slice, are delivered. If they end within a packet, beats of zeros complete it, and its last beat has `m_axis_tuser`
+high. So `m_axis_tvalid` is never withdrawn, and every packet has {beats_out} beats. The first beat taken afterwards
+begins a frame; a host that goes on in mid-frame gets one damaged frame, and right ones after it.
+
+**Flush, core.** `flush_i` is a reset: no beat is taken in its cycles, everything is dropped, and `out_valid_o` falls
+without a handshake in the cycle after. One cycle is enough.
+
+The wrapper adds two cycles: first output beat {first}, last output beat of sample 0 {latency}, counted as in Streams.
+"""
+
+
 def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories: bool) -> str:
     """Return the text of the wrapper.
 
@@ -41,7 +127,7 @@ def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories:
     bus_in, bus_out, keep = 8 * axis["s_axis_bytes"], 8 * axis["m_axis_bytes"], axis["tkeep"]
     parameters = ['  parameter MemDir = "mem",  // folder of the memory images'] if memories else []
     parameters += [
-        "  // 1: a frame that is too short or too long is repaired and marked; 0: beats are counted, tlast is only watched.",
+        "  // 1: a frame that is too short or too long is repaired and marked; 0: beats are counted.",
         "  parameter int Resync = 1",
     ]
     if keep:
@@ -53,10 +139,11 @@ def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories:
     return f"""\
 // AXI4-Stream wrapper of {top}: {_padding(keep)}, tlast on the last beat of a sample.
 //
-// A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1 every frame that
-// comes in gives exactly one that goes out, whatever its length: a short one is filled up with zeros, the rest of a long
-// one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so, and low on every other beat.
-// error_o says the same of the whole stream: it is sticky, until reset or flush.
+// A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1, the
+// default, every frame that comes in gives exactly one that goes out, whatever its length: a short one is filled up
+// with zeros, the rest of a long one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so,
+// and low on every other beat. error_o says the same of the whole stream: it is sticky, until reset or flush. With
+// Resync 0 beats are counted, and a wrong tlast only sets error_o.
 // flush_i: in its cycles no beat is taken. Beats taken before are dropped with all results that have not left the core;
 // the others, two at most, are delivered. A packet that they leave open is completed with zeros, tuser with its tlast.
 // So m_axis_tvalid is never withdrawn and every packet has {b.beats} beats. The next beat taken begins a frame.
@@ -88,7 +175,7 @@ module {top}_axis #(
   output      logic          m_axis_tuser
 );
 
-  // What flush_i clears, here and in the core (which synchronises aresetn for itself), leaves its reset in the same cycle.
+  // What flush_i clears leaves its reset in the same cycle here and in the core, which synchronises aresetn for itself.
   logic reset_n, run_q, open;
 
   mase_reset_sync u_reset (
@@ -144,7 +231,7 @@ module {top}_axis #(
     .error_o      (stream_error)
   );
 
-  // One mark for each frame inside the core, which holds {axis["frames_inside"]} at most: room is never what it waits for.
+  // One mark for each frame inside the core, which holds {axis["frames_inside"]} at most: nothing waits for room.
   logic room, mark_valid, mark, in_valid, in_ready, core_error;
   logic out_valid, out_ready, out_last;
   logic [{b.bits - 1}:0] out_beat;
@@ -225,7 +312,7 @@ endmodule
 
 
 def _padding(keep: bool) -> str:
-    return "tdata padded to a power of two of bytes, with tkeep" if keep else "tdata padded to bytes"
+    return "tdata padded to 2^n bytes, with tkeep" if keep else "tdata padded to bytes"
 
 
 def _spare(bits: int, bus: int, kept: int) -> str:

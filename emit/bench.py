@@ -22,8 +22,9 @@ def bench(manifest: Mapping[str, Any], feed: Edge, give: Edge, samples: int) -> 
         "OUT_BITS": give.stream.bits,
         "IN_BUS": 8 * manifest["axis"]["s_axis_bytes"],
         "OUT_BUS": 8 * manifest["axis"]["m_axis_bytes"],
-        "KEEP_IN": "      .s_axis_tkeep ('1),\n" if manifest["axis"]["tkeep"] else "",
+        "KEEP_IN": "      .s_axis_tkeep ({InBus/8{1'b1}}),\n" if manifest["axis"]["tkeep"] else "",
         "KEEP_OUT": "      .m_axis_tkeep (keep),\n" if manifest["axis"]["tkeep"] else "",
+        "USE": " || !(&keep)" if manifest["axis"]["tkeep"] else "",
         "KEPT": "    logic [OutBus/8-1:0] keep;\n" if manifest["axis"]["tkeep"] else "",
         "FIRST": cycles["first_output"],
         "LATENCY": cycles["latency"],
@@ -45,7 +46,9 @@ _BENCH = r"""// Self-checking bench of @TOP@, for any simulator of SystemVerilog
 module @TOP@__bench #(
   parameter bit Axis = 1'b0,       // 1: through the AXI4-Stream wrapper
 @MEMDIR@  parameter     VectorDir = "vectors",
-  parameter bit Finish = 1'b1      // 0: do not end the simulation, for several benches side by side
+  parameter bit Finish = 1'b1      // 0: raise done_o instead of $finish, for several benches side by side
+) (
+  output logic done_o
 );
 
   localparam int Samples = @SAMPLES@;
@@ -92,7 +95,7 @@ module @TOP@__bench #(
       .m_axis_tlast (out_last),
       .m_axis_tuser (user)
     );
-    assign error = core_error || (out_valid && user);
+    assign error = core_error || (out_valid && (user@USE@));
     assign out_data = bus[OutBits-1:0];
     assign unused = bus;
   end else begin : gen_core
@@ -166,6 +169,7 @@ module @TOP@__bench #(
     idle     = 0;
     errors   = 0;
     out_held = 1'b0;
+    done_o   = 1'b0;
     wait (rst_n);
     forever begin
       @(posedge clk);
@@ -216,6 +220,7 @@ module @TOP@__bench #(
   task automatic report;
     if (errors != 0) $fatal(1, "FAIL: %0d mistakes in %0d beats", errors, given);
     $display("PASS: @TOP@: %0d beats in, %0d beats out", fed, given);
+    done_o = 1'b1;
     if (Finish) $finish;
   endtask
 

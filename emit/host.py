@@ -15,6 +15,7 @@ Codes are int64 mantissas ``[samples, *shape]``, and for formats with blocks exp
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -108,19 +109,10 @@ class Edge:
         return self.scale if self.scale is not None else 2.0**self.unit
 
     def _rounded(self, v: Reals) -> Ints:
-        down = np.floor(v)
-        rules = {
-            "even": np.rint(v),
-            "half_up": down + (v - down >= 0.5),
-            "half_away": np.copysign(np.floor(np.abs(v)) + (np.abs(v) - np.floor(np.abs(v)) >= 0.5), v),
-            "floor": down,
-            "ceil": np.ceil(v),
-            "zero": np.trunc(v),
-        }
-        if self.rounding not in rules:
+        if self.rounding not in ROUNDINGS:
             raise ValueError(f"{self.format}: its rounding needs mase; encode there, and pack the codes here")
-        clipped: Ints = np.clip(rules[self.rounding], self.low, self.high).astype(np.int64)
-        return clipped
+        near = np.clip(v, self.low - 1, self.high + 1)  # no infinity is left
+        return np.clip(ROUNDINGS[self.rounding](near), self.low, self.high).astype(np.int64)
 
     # -- codes and beats ----------------------------------------------------------------------------------------------
 
@@ -164,6 +156,21 @@ class Edge:
         """Return, beat by beat of a row, the index of each block whose exponent travels with it."""
         first = np.arange(self.beats // self.rows)[:, None] * self.lanes // self.block
         return (first + np.arange(self.exponents)).reshape(-1)
+
+
+def _half_up(v: Reals) -> Reals:
+    down = np.floor(v)
+    return down + (v - down >= 0.5)
+
+
+ROUNDINGS: dict[str | None, Callable[[Reals], Reals]] = {
+    "even": np.rint,
+    "half_up": _half_up,
+    "half_away": lambda v: np.copysign(_half_up(np.abs(v)), v),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "zero": np.trunc,
+}
 
 
 def _padded(x: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:  # Any: reals or codes

@@ -55,8 +55,8 @@ def buffering(manifest: Mapping[str, Any]) -> str:
     beats, sample = manifest["buffers"]["input_beats"], manifest["edges"][0]["beats"]
     return (
         f"While `out_ready_i` stays low the core takes {beats} input beats ({beats / sample:.4g} samples), then\n"
-        "lowers `in_ready_o`; it holds what it took, loses nothing, and goes on where it stopped. The register slices of\n"
-        "the AXI wrapper hold two beats each besides. No FIFO can overflow, and neither side needs a least rate.\n"
+        "lowers `in_ready_o`; it holds what it took, loses nothing, and goes on where it stopped. The register slices\n"
+        "of the AXI wrapper hold two beats each besides. No FIFO can overflow, and neither side needs a least rate.\n"
     )
 
 

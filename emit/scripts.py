@@ -104,13 +104,20 @@ filesets:
     files:
       - bench/@TOP@__bench.sv
     file_type: systemVerilogSource
-@VECTORS@targets:
+@VECTORS@parameters:
+  Axis:
+    datatype: int
+    default: 0
+    paramtype: vlogparam
+    description: 1 simulates through the AXI4-Stream wrapper
+targets:
   # What a core that depends on this one gets; run by itself, it is the bench.
   default: &sim
     filesets: [rtl, axis, memories, is_toplevel ? (bench), is_toplevel ? (vectors)]
     toplevel: @TOP@__bench
+    parameters: [is_toplevel ? (Axis)]
     flow: sim
-    flow_options: &options
+    flow_options:
       tool: icarus
       iverilog_options: [-g2012]
       verilator_options: [--timing]

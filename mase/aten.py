@@ -75,6 +75,8 @@ DTYPES = tuple(
     for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 )
 DEVICES = ("cpu", "cuda")
+FAR = ("start", "end")  # arguments that stand for "to the end" where they are large
+LONGEST = 1 << 31  # of sizes, axes, windows: beyond, products of them overflow unseen
 LARGEST = 1 << 32  # elements of one result
 MOST_LAYERS = 1024  # of a recurrent operation
 
@@ -108,7 +110,7 @@ def check(operation: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any])
     """Refuse arguments under which an allowed operation is not harmless.
 
     Raises:
-        ValueError: a flag of training is set, or a dtype, layout or device is not an ordinary one.
+        ValueError: a flag of training is set, a dtype, layout or device is not an ordinary one, or a size is far off.
     """
     given = {**dict(zip([a.name for a in operation._schema.arguments], args, strict=False)), **kwargs}
     for argument in operation._schema.arguments:
@@ -119,10 +121,19 @@ def check(operation: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any])
             raise ValueError(f"{operation}: {argument.name} is {type(value).__name__}; a {kind.__name__} is needed")
         if (argument.name in OFF and value is not False) or (argument.name == "dropout_p" and value != 0):
             raise ValueError(f"{operation}: {argument.name} is {str(value)[:40]}; a saved graph does not train")
+        if argument.name not in FAR and _greatest(value) > LONGEST and "int" in str(argument.real_type):
+            raise ValueError(f"{operation}: {argument.name} is {str(value)[:40]}; at most {LONGEST} either way")
     if given.get("num_classes", 0) == -1:
         raise ValueError(f"{operation}: num_classes is -1; a number in a tensor would size the result")
     if given.get("use_input_stats", False) is not False and given.get("running_mean") is not None:
         raise ValueError(f"{operation}: writes into its running mean; a saved graph does not train")
+
+
+def _greatest(value: Any) -> int:
+    """Return the greatest magnitude of whole numbers in an argument."""
+    if isinstance(value, list | tuple):
+        return max(map(_greatest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
 
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -145,7 +156,7 @@ def guard(operation: Any, args: Sequence[Any]) -> None:
     if not 1 <= layers <= MOST_LAYERS or len(weights) != layers * ways * each:
         raise ValueError(f"{name}: {len(weights)} weights for {layers} layers; {each} a layer and direction are needed")
     hidden, batch = states[0].shape[-1] if states[0].ndim else 0, x.shape[0 if first else 1]
-    wanted = [(layers * ways, batch, hidden)] * len(states)
+    wanted: list[tuple[int, ...]] = [(layers * ways, batch, hidden)] * len(states)
     gates, inputs = GATES[name] * hidden, [x.shape[-1], *[ways * hidden] * (layers - 1)]
     for size in inputs:
         wanted += [(gates, size), (gates, hidden), (gates,), (gates,)][:each] * ways

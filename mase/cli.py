@@ -170,7 +170,9 @@ def trace(
     set_: Set = None,
     svg: Annotated[
         Path | None,
-        typer.Option("--svg", parser=_place("--svg"), metavar="PATH", help="file for a picture of the graph (SVG)"),
+        typer.Option(
+            "--svg", parser=_place("--svg"), metavar="PATH", help="file for a picture of the graph (SVG) (SVG)"
+        ),
     ] = None,
     html: Annotated[
         Path | None,

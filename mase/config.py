@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, ValidationError, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
 
 from mase import secrets
 from mase.doors import file, yaml_text
@@ -17,6 +17,12 @@ from mase.errors import CREDENTIALS, ConfigError, suggest
 
 SEAL = "# sha256 of the lines above: "  # last line of a configuration that the program itself wrote
 LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
+MILLION = 1_000_000  # trials, epochs, samples of a batch
+MANY = 1 << 31  # samples, batches, cycles a sample
+WORKERS = 1024
+LANES = 1 << 16  # of one operator, either way
+FORMATS = 1000  # in one list
+GLOBS = 10_000  # in one table
 
 
 class Section(BaseModel):
@@ -40,7 +46,9 @@ class DataConfig(Section):
     name: str | None = Field(None, description="a name from `mase list data`")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments; path: relative to this file")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
-    calibration: PositiveInt = Field(512, description="number of train samples on which activations are calibrated")
+    calibration: int = Field(
+        512, gt=0, le=MANY, description="number of train samples on which activations are calibrated"
+    )
     sampler: Literal["first", "random", "stratified"] = Field(
         "first", description="how they are chosen; stratified keeps the share of each class"
     )
@@ -49,16 +57,19 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the run trains the model: Adam; cross entropy, or squared error where the data are values."""
 
-    epochs: PositiveInt = 60
-    batch: PositiveInt = 64
-    rate: float = Field(0.004, gt=0, description="learning rate, which falls to 0 along a cosine")
-    decay: float = Field(0.0, ge=0, description="weight decay")
-    steps: PositiveInt | None = Field(
-        None, description="number of batches, in place of epochs; the rate then changes after each batch"
+    epochs: int = Field(60, gt=0, le=MILLION)
+    batch: int = Field(64, gt=0, le=MILLION)
+    rate: float = Field(0.004, gt=0, le=1e3, description="learning rate, which falls to 0 along a cosine")
+    decay: float = Field(0.0, ge=0, le=1e3, description="weight decay")
+    steps: int | None = Field(
+        None, gt=0, le=MANY, description="number of batches, in place of epochs; the rate then changes after each batch"
     )
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps, at the start, in which the rate rises")
     clip: float | None = Field(
-        None, gt=0, description="largest norm of the gradient of all parameters together; longer ones are scaled down"
+        None,
+        gt=0,
+        le=1e9,
+        description="largest norm of the gradient of all parameters together; longer ones are scaled down",
     )
 
     def updates(self, samples: int) -> int:
@@ -83,7 +94,9 @@ class QuantizeSection(Section):
     """Formats that are given by hand."""
 
     default: FormatsConfig = FormatsConfig()
-    overrides: dict[str, FormatsConfig] = Field(default_factory=dict, description="glob of module paths -> formats")
+    overrides: dict[str, FormatsConfig] = Field(
+        default_factory=dict, max_length=GLOBS, description="glob of module paths -> formats"
+    )
     inputs: str | None = Field(None, description="format of the graph inputs; without it, default.activation")
 
 
@@ -91,15 +104,19 @@ class SearchConfig(Section):
     """The search and its choice: the cheapest design within `tolerance` of float accuracy."""
 
     strategy: str = Field("tpe", description="a name from `mase list strategies`")
-    trials: PositiveInt = 48
-    weight: list[str] = Field(min_length=1, description="formats of each layer's weights")
-    activation: list[str] = Field(min_length=1, description="formats of each produced tensor and of the input")
-    tie: bool = Field(False, description="one weight and one activation format for all layers")
-    tolerance: float = Field(0.01, ge=0, description="points of accuracy that may be lost, on the validation split")
-    samples: PositiveInt | None = Field(
-        None, description="number of validation samples that a trial scores; without it, all"
+    trials: int = Field(48, gt=0, le=MILLION)
+    weight: list[str] = Field(min_length=1, max_length=FORMATS, description="formats of each layer's weights")
+    activation: list[str] = Field(
+        min_length=1, max_length=FORMATS, description="formats of each produced tensor and of the input"
     )
-    workers: PositiveInt = 1
+    tie: bool = Field(False, description="one weight and one activation format for all layers")
+    tolerance: float = Field(
+        0.01, ge=0, le=1, description="points of accuracy that may be lost, on the validation split"
+    )
+    samples: int | None = Field(
+        None, gt=0, le=MANY, description="number of validation samples that a trial scores; without it, all"
+    )
+    workers: int = Field(1, gt=0, le=WORKERS)
     cluster: Literal["local", "ray"] = "local"
     storage: SecretStr | None = Field(
         None,
@@ -115,19 +132,21 @@ class SearchConfig(Section):
 class FoldingConfig(Section):
     """Lanes of one operator."""
 
-    simd: PositiveInt = 1
-    pe: PositiveInt = 1
+    simd: int = Field(1, gt=0, le=LANES)
+    pe: int = Field(1, gt=0, le=LANES)
 
 
 class HardwareConfig(Section):
     """The hardware that is built."""
 
     target: str = Field("xcup", description="a name from `mase list devices`")
-    clock_mhz: float = Field(200.0, gt=0)
-    interval: PositiveInt | None = Field(
-        None, description="longest interval between samples, in cycles; without it, the cheapest design"
+    clock_mhz: float = Field(200.0, gt=0, le=1e5)
+    interval: int | None = Field(
+        None, gt=0, le=MANY, description="longest interval between samples, in cycles; without it, the cheapest design"
     )
-    folding: dict[str, FoldingConfig] = Field(default_factory=dict, description="glob of module paths -> lanes by hand")
+    folding: dict[str, FoldingConfig] = Field(
+        default_factory=dict, max_length=GLOBS, description="glob of module paths -> lanes by hand"
+    )
     top: str = Field("mase_top", description="name of the top module; characters that are not legal are replaced")
     axis_pad: bool = Field(
         False, description="AXI4-Stream: pad tdata to a power of two of bytes, with tkeep, as DMA engines need it"
@@ -137,7 +156,9 @@ class HardwareConfig(Section):
 class SimulateConfig(Section):
     """The samples that go through the emitted RTL."""
 
-    samples: PositiveInt | None = Field(None, description="number of test samples; without it, the whole test split")
+    samples: int | None = Field(
+        None, gt=0, le=MANY, description="number of test samples; without it, the whole test split"
+    )
 
 
 class SynthesizeConfig(Section):

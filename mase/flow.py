@@ -669,6 +669,9 @@ def check_names(config: RunConfig) -> None:
         ConfigError: there is no such format, strategy, device, model or data set.
     """
     device(config.hardware.target)
+    for what, options in (("model", config.model.options), ("data", config.data.options)):
+        if isinstance(options.get("path"), str):
+            place(options["path"], f"{what}.options.path")
     if config.model.name is not None:
         MODELS[config.model.name]
     if config.data.name is not None:

@@ -109,6 +109,8 @@ def _outlined(node: OpNode, known: dict[str, Any]) -> Any:
     try:
         if not isinstance(fx_node.target, torch._ops.OpOverload):
             _check_plain(fx_node.target, args)
+        else:
+            aten.check(fx_node.target, args, kwargs)
         aten.guard(fx_node.target, args)
         found = fx_node.target(*args, **kwargs)  # type: ignore[operator]  # loading made it a function
     except NotImplementedError:

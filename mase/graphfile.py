@@ -157,13 +157,21 @@ def _graph_to_json(graph: Graph, stored: _Stored, prefix: str) -> dict[str, Json
     return {"nodes": [_node_to_json(node) for node in graph.nodes()], "quant": quant, "bodies": bodies}
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """What is read of the parameters of a format, besides their tensors."""
+
+    axis: int
+    axes: tuple[int, ...] | None = None
+    seed: int = 0
+
+
 def _graph_from_json(data: Mapping[str, Json], tensors: dict[str, Tensor], prefix: str) -> Graph:
     quant = {}
     for key, entry in data["quant"].items():
         parts = {part: tensors.pop(f"{prefix}{key}::{part}", None) for part in SHARED}
-        axes = entry.get("axes")
-        axes = None if axes is None else tuple(axes)
-        quant[key] = QuantParams(**parts, axis=entry["axis"], axes=axes, seed=entry.get("seed", 0))
+        told = json_text.checked(_Axes, entry, f"corrupt: parameters of {key[:60]!r}")
+        quant[key] = QuantParams(**parts, axis=told.axis, axes=told.axes, seed=told.seed)
     bodies = {
         name: _graph_from_json(body, tensors, f"{prefix}{name}//") for name, body in data.get("bodies", {}).items()
     }
@@ -228,6 +236,40 @@ def _record_to_json(record: Record) -> dict[str, Json]:
     }
 
 
+@dataclass(frozen=True)
+class _Type:
+    shape: tuple[int, ...]
+    dtype: str
+    format: str | None
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    simd: int
+    pe: int
+    fifos: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Attrs:
+    """Attributes that nodes of several kinds have; the others are their operator's business."""
+
+    axes: tuple[str | int, ...] | int | None = None
+    fields: Any = None
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What every node in a file has, each field of its kind."""
+
+    inputs: tuple[str, ...]
+    output: _Type
+    operands: dict[str, _Type]
+    attrs: _Attrs
+    hw: _Lanes | None
+    ports: tuple[str, ...] = ()
+
+
 def _check_fields(data: Mapping[str, Json]) -> None:
     """Refuse fields of another kind, which only a run of the graph would show, and names that do not print."""
     for fields, kind, needed in ((TEXTS, str, "text"), (TABLES, dict, "a table")):
@@ -247,6 +289,7 @@ def _check_fields(data: Mapping[str, Json]) -> None:
 
 def _record_from_json(data: Mapping[str, Json]) -> Record:
     _check_fields(data)
+    json_text.checked(_Node, data, f"corrupt: node {data['name'][:60]!r}")
     hw = data["hw"]
     return Record(
         kind=data["kind"],

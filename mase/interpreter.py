@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from mase.aten import guard
 from mase.errors import GraphError, UnsupportedOp, suggest
 from mase.formats import Code
+from mase.formats.base import narrowed
 from mase.graph import Graph, OpNode
 from mase.lowering import Lowering
 from mase.ops.base import OPS, HardwareOp
@@ -42,7 +44,7 @@ class Values:
         """Return the real values of an edge in the dtype that it was traced with, as float arithmetic takes them."""
         if node.name in self.reals:
             return self.reals[node.name]
-        return self.real(node.name).to(getattr(torch, node.record.output.dtype))
+        return narrowed(self.real(node.name), getattr(torch, node.record.output.dtype))
 
 
 def is_exact(node: OpNode) -> bool:
@@ -98,12 +100,13 @@ def run(
         for node in graph.nodes():
             if node.kind == "output":
                 break
-            if node.kind == "input":
-                _store(values, node, _as_traced(node, next(feed)))
-            elif is_exact(node):
-                values.codes[node.name] = lowered.op(node).reference(*(values.codes[p.name] for p in node.inputs))
-            else:
-                _store(values, node, _on_values(node, [values.traced(p) for p in node.inputs]))
+            with _named(node):
+                if node.kind == "input":
+                    _store(values, node, _as_traced(node, next(feed)))
+                elif is_exact(node):
+                    values.codes[node.name] = lowered.op(node).reference(*(values.codes[p.name] for p in node.inputs))
+                else:
+                    _store(values, node, _float(node, [values.traced(p) for p in node.inputs]))
             if observe is not None:
                 observe(node, values.real(node.name))
             for producer in node.inputs:
@@ -210,15 +213,12 @@ def _store(values: Values, node: OpNode, x: Tensor) -> None:
         values.codes[node.name] = fmt.encode(x, values.graph.params(node.name))
 
 
-def _on_values(node: OpNode, inputs: Sequence[Tensor]) -> Tensor:
-    """Run one node in float on values that a caller gave.
-
-    Raises:
-        GraphError: PyTorch refuses them, such as an id beyond a table.
-    """
+@contextmanager
+def _named(node: OpNode) -> Iterator[None]:
+    """Name the node where values do not suit it, such as an id beyond a table, or attributes that a file gave it."""
     try:
-        return _float(node, inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GraphError(f"{node.where()}: cannot run on these values: {text[:200]}") from error
 

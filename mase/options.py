@@ -6,14 +6,17 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from mase.doors.json_text import repr_of
 from mase.errors import ConfigError, MaseError, said, suggest
 
 T = TypeVar("T")
+Size = Annotated[int, Field(gt=0, le=1 << 20)]  # of an axis, a vocabulary, an image, a window
+Depth = Annotated[int, Field(gt=0, le=1 << 10)]  # layers, blocks, heads: each is a Python object
+Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 def call(function: Callable[..., T], options: Mapping[str, Any], where: str, home: Path | None = None) -> T:

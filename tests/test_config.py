@@ -42,6 +42,14 @@ def test_every_config_loads_and_its_dump_is_the_same_config(path: Path, tmp_path
         ({"seed": 1 << 32}, "seed: found 4294967296; input should be less than 4294967296"),
         ({"hardware": {"clock_mhz": float("inf")}}, "hardware.clock_mhz: found inf; input should be a finite number"),
         ({"quantize": {"default": {"rounding": "up"}}}, "quantize.default.rounding: found 'up'; input should be"),
+        (
+            {"train": {"epochs": 10**20}},
+            "train.epochs: found 100000000000000000000; input should be less",
+        ),
+        (
+            {"hardware": {"folding": {"a": {"pe": 1 << 17}}}},
+            "hardware.folding.a.pe: found 131072; input should be",
+        ),
         ({"hardware": {"interval": 0}}, "hardware.interval: found 0; input should be greater than 0"),
         ({"name": "../x"}, "name: found '../x'"),
         ({"version": 2}, "version: found 2"),
@@ -120,3 +128,20 @@ def test_schema_names_every_section_with_its_fields() -> None:
     found = config.schema()
     assert set(config.RunConfig.model_fields) == set(found["properties"])
     assert not found["additionalProperties"]
+
+
+def test_every_number_and_every_list_of_numbers_of_work_has_an_upper_bound() -> None:
+    whole = config.schema()
+    for part in (whole, *whole["$defs"].values()):
+        for name, field in part["properties"].items():
+            for form in field.get("anyOf", [field]):
+                if form.get("type") in ("integer", "number") and "const" not in form:
+                    assert {"maximum", "exclusiveMaximum"} & form.keys(), name
+                if form.get("type") == "array" or "$ref" in str(form.get("additionalProperties")):
+                    assert {"maxItems", "maxProperties"} & form.keys(), name
+
+
+def test_a_search_of_10_to_the_20_trials_is_refused_before_any_work(tmp_path: Path) -> None:
+    search = {"trials": 10**20, "weight": ["int8"], "activation": ["fixed8"]}
+    with pytest.raises(ConfigError, match=r"search\.trials: found 100000000000000000000; .* equal to 1000000"):
+        config.load(written(tmp_path, {**LEAST, "search": search}))

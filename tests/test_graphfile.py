@@ -339,6 +339,7 @@ def test_no_operation_of_the_list_writes_or_gives_anything_but_tensors_and_sizes
         assert all(str(r.type) in ("Tensor", "List[Tensor]", "int") for r in schema.returns), name
 
 
+@pytest.mark.slow
 def test_no_operation_of_the_list_crashes_on_arguments_that_do_not_fit() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.aten_child", "1"], cwd=ROOT, capture_output=True, text=True, errors="replace"

@@ -118,3 +118,14 @@ def test_a_yosys_that_cannot_be_imported_says_its_last_line(tmp_path: Path, monk
     monkeypatch.setattr(synth, "CHILD", "print('a word')\nimport nowhere_at_all\n")
     with pytest.raises(ToolError, match=r"^yosys: exit code 1: ModuleNotFoundError: No module named 'nowhere_at_all'$"):
         synth.run_yosys(["help"], tmp_path)
+
+
+def test_a_damaged_key_of_a_study_names_no_file_elsewhere(config: Path) -> None:
+    made = flow.open_run(config, config.parent / "run")
+    journal = made.folder / "study.journal"
+    for text in ("../../../elsewhere", "\x00" * 8, "x" * 100_000):
+        journal.write_text("kept")
+        (made.folder / "study.key").write_text(text)
+        with pytest.raises(GraphError, match=r"study\.key: "):
+            made._set_aside(journal, "0" * 32)
+        assert journal.read_text() == "kept"

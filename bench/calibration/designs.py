@@ -23,7 +23,7 @@ from mase.cost.table import Error
 from mase.graph import Graph
 from mase.models.mlp import mlp
 from mase.paths import configs_dir
-from passes.map import MapConfig, map_graph
+from passes.map import Folding, MapConfig, map_graph
 
 AT_ONCE = 2
 FIGURES = ("lut", "ff", "dsp", "bram")
@@ -34,13 +34,14 @@ class Case:
     """A perceptron with random weights.
 
     Args:
-        sizes: of its layers. default, overrides: of the quantize section. interval: cycles a sample.
+        sizes: of its layers. default, overrides: of the quantize section.
+        lanes: input and output lanes of each layer: fixed, so that what was synthesised once can be compared for good.
     """
 
     name: str
     sizes: tuple[int, ...]
     default: Mapping[str, Any]
-    interval: int
+    lanes: tuple[tuple[int, int], ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def graph(self, target: str) -> Graph:
@@ -49,7 +50,8 @@ class Case:
         model, x = mlp(self.sizes).eval(), torch.randn(64, self.sizes[0])
         formats = {"default": dict(self.default), "overrides": dict(self.overrides)}
         graph = flow.quantize(flow.trace(model, x[:2]), formats, [x])
-        return map_graph(graph, MapConfig(target=target, interval=self.interval))[0]
+        folding = {f"fc{i}": Folding(*lanes) for i, lanes in enumerate(self.lanes, 1)}
+        return map_graph(graph, MapConfig(target=target, folding=folding))[0]
 
 
 def both(text: str, accumulation: str = "auto") -> Mapping[str, Any]:
@@ -58,15 +60,21 @@ def both(text: str, accumulation: str = "auto") -> Mapping[str, Any]:
 
 
 CASES = (
-    Case("fixed6", (64, 64, 32, 10), both("fixed6"), 64),
-    Case("int8", (64, 64, 32, 10), both("int8"), 64),
-    Case("mxint6", (64, 64, 32, 10), both("mxint6b8e4"), 64),
-    Case("aligned", (64, 32, 16), both("mxint4b8e4", "aligned(8)"), 64),
-    Case("fast", (64, 32, 10), both("fixed4"), 16),
-    Case("slow", (128, 64, 10), both("fixed8"), 1024),
-    Case("mixed", (64, 48, 24, 10), both("int6"), 128, {"fc1": {"weight": "mxint4b16e4", "output": "fixed5"}}),
-    Case("odd", (40, 30, 20, 10), both("fixed5"), 100),
-    Case("narrow", (64, 32, 32, 10), both("fixed3"), 32),
+    Case("fixed6", (64, 64, 32, 10), both("fixed6"), ((16, 4), (16, 2), (1, 5))),
+    Case("int8", (64, 64, 32, 10), both("int8"), ((64, 1), (16, 2), (6, 1))),
+    Case("mxint6", (64, 64, 32, 10), both("mxint6b8e4"), ((64, 1), (32, 1), (8, 1))),
+    Case("aligned", (64, 32, 16), both("mxint4b8e4", "aligned(8)"), ((64, 1), (16, 1))),
+    Case("fast", (64, 32, 10), both("fixed4"), ((64, 2), (4, 5))),
+    Case("slow", (128, 64, 10), both("fixed8"), ((4, 2), (1, 1))),
+    Case(
+        "mixed",
+        (64, 48, 24, 10),
+        both("int6"),
+        ((8, 3), (10, 1), (2, 1)),
+        {"fc1": {"weight": "mxint4b16e4", "output": "fixed5"}},
+    ),
+    Case("odd", (40, 30, 20, 10), both("fixed5"), ((4, 3), (6, 1), (2, 1))),
+    Case("narrow", (64, 32, 32, 10), both("fixed3"), ((16, 4), (32, 1), (11, 1))),
 )
 
 

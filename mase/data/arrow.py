@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
 from mase.data.base import DATASETS, Data, Split, needs, split_by_class
 from mase.data.text import passages, split
 from mase.errors import ConfigError, suggest
+from mase.options import Size
 
 PARTS = ("train", "validation", "test")
 
 
 @DATASETS.add("arrow")
-def arrow(path: Path, inputs: str, labels: str = "", window: PositiveInt = 128, tokens: str = "bytes") -> Data:
+def arrow(path: Path, inputs: str, labels: str = "", window: Size = 128, tokens: str = "bytes") -> Data:
     """Read a folder of ``save_to_disk``: images (to ``[n, channels, height, width]`` in 0..1), numbers, or text.
 
     A folder with splits ``train``, ``validation`` and ``test`` keeps them. Any other is joined and split again: by

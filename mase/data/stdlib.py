@@ -5,10 +5,9 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from pydantic import PositiveInt
-
 from mase.data.base import DATASETS, Data
 from mase.data.text import passages, split
+from mase.options import Size
 
 # Left out: what others installed, tests, programs, and files that are written at installation.
 LEFT_OUT = {
@@ -26,7 +25,7 @@ WRITTEN = "_sysconfigdata"
 
 
 @DATASETS.add("stdlib")
-def stdlib(window: PositiveInt = 128, tokens: str = "bytes") -> Data:
+def stdlib(window: Size = 128, tokens: str = "bytes") -> Data:
     """Read the standard library's source: token ids ``[n, window]`` and the tokens that follow; each 20th file is test.
 
     The text is that of the Python that runs, about 11 MB: figures differ a little between versions of Python.

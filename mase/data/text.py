@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import PositiveInt
-
 from mase.data.base import DATASETS, Data, Passage, held
 from mase.data.tokens import Tokenizer, tokenizer
 from mase.doors import file
 from mase.errors import ConfigError
+from mase.options import Size
 
 LARGEST = 1 << 32  # bytes of a file
 EVERY = 20  # of so many files, the last is test and the one before is validation: 5 % each
@@ -19,7 +18,7 @@ Texts = tuple[str, str, str]  # of the three splits
 
 
 @DATASETS.add("text")
-def text(path: Path, pattern: str = "**/*.txt", window: PositiveInt = 128, tokens: str = "bytes") -> Data:
+def text(path: Path, pattern: str = "**/*.txt", window: Size = 128, tokens: str = "bytes") -> Data:
     """Read UTF-8 text: token ids ``[n, window]`` and the tokens that follow them; 90 % train, 5 % validation, 5 % test.
 
     A folder of twenty files or more is split by files, so that what is held out is held out whole; fewer files, or one,

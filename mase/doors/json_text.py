@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,23 +18,25 @@ LARGEST = 1 << 28  # bytes of a file; the graph of a model with 100,000 nodes ha
 DEEPEST = 200  # brackets within brackets
 DEEP = f"more than {DEEPEST} brackets within each other"
 
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: JSON can spell them, and nothing can hold them
+
 T = TypeVar("T")
 
 
-def read(path: str | Path, error: type[MaseError] = GraphError, hint: str = "", most: int = LARGEST) -> Any:
+def read(path: str | Path, error: type[MaseError] = GraphError, hint: str = "", special: bool = False) -> Any:
     """Return the JSON data that a file holds; see :func:`parse`.
 
     Args:
-        hint: what to say of a file that is not there. most: bytes of the file.
+        hint: what to say of a file that is not there.
     """
-    return parse(file.text(path, most, error, hint), str(path), error)
+    return parse(file.text(path, LARGEST, error, hint), str(path), error, special)
 
 
-def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError) -> Any:
+def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError, special: bool = False) -> Any:
     """Return the data of a JSON text.
 
     Args:
-        where: what errors call it. error: what is raised.
+        where: what errors call it. error: what is raised. special: NaN and infinity are numbers too, as others write.
 
     Raises:
         MaseError: it is not JSON; or holds a number that is not finite or has hundreds of digits, a key twice, text
@@ -56,7 +59,7 @@ def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError) ->
             text,
             parse_int=lambda digits: number.integer(digits, f"{where}: corrupt", error),
             parse_float=lambda digits: number.real(digits, f"{where}: corrupt", error),
-            parse_constant=infinite,
+            parse_constant=float if special else infinite,
             object_pairs_hook=once,
         )
         strange = _strange(found)
@@ -75,30 +78,37 @@ def check_schema(data: Any, reads: Sequence[int], where: str, error: type[MaseEr
     Raises:
         MaseError: it is another one.
     """
-    found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict):
+        raise error(f"{where}: corrupt: found a {type(data).__name__} in place of an object with its fields")
+    found = data.get("schema")
     if type(found) is not int or found not in reads:
         known = str(reads[0]) if len(reads) == 1 else f"{reads[0]} to {reads[-1]}"
         raise error(f"{where}: schema {repr_of(found)}; this version reads schema {known}")
 
 
-def checked(kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[MaseError] = GraphError) -> T:
+def checked(
+    kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[MaseError] = GraphError, strict: bool = True
+) -> T:
     """Return data as a typed object, once every field is of its type.
 
     Args:
         kind: a class whose fields have types, or an adapter for it. where: what errors call it. error: what is raised.
+        strict: text is not a number.
 
     Raises:
         MaseError: a field is missing, unknown or of another type; says which, and what is allowed.
     """
     try:
-        adapter = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
+        adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(kind)  # type: ignore[arg-type]
+        if not strict:
+            return adapter.validate_python(data)
         return adapter.validate_json(json.dumps(data), strict=True)  # a list of JSON may be a tuple
     except ValidationError as fault:
         raise error(f"{where}: {first(fault)}") from None
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # a type, which mypy does not take for hashable
     return TypeAdapter(kind)
 
 
@@ -135,7 +145,7 @@ def _strange(found: Any) -> str:
             return DEEP
         below: list[Any] = []
         for item in layer:
-            if isinstance(item, str) and not item.isascii() and file.UNSEEN.search(item):
+            if isinstance(item, str) and not item.isascii() and HALVES.search(item):
                 return f"found {item[:40]!r}, which is not text"
             if isinstance(item, dict):
                 below += [*item, *item.values()]

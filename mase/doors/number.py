@@ -46,6 +46,6 @@ def real(text: str, where: str, error: type[MaseError] = ConfigError, special: b
     if REAL.fullmatch(text) is None:
         raise error(f"{where}: found {text[:40]!r}; a number is needed")
     found = float(text)
-    if not math.isfinite(found) and not special:
+    if not math.isfinite(found):
         raise error(f"{where}: found {text[:40]!r}; the greatest number is 1.8e308")
     return found

@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
+from yaml.scanner import ScannerError
 
 from mase.doors import file, number
 from mase.errors import ConfigError
 
 MOST = 100_000  # values, each counted as often as an alias repeats it
 DEEPEST = 100  # lists and mappings within each other
+DEEP = f"lists and mappings are nested too deep; at most {DEEPEST} within each other"
 LAYOUT = "\t\n\r\x85"  # control characters that text may hold
 TAG = "tag:yaml.org,2002:"
 CLOSED = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")  # an integer; with a zero before it, it could be octal
-REAL = re.compile(rf"{number.REAL.pattern}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+REAL = re.compile(rf"(?=.*[.eE])(?:{number.REAL.pattern})|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 class ConfigLoader(yaml.SafeLoader):
@@ -35,6 +37,11 @@ class ConfigLoader(yaml.SafeLoader):
                 raise ComposerError(None, None, f"key {key.value[:60]!r} is given twice", key.start_mark)
             seen.add(str(key.value))
         return node
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803  # named and typed by PyYAML
+        if self.flow_level >= DEEPEST:  # its scanner takes seconds for a thousand brackets
+            raise ScannerError(None, None, DEEP, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def plain_text(self, node: yaml.Node) -> str:
         """Return text that can be written to any file and named in any error."""
@@ -77,7 +84,7 @@ def parse(text: str, where: str) -> Any:  # Any: whatever the text says
         place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
         raise ConfigError(f"{where}: this is not YAML: {place}{error.problem or error.context}"[:400]) from None
     except RecursionError:
-        raise ConfigError(f"{where}: this is not YAML: brackets are nested too deep") from None
+        raise ConfigError(f"{where}: this is not YAML: {DEEP}") from None
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  # of PyYAML, which checks little: characters beyond Unicode, for one
@@ -100,7 +107,7 @@ def _check_size(node: yaml.Node) -> None:
 def _size(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     """Return how many values a node stands for; refuse one that contains itself."""
     if depth > DEEPEST:
-        raise ComposerError(None, None, f"more than {DEEPEST} lists and mappings within each other", node.start_mark)
+        raise ComposerError(None, None, DEEP, node.start_mark)
     if id(node) not in sizes:
         sizes[id(node)] = 0  # in the making: whoever meets it now is in it
         inner = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value

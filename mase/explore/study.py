@@ -174,7 +174,7 @@ class Study:
     def _run(self, proposer: Strategy, pool: Pool, target: int) -> Iterator[Trial]:
         """Yield each new trial once it is stored, until all numbers below ``target`` have one."""
         flights: dict[int, _Flight] = {}
-        for number in [n for n in range(target) if n not in self._trials]:
+        for number in (n for n in range(target) if n not in self._trials):  # a stream: it may be long
             point = proposer.ask(number)
             same = next((flight for flight in flights.values() if flight.point == point), None)
             if (known := self._known.get(point)) is not None:

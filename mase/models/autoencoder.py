@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import nn
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
+from mase.options import Size
 
 
 @MODELS.add("autoencoder")
-def autoencoder(sizes: Sequence[PositiveInt] = (640, 128, 128, 128, 128, 8)) -> nn.Module:
+def autoencoder(sizes: Annotated[Sequence[Size], Field(max_length=1024)] = (640, 128, 128, 128, 128, 8)) -> nn.Module:
     """Build an encoder of these sizes and its mirror image: ``[batch, sizes[0]]`` to the same shape.
 
     Args:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pydantic import PositiveInt
 from torch import nn
 
 from mase.models.base import MODELS
+from mase.options import Depth, Size
 
 
 @MODELS.add("ds_cnn")
-def ds_cnn(width: PositiveInt = 64, blocks: PositiveInt = 4, classes: PositiveInt = 12) -> nn.Module:
+def ds_cnn(width: Size = 64, blocks: Depth = 4, classes: Size = 12) -> nn.Module:
     """Build a network for ``[batch, 1, 49, 10]``: 49 frames of 10 cepstral coefficients, a second of speech.
 
     Args:

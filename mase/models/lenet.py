@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pydantic import PositiveInt
 from torch import nn
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
+from mase.options import Size
 
 
 @MODELS.add("lenet")
-def lenet(channels: PositiveInt = 1, size: PositiveInt = 28, classes: PositiveInt = 10) -> nn.Module:
+def lenet(channels: Size = 1, size: Size = 28, classes: Size = 10) -> nn.Module:
     """Build two convolutions with pooling and three linear layers, for images ``[batch, channels, size, size]``.
 
     Args:

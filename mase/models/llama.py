@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
+from mase.options import Depth, Factor, Size
 
 EPS = 1e-6  # of every RMS norm
 Tables = tuple[Tensor, Tensor]  # cosine and sine of the rotary angles, each [length, head size]
@@ -151,14 +151,14 @@ def check_heads(model: str, dim: int, heads: int, kv_heads: int) -> None:
 
 @MODELS.add("llama")
 def llama(
-    vocab: PositiveInt = 256,
-    dim: PositiveInt = 128,
-    layers: PositiveInt = 3,
-    heads: PositiveInt = 4,
-    kv_heads: PositiveInt = 2,
-    hidden: PositiveInt = 352,
-    length: PositiveInt = 512,
-    base: PositiveFloat = 10000.0,
+    vocab: Size = 256,
+    dim: Size = 128,
+    layers: Depth = 3,
+    heads: Depth = 4,
+    kv_heads: Depth = 2,
+    hidden: Size = 352,
+    length: Size = 512,
+    base: Factor = 10000.0,
     tied: bool = False,
 ) -> nn.Module:
     """Build a Llama: token ids ``[batch, length]`` to logits of the next token.

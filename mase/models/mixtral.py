@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,6 +10,7 @@ from mase.errors import ConfigError
 from mase.frontend.modules import Lift
 from mase.models.base import MODELS
 from mase.models.llama import Decoder, check_heads
+from mase.options import Depth, Factor, Size
 
 
 class Experts(nn.Module):
@@ -59,16 +59,16 @@ class Mixture(nn.Module):
 
 @MODELS.add("mixtral")
 def mixtral(
-    vocab: PositiveInt = 256,
-    dim: PositiveInt = 96,
-    layers: PositiveInt = 3,
-    heads: PositiveInt = 4,
-    kv_heads: PositiveInt = 2,
-    hidden: PositiveInt = 96,
-    experts: PositiveInt = 4,
-    top: PositiveInt = 2,
-    length: PositiveInt = 512,
-    base: PositiveFloat = 10000.0,
+    vocab: Size = 256,
+    dim: Size = 96,
+    layers: Depth = 3,
+    heads: Depth = 4,
+    kv_heads: Depth = 2,
+    hidden: Size = 96,
+    experts: Size = 4,
+    top: Size = 2,
+    length: Size = 512,
+    base: Factor = 10000.0,
     tied: bool = False,
 ) -> nn.Module:
     """Build a Mixtral: token ids ``[batch, length]`` to logits of the next token.

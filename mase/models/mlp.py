@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
+from mase.options import Size
 
 
 @MODELS.add("mlp")
-def mlp(sizes: Sequence[int] = (64, 64, 32, 10), bias: bool = True) -> nn.Module:
+def mlp(sizes: Annotated[Sequence[Size], Field(max_length=1024)] = (64, 64, 32, 10), bias: bool = True) -> nn.Module:
     """Build flatten, then linear layers ``fc1``, ``fc2``, ... with ReLU between them.
 
     Args:

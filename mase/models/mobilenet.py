@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mase.models.base import MODELS
+from mase.options import Factor, Size
 
 STAGES = ((1, 16, 1, 1), (4, 24, 2, 2), (4, 32, 2, 2), (4, 64, 2, 2))  # expansion, channels, blocks, first stride
 STEM, LAST = 16, 128  # channels of the first and of the last convolution
@@ -42,7 +42,7 @@ class Inverted(nn.Module):
 
 
 @MODELS.add("mobilenet")
-def mobilenet(width: PositiveFloat = 1.0, channels: PositiveInt = 3, classes: PositiveInt = 10) -> nn.Module:
+def mobilenet(width: Factor = 1.0, channels: Size = 3, classes: Size = 10) -> nn.Module:
     """Build seven inverted residual blocks for images such as 32x32.
 
     Args:

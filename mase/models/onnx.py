@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from torch import nn
 
 from mase.models.base import MODELS
+from mase.options import Size
 
 
 @MODELS.add("onnx")
-def onnx(path: str, sizes: Mapping[str, int] | None = None, compare: bool = True) -> nn.Module:
+def onnx(path: str, sizes: Mapping[str, Size] | None = None, compare: bool = True) -> nn.Module:
     """Load a file; its parameters can be trained and stored like those of any model.
 
     Args:

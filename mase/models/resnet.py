@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
+from mase.options import Depth, Size
 
 
 class Block(nn.Module):
@@ -54,9 +54,7 @@ class ResNet(nn.Module):
 
 
 @MODELS.add("resnet")
-def resnet(
-    depth: PositiveInt = 8, width: PositiveInt = 16, channels: PositiveInt = 3, classes: PositiveInt = 10
-) -> nn.Module:
+def resnet(depth: Depth = 8, width: Size = 16, channels: Size = 3, classes: Size = 10) -> nn.Module:
     """Build a ResNet of ``6 n + 2`` layers for images such as 32x32: 8 (n = 1), 14, 20 (n = 3), 32.
 
     Args:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from mase.models.base import MODELS
+from mase.options import Depth, Size
 
 
 class Layer(nn.Module):
@@ -53,11 +53,11 @@ class S6LA(nn.Module):
 
 @MODELS.add("s6la")
 def s6la(
-    channels: PositiveInt = 3,
-    width: PositiveInt = 16,
-    state: PositiveInt = 8,
-    layers: PositiveInt = 4,
-    classes: PositiveInt = 10,
+    channels: Size = 3,
+    width: Size = 16,
+    state: Size = 8,
+    layers: Depth = 4,
+    classes: Size = 10,
 ) -> nn.Module:
     """Build a network for images such as 32x32 that carries a state across its layers.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
+from mase.options import Depth, Size
 
 
 class Attention(nn.Module):
@@ -68,14 +68,14 @@ class VisionTransformer(nn.Module):
 
 @MODELS.add("vit")
 def vit(
-    channels: PositiveInt = 3,
-    size: PositiveInt = 32,
-    patch: PositiveInt = 4,
-    dim: PositiveInt = 64,
-    layers: PositiveInt = 4,
-    heads: PositiveInt = 4,
-    hidden: PositiveInt = 128,
-    classes: PositiveInt = 10,
+    channels: Size = 3,
+    size: Size = 32,
+    patch: Size = 4,
+    dim: Size = 64,
+    layers: Depth = 4,
+    heads: Depth = 4,
+    hidden: Size = 128,
+    classes: Size = 10,
 ) -> nn.Module:
     """Build a vision transformer for images ``[batch, channels, size, size]``.
 

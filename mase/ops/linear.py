@@ -193,6 +193,9 @@ class Linear(HardwareOp):
             where: for errors. positive: the producer of x gives no negative value.
             attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
         """
+        for what, tensor in (("weight", weight), ("bias", bias)):
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
         w = Grid.of(*w_format, where)
         if not w.signed:  # the RTL reads weights as signed numbers
@@ -204,9 +207,6 @@ class Linear(HardwareOp):
             w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
         scale = _product(x_format[1].scale if x.scaled else None, w_format[1].scale if w.scaled else None)
         real = torch.zeros(weight.shape[0]) if bias is None else bias
-        for what, tensor in (("weight", weight), ("bias", real)):
-            if not bool(torch.isfinite(tensor).all()):
-                raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
             raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")

@@ -24,6 +24,12 @@ from tests.docs.pages import DOCS
 PAGES = ("config.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
+BOUNDS = {
+    "exclusiveMinimum": "above",
+    "minimum": "at least",
+    "exclusiveMaximum": "below",
+    "maximum": "at most",
+}.items()  # as a JSON schema calls them, and we do
 
 
 def filled(page: str) -> str:
@@ -70,21 +76,26 @@ def _type(field: Json) -> str:
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}{', one or more' if field.get('minItems') else ''}"
+        least = ", one or more" if field.get("minItems") else ""
+        return f"list of {_type(field['items'])}{least}{_most(field, 'maxItems')}"
     if field.get("type") == "object":
         inner = field.get("additionalProperties")
-        return f"mapping to {_type(inner)}" if isinstance(inner, dict) else "mapping"
+        return f"mapping to {_type(inner)}{_most(field, 'maxProperties')}" if isinstance(inner, dict) else "mapping"
     return _scalar(field)
+
+
+def _most(field: Json, key: str) -> str:
+    return f", at most {_number(field[key])}" if key in field else ""
 
 
 def _scalar(field: Json) -> str:
     name = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text"}[field["type"]]
-    bounds = [
-        f"{word} {field[key]:g}"
-        for key, word in (("exclusiveMinimum", "above"), ("minimum", "at least"))
-        if key in field
-    ]
+    bounds = [f"{word} {_number(field[key])}" for key, word in BOUNDS if key in field]
     return ", ".join([name, *bounds])
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
 def _default(field: Json, required: bool) -> str:

@@ -9,16 +9,13 @@ from typing import Any
 
 from mase.errors import MaseError
 
-WORDS = (
-    b"\x00", b"\xff", b"\x1b[31m", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"[", b"]", b"{", b"}", b"(", b'"', b"'", b",",
-    b":", b"-", b"NaN", b"Infinity", b"null", b"true", b"1e999", b"-1", b"1_0", b"0x10", b"9" * 500, b"\xd9\xa1", b"[" * 1500,
-    b"!!binary x", b"!!timestamp x", b"!!bool x", b"!!int x", b"!!set {a}", b"&a [*a]", b"<<: *b", b"\n", b"\r", b"\t",
-    b"%YAML 9", b'"\\U00110000"', b"\xe2\x80\xae",
-)  # fmt: skip
-VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2, 1.5, 1e308, 10**30, -(10**20), "", "x", "1_0", "\x00", "\x1b[2J", "../../x", "é", "\u202e", [],
-    [[]], {}, [None], [1, "a"], {"a": {}}, "9" * 50,
-)  # fmt: skip
+CODES = (b"\x00", b"\xff", b"\x1b[31m", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\n", b"\r", b"\t", b"\xe2\x80\xae")
+MARKS = (b"[", b"]", b"{", b"}", b"(", b'"', b"'", b",", b":", b"-", b"[" * 1500, b'"\\U00110000"')
+NUMBERS = (b"NaN", b"Infinity", b"null", b"true", b"1e999", b"-1", b"1_0", b"0x10", b"9" * 500, b"\xd9\xa1")
+YAML = (b"!!binary x", b"!!timestamp x", b"!!bool x", b"!!int x", b"!!set {a}", b"&a [*a]", b"<<: *b", b"%YAML 9")
+WORDS = (*CODES, *MARKS, *NUMBERS, *YAML)
+SCALARS: tuple[Any, ...] = (None, True, -1, 0, 1, 2, 1.5, 1e308, 10**30, -(10**20), "", "x", "1_0", "9" * 50, "../../x")
+VALUES = (*SCALARS, "\x00", "\x1b[2J", "é", "\u202e", [], [[]], {}, [None], [1, "a"], {"a": {}})
 
 
 def bytes_of(whole: bytes, seed: int, count: int) -> Iterator[bytes]:

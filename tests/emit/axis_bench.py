@@ -1,7 +1,7 @@
 """A host for AXI4-Stream wrappers: several wrappers in one simulation, what each is fed, and a monitor of its rules.
 
 Ports of the simulated top carry the name of their wrapper in front. Everything is written after a rising edge of
-``aclk`` and looked at after the falling one, when all has settled: what stands there is what the next rising edge takes.
+``aclk`` and looked at after the falling one: what stands there is what the next rising edge takes.
 """
 
 from __future__ import annotations
@@ -288,4 +288,3 @@ def pauses(chance: float, seed: int) -> Iterator[bool]:
     rng = Random(seed)
     while True:
         yield rng.random() < chance
-

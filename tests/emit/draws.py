@@ -28,6 +28,13 @@ WINDOWS = (1, 2, 3, 4, 4, 4, 5, 6, 8)  # bits of a block's exponent
 MOST_LANES = 40  # products a cycle
 MOST_CYCLES = 1500  # a sample
 SAMPLES = 6
+FEW = (1, 1, 2, 3, 4, 5)  # sizes of networks with degenerate ranges
+NARROWEST = {  # formats of one or two bits, of one value behind a ReLU, or with almost no window
+    FIXED: ("fixed1.0", "fixed1.3", "fixed1.-5", "fixed1.0", "ufixed1.0", "fixed2.1"),
+    INT: ("int2", "int2p"),
+    MX: ("mxint2b1e1", "mxint2b4e1", "mxint2b2e8", "mxint8b2e1"),
+}
+SHARE = 0.7  # of the tensors of such a network that have a format of these
 Triple = tuple[str, str, str]  # classes of input, weight and output
 
 
@@ -53,13 +60,21 @@ def chains(rng: Random) -> list[list[Triple]]:
     return out
 
 
-def drawn(name: str, seed: int, triples: Sequence[Triple]) -> Case:
+def degenerate(name: str, seed: int) -> Case:
+    """Return a small random network with ranges of one value: words of a bit, weights of zeros, edges of zeros."""
+    rng = Random(seed)
+    kinds = [rng.choice((FIXED, *CLASSES)) for _ in range(2 * rng.choice((1, 2, 2, 3)) + 1)]
+    triples = list(zip(kinds[:-2:2], kinds[1::2], kinds[2::2], strict=True))
+    return drawn(name, seed, triples, narrow=True)
+
+
+def drawn(name: str, seed: int, triples: Sequence[Triple], narrow: bool = False) -> Case:
     """Return a random network whose layers have these classes; draws that hardware refuses are drawn again."""
     rng, refusals = Random(seed), list[str]()
     for _ in range(60):
         torch.manual_seed(rng.getrandbits(31))
         try:
-            case = _network(name, rng, triples).case()
+            case = _network(name, rng, triples, narrow).case()
         except UnsupportedOp as error:
             refusals.append(str(error))
             continue
@@ -69,21 +84,21 @@ def drawn(name: str, seed: int, triples: Sequence[Triple]) -> Case:
     raise AssertionError(f"{name}: nothing legal in 60 draws: {refusals[-3:]}")
 
 
-def _network(name: str, rng: Random, triples: Sequence[Triple]) -> Network:
-    rows = rng.choice((1, 1, 1, 2, 3, 5))
-    size = rng.choice(SIZES)
+def _network(name: str, rng: Random, triples: Sequence[Triple], narrow: bool = False) -> Network:
+    rows = rng.choice((1, 1, 1, 2, 3, 5)[: 4 if narrow else None])
+    size = rng.choice(FEW if narrow else SIZES)
     shape = (rows, size) if rows > 1 or rng.random() < 0.2 else (size,)
     x = torch.randn(SAMPLES, *shape) * 2.0 ** rng.choice((-9, 0, 0, 0, 6))
-    layers = _layers(rng, shape, len(triples))
+    layers = _layers(rng, shape, len(triples), narrow)
     network = Network(name, layers, x, "", {}, fused=rng.random() < 0.75)
     graph = network.traced()
     wanted = [node.path for node in graph.operators() if node.kind == "linear"]
-    requantized = [path for path in wanted if rng.random() < 0.15]
+    requantized = [path for path in wanted if rng.random() < (0.4 if narrow else 0.15)]
     network = Network(name, layers, x, "", {}, fused=network.fused, requantized=requantized)
     graph, formats = network.traced(), dict[str, NodeFormats]()
     values = run(graph, (x,), keep=True).reals
     entry, layer = graph.inputs[0].name, -1
-    inputs = activation(rng, triples[0][0], values[entry], values[entry].ndim > 2)
+    inputs = _either(rng, narrow, triples[0][0], activation(rng, triples[0][0], values[entry], values[entry].ndim > 2))
     for node in graph.operators():
         if node.kind == "layout":
             continue
@@ -91,9 +106,11 @@ def _network(name: str, rng: Random, triples: Sequence[Triple]) -> Network:
         y = triples[max(layer, 0)][2] if layer >= 0 else triples[0][0]
         if node.kind == "linear" and node.path in requantized:
             y = rng.choice(CLASSES)
-        out = activation(rng, y, values[node.name], rows > 1)
+        out = _either(rng, narrow, y, activation(rng, y, values[node.name], rows > 1))
         rounding = "even" if out.startswith(MX) else rng.choice(("even", "even", "half_up", "trunc"))
-        w = None if node.kind != "linear" else weight(rng, triples[layer][1], node.tensor("weight"))
+        w = None
+        if node.kind == "linear":
+            w = _either(rng, narrow, triples[layer][1], weight(rng, triples[layer][1], node.tensor("weight")))
         block = node.kind == "linear" and MX in triples[layer][:2]
         accumulation = rng.choice(("auto", f"aligned({rng.randint(0, 12)})")) if block else "auto"
         formats[node.path] = NodeFormats(w, output=out, accumulation=accumulation, rounding=rounding)
@@ -101,7 +118,12 @@ def _network(name: str, rng: Random, triples: Sequence[Triple]) -> Network:
     return Network(name, layers, x, inputs, formats, lanes(rng, chosen), network.fused, requantized)
 
 
-def _layers(rng: Random, shape: tuple[int, ...], count: int) -> list[nn.Module]:
+def _either(rng: Random, narrow: bool, kind: str, text: str) -> str:
+    """Return a text form, or in a network with degenerate ranges perhaps one of the narrowest of its class."""
+    return rng.choice(NARROWEST[kind]) if narrow and rng.random() < SHARE else text
+
+
+def _layers(rng: Random, shape: tuple[int, ...], count: int, narrow: bool = False) -> list[nn.Module]:
     """Return ``count`` linear layers with what may stand around them."""
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 and rng.random() < 0.25 else []
     shape = (math.prod(shape),) if layers else shape
@@ -111,7 +133,7 @@ def _layers(rng: Random, shape: tuple[int, ...], count: int) -> list[nn.Module]:
         if len(shape) > 1 and i and rng.random() < 0.5:
             layers.append(nn.Flatten())
             shape = (math.prod(shape),)
-        outputs = rng.choice(SIZES[:14] if len(shape) > 1 else SIZES)
+        outputs = rng.choice(FEW if narrow else SIZES[:14] if len(shape) > 1 else SIZES)
         linear = nn.Linear(shape[-1], outputs, bias=rng.random() < 0.8)
         with torch.no_grad():
             linear.weight.mul_(2.0 ** rng.choice((-8, 0, 0, 0, 0, 7)))
@@ -120,11 +142,23 @@ def _layers(rng: Random, shape: tuple[int, ...], count: int) -> list[nn.Module]:
                 linear.weight.abs_()
             if linear.bias is not None:
                 linear.bias.mul_(2.0 ** rng.choice((-6, 0, 0, 0, 5)))
+            if narrow:
+                _spoil(rng, linear)
         layers.append(linear)
         shape = (*shape[:-1], outputs)
         if i < count - 1 or rng.random() < 0.3:
             layers += [nn.ReLU()] * rng.choice((0, 1, 1, 1, 2))
     return layers
+
+
+def _spoil(rng: Random, linear: nn.Linear) -> None:
+    """Give a layer weights of zeros or of one value, all or an output's, and perhaps a bias far from all products."""
+    rows = linear.weight if rng.random() < 0.6 else linear.weight[:1]
+    how = rng.choice(("as it is", "zero", "zero", "one value"))
+    if how != "as it is":
+        rows.fill_(0.0 if how == "zero" else rng.choice((1.0, -0.375)))
+    if linear.bias is not None:
+        linear.bias.mul_(rng.choice((0.0, 1.0, 1.0, 2.0**12)))
 
 
 def weight(rng: Random, kind: str, x: Tensor) -> str:

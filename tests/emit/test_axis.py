@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import cocotb
 import pytest
@@ -19,15 +20,28 @@ from cocotb.types import Logic, LogicArray
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 from torch import nn
 
-from emit.axis import SLICES
+from emit.axis import SLICES, bus_bytes
+from emit.lint import lint
 from emit.verilog import emit
-from mase.netlist import build
+from mase import flow
 from mase.paths import cache_dir
 from passes.map import Folding
 from passes.quantize import NodeFormats
-from tests.emit.axis_bench import FACTS, PERIOD_NS, SLICE, TOP, Facts, Host, Wrapper, pauses, write_bench, write_facts
+from tests.emit.axis_bench import (
+    PATIENCE,
+    PERIOD_NS,
+    SLICE,
+    TOP,
+    Facts,
+    Host,
+    Wrapper,
+    pauses,
+    write_bench,
+    write_facts,
+)
 from tests.emit.designs import Network
 from tests.emit.proof import Case
+from tests.hw.bench import header
 from tests.hw.common.grid import SIMULATORS
 from tests.hw.stream import run_block
 
@@ -303,7 +317,7 @@ async def a_flush_under_traffic_costs_one_marked_frame(dut: HierarchyObject, nam
     gone, rest = len(w.taken), -len(w.taken) % size  # beats taken before, and those that its last frame still lacks
     assert gone >= taken
     left = -(-(count * size - gone - rest) // size)
-    for _ in range(PATIENT):
+    for _ in range(PATIENCE):
         if len(w.taken) == count * size and not w.value("m_axis_tvalid"):
             break
         await w.cycles(1)
@@ -335,29 +349,50 @@ async def a_flush_keeps_what_has_left_the_core(dut: HierarchyObject, name: str, 
         await w.flush()
         w.port("m_axis_tready").value = 1
         packets = await settled(w, before)
-        seen, sample = w.packets(started), 0
+        seen = w.packets(started)
         for place, (packet, mark) in enumerate(zip(seen, w.marks(started), strict=True)):
             good = w.facts.packet(place)
             same = next((k for k, (a, b) in enumerate(zip(packet, good, strict=True)) if a != b), len(good))
             assert mark or packet == good
             assert mark == 0 or (place == len(seen) - 1 and not any(packet[same:]))  # right beats, then zeros
-            sample += 1
         started = packets
 
 
-PATIENT = 4000
-
-
 # -- the pytest side ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (36, 64), (64, 64)])
+def test_the_bus_is_padded_to_the_next_power_of_two(size: int, padded: int) -> None:
+    edge = SimpleNamespace(stream=SimpleNamespace(bytes=size))
+    assert (bus_bytes(edge, pad=False), bus_bytes(edge, pad=True)) == (size, padded)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_the_readme_lists_the_ports_with_their_bits(pad: bool, tmp_path: Path) -> None:
+    design = flow.emit(cases()["wide"].graph, tmp_path / "wide", "wide", axis_pad=pad)
+    rows = [row.split(" | ") for row in (design.folder / "README.md").read_text().splitlines() if row.startswith("| `")]
+    listed = {name.strip("`| ") for row in rows for name in row[0].split(", ")}
+    bits = {row[0].strip("`| "): row[2] for row in rows}
+    for file in (design.manifest["files"]["axis"][-1], design.manifest["files"]["rtl"][-1]):
+        ports = header(design.folder / file)[1]
+        assert set(ports) <= listed
+        for port, span in ports.items():
+            assert bits.get(port, "1") == str(int(span[1:].partition(":")[0]) + 1 if span else 1), port
+    assert ("s_axis_tkeep" in listed, bits["s_axis_tdata"]) == (pad, "32" if pad else "24")
+
+
+@pytest.mark.sim
+def test_a_padded_wrapper_has_no_finding(tmp_path: Path) -> None:
+    design = emit(cases()["wide"].graph, tmp_path / "wide", "wide", axis_pad=True)
+    files = [design.folder / name for part in ("rtl", "axis") for name in design.manifest["files"][part]]
+    assert [str(f) for f in lint(files, f"{design.top}_axis") if f.severity != "absent"] == []
 
 
 @pytest.mark.sim
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_axis(simulator: str, tmp_path: Path) -> None:
     made = cases()
-    designs = {
-        name: emit(case.graph, tmp_path / name, name, axis_pad=name == "wide") for name, case in made.items()
-    }
+    designs = {name: emit(case.graph, tmp_path / name, name, axis_pad=name == "wide") for name, case in made.items()}
     placed = [(name, designs[design], parameters) for name, (design, parameters) in WRAPPERS.items()]
     top = write_bench(placed, tmp_path)
     write_facts({name: Facts.of(made[WRAPPERS[name][0]], design, given) for name, design, given in placed}, tmp_path)
@@ -365,6 +400,7 @@ def test_axis(simulator: str, tmp_path: Path) -> None:
     for design in designs.values():
         for memory in design.manifest["memories"]:
             (tmp_path / memory).symlink_to(design.folder / memory)  # memories lie where the tool runs
-    sources = [d.folder / f for d in designs.values() for f in (*d.manifest["files"]["rtl"], *d.manifest["files"]["axis"])]
+    sources = [
+        d.folder / f for d in designs.values() for f in (*d.manifest["files"]["rtl"], *d.manifest["files"]["axis"])
+    ]
     run_block(TOP, [*sources, top], {}, __name__, cache=cache_dir(), work=tmp_path, simulator=simulator)
-    assert (tmp_path / FACTS).is_file()

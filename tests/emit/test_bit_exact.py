@@ -20,11 +20,12 @@ from mase.ops.linear import Linear
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
-from tests.emit.draws import CLASSES, chains, combinations, drawn
-from tests.emit.proof import RESTARTED, STALLED, Case, difference, joined, prove, rows
+from tests.emit.draws import CLASSES, chains, combinations, degenerate, drawn
+from tests.emit.proof import RESTARTED, STALLED, Case, check_backlog, difference, joined, prove, rows
 
 ROUNDS = 2  # through all combinations
 GROUPS = 4  # bundles
+BLOCKED = 3  # one network in so many also runs with a sink that never reads
 EVERYTHING = (*STALLED, *RESTARTED)
 
 
@@ -64,7 +65,74 @@ def test_the_networks_have_what_the_road_knows(networks: list[Case]) -> None:
 @pytest.mark.sim
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_random_networks(networks: list[Case], group: int, tmp_path: Path) -> None:
-    prove(networks[group::GROUPS], tmp_path, (STALLED[2], RESTARTED[2]))
+    cases = networks[group::GROUPS]
+    designs = prove(cases, tmp_path, (STALLED[2], RESTARTED[2]))
+    for index in range(0, len(cases), BLOCKED):
+        check_backlog(cases, designs, index)
+
+
+# -- degenerate ranges ------------------------------------------------------------------------------------------------
+
+# each seed draws something that the others lack: aligned sums of zeros, accumulators of one bit, results in blocks, ...
+DEGENERATE = (9, 12, 26, 34, 48, 63, 71, 79, 95, 99, 110, 117)
+
+
+def zero_input(name: str, weight: str, accumulation: str) -> Case:
+    """Return a layer that can get nothing but zeros, one bit wide and not negative: its result is its bias."""
+    torch.manual_seed(0)
+    layers, x = [nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)], torch.randn(6, 4)
+    second = NodeFormats(weight, output="fixed8.4", accumulation=accumulation)
+    formats = {"0": NodeFormats("int8", output="fixed1.0"), "2": second}
+    return network(name, layers, "fixed8.4", formats, {"0": (2, 3), "2": (2, 1)}, x).case()
+
+
+def narrow() -> list[Case]:
+    """Return networks whose ranges are of one value, or of one bit."""
+    return [
+        zero_input("zeros_exact", "mxint4b1e2", "exact"),
+        zero_input("zeros_aligned", "mxint4b1e2", "aligned(0)"),
+        zero_input("zeros_aligned_guard", "mxint8b2", "aligned(4)"),
+        zero_input("zeros_fixed", "fixed8.6", "auto"),
+        nothing("nothing_wide", "mxint8b4", "mxint8b4", "mxint8b4"),  # exponents of 8 bits on both sides, weights of 0
+        *(degenerate(f"narrow{seed}", seed) for seed in DEGENERATE),
+    ]
+
+
+@pytest.fixture(scope="module", name="degenerates")
+def _degenerates() -> list[Case]:
+    return narrow()
+
+
+def test_the_degenerate_networks_have_what_is_rare(degenerates: list[Case]) -> None:
+    netlists = [build(case.graph) for case in degenerates]
+    linears = [op for netlist in netlists for op in netlist.ops.values() if isinstance(op, Linear)]
+    dark = [op for op in linears if op.low == op.x.high == 0]
+    assert {op.guard is None for op in dark} == {True, False}
+    assert any(op.guard is None and op.x.block == op.w.block == 0 for op in dark)
+    assert any(bool((op.weight == 0).all()) for op in linears)
+    assert any(op.acc_width == 1 for op in linears)
+    assert any(op.x.width == 1 and op.x.signed for op in linears)
+    modules = {instance.block.sv_module for netlist in netlists for instance in netlist.instances}
+    others = {"mase_requantize", "mase_block_normalise", "mase_stream_converter"}
+    assert modules == {"mase_linear", *others}
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "first"),  # without guard bits 61 / 8 is cut to 7 under the exponents of regions that are 0
+    [("exact", 8), ("aligned(0)", 7), ("aligned(4)", 8), ("aligned(32)", 8)],
+)
+def test_of_an_input_of_zeros_the_bias_is_left(accumulation: str, first: int) -> None:
+    case = zero_input("zeros", "mxint4b1e2", accumulation)
+    netlist = build(case.graph)
+    name = netlist.nodes[-1]
+    codes, bias = netlist.codes(case.code)[name].mantissa, case.graph.node(name).tensor("bias")
+    assert torch.equal(codes, torch.tensor([first, -2]).expand_as(codes))
+    assert (bias * 16).tolist() == pytest.approx([7.67, -1.90], abs=0.01)  # in codes of fixed8.4
+
+
+@pytest.mark.sim
+def test_degenerate_networks(degenerates: list[Case], tmp_path: Path) -> None:
+    prove(degenerates, tmp_path, (STALLED[2], RESTARTED[2]))
 
 
 # -- directed networks ------------------------------------------------------------------------------------------------

@@ -33,6 +33,20 @@ BROKEN = {  # block and task, what is replaced by what
         "",
     ),
     "a wrong last": ("mase_width_converter.same", "row_q == RowWidth'(Rows - 1)", "row_q == '0"),
+    "a frame that is filled too far": ("mase_stream_resync.beats5", "&& !at_last && (filling_q", "&& (filling_q"),
+    "a rest that is not dropped": (
+        "mase_stream_resync.beats2",
+        "!filling_q && !in_last_i;",
+        "!filling_q && in_last_i;",
+    ),
+    "a bad beat that is forgotten": (
+        "mase_stream_resync.beats5",
+        "(filling_q || bad_q || wrong)",
+        "(filling_q || wrong)",
+    ),
+    "a packet that is left open": ("mase_stream_finish.beats5", "(filling_q || flush_i)", "filling_q"),
+    "a flush that fills behind a whole packet": ("mase_stream_finish.beats5", "beat_d != '0;", "beat_q != '0;"),
+    "a beat lost while a packet is filled": ("mase_stream_finish.beats2", "out_ready_i && !filling_q", "out_ready_i"),
     "a tail that is kept": ("mase_width_converter.drop", "(DropTail != 0 && out_row_end) ? '0 : held", "held"),
 }
 
@@ -56,6 +70,8 @@ def test_every_common_block_that_stores_beats_has_a_proof() -> None:
         "mase_credit_fifo",
         "mase_skid_buffer",
         "mase_width_converter",
+        "mase_stream_resync",
+        "mase_stream_finish",
     }
     assert [path.name for path in stores if not path.with_suffix(".sby").exists()] == []
 

@@ -85,7 +85,7 @@ MUTANTS = (
     Mutant("one_bit_less", "rtl/mase_one_bit_less.sv", within("u_0", "AccWidth", lambda bits: bits - 1), "values of 0"),
     Mutant(
         "exponent_after_rounding",
-        "rtl/mase_block_normalise*.sv",
+        "rtl/*__block_normalise.sv",
         # The magnitudes' common leading one moves up where rounding to Width - 1 bits carries into the next bit.
         swapped(r"if \(fill_last\) or_q\[fill_bank_q\] <= gathered;",
                 "if (fill_last) or_q[fill_bank_q] <= gathered + (gathered >> (Width - 1));"),
@@ -97,9 +97,9 @@ MUTANTS = (
 # Each works in a simulation whose registers begin at zero; what it does from noise depends on the simulator. The third
 # is cleared by a reset of several cycles, as the synchroniser makes it, and not by a flush, which lasts one.
 NOT_RESET = (
-    Mutant("valid_not_reset", "rtl/mase_linear*.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
-    Mutant("done_not_reset", "rtl/mase_linear*.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
-    Mutant("leave_not_reset", "rtl/mase_block_normalise*.sv", swapped(r"else valid_q <=", "valid_q <="), ""),
+    Mutant("valid_not_reset", "rtl/*__linear.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
+    Mutant("done_not_reset", "rtl/*__linear.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
+    Mutant("leave_not_reset", "rtl/*__block_normalise.sv", swapped(r"else valid_q <=", "valid_q <="), ""),
 )
 
 
@@ -157,7 +157,7 @@ def ties(case: Case, code: Code) -> Tensor:
 
 
 def mutated(case: Case, folder: Path, mutant: Mutant | None) -> Design:
-    """Emit the design and make one mistake in the copy; a library module that changes gets a name of its own."""
+    """Emit the design and make one mistake in the copy."""
     name = mutant.name if mutant else "sound"
     design = emit(case.graph, folder / name, name)
     if mutant is None:
@@ -167,15 +167,6 @@ def mutated(case: Case, folder: Path, mutant: Mutant | None) -> Design:
     after = mutant.edit(before)
     assert after != before, f"{mutant.name}: the edit changed nothing"
     path.write_text(after)
-    if path.stem not in (design.top, *(edge.name for edge in design.edges)) and path.suffix == ".sv":
-        renamed = f"{path.stem}_{mutant.name}"
-        path.write_text(after.replace(f"module {path.stem} ", f"module {renamed} "))
-        path.rename(path.with_stem(renamed))
-        for other in (design.folder / "rtl" / f"{design.top}.sv", design.folder / "design.json"):
-            text = other.read_text()
-            other.write_text(
-                text.replace(f"{path.stem} #(", f"{renamed} #(").replace(f"{path.stem}.sv", f"{renamed}.sv")
-            )
     return Design.load(design.folder)
 
 

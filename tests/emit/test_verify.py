@@ -78,7 +78,7 @@ def copy(case: Case, tmp_path: Path) -> Path:
 
 def tampered_memory(folder: Path) -> Design:
     """Change the weight from input 0 to output 4: the one output of the second group, in its first word."""
-    memory = folder / "mem" / "mase_tiny_1_weight.mem"
+    memory = folder / "mem" / "mase_tiny__1_weight.mem"
     words = memory.read_text().split()
     words[3] = f"{int(words[3], 16) ^ 0x10:0{len(words[3])}x}"
     memory.write_text("\n".join(words) + "\n")
@@ -275,7 +275,7 @@ def test_a_proof_that_was_kept_reads_back_equal(make: Callable[[], Proof]) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"samples": "x"}, "samples: input should be"), ({}, "late: field required")]
+    ("change", "said"), [({"samples": "x"}, "samples: found 'x'; input should be"), ({}, "late: is missing")]
 )
 def test_a_damaged_proof_is_refused(change: dict[str, object], said: str) -> None:
     data = {**proof().to_json(), **change}

@@ -149,7 +149,7 @@ def test_a_top_never_takes_the_name_of_a_library_module(name: str, tmp_path: Pat
     design = emit(graph(), tmp_path / "d", name)
     library = {path.stem for path in hw_dir().rglob("*.sv")}
     assert not {design.top, f"{design.top}_axis"} & library
-    assert (design.folder / f"rtl/{design.top}.sv").read_text().count(f"module {design.top} (") == 1
+    assert (design.folder / f"rtl/{design.top}.sv").read_text().count(f"module {design.top} #(") == 1
     for path in design.sources:
         assert re.search(rf"^module {path.stem}\b", path.read_text(), re.MULTILINE), path.name
 
@@ -191,6 +191,10 @@ def test_the_text_does_not_grow_with_the_weights(tmp_path: Path) -> None:
     assert lines(small) == lines(large)
     assert len(small.manifest["instances"]) == len(large.manifest["instances"])
     assert {path.name for path in small.sources} == {path.name for path in large.sources}
+    named = ("files.f", "axis.f", "SHA256SUMS", "host.py", "README.md", f"{small.top}.core", f"rtl/{small.top}_axis.sv")
+    for name in (*named, f"bench/{small.top}__bench.sv", "scripts/lint.sh", "scripts/sim.sh", "scripts/synth.ys"):
+        texts = [(design.folder / name).read_text() for design in (small, large)]
+        assert len(texts[0].splitlines()) == len(texts[1].splitlines()), name
 
 
 # -- memories and vectors ---------------------------------------------------------------------------------------------
@@ -250,7 +254,8 @@ def test_the_folder_is_self_contained(tmp_path: Path) -> None:
     assert all(name in files for name in [*listed, *design.manifest["files"]["axis"], *design.manifest["memories"]])
     assert not [path for path in design.folder.rglob("*") if path.is_symlink()]
     top = files[f"rtl/{design.top}.sv"].decode()
-    assert sorted(re.findall(r'"(mem/[^"]+)"', top)) == sorted(design.manifest["memories"])
+    used = [f"mem{file}" for file in re.findall(r'{MemDir, "(/[^"]+)"}', top)]
+    assert sorted(used) == sorted(design.manifest["memories"])
     core = files[f"{design.top}.core"].decode()
     assert all(name in core for name in [*listed, *design.manifest["memories"]])
 
@@ -269,7 +274,7 @@ def test_a_loaded_design_is_the_emitted_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "schema list"), ('{"schema": 99}', "schema 99"),
+    ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "found a list"), ('{"schema": 99}', "schema 99"),
                       ('{"schema": 1}', "corrupt")]
 )  # fmt: skip
 def test_a_broken_manifest_is_one_clear_error(text: str, why: str, tmp_path: Path) -> None:
@@ -285,7 +290,9 @@ def test_a_broken_manifest_is_one_clear_error(text: str, why: str, tmp_path: Pat
 def test_emitted_files_have_no_finding(kind: str, tmp_path: Path) -> None:
     design = emit(linted()[kind], tmp_path / kind, kind)
     axis = [design.folder / name for name in design.manifest["files"]["axis"]]
-    for files, top in ((design.sources, design.top), ([*design.sources, *axis], f"{design.top}_axis")):
+    bench = design.folder / "bench" / f"{design.top}__bench.sv"
+    both = [*design.sources, *axis]
+    for files, top in ((design.sources, design.top), (both, f"{design.top}_axis"), ([*both, bench], bench.stem)):
         assert [str(f) for f in lint(files, top) if f.severity != "absent"] == []
 
 
@@ -400,4 +407,4 @@ def test_the_memories_of_every_kind_of_block_are_written(tmp_path: Path, monkeyp
     design = emit(network.case().graph, tmp_path / "relu", "relu")
     (memory,) = (tmp_path / "relu" / "mem").iterdir()
     assert memory.read_text() == "01\nfe\n"
-    assert f'.TableFile("mem/{memory.name}")' in (design.folder / "rtl" / f"{design.top}.sv").read_text()
+    assert f'.TableFile({{MemDir, "/{memory.name}"}})' in (design.folder / "rtl" / f"{design.top}.sv").read_text()

@@ -146,6 +146,14 @@ def test_callback_sees_every_new_trial_after_it_is_stored(journal: Path) -> None
     assert [trial.number for trial in seen] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("strategy", ["random", "tpe"])
+def test_the_number_of_trials_costs_nothing_before_they_run(strategy: str) -> None:
+    counting = Counting(stop=3)
+    with pytest.raises(KeyboardInterrupt):
+        create(None).optimize(counting, 10**20, strategy=strategy)
+    assert len(counting.points) == 3
+
+
 # ---- interruptions ---------------------------------------------------------------------------------------------------
 
 

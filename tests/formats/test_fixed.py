@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+from random import Random
+
 import pytest
 import torch
 
 from mase.errors import FormatError
-from mase.formats.base import QuantParams
+from mase.formats.base import QuantParams, parse
 from mase.formats.fixed import Fixed
+from mase.formats.rounding import Rounding
 from mase.testing import FormatLaws
 
 
@@ -103,6 +108,34 @@ def test_wrap_counts_modulo_the_range() -> None:
     assert Fixed(8, 0, overflow="wrap").encode(x).mantissa.tolist() == [127, -128, -1, 0, -128, 127, 0]
     with pytest.raises(FormatError, match="infinity, which cannot wrap"):
         Fixed(8, 0, overflow="wrap").encode(torch.tensor(torch.inf))
+
+
+def counted(x: float, fmt: Fixed) -> int:
+    """Return the code of a float64 by Python's integers and fractions."""
+    code, low = round(Fraction(x) * Fraction(2) ** fmt.frac), fmt.code_range()[0]  # ties to even
+    return (code - low) % (1 << fmt.width) + low
+
+
+@pytest.mark.parametrize(
+    "text", ["fixed8.0_wrap", "fixed8.4_wrap", "ufixed5.-3_wrap", "fixed32.64_wrap", "fixed32.-64_wrap"]
+)
+def test_wrap_is_exact_at_every_magnitude(text: str) -> None:
+    fmt, draw = parse(text), Random(2)
+    assert isinstance(fmt, Fixed)
+    values = [math.ldexp(draw.choice((-1, 1)) * draw.randint(1, 2**53), draw.randint(-1100, 970)) for _ in range(400)]
+    values += [math.ldexp(draw.choice((-1, 1)) * draw.randint(1, 2**53), draw.randint(-130, 60)) for _ in range(400)]
+    values += [s * 2.0**e for s in (-1, 1) for e in (53, 56, 60, 63, 64, 1023, -1074)] + [2.0**60 + 2.0**40]
+    x = torch.tensor(values, dtype=torch.float64)
+    for data in (x, x[x.abs() < 2.0**127].to(torch.float32)):
+        expected = [counted(value, fmt) for value in data.tolist()]
+        assert fmt.encode(data).mantissa.tolist() == expected
+        assert torch.equal(fmt.quantize(data), (torch.tensor(expected).double() * 2.0**-fmt.frac).to(data.dtype))
+
+
+@pytest.mark.parametrize(("rounding", "codes"), [("floor", [-1, 0]), ("ceil", [0, 1]), ("even", [0, 0])])
+def test_the_least_floats_round_in_their_direction(rounding: Rounding, codes: list[int]) -> None:
+    x = torch.tensor([-5e-324, 5e-324], dtype=torch.float64)  # times 2**-64 they would be 0
+    assert Fixed(8, -64, rounding=rounding).encode(x).mantissa.tolist() == codes
 
 
 def test_stochastic_rounding_is_unbiased_and_seeded() -> None:

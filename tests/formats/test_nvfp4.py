@@ -84,3 +84,22 @@ def test_missing_scales_and_empty_blocks_are_refused() -> None:
         NVFP4(block=0)
     with pytest.raises(FormatError, match="nvfp4: decode needs a scale"):
         NVFP4().decode(NVFP4().encode(torch.ones(16)))
+
+
+@pytest.mark.parametrize("top", [2.0**-149, 1e-38, 7e-36, 1e-35, 3.4e38])
+def test_tensors_of_any_magnitude_have_finite_values(top: float) -> None:
+    """The tensor's scale stays where the reciprocals of all steps are float32 numbers, and all values too."""
+    x, fmt = torch.tensor([0.0, top, -top / 2, *[top / 3] * 13]), NVFP4()
+    params = fmt.calibrate(x)
+    y = fmt.quantize(x, params)
+    assert torch.equal(y, fmt.decode(fmt.encode(x, params), params).to(torch.float32))
+    assert bool(torch.isfinite(y).all())
+    assert float((y - x).abs().max()) <= max(top / 8, 2.0**-129)  # half a step: of E2M1 at 4, or of the least one
+
+
+def test_a_tensor_scale_beyond_its_limits_acts_as_the_limit() -> None:
+    x, fmt = torch.tensor([0.0, 1e-38, -2e-39]), NVFP4()
+    beyond = QuantParams(scale=torch.tensor(2.0**-140, dtype=torch.float64))
+    limit = QuantParams(scale=torch.tensor(2.0**-121, dtype=torch.float64))
+    assert torch.equal(fmt.quantize(x, beyond), fmt.quantize(x, limit))
+    assert torch.equal(fmt.decode(fmt.encode(x, beyond), beyond), fmt.decode(fmt.encode(x, limit), limit))

@@ -70,7 +70,7 @@ def test_a_piece_with_odd_values_is_rounded_exactly(text: str, monkeypatch: pyte
     fmt = parse(text)
     params = fmt.calibrate(x, 0 if text[4:5] == "c" else -1)
     x[10, 5] = torch.inf
-    expected = fmt.decode(fmt.encode(x, params), params).to(x.dtype)
+    expected = base.narrowed(fmt.decode(fmt.encode(x, params), params), x.dtype)
     assert same(fmt.quantize(x, params), expected)
     monkeypatch.setattr(base, "CHUNK", 16)
     assert same(fmt.quantize(x, params), expected)

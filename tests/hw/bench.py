@@ -27,7 +27,9 @@ class Instance:
 def header(source: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return the parameters of a module of ``hw/`` with their defaults, and its ports with their ranges."""
     text = re.sub(r"//[^\n]*", "", source.read_text())
-    parameters, _, ports = text[text.index("module ") : text.index(");")].partition(") (")
+    parameters, found, ports = text[text.index("module ") : text.index(");")].partition(") (")
+    if not found:  # a module without parameters
+        parameters, ports = "", parameters
     return dict(PARAMETER.findall(parameters)), {name: span for span, name in PORT.findall(ports)}
 
 

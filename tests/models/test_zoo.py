@@ -178,3 +178,34 @@ def test_the_state_of_s6la_reaches_from_the_first_layer_to_the_last() -> None:
         model.get_parameter("start").add_(1.0)
         model(x)
     assert all(not torch.equal(before, after) for before, after in zip(states[:3], states[3:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("mlp", {"sizes": [64, 10**9, 10]}, r"option 'sizes\.1': found 1000000000; input should be less than or equal"),
+        ("mlp", {"sizes": [10**6] * 4}, "model mlp: has more than 2,147,483,648 numbers with these options"),
+        ("mlp", {"sizes": [8] * 2000}, "option 'sizes': "),
+        ("llama", {"layers": 10**9}, "option 'layers': found 1000000000; input should be less than or equal to 1024"),
+        ("llama", {"layers": 1024, "hidden": 10**6}, "model llama: has more than"),
+        ("vit", {"size": 2**20, "patch": 1}, "model vit: has more than"),
+        ("mixtral", {"experts": 2**20, "hidden": 2**20}, "model mixtral: has more than"),
+        ("lenet", {"size": 2**20}, "model lenet: has more than"),
+        ("mobilenet", {"width": 1e5}, "model mobilenet: has more than"),
+        ("mobilenet", {"width": float("inf")}, "option 'width': found inf; input should be a finite number"),
+    ],
+)
+def test_a_model_that_no_machine_holds_is_refused_before_it_is_built(
+    name: str, options: dict[str, object], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        build(name, options)
+
+
+@pytest.mark.parametrize("name", ["mlp", "llama", "vit", "mobilenet"])
+def test_the_check_of_the_size_draws_no_random_numbers(name: str) -> None:
+    torch.manual_seed(0)
+    found = build(name)
+    torch.manual_seed(0)
+    wanted = MODELS[name]()
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))

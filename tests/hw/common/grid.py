@@ -60,6 +60,7 @@ FIFO_DEPTHS = (1, 2, 3, 5, 8)
 CREDIT_DEPTHS = (2, 3, 4, 7)
 SKID_WIDTHS = (1, 8, 37)
 GUARD_BEATS = (1, 2, 5, 8)
+FRAMED_BEATS = (1, 2, 5)  # of the blocks that keep frames whole
 ROM_WORDS = {1: (0xABC,), 5: (0x001, 0xFFF, 0x800, 0x7FF, 0x123)}
 CONVERSIONS = (
     *(
@@ -84,6 +85,10 @@ INSTANCES = (
     *(Instance(f"credit_{depth}", "mase_credit_fifo", {"Width": 8, "Depth": depth}) for depth in CREDIT_DEPTHS),
     *(Instance(f"skid_{width}", "mase_skid_buffer", {"Width": width}) for width in SKID_WIDTHS),
     *(Instance(f"guard_{beats}", "mase_stream_guard", {"Beats": beats}) for beats in GUARD_BEATS),
+    Instance("reset_sync", "mase_reset_sync"),
+    Instance("watch_3", "mase_stream_resync", {"Width": 6, "Beats": 3, "Resync": 0}),
+    *(Instance(f"resync_{beats}", "mase_stream_resync", {"Width": 6, "Beats": beats}) for beats in FRAMED_BEATS),
+    *(Instance(f"finish_{beats}", "mase_stream_finish", {"Width": 6, "Beats": beats}) for beats in FRAMED_BEATS),
     *(
         Instance(f"rom_{len(words)}", "mase_rom", {"Width": 12, "Depth": len(words), "File": f"rom_{len(words)}.mem"})
         for words in ROM_WORDS.values()
