@@ -204,7 +204,7 @@ def _edge(data: _Stream) -> Edge:
     if data.scale is None and isinstance(fmt, Int):
         raise GraphError(f"edge {data.name[:60]!r}: format {fmt} has no scale")
     if math.prod(data.shape) != data.rows * data.cols:
-        raise GraphError(f"edge {data.name[:60]!r}: shape {data.shape} has not {data.rows} rows of {data.cols}")
+        raise GraphError(f"edge {data.name[:60]!r}: shape {data.shape} does not have {data.rows} rows of {data.cols}")
     scale = None if data.scale is None else torch.tensor(data.scale, dtype=torch.float64)
     params = QuantParams(scale=scale, base=None if data.base is None else torch.tensor(data.base))
     grid = Grid.of(fmt, params, f"edge {data.name!r}")

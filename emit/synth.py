@@ -224,7 +224,7 @@ def run_yosys(
     if error := re.search(r"^(?:ERROR|.*error): (.*)$", log, re.MULTILINE):
         raise ToolError(f"yosys: {error[1].strip()[:300]}")
     if "bad_alloc" in log or "MemoryError" in log or status < 0:
-        raise ToolError(f"yosys: stopped without a word (status {status}); its memory is {memory_bytes >> 20} MiB")
+        raise ToolError(f"yosys: stopped without a message (status {status}); its memory is {memory_bytes >> 20} MiB")
     last_line = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
     raise ToolError(f"yosys: exit code {status}: {last_line[:300]}")
 

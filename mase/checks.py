@@ -67,13 +67,15 @@ def check_chain(graph: Graph) -> None:
     node = graph.node(prefix[-1])
     while node.kind != "output":
         if len(node.users) != 1:
-            raise UnsupportedOp(f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain, so 1")
+            raise UnsupportedOp(
+                f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain: each tensor has 1"
+            )
         node = node.users[0]
         known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)
         if node.kind != "output" and (not known or len(node.inputs) != 1):
             raise UnsupportedOp(f"search: {node.where()}: has no hardware, so that no design could be built")
     if len(list(graph.operators())) < len(prefix):
-        raise UnsupportedOp("search: nothing between input and output to build")
+        raise UnsupportedOp("search: there is nothing to build between input and output")
 
 
 def _check_shapes(split: Split, first: Split, where: str) -> None:

@@ -82,7 +82,9 @@ def score(model: Callable[[Tensor], Tensor], split: Split) -> float:
         ConfigError: its labels are not classes.
     """
     if split.y.dim() != 1:
-        raise ConfigError(f"score: labels are {split.y.dtype} {list(split.y.shape)}; accuracy is of classes [samples]")
+        raise ConfigError(
+            f"score: labels are {split.y.dtype} {list(split.y.shape)}; accuracy needs classes of shape [samples]"
+        )
     with torch.no_grad():
         return accuracy(model(split.x), split.y)
 

@@ -91,7 +91,9 @@ def tokenizer(form: str, text: Iterable[str]) -> Tokenizer:
         try:
             return Subwords(tokenizers.Tokenizer.from_file(form))
         except Exception as error:  # noqa: BLE001 - the package raises plain Exception
-            raise ConfigError(f"tokens: {form}: no tokenizer: {' '.join(str(error).split())[:120]}") from None
+            raise ConfigError(
+                f"tokens: {form}: this is not a tokenizer: {' '.join(str(error).split())[:120]}"
+            ) from None
     return _train(tokenizers, int(wanted[1]), text)
 
 

@@ -64,7 +64,7 @@ def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError, sp
         )
         strange = _strange(found)
     except ValueError as fault:  # not JSON, or not UTF-8
-        raise error(f"{where}: corrupt: not JSON: {fault}") from None
+        raise error(f"{where}: corrupt: this is not JSON: {fault}") from None
     except RecursionError:
         strange = DEEP
     if strange:

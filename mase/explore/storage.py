@@ -143,12 +143,12 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
             raise ConfigError(
                 f"storage {where}: study {name!r} was made from other weights or data, with other search "
                 "settings, or by another version of this program, so that its metrics do not hold here; "
-                "take another name or storage"
+                "use another name or storage"
             )
         if stored.get(key) != value:
             raise ConfigError(
                 f"storage {where}: study {name!r} was made with another {key}: {_short(stored.get(key))}, now "
-                f"{_short(value)}; take another name or storage"
+                f"{_short(value)}; use another name or storage"
             )
     return study
 

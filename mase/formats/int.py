@@ -93,7 +93,9 @@ class Int(ScaledFormat):
         if self.channel and self.group:
             raise FormatError(f"int: channel is True and group is {self.group}; allowed is one of them")
         if self.full and self.zero != "none":
-            raise FormatError(f"int: full is True and zero is {self.zero!r}; all codes are used then, allowed is False")
+            raise FormatError(
+                f"int: full is True and zero is {self.zero!r}; all codes are used then, so zero must be False"
+            )
         if self.power and self.scale_type not in ("short", "e8m0"):
             raise FormatError(f"int: power is True and scale_type is {self.scale_type!r}; allowed is 'e8m0'")
         power = self.power or self.scale_type == "e8m0"  # two names of one thing: equal formats compare equal

@@ -46,7 +46,7 @@ class Call:
         """Return an argument that is a traced tensor."""
         found = self.arg(place, name)
         if not isinstance(found, fx.Node) or not isinstance(kind_of(found), TensorType):
-            raise Opaque(f"{name} is no traced tensor")
+            raise Opaque(f"{name} is not a traced tensor")
         return found
 
     def plain(self, place: int, name: str, default: Any = None) -> Any:

@@ -155,7 +155,7 @@ class Layout(HardwareOp):
         x_type, y_type = source.record.output, record.output
         if x_type.format != y_type.format:
             raise UnsupportedOp(
-                f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node can"
+                f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node does that"
             )
         assert y_type.format is not None
         grid = Grid.of(y_type.format, node.params(), node.where())

@@ -48,7 +48,7 @@ def test_inputs_by_name_are_the_graphs_inputs_by_name() -> None:
     graph = mase.trace(model, {"mask": mask, "x": x, "scale": 2.0})
     assert [node.path for node in graph.inputs] == ["mask", "x"]
     assert torch.equal(graph(x=x, mask=mask), model(x, mask, 2.0)["logits"])
-    with pytest.raises(GraphError, match="input 'masks': the graph has none of this name; did you mean mask"):
+    with pytest.raises(GraphError, match="input 'masks': the graph has no input of this name; did you mean mask"):
         graph(x=x, masks=mask)
 
 
@@ -325,7 +325,7 @@ class Holder(nn.Module):
         ("assign", "y[:, 0] = 0", "unsupported mutation: elements are assigned"),
         ("buffer", "", "unsupported mutation: forward changes 'inner.count'"),
         ("buffer in place", "self.count.add_", "unsupported mutation: forward changes 'inner.count'"),
-        ("view in place", "y.mul_(2)", "unsupported mutation: a tensor is changed in place that another one views"),
+        ("view in place", "y.mul_(2)", "unsupported mutation: a tensor that another one views is changed in place"),
         ("out", "out=y", "unsupported mutation: out= writes into a tensor"),
     ],
 )
