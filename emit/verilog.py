@@ -17,11 +17,11 @@ from emit import axis, library, package
 from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
 from mase import __version__
+from mase.dataflow.block import MemoryImage
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.base import MemoryImage
 from mase.paths import hw_dir
 
 VECTORS = 4  # samples whose input and output beats lie beside the RTL
