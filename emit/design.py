@@ -15,7 +15,9 @@ from torch import Tensor
 from mase.doors import json_text
 from mase.errors import GraphError, MaseError
 from mase.formats import Code, Format, QuantParams, parse
+from mase.formats.fixed import Fixed
 from mase.formats.int import Int
+from mase.formats.mxint import MXInt
 from mase.ops.grid import Grid
 from mase.stream import StreamType
 
@@ -149,8 +151,9 @@ def edge_json(edge: Edge) -> dict[str, Any]:
 
 def _rounding(fmt: Format) -> str | None:
     """Return how a host without mase rounds into a format; None where that takes more than one rule."""
-    mode: str = getattr(fmt, "rounding", "even")
-    return None if mode == "stochastic" or getattr(fmt, "compat", "") else mode
+    assert isinstance(fmt, Fixed | Int | MXInt)  # what has a grid
+    published = "" if isinstance(fmt, Fixed) else fmt.compat
+    return None if published or fmt.rounding == "stochastic" else fmt.rounding
 
 
 Sizes = Annotated[tuple[Annotated[int, Field(gt=0, lt=1 << 31)], ...], Field(min_length=1)]

@@ -120,7 +120,7 @@ class Edge:
         """Return ``[samples, beats, bytes]``, the lowest byte first.
 
         Args:
-            beat_bytes: of a wider bus; the bytes above are 0.
+            beat_bytes: of a wider bus, such as ``axis`` in ``design.json``; the bytes above are 0.
         """
         m = np.asarray(mantissa, np.int64).reshape(-1, self.rows, self.cols)
         row_beats = self.beats // self.rows
