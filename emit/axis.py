@@ -176,7 +176,8 @@ module {top}_axis #(
 );
 
   // What flush_i clears leaves its reset in the same cycle here and in the core, which synchronises aresetn for itself.
-  logic reset_n, run_q, open;
+  // The output is reset by up_q, which flush_i leaves alone.
+  logic reset_n, up_q, run_q, open;
 
   mase_reset_sync u_reset (
     .clk_i (aclk),
@@ -184,9 +185,14 @@ module {top}_axis #(
     .rst_no(reset_n)
   );
 
-  always_ff @(posedge aclk or negedge reset_n) begin
-    if (!reset_n) run_q <= 1'b0;
-    else run_q <= !flush_i;
+  always_ff @(posedge aclk or negedge aresetn) begin
+    if (!aresetn) begin
+      up_q  <= 1'b0;
+      run_q <= 1'b0;
+    end else begin
+      up_q  <= reset_n;
+      run_q <= reset_n && !flush_i;
+    end
   end
   assign open = run_q && !flush_i;
 
@@ -278,7 +284,7 @@ module {top}_axis #(
     .Beats({b.beats})
   ) u_finish (
     .clk_i       (aclk),
-    .rst_ni      (reset_n),
+    .rst_ni      (up_q),
     .flush_i     (flush_i),
     .in_valid_i  (out_valid),
     .in_ready_o  (out_ready),
@@ -295,7 +301,7 @@ module {top}_axis #(
     .Width({b.bits + 2})
   ) u_out (
     .clk_i      (aclk),
-    .rst_ni     (reset_n),
+    .rst_ni     (up_q),
     .in_valid_i (give_valid),
     .in_ready_o (give_ready),
     .in_data_i  ({{give_user, give_last, give}}),

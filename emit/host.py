@@ -103,7 +103,7 @@ class Edge:
                 raise ValueError(f"{self.format} has exponents; found none")
             each = np.asarray(exponent).reshape(m.shape[0], self.rows, -1).repeat(self.block, -1)[..., : self.cols]
             real = np.ldexp(real, each - self.exp_base)
-        return real.reshape(-1, *self.shape)
+        return np.asarray(real.reshape(-1, *self.shape), np.float64)
 
     def _step(self) -> float:
         return self.scale if self.scale is not None else 2.0**self.unit
@@ -120,7 +120,7 @@ class Edge:
         """Return ``[samples, beats, bytes]``, the lowest byte first.
 
         Args:
-            beat_bytes: of a wider bus; the bytes above are 0.
+            beat_bytes: of a wider bus, such as ``axis`` in ``design.json``; the bytes above are 0.
         """
         m = np.asarray(mantissa, np.int64).reshape(-1, self.rows, self.cols)
         row_beats = self.beats // self.rows

@@ -17,7 +17,8 @@ from mase.paths import hw_dir
 def render(manifest: Mapping[str, Any], edges: Sequence[Edge], vectors: Mapping[str, Code]) -> dict[str, str | bytes]:
     """Return the files beside the sources by relative path."""
     top, samples = manifest["top"], vectors["input"].mantissa.shape[0]
-    return scripts(manifest) | {
+    return {
+        **scripts(manifest),
         f"bench/{top}__bench.sv": bench(manifest, edges[0], edges[-1], samples),
         "vectors/input.hex": _hex(edges[0], vectors["input"]),
         "vectors/output.hex": _hex(edges[-1], vectors["output"]),

@@ -24,10 +24,10 @@ from torch import Tensor
 from emit import children, harness
 from emit.design import Design
 from emit.tools import require, verilator
+from mase.dataflow.schedule import Timing
 from mase.errors import GraphError, RtlFault, ToolError
 from mase.formats import Code
 from mase.paths import cache_dir
-from mase.schedule import Timing
 
 QUICK, FAST = "-O1", "-O2 -march=native"  # FAST compiles longer and runs 3 to 4 times faster
 # Registers hold noise before the reset, drawn by the seed of each run: one without a reset shows itself.

@@ -23,6 +23,7 @@ from torch import Tensor
 from emit.design import Design, Edge
 from emit.names import Names
 from emit.sim import Job, SimResult, flags_for, simulate, simulate_many
+from mase.dataflow.schedule import Timing
 from mase.doors import json_text
 from mase.errors import ConfigError, GraphError
 from mase.files import write_atomic
@@ -31,7 +32,6 @@ from mase.graph import Graph
 from mase.interpreter import Values, run
 from mase.lowering import Lowering
 from mase.netlist import build
-from mase.schedule import Timing
 
 BUDGET = 1 << 28  # bytes that the working tensors of one chunk may take
 WINDOW = 4096  # most cycles of a waveform before the beat that differs

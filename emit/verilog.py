@@ -17,11 +17,11 @@ from emit import axis, library, package
 from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
 from mase import __version__
+from mase.dataflow.block import MemoryImage
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.base import MemoryImage
 from mase.paths import hw_dir
 
 VECTORS = 4  # samples whose input and output beats lie beside the RTL
@@ -247,9 +247,9 @@ module {top} {parameters}(
     .rst_no(reset_n)
   );
 
-  always_ff @(posedge clk_i or negedge reset_n) begin
-    if (!reset_n) run_q <= 1'b0;
-    else run_q <= !flush_i;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) run_q <= 1'b0;
+    else run_q <= reset_n && !flush_i;
   end
 
 {chr(10).join(declared)}

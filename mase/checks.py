@@ -9,7 +9,7 @@ from mase.data.base import Data, Split
 from mase.errors import ConfigError, UnsupportedOp
 from mase.graph import Graph
 from mase.netlist import host_prefix
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import builds
 
 
 def check_data(data: Data) -> None:
@@ -71,8 +71,7 @@ def check_chain(graph: Graph) -> None:
                 f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain: each tensor has 1"
             )
         node = node.users[0]
-        known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)
-        if node.kind != "output" and (not known or len(node.inputs) != 1):
+        if node.kind != "output" and (not builds(node) or len(node.inputs) != 1):
             raise UnsupportedOp(f"search: {node.where()}: has no hardware, so that no design could be built")
     if len(list(graph.operators())) < len(prefix):
         raise UnsupportedOp("search: there is nothing to build between input and output")

@@ -15,7 +15,7 @@ from mase.formats import Code
 from mase.formats.base import narrowed
 from mase.graph import Graph, OpNode
 from mase.lowering import Lowering
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, HardwareOp, builds
 
 
 @dataclass
@@ -63,11 +63,10 @@ def is_exact(node: OpNode) -> bool:
 def has_formats(node: OpNode) -> bool:
     """Tell whether a node is of a kind that has hardware, and its operands and its result all carry formats."""
     record = node.record
-    if node.kind in ("input", "output", "opaque") or record.output.format is None:
+    if record.output.format is None or not builds(node):
         return False
     op = OPS[node.kind]
-    if not issubclass(op, HardwareOp) or not op.builds(record):
-        return False
+    assert issubclass(op, HardwareOp)
     if any(p.record.output.format is None for p in node.inputs):
         return False
     return all(t.format is not None for role, t in record.operands.items() if role not in op.implicit)

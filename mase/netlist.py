@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened, taken
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
 from mase.lowering import Lowering
-from mase.ops.base import LEAST_FIFO, OPS, Block, HardwareOp
-from mase.ops.layout import Layout
-from mase.ops.width_converter import WidthConverter
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened, taken
-from mase.stream import StreamType
+from mase.ops.base import OPS, HardwareOp, builds, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
 UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
@@ -161,7 +161,7 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
     stream: StreamType | None = None
     for node in chain:
         hw = node.record.hw or HwRecord()
-        if node.kind == "layout" and stream is not None:
+        if ops[node.name].foldings.follows and stream is not None:
             hw = replace(hw, simd=stream.lanes)
         blocks = ops[node.name].blocks(hw.simd, hw.pe, hw.fifos)
         if blocks:
@@ -183,7 +183,7 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
 
 
 def host_prefix(graph: Graph) -> list[str]:
-    """Return the graph input and the layout nodes that follow it alone: the host does these, and encodes the last.
+    """Return the graph input and the views that follow it alone: the host does these, and encodes the last.
 
     Graphs with several inputs encode at each input: the list is empty.
     """
@@ -191,7 +191,7 @@ def host_prefix(graph: Graph) -> list[str]:
         return []
     node = graph.inputs[0]
     out = [node.name]
-    while len(node.users) == 1 and node.users[0].kind == "layout" and Layout.builds(node.users[0].record):
+    while len(node.users) == 1 and view(node.users[0]) and builds(node.users[0]):
         node = node.users[0]
         out.append(node.name)
     return out
@@ -202,7 +202,8 @@ def sized(netlist: Netlist) -> dict[str, int]:
 
     Each trial run lasts twice the time to the first output, and its second half decides: a FIFO that is too short stops
     its producer once for each time that a slot takes to come back, which is less. Trials run on parts of tensors, rows
-    mostly (:func:`mase.schedule.shortened`); a run four times as long confirms the depths, or the trials get longer.
+    mostly (:func:`mase.dataflow.schedule.shortened`); a run four times as long confirms the depths, or the trials get
+    longer.
     """
     unbounded = dict.fromkeys([instance.name for instance in netlist.instances], UNBOUNDED)
     free = _trial(netlist, unbounded, LEAST_TENSORS)
@@ -259,8 +260,7 @@ def _chain(entry: OpNode) -> list[OpNode]:
                 op.check_formats(node)  # raises: says which format
             names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
             formats = [t.format for t in (node.record.output, *node.record.operands.values())]
-            known = node.kind in OPS and issubclass(op := OPS[node.kind], HardwareOp) and op.builds(node.record)
-            why = "not all its tensors have formats" if known and None in formats else "has no hardware"
+            why = "not all its tensors have formats" if builds(node) and None in formats else "has no hardware"
             target = node.record.attrs.get("target", "") or node.record.attrs.get("function", "")
             raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")
         out.append(node)

@@ -22,7 +22,7 @@ from mase.graph import Graph, OpNode, Record, new_type
 from mase.lowering import Key, Lowered, Lowering
 from mase.metrics.accuracy import accuracy
 from mase.netlist import host_prefix
-from mase.ops.base import HardwareOp
+from mase.ops.base import HardwareOp, moves
 
 INPUT = "input"
 REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}
@@ -82,7 +82,7 @@ class Scorer:
         """Return the input's format and, by path, the formats of each node: what the quantize pass takes."""
         formats: dict[str, dict[str, str]] = {}
         for node in self.chain:
-            if node.kind != "layout":
+            if not moves(node):
                 formats[node.path] = {"output": str(point[f"{node.path}.activation"])}
                 if node.record.operands:
                     formats[node.path]["weight"] = str(point[f"{node.path}.weight"])
@@ -94,7 +94,7 @@ class Scorer:
         fmt, params = self._fit(self.entry, text)
         records, quant = {self.entry.name: self._record(self.entry, text, fmt)}, {self.entry.name: params}
         for node in self.chain:
-            if node.kind != "layout":
+            if not moves(node):
                 text = str(point[f"{node.path}.activation"])
                 fmt, params = self._fit(node, text)
             quant[node.name] = params
@@ -157,7 +157,7 @@ class Scorer:
         key = (node.name, text, weight)
         if key not in self._records:
             record = replace(node.record, output=new_type(node.record.output, fmt))
-            if node.kind not in ("layout", "input"):
+            if node.kind != "input" and not moves(node):
                 record = replace(record, attrs={**record.attrs, "rounding": "even"})
             if weight:
                 kind = new_type(record.operands["weight"], self._fit(node, weight, "weight")[0])
@@ -186,7 +186,7 @@ def space(graph: Graph, weight: tuple[str, ...], activation: tuple[str, ...], ti
     prefix = host_prefix(graph)
     axes = [Axis(f"{INPUT}.activation", activation)]
     for node in graph.operators():
-        if node.name in prefix or node.kind == "layout":
+        if node.name in prefix or moves(node):
             continue
         if node.record.operands:
             axes.append(Axis(f"{node.path}.weight", weight))

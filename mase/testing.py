@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mase.dataflow.schedule import IN, OUT, Loop, Step
 from mase.errors import FormatError
 from mase.formats.base import Code, Format, QuantParams, narrowed, parse
 from mase.graph import Graph
 from mase.netlist import Instance, build
 from mase.paths import hw_dir
-from mase.schedule import IN, OUT, Loop, Step
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # a law is one function that many classes run, which hypothesis takes for a mistake; seeds make the examples repeatable

@@ -8,13 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mase.graph import Graph, OpNode
+from mase.ops.base import view
 from passes.base import graph_pass
 from passes.sample import Sample, stored_bits
 
-# Layout functions that look at the memory of their input in another way.
-VIEWS = frozenset(
-    {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "slice", "select", "expand"}
-)
 Size = Callable[[OpNode], int]  # bits that a node's result takes
 
 
@@ -110,8 +107,7 @@ def storage(nodes: Iterable[OpNode]) -> dict[str, str]:
     """Return, by name, the node in whose memory a node's result lies: itself, or what it is a view of."""
     roots = dict[str, str]()
     for node in nodes:
-        view = node.kind == "layout" and node.record.attrs.get("function", "reshape") in VIEWS
-        roots[node.name] = roots[node.inputs[0].name] if view else node.name
+        roots[node.name] = roots[node.inputs[0].name] if view(node) else node.name
     return roots
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from mase.cost.folding import Choice, Folded, fold, priced
+from mase.dataflow.width_converter import WidthConverter
 from mase.errors import ConfigError, suggest
 from mase.graph import Graph, HwRecord
 from mase.lowering import Lowering
 from mase.netlist import Netlist, build, sized
-from mase.ops.width_converter import WidthConverter
 from passes.base import graph_pass
 
 

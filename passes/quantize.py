@@ -17,7 +17,7 @@ from mase.graph import Graph, OpNode, Record, new_type
 from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.lowering import lower
 from mase.netlist import host_prefix
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, HardwareOp, moves
 from mase.ops.linear import Linear
 from passes.base import graph_pass
 
@@ -87,7 +87,7 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
             continue
         record = node.record
         is_input = node.kind == "input" or node.name in prefix
-        if node.kind == "layout" and len(node.inputs) == 1 and not is_input:
+        if moves(node) and len(node.inputs) == 1 and not is_input:
             source = node.inputs[0].name
             fmt = records[source].output.format if source in records else None
             if source in quant:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from mase.dataflow.block import LEAST_FIFO
+from mase.dataflow.schedule import run
 from mase.errors import UnsupportedOp
 from mase.frontend.module import trace_module
 from mase.netlist import UNBOUNDED, Netlist, build, sized
-from mase.ops.base import LEAST_FIFO
-from mase.schedule import run
 from passes.map import Folding
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import Network

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from mase.calib.fit import fit
+from mase.dataflow.block import Block, pack_words
+from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
+from mase.dataflow.work import Work
 from mase.formats import Format, QuantParams
-from mase.ops.base import Block, pack_words
-from mase.ops.grid import activation_grid, produced_grid
 from mase.ops.linear import Linear
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize
-from mase.ops.width_converter import WidthConverter
-from mase.ops.work import Work
-from mase.stream import StreamType
 
 FRAME = "frame_rom depth 1"  # the point that measures the frame around memories and products alone
 PRODUCTS = 8  # in one frame

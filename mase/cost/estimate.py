@@ -9,9 +9,9 @@ from typing import Any
 
 from mase.cost.device import Device, device
 from mase.cost.resources import Resources, bill, estimate, origins
+from mase.dataflow.work import Work
 from mase.graph import Graph
 from mase.netlist import Netlist, build
-from mase.ops.work import Work
 
 # Energy of one operation in pJ, 45 nm at 0.9 V: 8-bit product, 8-bit sum, one bit read from an 8 KB SRAM.
 # Source: M. Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9.

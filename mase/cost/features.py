@@ -16,7 +16,7 @@ import numpy as np
 
 from mase.cost import memory
 from mase.cost.device import Device
-from mase.ops.work import Count, Work, ceil_div, clog2
+from mase.dataflow.work import Count, Work, ceil_div, clog2
 
 SHORTEST_LINE, LONGEST_LINE = 3, 32  # cycles of a delay line that one LUT holds
 MUX_INPUTS = 3  # that one LUT chooses among, each with its own select

@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from mase.cost.device import device
 from mase.cost.resources import Resources, bill
+from mase.dataflow.width_converter import ConverterFoldings
+from mase.dataflow.work import Foldings, Lanes
 from mase.errors import UnsupportedOp
 from mase.graph import OpNode
 from mase.ops.base import HardwareOp
-from mase.ops.width_converter import ConverterFoldings
-from mase.ops.work import Foldings, Lanes
 
 Costs = npt.NDArray[np.float64]
 Lane = tuple[int, ...]  # lanes to choose among, the greatest first

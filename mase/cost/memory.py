@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mase.ops.work import Count, ceil_div
+from mase.dataflow.work import Count, ceil_div
 
 # A block of 18 Kbit costs 129 and one of 36 Kbit 257, and 2 more for the port that reads; a ROM in logic costs 1/64 a
 # bit; LUT RAM costs 16 for 16 bits of 32 words or for 8 of 64 behind one address; a bit of a multiplexer between blocks

@@ -10,8 +10,8 @@ import numpy as np
 from mase.cost.device import Device
 from mase.cost.features import Features, features
 from mase.cost.table import Table, load
-from mase.ops.base import Block
-from mase.ops.work import Count, Work
+from mase.dataflow.block import Block
+from mase.dataflow.work import Count, Work
 
 ASSUMED = "assumed"
 FITTED = "xcup"  # whose table prices the targets without one

@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor
 
 from mase.doors.json_text import repr_of
-from mase.errors import FormatError
+from mase.errors import FormatError, UnsupportedOp
 from mase.formats.chunks import CHUNK, Scratch, chunks
 from mase.registry import Registry
+
+if TYPE_CHECKING:
+    from mase.formats.grid import Grid
 
 Compat = Literal["", "mase", "microxcaling", "torchao", "brevitas", "qera"]
 NanPolicy = Literal["error", "encode"]
@@ -165,6 +168,18 @@ class Format(ABC):
     @abstractmethod
     def values(self) -> Tensor:
         """Return the value of every element code at scale 1, from the least code to the greatest, float64."""
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        """Return how integer arithmetic on chip sees the codes; a format that has hardware says it here.
+
+        Args:
+            params: of the tensor. where: for errors.
+
+        Raises:
+            UnsupportedOp: hardware cannot compute with the format, or with these fields of it; says what is allowed.
+        """
+        *names, last = (name for name, cls in FORMATS.items() if cls.grid is not Format.grid)
+        raise UnsupportedOp(f"{where}: format {self} has no hardware; allowed are {', '.join(names)} and {last}")
 
     def quantize(self, x: Tensor, params: QuantParams | None = None, out: Tensor | None = None) -> Tensor:
         """Return ``decode(encode(x))`` in the dtype of ``x``; the gradient passes where ``x`` is not clipped.

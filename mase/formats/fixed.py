@@ -26,6 +26,7 @@ from mase.formats.base import (
     within,
 )
 from mase.formats.chunks import Scratch
+from mase.formats.grid import Grid, off_chip
 from mase.formats.rounding import MODES, Rounding, rounded
 from mase.formats.whole import whole
 
@@ -82,6 +83,11 @@ class Fixed(Format):
 
     def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
         return code.mantissa.to(torch.float64) * 2.0**-self.frac
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        if self.overflow == "wrap":
+            raise off_chip(self, where, "wraps; hardware saturates")
+        return Grid(self.width, self.signed, *self.code_range(), unit=-self.frac)
 
     def _codes(self, x: Tensor, seed: int) -> Tensor:
         """Return codes of float64 ``x``: float64, or int64 where they wrap."""

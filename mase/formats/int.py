@@ -22,6 +22,7 @@ from mase.formats.base import (
     QuantParams,
     Words,
     compat_words,
+    floor_log2,
     one_of,
     text_form,
     within,
@@ -29,6 +30,7 @@ from mase.formats.base import (
 from mase.formats.blocks import MAX_BLOCK, Tiling
 from mase.formats.chunks import Scratch
 from mase.formats.fixed import saturating
+from mase.formats.grid import Grid, off_chip
 from mase.formats.rounding import MODES, Rounding, rounded
 from mase.formats.scaled import Per, ScaledFormat
 from mase.formats.scales import SCALE_BITS, SCALE_TYPES, ScaleType, round_scale
@@ -148,6 +150,22 @@ class Int(ScaledFormat):
 
     def sv_params(self) -> Mapping[str, int]:
         return {"Width": self.width, "Signed": int(self.zero == "none")}
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        if self.zero != "none":
+            found = "zero point" if self.zero == "int" else "real offset"
+            raise off_chip(self, where, f"has a {found}; hardware takes symmetric integers")
+        if self.full:
+            why = "has a scale with a sign; hardware takes positive scales, so no full range"
+            raise off_chip(self, where, why)
+        if self.group:
+            why = "has a scale for each of several groups; hardware takes one a tensor or a channel"
+            raise off_chip(self, where, why)
+        if params.scale is None:
+            raise off_chip(self, where, "has no scale")
+        if self.power and not self.channel:
+            return Grid(self.width, True, *self.code_range(), unit=int(floor_log2(params.scale.double())))
+        return Grid(self.width, True, *self.code_range(), scaled=True)
 
     @property
     def _offset_type(self) -> str:

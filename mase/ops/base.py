@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from mase.dataflow.block import Block
+from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Foldings
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.grid import activation_grid, produced_grid
 from mase.ops.operations import Operations
-from mase.ops.work import Foldings, Work
 from mase.registry import Registry
-from mase.schedule import Schedule
-from mase.stream import StreamType
 
-LEAST_FIFO = 2  # a FIFO of depth 1 halves the rate
 MANY = 1 << 30  # inputs, of a kind that takes any number
-
-
-@dataclass(frozen=True, eq=False)
-class MemoryImage:
-    """Hold the words of a ROM: ``words`` as Python integers, word 0 first, each of ``width`` bits."""
-
-    width: int
-    words: Sequence[int]
-    layout: str
-
-    @property
-    def depth(self) -> int:
-        """Number of words."""
-        return len(self.words)
-
-    def text(self) -> str:
-        """Return the ``$readmemh`` file: one hexadecimal word a line."""
-        digits = -(-self.width // 4)
-        return "".join(f"{word:0{digits}x}\n" for word in self.words)
 
 
 class Op(ABC):
@@ -64,51 +41,19 @@ class Op(ABC):
             raise GraphError(f"{node.where()}: has {found} inputs; allowed is {_span(least, most)}")
 
     @classmethod
+    def moves(cls, record: Record) -> bool:
+        """Tell whether a node only moves elements: it rounds nothing, and its result has the format of its input."""
+        return False
+
+    @classmethod
+    def view(cls, record: Record) -> bool:
+        """Tell whether the result is input 0 seen in another way, in the same memory."""
+        return False
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None
-
-
-@dataclass(frozen=True, eq=False)
-class Block(ABC):
-    """One RTL instance: a stream in, a stream out, exact arithmetic, exact cycles.
-
-    Args:
-        fifo: depth of the output FIFO, in beats.
-    """
-
-    fifo: int = field(default=LEAST_FIFO, kw_only=True)
-    sv_module: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def stream_in(self) -> StreamType:
-        """Stream that the block takes."""
-
-    @property
-    @abstractmethod
-    def stream_out(self) -> StreamType:
-        """Stream that the block gives."""
-
-    @abstractmethod
-    def compute(self, x: Code) -> Code:
-        """Return the codes that leave, exactly as the RTL computes them."""
-
-    @abstractmethod
-    def schedule(self) -> Schedule:
-        """Return the firing program."""
-
-    @abstractmethod
-    def sv_params(self) -> Mapping[str, int]:
-        """Return the module's parameters but those that name memories."""
-
-    def memories(self) -> Mapping[str, MemoryImage]:
-        """Return ROM images by the parameter that names their file."""
-        return {}
-
-    @abstractmethod
-    def work(self) -> Work:
-        """Return what the block is made of."""
 
 
 class HardwareOp(Op):
@@ -177,6 +122,24 @@ class HardwareOp(Op):
 OPS: Registry[type[Op]] = Registry("op", "mase.ops")
 
 
+def moves(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, only moves elements: see :meth:`Op.moves`."""
+    return node.kind in OPS and OPS[node.kind].moves(node.record)
+
+
+def view(node: OpNode) -> bool:
+    """Tell whether the result of a node, of any kind, lies in the memory of its input: see :meth:`Op.view`."""
+    return node.kind in OPS and OPS[node.kind].view(node.record)
+
+
+def builds(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, has hardware: see :meth:`HardwareOp.builds`."""
+    if node.kind not in OPS:
+        return False
+    op = OPS[node.kind]
+    return issubclass(op, HardwareOp) and op.builds(node.record)
+
+
 def need(node: OpNode, *roles: str) -> None:
     """Raise GraphError when a node lacks a parameter."""
     for role in roles:
@@ -209,9 +172,3 @@ def _span(least: int, most: int) -> str:
     if least == most:
         return str(least)
     return f"{least} or more" if most >= MANY else f"{least} to {most}"
-
-
-def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:
-    """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
-    mask = (1 << width) - 1
-    return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mase.dataflow.block import Block
+from mase.dataflow.grid import check_lanes
+from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.base import floor_log2, pow2
+from mase.formats.grid import Grid
 from mase.formats.whole import whole
-from mase.ops.base import Block
-from mase.ops.grid import Grid, check_lanes
-from mase.ops.work import Count, Work, ceil_div
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
-from mase.stream import StreamType
 
 FILL, LEAVE, BANK = "fill", "leave", "bank"
 LATENCY = 4

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.dataflow.block import Block
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import MANY, OPS, Block, HardwareOp, one_of
-from mase.ops.grid import Grid
+from mase.ops.base import MANY, OPS, HardwareOp, one_of
 from mase.ops.operations import Operations
-from mase.ops.width_converter import ConverterFoldings, WidthConverter
-from mase.stream import StreamType
 
 Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
 
@@ -91,6 +92,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "nearest": ("factors",),
     "cast": ("dtype",),
 }  # attributes of each function
+VIEWS = frozenset(
+    {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "slice", "select", "expand"}
+)  # functions that look at the memory of their input in another way
 SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 
 
@@ -122,6 +126,14 @@ class Layout(HardwareOp):
         return FUNCTIONS[record.attrs.get("function", "reshape")](inputs, record.attrs)
 
     @classmethod
+    def moves(cls, record: Record) -> bool:
+        return True
+
+    @classmethod
+    def view(cls, record: Record) -> bool:
+        return record.attrs.get("function", "reshape") in VIEWS
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         return Operations()
 
@@ -147,7 +159,7 @@ class Layout(HardwareOp):
     def check_formats(cls, node: OpNode) -> None:
         fmt = node.record.output.format
         assert fmt is not None
-        Grid.of(fmt, node.params(), node.where())
+        fmt.grid(node.params(), node.where())
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -158,7 +170,7 @@ class Layout(HardwareOp):
                 f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node does that"
             )
         assert y_type.format is not None
-        grid = Grid.of(y_type.format, node.params(), node.where())
+        grid = y_type.format.grid(node.params(), node.where())
         before = (math.prod(x_type.shape[1:-1]), x_type.shape[-1])
         after = (math.prod(y_type.shape[1:-1]), y_type.shape[-1])
         if grid.block and before[1] != after[1] and (before[1] % grid.block or after[1] % grid.block):

@@ -17,21 +17,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mase.dataflow.block import Block, MemoryImage, pack_words
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, signed_width
+from mase.dataflow.rounding import FLOAT_SAFE, carrier
+from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
+from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.activation import not_negative
-from mase.ops.base import OPS, Block, HardwareOp, MemoryImage, pack_words
-from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid, signed_width
+from mase.ops.base import OPS, HardwareOp
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
 from mase.ops.output import Output
-from mase.ops.rounding import FLOAT_SAFE, carrier
-from mase.ops.work import Work
-from mase.schedule import Actor, Loop, Schedule, Step, stream
-from mase.stream import StreamType
 
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
@@ -141,7 +143,7 @@ class Linear(HardwareOp):
         super().check_formats(node)
         weight = node.record.operands["weight"].format
         assert weight is not None
-        Grid.of(weight, node.params("weight"), node.where())
+        weight.grid(node.params("weight"), node.where())
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -197,7 +199,7 @@ class Linear(HardwareOp):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w = Grid.of(*w_format, where)
+        w = w_format[0].grid(w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
         code = w_format[0].encode(weight, w_format[1])

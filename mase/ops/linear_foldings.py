@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
 from mase.ops.block_normalise import Normaliser
-from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
 
 
 @dataclass(frozen=True)

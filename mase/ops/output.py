@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mase.dataflow.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
 from mase.errors import UnsupportedOp
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.ops.block_normalise import BlockNormalise, normalise, normalise_scalar
-from mase.ops.grid import Grid
-from mase.ops.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
 
 MOST_SHIFT = 900  # powers of two, far from the ends of float64
 

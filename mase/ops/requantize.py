@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.dataflow.block import Block
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
+from mase.dataflow.rounding import FLOAT_SAFE
+from mase.dataflow.schedule import Actor, Loop, Schedule, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Block, HardwareOp
+from mase.ops.base import OPS, HardwareOp
 from mase.ops.block_normalise import Normaliser
-from mase.ops.grid import Grid, activation_grid, check_lanes, produced_grid
 from mase.ops.operations import Operations, each
 from mase.ops.output import Output
-from mase.ops.rounding import FLOAT_SAFE
-from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
-from mase.schedule import Actor, Loop, Schedule, stream
-from mase.stream import StreamType
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,15 @@ from mase.cost.device import device
 from mase.cost.estimate import estimate_graph
 from mase.cost.folding import fold, priced
 from mase.cost.resources import Resources, estimate
+from mase.dataflow.block import Block
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.errors import UnsupportedOp
+from mase.formats.grid import Grid
 from mase.graph import Graph, HwRecord, OpNode
 from mase.lowering import Lowering
 from mase.netlist import Netlist, build
-from mase.ops.base import Block, HardwareOp
-from mase.ops.grid import Grid
-from mase.ops.width_converter import ConverterFoldings, WidthConverter
-from mase.stream import StreamType
+from mase.ops.base import HardwareOp
 from passes.map import Folding, MapConfig, map_graph
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network

@@ -17,7 +17,7 @@ from mase.cost.estimate import estimate_graph
 from mase.cost.features import columns, features, tiles
 from mase.cost.resources import ASSUMED, Resources, bill, estimate, origins
 from mase.cost.table import load
-from mase.ops.work import Work
+from mase.dataflow.work import Work
 from mase.paths import hw_dir
 
 XCUP = device("xcup")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mase.dataflow.stream import StreamType
 from mase.formats import Code
 from mase.frontend.module import trace_module
 from mase.graph import META, Graph, Record, typed
 from mase.interpreter import run
 from mase.netlist import build
-from mase.stream import StreamType
 from passes.fuse import fuse
 from passes.map import Folding, MapConfig, map_graph
 from passes.quantize import NodeFormats, QuantizeConfig, quantize

@@ -16,9 +16,8 @@ import torch
 from emit import host
 from emit.design import Edge, edge_json
 from emit.verilog import emit
+from mase.dataflow.stream import StreamType
 from mase.formats import Code, parse
-from mase.ops.grid import Grid
-from mase.stream import StreamType
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network, corners
@@ -44,7 +43,7 @@ def edge(text: str, lanes: int) -> Edge:
     """Return an edge of two rows of seven elements, its parameters from data."""
     fmt = parse(text)
     params = fmt.calibrate(torch.randn(5, 2, 7, generator=torch.Generator().manual_seed(3)))
-    return Edge("x", "x", "s_x", (2, 7), StreamType(2, 7, lanes, Grid.of(fmt, params, "x")), fmt, params)
+    return Edge("x", "x", "s_x", (2, 7), StreamType(2, 7, lanes, fmt.grid(params, "x")), fmt, params)
 
 
 def reals(ours: Edge) -> torch.Tensor:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from emit.design import Design
 from emit.sim import Job, SimResult, simulate_many
 from emit.verilog import emit
+from mase.dataflow.block import LEAST_FIFO
 from mase.errors import ToolError
 from mase.formats import Code
 from mase.netlist import build
-from mase.ops.base import LEAST_FIFO
 from mase.ops.linear import Linear
 from passes.map import Folding
 from passes.quantize import NodeFormats

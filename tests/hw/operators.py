@@ -14,20 +14,20 @@ from torch import Tensor
 
 from emit.verilog import library_files
 from mase.calib.fit import weight_axis
+from mase.dataflow.block import Block
+from mase.dataflow.rounding import MODES, Rounding
+from mase.dataflow.schedule import IN, OUT, Channel, Loop, run
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Code, Format, QuantParams, parse
+from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
-from mase.ops.base import Block
 from mase.ops.block_normalise import BlockNormalise
-from mase.ops.grid import Grid
 from mase.ops.linear import Linear, LinearBlock
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize, RequantizeBlock
-from mase.ops.rounding import MODES, Rounding
-from mase.ops.width_converter import WidthConverter
 from mase.paths import cache_dir
-from mase.schedule import IN, OUT, Channel, Loop, run
-from mase.stream import StreamType
 from tests.emit.designs import corners
 from tests.hw.bench import Instance, bench
 from tests.hw.stream import Stream, check_registered, cycle, receive, reset, run_block, send, start, transfer
@@ -108,7 +108,7 @@ def requantize(
     """Return a requantize unit on two rows a sample."""
     torch.manual_seed(cols)
     (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
-    x, y = Grid.of(fx, px, "unit"), Grid.of(fy, py, "unit")
+    x, y = fx.grid(px, "unit"), fy.grid(py, "unit")
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
     block = RequantizeBlock(Requantize("unit", 2, cols, x, out), lanes, fifo=fifo)
@@ -122,7 +122,7 @@ def requantize(
 
 def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit: int, fifo: int) -> Unit:
     """Return a block normaliser of 14-bit integers on two rows a sample."""
-    grid = Grid.of(MXInt(width, size, exp_bits), QuantParams(base=torch.tensor(-3)), "unit")
+    grid = MXInt(width, size, exp_bits).grid(QuantParams(base=torch.tensor(-3)), "unit")
     block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
     code = _fed(block)
     return Unit(
@@ -134,7 +134,7 @@ def convert(before: tuple[int, int, int], after: tuple[int, int, int], size: int
     """Return a converter between streams (rows, cols, lanes); size of a block, or 0."""
     grid = Grid(5, True, -16, 15)
     if size:
-        grid = Grid.of(MXInt(5, size, 3), QuantParams(base=torch.tensor(0)), "unit")
+        grid = MXInt(5, size, 3).grid(QuantParams(base=torch.tensor(0)), "unit")
     block = WidthConverter(StreamType(*before, grid), StreamType(*after, grid), fifo=fifo)
     code = _fed(block)
     return Unit(_scope("_".join(map(str, ("convert", *before, *after, size, fifo)))), block, code, block.compute(code))

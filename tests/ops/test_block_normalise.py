@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mase.dataflow.schedule import run
 from mase.formats import QuantParams
+from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.ops.block_normalise import BlockNormalise, normalise, normalise_scalar
-from mase.ops.grid import Grid
-from mase.schedule import run
 from mase.testing import module_parameters
 
 
 def grid(width: int, block: int, exp_bits: int = 4, base: int = -3) -> Grid:
     fmt = MXInt(width, block, exp_bits)
-    return Grid.of(fmt, QuantParams(base=torch.tensor(base)), "here")
+    return fmt.grid(QuantParams(base=torch.tensor(base)), "here")
 
 
 def both(row: list[int], unit: int, target: Grid) -> tuple[list[int], list[int]]:

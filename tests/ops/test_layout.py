@@ -112,6 +112,15 @@ def test_elements_go_where_they_belong(attrs: dict[str, Any], expected: Tensor) 
     assert torch.equal(compute("layout", (X,), attrs), expected)
 
 
+@pytest.mark.parametrize("attrs", [a for a, _ in MOVES], ids=[a.get("function", "reshape") for a, _ in MOVES])
+def test_nothing_is_rounded_and_a_view_takes_no_memory(attrs: dict[str, Any]) -> None:
+    record = Record("layout", "a", TensorType((1,)), attrs)
+    assert Layout.moves(record)
+    if Layout.view(record):
+        found = Layout.float(record, {}, X)
+        assert found.untyped_storage().data_ptr() == X.untyped_storage().data_ptr()
+
+
 def test_images_are_shuffled_and_enlarged() -> None:
     x = draw(1, 4, 2, 3)
     y = compute("layout", (x,), {"function": "pixel_shuffle", "factor": 2})

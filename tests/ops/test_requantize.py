@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams, parse
 from mase.netlist import build
-from mase.ops.grid import Grid
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize
 from mase.testing import Mapped, OpLaws
@@ -61,7 +60,7 @@ def op_between(
     """Return the operator between formats calibrated on ``x`` and on ``y``."""
     (fx, fy) = parse(source), parse(target)
     px, py = fx.calibrate(x), fy.calibrate(y)
-    gx, gy = Grid.of(fx, px, "here"), Grid.of(fy, py, "here")
+    gx, gy = fx.grid(px, "here"), fy.grid(py, "here")
     scales = px.scale if gx.scaled else None, py.scale if gy.scaled else None
     top = max(-gx.low, gx.high) << gx.span
     return Requantize("node", 1, x.shape[-1], gx, Output.of(gy, *scales, gx.unit, top, relu, rounding, "here"))
@@ -143,7 +142,7 @@ RULES = {"even": even, "half_up": half_up, "trunc": floor}
 @pytest.mark.parametrize(("mode", "rival", "inputs"), BORDERS)
 def test_border_inputs_follow_the_node_and_not_its_rival(mode: str, rival: type, inputs: tuple[int, ...]) -> None:
     fmt = parse("int8")
-    grid = Grid.of(fmt, QuantParams(scale=torch.tensor(1.0)), "here")
+    grid = fmt.grid(QuantParams(scale=torch.tensor(1.0)), "here")
     out = Output.of(grid, torch.tensor(5.0).double(), torch.tensor(8.0).double(), 0, 127, False, mode, "here")
     op = Requantize("node", 1, len(inputs), grid, out)
     assert out.multiplier is not None
@@ -155,7 +154,7 @@ def test_border_inputs_follow_the_node_and_not_its_rival(mode: str, rival: type,
 
 def test_the_multiplier_is_the_scale() -> None:
     """A scale of sqrt(1/2) is 46341 / 2**16 on chip; the real one gives other codes for these inputs."""
-    grid = Grid.of(parse("int16"), QuantParams(scale=torch.tensor(1.0)), "here")
+    grid = parse("int16").grid(QuantParams(scale=torch.tensor(1.0)), "here")
     ratio = torch.tensor(2**-0.5, dtype=torch.float64)
     out = Output.of(grid, ratio, torch.tensor(1.0).double(), 0, 32767, False, "even", "here")
     inputs = [1801, 2378, 2617, 3194, 32727]

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mase.dataflow.stream import StreamType
 from mase.formats import Code
-from mase.ops.grid import Grid
-from mase.stream import StreamType
+from mase.formats.grid import Grid
 
 
 def plain(rows: int, cols: int, lanes: int, width: int = 4, signed: bool = True) -> StreamType:

@@ -7,19 +7,19 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mase.dataflow.stream import StreamType
+from mase.dataflow.width_converter import WidthConverter
 from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams
+from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
-from mase.ops.grid import Grid
-from mase.ops.width_converter import WidthConverter
-from mase.stream import StreamType
 from mase.testing import module_parameters
 
 PLAIN = Grid(5, True, -16, 15)
 
 
 def blocked(block: int) -> Grid:
-    return Grid.of(MXInt(5, block, 3), QuantParams(base=torch.tensor(-2)), "here")
+    return MXInt(5, block, 3).grid(QuantParams(base=torch.tensor(-2)), "here")
 
 
 def converter(source: tuple[int, int, int], target: tuple[int, int, int], grid: Grid = PLAIN) -> WidthConverter:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mase.dataflow.rounding import MODES, MULT_BITS, Rounding, dyadic
 from mase.errors import UnsupportedOp
-from mase.ops.rounding import MODES, MULT_BITS, Rounding, dyadic
 
 CARRIERS = {torch.float32: 24, torch.float64: 53, torch.int64: 61}  # dtype -> bits of the integers that it may hold
 WIDTHS = (1, 2, 4, 8, 16, 24, 25, 32)  # of the result

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from mase.formats import Code
-from mase.ops.grid import Grid
+from mase.formats.grid import Grid
 
 Bits = npt.NDArray[np.uint8]
 

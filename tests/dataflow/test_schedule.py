@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, shortened, stream
 from mase.errors import GraphError
-from mase.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, shortened, stream
 
 DEEP = 1 << 40
 

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
-from mase.ops.base import LEAST_FIFO, Block
-from mase.ops.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
-from mase.schedule import Actor, Loop, Schedule, Step, stream
-from mase.stream import StreamType
 
 LATENCY = 2
 

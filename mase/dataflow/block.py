@@ -1,0 +1,85 @@
+"""What an RTL block is: streams, arithmetic, firing program, parameters, memories, and what it is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mase.dataflow.schedule import Schedule
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Work
+from mase.formats import Code
+
+LEAST_FIFO = 2  # a FIFO of depth 1 halves the rate
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImage:
+    """Hold the words of a ROM: ``words`` as Python integers, word 0 first, each of ``width`` bits."""
+
+    width: int
+    words: Sequence[int]
+    layout: str
+
+    @property
+    def depth(self) -> int:
+        """Number of words."""
+        return len(self.words)
+
+    def text(self) -> str:
+        """Return the ``$readmemh`` file: one hexadecimal word a line."""
+        digits = -(-self.width // 4)
+        return "".join(f"{word:0{digits}x}\n" for word in self.words)
+
+
+@dataclass(frozen=True, eq=False)
+class Block(ABC):
+    """One RTL instance: a stream in, a stream out, exact arithmetic, exact cycles.
+
+    Args:
+        fifo: depth of the output FIFO, in beats.
+    """
+
+    fifo: int = field(default=LEAST_FIFO, kw_only=True)
+    sv_module: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def stream_in(self) -> StreamType:
+        """Stream that the block takes."""
+
+    @property
+    @abstractmethod
+    def stream_out(self) -> StreamType:
+        """Stream that the block gives."""
+
+    @abstractmethod
+    def compute(self, x: Code) -> Code:
+        """Return the codes that leave, exactly as the RTL computes them."""
+
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """Return the firing program."""
+
+    @abstractmethod
+    def sv_params(self) -> Mapping[str, int]:
+        """Return the module's parameters but those that name memories."""
+
+    def memories(self) -> Mapping[str, MemoryImage]:
+        """Return ROM images by the parameter that names their file."""
+        return {}
+
+    @abstractmethod
+    def work(self) -> Work:
+        """Return what the block is made of."""
+
+
+def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:
+    """Pack ``[words, lanes]`` integers into words of ``lanes * width`` bits, lane 0 lowest."""
+    mask = (1 << width) - 1
+    return [sum((int(code) & mask) << i * width for i, code in enumerate(word)) for word in codes]
