@@ -38,8 +38,8 @@ def ports(manifest: Mapping[str, Any]) -> str:
     core = _table(
         ("`clk_i`", "in", 1, "rising edge"),
         ("`rst_ni`", "in", 1, "reset, active low"),
-        ("`flush_i`", "in", 1, "reset of everything by a signal in step with the clock"),
-        ("`error_o`", "out", 1, "sticky: an `in_last_i` was at another beat than the count expects"),
+        ("`flush_i`", "in", 1, "synchronous reset of the whole core"),
+        ("`error_o`", "out", 1, "sticky: `in_last_i` came at another beat than the counters expect"),
         ("`in_valid_i`, `in_ready_o`", "in, out", 1, "a beat moves when both are high at a rising edge"),
         ("`in_data_i`", "in", first["beat_bits"], "a beat, see Streams"),
         ("`in_last_i`", "in", 1, "last beat of a sample"),
@@ -53,13 +53,13 @@ def ports(manifest: Mapping[str, Any]) -> str:
     axis = _table(
         ("`aclk`", "in", 1, "rising edge"),
         ("`aresetn`", "in", 1, "reset, active low"),
-        ("`flush_i`", "in", 1, "drop what is inside, see below; tie to 0 if unused"),
+        ("`flush_i`", "in", 1, "drop the data in flight, see below; tie to 0 if unused"),
         ("`error_o`", "out", 1, "sticky: a frame was damaged"),
-        ("`s_axis_tdata`", "in", bits_in, f"a beat in bits {first['beat_bits'] - 1}:0; those above are not looked at"),
+        ("`s_axis_tdata`", "in", bits_in, f"a beat in bits {first['beat_bits'] - 1}:0; higher bits are ignored"),
         *(keep_in if facts["tkeep"] else []),
         ("`s_axis_tvalid`, `s_axis_tready`", "in, out", 1, "handshake"),
         ("`s_axis_tlast`", "in", 1, "ends a frame"),
-        ("`m_axis_tdata`", "out", bits_out, f"a beat in bits {last['beat_bits'] - 1}:0; those above are 0"),
+        ("`m_axis_tdata`", "out", bits_out, f"a beat in bits {last['beat_bits'] - 1}:0; higher bits are 0"),
         *(keep_out if facts["tkeep"] else []),
         ("`m_axis_tvalid`, `m_axis_tready`", "out, in", 1, "handshake"),
         ("`m_axis_tlast`", "out", 1, "ends a packet"),
@@ -82,7 +82,7 @@ _KEEP_OUT = "all ones (DMA engines); with the parameter `NullPadding` 1 low on t
 _PORTS = """\
 ## Ports, reset, errors and flushes
 
-There are no registers to write. Two tops stand for choice.
+There are no registers to write. The folder has two top modules; use one of them.
 
 `{top}`, plain valid/ready:
 

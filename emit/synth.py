@@ -2,7 +2,7 @@
 
 How cells count, so that figures compare with a vendor's report:
 
-- LUT: every ``LUT1``..``LUT6`` and ``INV`` is one; carry chains and wide multiplexers (``CARRY4``, ``MUXF7``) are none;
+- LUT: every ``LUT1``..``LUT6`` and ``INV`` is one; carry chains and wide multiplexers (``CARRY4``, ``MUXF7``) count 0;
   a shift register (``SRL16E``, ``SRLC32E``) is one; a memory in LUTs counts the LUTs that it fills (``RAM32M16`` 8).
 - FF: every flip-flop. DSP: every DSP block, however little of it is used. BRAM: blocks of 18 Kbit (``RAMB36E2`` 2).
 - Instances of the top module keep their boundaries, so that each can be compared with its prediction; everything

@@ -154,7 +154,7 @@ def require(name: str) -> ToolStatus:
 
     Raises:
         ToolError: it is missing or too old; the text has the line that installs it.
-        UnknownName: it is none of ours.
+        UnknownName: it is not one of our tools.
     """
     if name not in TOOLS:
         raise UnknownName("tool", name, TOOLS)

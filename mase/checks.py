@@ -17,7 +17,7 @@ def check_data(data: Data) -> None:
 
     Raises:
         ConfigError: a split has no samples, no tensors, fewer labels than inputs, another shape than the train split,
-            NaN or infinity, or classes that are no numbers from 0 on; names the split.
+            NaN or infinity, or classes that are not numbers from 0 on; names the split.
     """
     for name in ("train", "validation", "test"):
         split: Split = getattr(data, name)

@@ -108,7 +108,7 @@ def _check_digest(document: Mapping[str, Json], weights: bytes, folder: Path) ->
         )
 
 
-NONE = "none"  # dtype of what is no tensor
+NONE = "none"  # dtype of a value that is not a tensor
 TEXTS = ("name", "kind", "path", "source")  # fields of a node
 TABLES = ("attrs", "table", "operands")
 

@@ -106,7 +106,7 @@ def unpack(model: nn.Module, data: bytes, where: str) -> None:
         where: what the data is called in errors.
 
     Raises:
-        GraphError: it is no safetensors file, or names or shapes are not those of the model.
+        GraphError: the file is not a safetensors file, or its names or shapes are not those of the model.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

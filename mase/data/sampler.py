@@ -51,7 +51,7 @@ def sample(split: Split, count: int, how: str = "random", seed: int = 0) -> Spli
         how: ``first``, ``random`` or ``stratified``. seed: the same one chooses the same samples.
 
     Raises:
-        ConfigError: the name is unknown, ``count`` is not positive, or the labels are no classes to stratify by.
+        ConfigError: the name is unknown, ``count`` is not positive, or the labels are not classes to stratify by.
     """
     if how not in SAMPLERS:
         raise UnknownName("sampler", how, SAMPLERS)

@@ -27,7 +27,7 @@ class Tokenizer(Protocol):
         """Return the ids ``[tokens]`` int64 of a text."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; what is no UTF-8 is replaced."""
+        """Return the text of ids; bytes that are not UTF-8 are replaced."""
 
 
 @dataclass(frozen=True)

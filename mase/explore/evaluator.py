@@ -25,7 +25,7 @@ class EvaluatorSpec:
         config: JSON data.
 
     Raises:
-        ConfigError: the name has not that form, or the configuration is no JSON.
+        ConfigError: the name does not have that form, or the configuration is not JSON.
     """
 
     factory: str

@@ -203,7 +203,7 @@ def _open_database(url: str) -> BaseStorage:
 
 @contextlib.contextmanager
 def usable(where: str) -> Iterator[None]:
-    """Turn into one line what happens on a full disk, a lost database, or a file that is no journal."""
+    """Turn into one line what happens on a full disk, a lost database, or a file that is not a journal."""
     try:
         yield
     except OSError as error:

@@ -14,7 +14,7 @@ SPEC = "mase_spec"  # in a traced node's meta: what it gave on the two samples (
 
 
 class Opaque(Exception):
-    """A call is no typed kind; the text says why."""
+    """A call does not have a typed kind; the text says why."""
 
 
 @dataclass(frozen=True)

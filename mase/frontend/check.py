@@ -39,7 +39,7 @@ class Example:
         """Read a tensor, a sequence of arguments, or a mapping from names to arguments.
 
         Raises:
-            GraphError: there is no tensor, an argument is missing or unknown, or is neither tensor nor constant.
+            GraphError: there is no tensor, an argument is missing or unknown, or is neither a tensor nor a constant.
         """
         given = (given,) if isinstance(given, Tensor) else given
         if not isinstance(given, Sequence | Mapping) or isinstance(given, str):

@@ -18,7 +18,7 @@ def lift_call(node: fx.Node) -> Lifted:
     """Return what a call is.
 
     Raises:
-        Opaque: it is no kind; says why.
+        Opaque: the call does not have a kind; the text says why.
     """
     target = node.target
     name = target if isinstance(target, str) else getattr(target, "__name__", "")

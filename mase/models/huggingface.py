@@ -177,7 +177,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _check_config(file: Path) -> None:
-    """Refuse a configuration that is no JSON, or whose architecture transformers does not know."""
+    """Refuse a configuration that is not JSON, or whose architecture transformers does not know."""
     known = sorted(optional("transformers", "hf").CONFIG_MAPPING)
     data = json_text.read(file, ConfigError, special=True)
     if not isinstance(data, dict):

@@ -74,7 +74,7 @@ def test_what_is_not_plain_data(text: str, said: str) -> None:
     start = time.process_time()
     with pytest.raises(ConfigError) as caught:
         parse(text, "here")
-    assert said in str(caught.value) and str(caught.value).startswith("here: not YAML: ")
+    assert said in str(caught.value) and str(caught.value).startswith("here: this is not YAML: ")
     assert time.process_time() - start < 5  # half a minute without a bound
 
 

@@ -528,7 +528,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         UnsupportedOp,
         "computes on the codes",
     ),
-    "codes out": ([node("QuantizeLinear", ["x", "s"])], SCALARS, UnsupportedOp, "output 'y' is the codes"),
+    "codes out": ([node("QuantizeLinear", ["x", "s"])], SCALARS, UnsupportedOp, "output 'y' holds the codes"),
 }
 
 

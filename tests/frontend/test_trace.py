@@ -88,7 +88,7 @@ def test_of_a_tuple_the_place_is_the_name() -> None:
         GraphError, match="returns more than one tensor: 0, 1, 2; choose with output=, such as output='0'"
     ):
         mase.trace(Three().eval(), x)
-    with pytest.raises(GraphError, match="output '5': the model returns none; allowed: 0, 1, 2"):
+    with pytest.raises(GraphError, match="output '5': the model does not return it; allowed: 0, 1, 2"):
         mase.trace(Three().eval(), x, output=5)
     with pytest.raises(GraphError, match="output '2': is int; a tensor is needed"):
         mase.trace(Three().eval(), x, output=2)
