@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mase.frontend.module import trace_module
 from mase.graph import Graph
-from mase.interpreter import run
+from mase.lowering import lower
 from mase.ops.linear import Linear
 from passes.base import PASSES
 from passes.fuse import fuse
