@@ -97,13 +97,13 @@ class Edge:
     def decode(self, mantissa: Ints, exponent: Ints | None = None) -> Reals:
         """Return real values ``[samples, *shape]``."""
         m = np.asarray(mantissa).reshape(-1, self.rows, self.cols)
-        real = m * self._step()
+        real = m.astype(np.float64) * np.float64(self._step())
         if self.block:
             if exponent is None:
                 raise ValueError(f"{self.format} has exponents; found none")
             each = np.asarray(exponent).reshape(m.shape[0], self.rows, -1).repeat(self.block, -1)[..., : self.cols]
-            real = np.ldexp(real, each - self.exp_base)
-        return np.asarray(real.reshape(-1, *self.shape), np.float64)
+            real = np.ldexp(real, each - self.exp_base).astype(np.float64)
+        return real.reshape(-1, *self.shape)
 
     def _step(self) -> float:
         return self.scale if self.scale is not None else 2.0**self.unit

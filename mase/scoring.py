@@ -7,13 +7,14 @@ edges by all that lies before them, prices of foldings by operator.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from mase.calib.fit import fit, weight_axis
+from mase.calib.fit import fit
 from mase.cost.folding import ByHand, fold
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
@@ -22,7 +23,7 @@ from mase.graph import Graph, OpNode, Record, new_type
 from mase.lowering import Key, Lowered, Lowering
 from mase.metrics.accuracy import accuracy
 from mase.netlist import host_prefix
-from mase.ops.base import HardwareOp, moves
+from mase.ops.base import OPS, HardwareOp, moves
 
 INPUT = "input"
 REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}
@@ -119,9 +120,9 @@ class Scorer:
         bits = 0.0
         for node in self.chain:
             if node.record.operands:
-                fmt, _ = self._fit(node, str(point[f"{node.path}.weight"]), "weight")
+                fmt, params = self._fit(node, str(point[f"{node.path}.weight"]), "weight")
                 shape = node.tensor("weight").shape
-                bits += fmt.bits(shape, weight_axis(fmt)) * shape[0] * shape[1]
+                bits += fmt.bits(shape, params.axis) * math.prod(shape)
         return bits
 
     def _accuracy(self, lowered: Lowered, ops: Sequence[HardwareOp]) -> float:
@@ -149,7 +150,8 @@ class Scorer:
         key = node.record.key(role) if role else node.name
         if (key, text) not in self._fits:
             data = node.tensor(role) if role else self.samples.get(node.name)
-            self._fits[key, text] = fit(text, data, key, weight=bool(role))
+            axes = OPS[node.kind].axes(node.record, role) if role else None
+            self._fits[key, text] = fit(text, data, key, axes)
         return self._fits[key, text]
 
     def _record(self, node: OpNode, text: str, fmt: Format, weight: str = "") -> Record:

@@ -18,7 +18,6 @@ from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.lowering import lower
 from mase.netlist import host_prefix
 from mase.ops.base import OPS, HardwareOp, moves
-from mase.ops.linear import Linear
 from passes.base import graph_pass
 
 
@@ -98,7 +97,8 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
             record = replace(record, attrs=rules.attrs(node))
         for role, text in rules.operands(node).items():
             key = record.key(role)
-            fmt, quant[key] = fit(text, node.tensor(role), f"quantize: {key}", weight=True)
+            axes = OPS[node.kind].axes(record, role)
+            fmt, quant[key] = fit(text, node.tensor(role), f"quantize: {key}", axes)
             record = replace(record, operands={**record.operands, role: new_type(record.operands[role], fmt)})
         chosen = rules.output(node, is_input)
         if chosen is not None:
@@ -179,7 +179,7 @@ class Rules:
 
 
 def settle(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
-    """Build every operator once: write down the accumulation that ``auto`` chose, and collect the warnings."""
+    """Build every operator once: write down what building decided, and collect the warnings."""
     records: dict[str, Record] = {}
     warnings: list[str] = []
     for node in graph.operators():
@@ -187,9 +187,8 @@ def settle(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
             continue
         built = lower(node)
         warnings += built.warnings()
-        if isinstance(built, Linear):
-            attrs = {**node.record.attrs, "accumulation": built.accumulation}
-            records[node.name] = replace(node.record, attrs=attrs)
+        if settled := built.settled():
+            records[node.name] = replace(node.record, attrs={**node.record.attrs, **settled})
     return graph.replace(records), tuple(warnings)
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mase import lowering as module
-from mase.calib.fit import weight_axis
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.frontend.module import trace_module
@@ -134,7 +133,7 @@ def stored_bits(graph: Graph) -> float:
     for node in graph.operators():
         for kind in [node.record.operands["weight"]] if node.record.operands else []:
             assert kind.format is not None
-            bits += kind.format.bits(kind.shape, weight_axis(kind.format)) * math.prod(kind.shape)
+            bits += kind.format.bits(kind.shape, node.params("weight").axis) * math.prod(kind.shape)
     return bits
 
 

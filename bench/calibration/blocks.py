@@ -17,7 +17,7 @@ from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import WidthConverter
 from mase.dataflow.work import Work
-from mase.formats import Format, QuantParams
+from mase.formats import Axes, Format, QuantParams
 from mase.ops.linear import Linear
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize
@@ -70,7 +70,7 @@ class LinearCase:
         x = x.relu() if self.positive else x
         y = (x @ w.T + b).relu() if self.relu else x @ w.T + b
         attrs = {"accumulation": self.accumulation} | ({"activation": "relu"} if self.relu else {})
-        formats = (_fit(self.x, x), fit(self.weight, w, "weight", weight=True), _fit(self.y, y))
+        formats = (_fit(self.x, x), fit(self.weight, w, "weight", Axes()), _fit(self.y, y))
         op = Linear.build("point", "point", 1, *formats, w, b, attrs=attrs, positive=self.positive)
         return op.blocks(self.simd, self.pe, {"": self.fifo, "normalise": self.fifo})
 

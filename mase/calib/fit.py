@@ -8,22 +8,13 @@ import torch
 from torch import Tensor
 
 from mase.errors import ConfigError, FormatError
-from mase.formats import Format, QuantParams, parse
+from mase.formats import Axes, Format, QuantParams, parse
 from mase.formats.base import check_text, floor_log2
 from mase.formats.fixed import Fixed
-from mase.formats.scaled import ScaledFormat
 
 OPEN_POINT = re.compile(r"(u?)fixed([0-9]+)")  # the fraction is fitted
 MOST = 64  # greatest fraction
 FINER = 3  # fractions tried above the one that does not clip
-
-
-def weight_axis(fmt: Format) -> int:
-    """Return the axis of a weight ``[outputs, inputs]`` that a format works along.
-
-    A scale a channel is one an output; groups and blocks lie along the inputs, in the order in which hardware sums.
-    """
-    return 0 if isinstance(fmt, ScaledFormat) and not getattr(fmt, "group", 0) else -1
 
 
 def _open_point(text: str) -> re.Match[str] | None:
@@ -60,14 +51,14 @@ def closed(text: str) -> str:
     raise FormatError(f"format {text!r}: its binary point is open until there is data; write one, such as {example}")
 
 
-def fit(text: str, x: Tensor | None, where: str, weight: bool = False) -> tuple[Format, QuantParams]:
+def fit(text: str, x: Tensor | None, where: str, axes: Axes | None = None) -> tuple[Format, QuantParams]:
     """Return the format that a text form names, with parameters calibrated on ``x``.
 
     ``fixed8`` and ``ufixed8``, without a point, get the fraction that gives the least mean squared error.
 
     Args:
         text: text form. x: real data, or None where there is none. where: for errors.
-        weight: see :func:`weight_axis`; else channels, groups and blocks lie along the last axis.
+        axes: of weights (``Op.axes``); else channels, groups and blocks lie along the last axis.
 
     Raises:
         ConfigError: the text names no format, or the format needs data and there is none.
@@ -82,7 +73,7 @@ def fit(text: str, x: Tensor | None, where: str, weight: bool = False) -> tuple[
             raise ConfigError(f"{where}: format {text} is calibrated on data; pass calibration batches")
         if match is not None:
             return fit_point(int(match[2]), match[1] == "", x), QuantParams()
-        return fmt, fmt.calibrate(x, weight_axis(fmt) if weight else -1)
+        return fmt, fmt.calibrate(x, -1 if axes is None else fmt.along(axes))
     except FormatError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -66,6 +66,13 @@ class Code:
     mantissa: Tensor
     exponent: Tensor | None = None
     scale: Tensor | None = None
+
+
+class Axes(NamedTuple):
+    """Axes of a tensor of weights: ``channel`` counts the outputs, products are summed along ``sums``."""
+
+    channel: int = 0
+    sums: int = -1
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,10 @@ class Format(ABC):
     @abstractmethod
     def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
         """Choose parameters for data ``x``; ``axis`` carries the blocks, the groups or the channels."""
+
+    def along(self, axes: Axes) -> int:
+        """Return the axis of weights that the format works along: groups and blocks lie in the order of summation."""
+        return axes.sums
 
     @abstractmethod
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:

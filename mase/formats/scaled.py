@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mase.errors import FormatError
-from mase.formats.base import Code, Format, Pieces, QuantParams, checked
+from mase.formats.base import Axes, Code, Format, Pieces, QuantParams, checked
 from mase.formats.chunks import chunks
 
 Per = Literal["none", "tensor", "channel"]
@@ -41,6 +41,9 @@ class ScaledFormat(Format):
     @abstractmethod
     def _ends(self) -> tuple[int, int]:
         """Return the codes of the least and of the greatest value."""
+
+    def along(self, axes: Axes) -> int:  # a scale a channel is one an output
+        return axes.sums if getattr(self, "group", 0) else axes.channel
 
     def encode(self, x: Tensor, params: QuantParams | None = None) -> Code:
         params = params if params is not None else self.calibrate(x)

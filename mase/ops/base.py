@@ -13,8 +13,8 @@ from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError
-from mase.formats import Code
-from mase.graph import OpNode, Record
+from mase.formats import Axes, Code
+from mase.graph import Json, OpNode, Record
 from mase.ops.operations import Operations
 from mase.registry import Registry
 
@@ -49,6 +49,11 @@ class Op(ABC):
     def view(cls, record: Record) -> bool:
         """Tell whether the result is input 0 seen in another way, in the same memory."""
         return False
+
+    @classmethod
+    def axes(cls, record: Record, role: str) -> Axes:
+        """Return the axes of an operand that formats work along: one an output, and the one that is summed over."""
+        return Axes()
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
@@ -113,6 +118,10 @@ class HardwareOp(Op):
         Args:
             simd: input lanes. pe: output lanes. fifos: depth of the output FIFO by role.
         """
+
+    def settled(self) -> Mapping[str, Json]:
+        """Return the attributes that building decided, such as the way to sum that ``auto`` chose."""
+        return {}
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should know of the numbers, one line each."""

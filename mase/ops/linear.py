@@ -28,7 +28,7 @@ from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
-from mase.graph import OpNode, Record
+from mase.graph import Json, OpNode, Record
 from mase.ops.activation import not_negative
 from mase.ops.base import OPS, HardwareOp
 from mase.ops.linear_foldings import LinearFoldings
@@ -242,6 +242,9 @@ class Linear(HardwareOp):
             guard=accumulation.guard,
             out=out,
         )
+
+    def settled(self) -> Mapping[str, Json]:
+        return {"accumulation": self.accumulation}
 
     @property
     def accumulation(self) -> str:

@@ -13,13 +13,12 @@ from cocotb.triggers import ClockCycles, FallingEdge
 from torch import Tensor
 
 from emit.verilog import library_files
-from mase.calib.fit import weight_axis
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
 from mase.dataflow.schedule import IN, OUT, Channel, Loop, run
 from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import WidthConverter
-from mase.formats import Code, Format, QuantParams, parse
+from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
@@ -72,7 +71,7 @@ def _beats(stream: StreamType, code: Code) -> list[int]:
 
 def _formatted(text: str, x: Tensor) -> tuple[Format, QuantParams]:
     fmt = parse(text)
-    return fmt, fmt.calibrate(x, weight_axis(fmt))
+    return fmt, fmt.calibrate(x, fmt.along(Axes()))
 
 
 def _fed(block: Block) -> Code:

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from mase.errors import ConfigError, GraphError, UnsupportedOp
-from mase.formats import parse
+from mase.formats import Axes, parse
 from mase.frontend.module import trace_module
-from mase.graph import Graph
+from mase.graph import Graph, Record
 from mase.interpreter import run
+from mase.ops.linear import Linear
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import with_requantize
 
 X = torch.linspace(-2, 2, 12).reshape(4, 3)
+TEXTS = ("int4c", "int4g2", "mxint4b2e4")
 
 
 def chain(*layers: nn.Module, x: Tensor = X) -> Graph:
@@ -238,3 +240,22 @@ def test_formats_without_hardware_act_in_software(text: str) -> None:
     bias = graph.tensors.get("0.bias")
     expected = fmt.encode(torch.nn.functional.linear(x, rounded, bias), node.params())
     assert torch.equal(values.codes[node.name].mantissa, expected.mantissa)
+
+
+def test_formats_of_weights_work_along_the_axes_that_the_operator_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def across(record: Record, role: str) -> Axes:
+        return Axes(channel=1, sums=0) if role == "weight" else Axes()
+
+    per_output = {text: done(QuantizeConfig(NodeFormats(text))).params("0.weight").axis for text in TEXTS}
+    assert per_output == {"int4c": 0, "int4g2": -1, "mxint4b2e4": -1}
+    monkeypatch.setattr(Linear, "axes", across)
+    turned = {text: done(QuantizeConfig(NodeFormats(text))).params("0.weight").axis for text in TEXTS}
+    assert turned == {"int4c": 1, "int4g2": 0, "mxint4b2e4": 0}
+
+
+def test_what_building_decides_is_written_down() -> None:
+    wide = done(QuantizeConfig(NodeFormats("mxint8b1", "fixed8.4"), inputs="mxint8b1"))
+    narrow = done(QuantizeConfig(NodeFormats("int4", "fixed8.4")))
+    found = [graph.node("0").record.attrs["accumulation"] for graph in (wide, narrow)]
+    assert found == ["aligned(8)", "exact"]
+    assert "accumulation" not in narrow.node("1").record.attrs
