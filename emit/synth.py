@@ -252,7 +252,7 @@ def count(cells: Mapping[str, int]) -> Resources:
 
 def _module(top: str, item: Mapping[str, Any]) -> str:
     """Return the name that the front end gives the module of an instance."""
-    return f"{item['module']}${top}.{item['name']}"
+    return f"{item.get('definition', item['module'])}${top}.{item['name']}"
 
 
 def _child(arguments: list[str], folder: Path, timeout_seconds: float) -> tuple[int, str]:

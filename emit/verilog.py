@@ -89,7 +89,8 @@ def render(
         "instances": [
             {
                 "name": instances[i.name],
-                "module": library.private_name(top, i.block.sv_module),
+                "module": i.block.sv_module,
+                "definition": library.private_name(top, i.block.sv_module),
                 "node": i.node,
                 "role": i.role,
                 "parameters": dict(i.block.sv_params()),
