@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mase.errors import UnsupportedOp
 from mase.graph import META, Graph, OpNode, Record, TensorType
+from mase.ops.base import OPS
 from passes.base import graph_pass
 
 
@@ -52,7 +53,7 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
         if partner is None:
             continue
         if layer is None:
-            attrs = {**partner.record.attrs, "activation": "relu"}
+            attrs = {**partner.record.attrs, "activation": OPS[node.kind].epilogue(node.record)}
             partner.node.meta[META] = replace(partner.record, attrs=attrs, output=node.record.output)
             if node.name in out.quant:
                 out.quant[partner.name] = out.quant.pop(node.name)
@@ -68,37 +69,33 @@ def _alone(node: OpNode) -> bool:
 
 
 def _partner(node: OpNode) -> OpNode | None:
-    """Return the linear node that this activation, a ReLU, may join: one that does not round before it."""
-    if node.kind != "activation" or node.record.attrs.get("function") != "relu":
+    """Return the node whose epilogue this one may become: a node that does not round before it."""
+    function = OPS[node.kind].epilogue(node.record) if node.kind in OPS else ""
+    producer = node.inputs[0] if function else None
+    if producer is None or producer.kind not in OPS or not _alone(producer):
         return None
-    producer = node.inputs[0]
-    joins = (
-        producer.kind == "linear" and _alone(producer) and not {"activation", "columns"} & producer.record.attrs.keys()
-    )
-    return producer if joins else None
+    return producer if function in OPS[producer.kind].epilogues(producer.record) else None
 
 
 def _layer(node: OpNode, uses: Counter[str]) -> OpNode | None:
-    """Return the layer whose weights this batch norm may join: its own, of a layer whose channels are on axis 1."""
-    if node.kind != "norm" or node.record.attrs["function"] != "batch" or node.record.output.format is not None:
+    """Return the layer whose weights this node, which scales and shifts channels, may join: weights of its own."""
+    affine = OPS[node.kind].affine(node) if node.kind in OPS else None
+    if affine is None or node.record.output.format is not None or (layer := node.inputs[0]).kind not in OPS:
         return None
-    layer = node.inputs[0]
     own = all(uses[layer.record.key(role)] == 1 for role in layer.record.operands)
     formats = [kind.format for kind in layer.record.operands.values()]
-    odd = {"activation", "transposed", "columns"} & layer.record.attrs.keys()
-    plain = _alone(layer) and own and not any(formats) and not odd
-    channels = layer.kind == "conv" or (layer.kind == "linear" and len(layer.record.output.shape) == 2)
-    return layer if plain and channels else None
+    plain = _alone(layer) and own and not any(formats)
+    return layer if plain and OPS[layer.kind].channels(layer.record) == affine.axis else None
 
 
 def _scaled(layer: OpNode, norm: OpNode) -> tuple[Record, dict[str, Tensor]]:
     """Return the record of a layer that has taken a batch norm, and its new tensors by key; sums are in float64."""
-    p = {role: norm.tensor(role).double() for role in norm.record.operands}
+    affine = OPS[norm.kind].affine(norm)
+    assert affine is not None
     weight, record = layer.tensor("weight"), layer.record
-    scale = p.get("weight", 1.0) / torch.sqrt(p["variance"] + norm.record.attrs["eps"])
     bias = layer.tensor("bias").double() if "bias" in record.operands else 0.0
-    shifted = (bias - p["mean"]) * scale + p.get("bias", 0.0)
-    scaled = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    shifted = (bias - affine.centre) * affine.scale + affine.shift
+    scaled = weight.double() * affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
     kind = TensorType(tuple(shifted.shape), record.operands["weight"].dtype)
     tensors = {record.key("weight"): scaled.to(weight.dtype), record.key("bias"): shifted.to(weight.dtype)}
     for key, tensor in tensors.items():

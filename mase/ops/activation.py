@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, need, one_of
+from mase.ops.base import OPS, Family, need, one_of
 from mase.ops.requantize import Requantize
 
 Function = Callable[[Tensor, Mapping[str, Any]], Tensor]
@@ -69,6 +69,7 @@ class Activation(Requantize):
     """
 
     kind: ClassVar[str] = "activation"
+    family: ClassVar[Family] = "function"
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
@@ -84,19 +85,17 @@ class Activation(Requantize):
             raise GraphError(f"{node.where()}: power has no exponent")
 
     @classmethod
+    def epilogue(cls, record: Record) -> str:
+        return str(record.attrs["function"])
+
+    @classmethod
+    def not_negative(cls, node: OpNode) -> bool:
+        return node.record.attrs.get("function") == "relu"
+
+    @classmethod
     def builds(cls, record: Record) -> bool:
         return record.attrs.get("function") == "relu"
 
     @classmethod
     def relu(cls, record: Record) -> bool:
         return True
-
-
-def not_negative(node: OpNode) -> bool:
-    """Tell whether a producer is proven to give no negative value: after a ReLU, also through reshapes."""
-    reshape = node.kind == "layout" and node.record.attrs.get("function", "reshape") == "reshape"
-    if reshape and node.inputs[0].record.output.format == node.record.output.format:
-        return not_negative(node.inputs[0])
-    return node.record.attrs.get("activation") == "relu" or (
-        node.kind == "activation" and node.record.attrs.get("function") == "relu"
-    )

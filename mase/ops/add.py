@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mase.graph import Record
-from mase.ops.base import OPS
+from mase.ops.base import OPS, Family
 from mase.ops.elementwise import Elementwise
 
 
@@ -21,6 +21,7 @@ class Add(Elementwise):
     """
 
     kind: ClassVar[str] = "add"
+    family: ClassVar[Family] = "function"
     functions: ClassVar[Mapping[str, Callable[[Any, Any], Tensor]]] = {"add": operator.add, "sub": operator.sub}
     usual: ClassVar[str] = "add"
 

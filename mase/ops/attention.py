@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, one_of
+from mase.ops.base import OPS, Family, Op, one_of
 from mase.ops.operations import SOFTMAX, SOFTMAX_MASKED, Operations
 
 FORMS = ("fused", "scores", "scaled_query", "stepwise")
@@ -33,6 +33,7 @@ class Attention(Op):
     """
 
     kind: ClassVar[str] = "attention"
+    family: ClassVar[Family] = "compute"
     arity: ClassVar[tuple[int, int]] = (3, 4)
 
     @staticmethod

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -18,13 +19,29 @@ from mase.graph import Json, OpNode, Record
 from mase.ops.operations import Operations
 from mase.registry import Registry
 
+Family = Literal["compute", "function", "format-change", "other"]  # what a picture colours a node by
 MANY = 1 << 30  # inputs, of a kind that takes any number
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Say that a node computes y = (x - centre) * scale + shift with constants along one axis.
+
+    Args:
+        axis: of the input, the batch counted. centre, scale, shift: float64 ``[channels]``.
+    """
+
+    axis: int
+    centre: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class Op(ABC):
     """A typed kind of node: how it computes in float, and what its record must look like."""
 
     kind: ClassVar[str]
+    family: ClassVar[Family] = "other"
     arity: ClassVar[tuple[int, int]] = (1, 1)  # least and greatest number of inputs
     weights: ClassVar[tuple[str, ...]] = ()  # operands that take the format of weights or of biases
 
@@ -54,6 +71,31 @@ class Op(ABC):
     def axes(cls, record: Record, role: str) -> Axes:
         """Return the axes of an operand that formats work along: one an output, and the one that is summed over."""
         return Axes()
+
+    @classmethod
+    def epilogues(cls, record: Record) -> frozenset[str]:
+        """Return the functions that a node may still take in before its rounding, as its attribute ``activation``."""
+        return frozenset()
+
+    @classmethod
+    def epilogue(cls, record: Record) -> str:
+        """Return the function that a node is, where it may become the ``activation`` of the node before it, else ""."""
+        return ""
+
+    @classmethod
+    def channels(cls, record: Record) -> int | None:
+        """Return the axis of the result whose scale and shift may move into axis 0 of ``weight`` and ``bias``."""
+        return None
+
+    @classmethod
+    def affine(cls, node: OpNode) -> Affine | None:
+        """Return the constants of a node that only scales and shifts along an axis."""
+        return None
+
+    @classmethod
+    def not_negative(cls, node: OpNode) -> bool:
+        """Tell whether a node is proven to give no negative value."""
+        return node.record.attrs.get("activation") == "relu"
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
@@ -139,6 +181,11 @@ def moves(node: OpNode) -> bool:
 def view(node: OpNode) -> bool:
     """Tell whether the result of a node, of any kind, lies in the memory of its input: see :meth:`Op.view`."""
     return node.kind in OPS and OPS[node.kind].view(node.record)
+
+
+def not_negative(node: OpNode) -> bool:
+    """Tell whether a node, of any kind, is proven to give no negative value: see :meth:`Op.not_negative`."""
+    return node.kind in OPS and OPS[node.kind].not_negative(node)
 
 
 def builds(node: OpNode) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, need
+from mase.ops.base import OPS, Family, Op, need
 from mase.ops.operations import Operations
 
 FORWARD = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by rank of the weight
@@ -28,6 +28,7 @@ class Conv(Op):
     """
 
     kind: ClassVar[str] = "conv"
+    family: ClassVar[Family] = "compute"
     weights: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     @staticmethod
@@ -43,6 +44,11 @@ class Conv(Op):
             x = F.pad(x, _around(padding, dilation, weight.shape[2:]), mode=attrs["padding_mode"])
             padding = [0] * sizes
         return FORWARD[weight.ndim](x, weight, bias, stride, padding, dilation, groups)
+
+    @classmethod
+    def channels(cls, record: Record) -> int | None:
+        sizes = len(record.operands["weight"].shape) - 2
+        return None if record.attrs.get("transposed") else len(record.output.shape) - sizes - 1
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, need
+from mase.ops.base import OPS, Family, Op, need
 from mase.ops.operations import Operations
 
 
@@ -24,6 +24,7 @@ class Embedding(Op):
     """
 
     kind: ClassVar[str] = "embedding"
+    family: ClassVar[Family] = "compute"
     weights: ClassVar[tuple[str, ...]] = ("weight",)
 
     @staticmethod

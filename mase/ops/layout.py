@@ -18,7 +18,7 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import MANY, OPS, HardwareOp, one_of
+from mase.ops.base import MANY, OPS, HardwareOp, not_negative, one_of
 from mase.ops.operations import Operations
 
 Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
@@ -132,6 +132,11 @@ class Layout(HardwareOp):
     @classmethod
     def view(cls, record: Record) -> bool:
         return record.attrs.get("function", "reshape") in VIEWS
+
+    @classmethod
+    def not_negative(cls, node: OpNode) -> bool:
+        source, reshape = node.inputs[0], cls.builds(node.record)
+        return reshape and source.record.output.format == node.record.output.format and not_negative(source)
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:

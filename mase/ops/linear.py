@@ -29,8 +29,7 @@ from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode, Record
-from mase.ops.activation import not_negative
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, Family, HardwareOp, not_negative
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
 from mase.ops.output import Output
@@ -84,6 +83,7 @@ class Linear(HardwareOp):
     """
 
     kind: ClassVar[str] = "linear"
+    family: ClassVar[Family] = "compute"
     implicit: ClassVar[frozenset[str]] = frozenset({"bias"})  # lives on the accumulator's grid
     weights: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
@@ -131,6 +131,15 @@ class Linear(HardwareOp):
         features = found[-2] if node.record.attrs.get("columns") else found[-1]
         if features != weight.shape[1]:
             raise GraphError(f"{node.where()}: input has {features} features; the weight takes {weight.shape[1]}")
+
+    @classmethod
+    def epilogues(cls, record: Record) -> frozenset[str]:
+        return frozenset() if {"activation", "columns"} & record.attrs.keys() else frozenset({"relu"})
+
+    @classmethod
+    def channels(cls, record: Record) -> int | None:
+        odd = {"activation", "transposed", "columns"} & record.attrs.keys()
+        return None if odd else len(record.output.shape) - 1
 
     @classmethod
     def builds(cls, record: Record) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op
+from mase.ops.base import OPS, Family, Op
 from mase.ops.operations import Operations
 
 
@@ -20,6 +20,7 @@ class Matmul(Op):
     """y = a b on the last two axes; one input alone stands beside the operand ``other``, which is b (reverse: a)."""
 
     kind: ClassVar[str] = "matmul"
+    family: ClassVar[Family] = "compute"
     arity: ClassVar[tuple[int, int]] = (1, 2)
     weights: ClassVar[tuple[str, ...]] = ("other",)
 

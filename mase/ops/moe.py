@@ -13,7 +13,7 @@ from torch import Tensor
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
 from mase.ops.activation import FUNCTIONS
-from mase.ops.base import MANY, OPS, Op, need, one_of
+from mase.ops.base import MANY, OPS, Family, Op, need, one_of
 from mase.ops.operations import SOFTMAX, Operations
 
 
@@ -28,6 +28,7 @@ class MixtureOfExperts(Op):
     """
 
     kind: ClassVar[str] = "moe"
+    family: ClassVar[Family] = "compute"
     arity: ClassVar[tuple[int, int]] = (1, MANY)
     weights: ClassVar[tuple[str, ...]] = ("router", "gate_up", "down")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mase.graph import Record
-from mase.ops.base import OPS
+from mase.ops.base import OPS, Family
 from mase.ops.elementwise import Elementwise
 
 
@@ -21,6 +21,7 @@ class Mul(Elementwise):
     """
 
     kind: ClassVar[str] = "mul"
+    family: ClassVar[Family] = "function"
     functions: ClassVar[Mapping[str, Callable[[Any, Any], Tensor]]] = {"mul": operator.mul, "div": operator.truediv}
     usual: ClassVar[str] = "mul"
 

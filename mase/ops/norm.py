@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, need, one_of
+from mase.ops.base import OPS, Affine, Family, Op, need, one_of
 from mase.ops.operations import Operations, each
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
@@ -33,10 +33,20 @@ class Normalise(Op):
     """
 
     kind: ClassVar[str] = "norm"
+    family: ClassVar[Family] = "function"
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return FUNCTIONS[record.attrs["function"]](inputs[0], record.attrs, operands)
+
+    @classmethod
+    def affine(cls, node: OpNode) -> Affine | None:
+        if node.record.attrs["function"] != "batch":
+            return None
+        p = {role: node.tensor(role).double() for role in node.record.operands}
+        spread = torch.sqrt(p["variance"] + node.record.attrs["eps"])
+        scale, shift = p.get("weight", torch.ones_like(spread)) / spread, p.get("bias", torch.zeros_like(spread))
+        return Affine(1, p["mean"], scale, shift)
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, one_of
+from mase.ops.base import OPS, Family, Op, one_of
 from mase.ops.operations import Operations, each
 
 WINDOWS = ("max", "average")
@@ -42,6 +42,7 @@ class Pool(Op):
     """
 
     kind: ClassVar[str] = "pool"
+    family: ClassVar[Family] = "function"
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:

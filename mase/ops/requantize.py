@@ -22,7 +22,7 @@ from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, Family, HardwareOp
 from mase.ops.block_normalise import Normaliser
 from mase.ops.operations import Operations, each
 from mase.ops.output import Output
@@ -98,6 +98,7 @@ class Requantize(HardwareOp):
     """
 
     kind: ClassVar[str] = "requantize"
+    family: ClassVar[Family] = "format-change"
 
     name: str
     rows: int

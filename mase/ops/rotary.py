@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, one_of
+from mase.ops.base import OPS, Family, Op, one_of
 from mase.ops.operations import Operations, each
 
 FORMS = ("half", "interleaved")
@@ -25,6 +25,7 @@ class Rotary(Op):
     """
 
     kind: ClassVar[str] = "rotary"
+    family: ClassVar[Family] = "function"
     arity: ClassVar[tuple[int, int]] = (3, 3)
 
     @staticmethod

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Op, an_axis
+from mase.ops.base import OPS, Family, Op, an_axis
 from mase.ops.operations import SOFTMAX, Operations, each
 
 
@@ -23,6 +23,7 @@ class Softmax(Op):
     """
 
     kind: ClassVar[str] = "softmax"
+    family: ClassVar[Family] = "function"
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:

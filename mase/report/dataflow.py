@@ -15,15 +15,10 @@ from itertools import accumulate, chain, count, pairwise
 from types import MappingProxyType
 
 from mase.errors import GraphError
+from mase.ops.base import OPS
 from mase.report.summary import Dataflow, Edge, Layer, Node
 
-FAMILIES = {
-    "compute": {"linear", "conv", "conv2d", "matmul", "attention", "embedding", "moe"},
-    "function": {"activation", "norm", "softmax", "add", "mul", "pool", "rotary"},
-    "format-change": {"requantize"},
-    "end": {"input", "output"},
-    "module": {"module"},
-}
+ENDS = {"input": "end", "output": "end", "module": "module"}  # families of nodes that are no operators
 WIDTH, BROAD, HEIGHT = 132, 220, 88  # of a node in a wide and in a narrow picture, in pixels
 ACROSS, DOWN = 74, 40  # between ranks, in a wide and in a narrow picture: room for a label
 BESIDE = 20  # between slots: room for a remark above a node
@@ -324,8 +319,9 @@ class Across(Drawing):
 
 
 def family(kind: str) -> str:
-    """Return the group of kinds that a node is coloured by: compute, function, format-change, end, or other."""
-    return next((name for name, kinds in FAMILIES.items() if kind.partition(" ")[0] in kinds), "other")
+    """Return the group of kinds that a node is coloured by: compute, function, format-change, end, module, or other."""
+    name = kind.partition(" ")[0]
+    return OPS[name].family if name in OPS else ENDS.get(name, "other")
 
 
 def _free(ranks: Iterable[int], taken: set[Place], first: int) -> int:

@@ -16,7 +16,8 @@ from mase.formats import Code
 from mase.frontend.module import trace_module
 from mase.graph import Graph, Record, TensorType
 from mase.netlist import build
-from mase.ops.activation import FUNCTIONS, Activation, not_negative
+from mase.ops.activation import FUNCTIONS, Activation
+from mase.ops.base import not_negative
 from mase.testing import Mapped, OpLaws
 from passes.fuse import fuse
 from passes.map import Folding

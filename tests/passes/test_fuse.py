@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mase.errors import UnsupportedOp
 from mase.frontend.module import trace_module
 from mase.graph import Graph, new_type
+from mase.ops.linear import Linear
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 
@@ -192,3 +193,19 @@ def test_a_product_from_the_left_keeps_its_relu() -> None:
     node = graph.node("0")
     graph = graph.replace({node.name: replace(node.record, attrs={"columns": True})})
     assert fuse(graph)[1].fused == ()
+
+
+def test_a_convolution_without_a_batch_has_its_channels_elsewhere() -> None:
+    model, x = normalised(nn.Conv1d(3, 4, 1), nn.BatchNorm1d(4)), torch.randn(3, 4)  # the norm works along the length
+    graph = trace_module(model, (x,))[0]
+    out, report = fuse(graph)
+    assert report.folded == ()
+    assert torch.equal(out(x), model(x))
+
+
+def test_what_may_join_is_the_operators_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain(nn.Linear(3, 4), nn.Sigmoid())
+    assert fuse(graph)[1].fused == ()
+    monkeypatch.setattr(Linear, "epilogues", classmethod(lambda cls, record: frozenset({"sigmoid"})))
+    out, report = fuse(graph)
+    assert (report.fused, out.node("0").record.attrs["activation"]) == ((("0", "1"),), "sigmoid")
