@@ -38,8 +38,8 @@ def ports(manifest: Mapping[str, Any]) -> str:
     core = _table(
         ("`clk_i`", "in", 1, "rising edge"),
         ("`rst_ni`", "in", 1, "reset, active low"),
-        ("`flush_i`", "in", 1, "reset of everything by a signal in step with the clock"),
-        ("`error_o`", "out", 1, "sticky: an `in_last_i` was at another beat than the count expects"),
+        ("`flush_i`", "in", 1, "synchronous reset of the whole core"),
+        ("`error_o`", "out", 1, "sticky: `in_last_i` came at another beat than the counters expect"),
         ("`in_valid_i`, `in_ready_o`", "in, out", 1, "a beat moves when both are high at a rising edge"),
         ("`in_data_i`", "in", first["beat_bits"], "a beat, see Streams"),
         ("`in_last_i`", "in", 1, "last beat of a sample"),
@@ -53,13 +53,13 @@ def ports(manifest: Mapping[str, Any]) -> str:
     axis = _table(
         ("`aclk`", "in", 1, "rising edge"),
         ("`aresetn`", "in", 1, "reset, active low"),
-        ("`flush_i`", "in", 1, "drop what is inside, see below; tie to 0 if unused"),
+        ("`flush_i`", "in", 1, "drop the data in flight, see below; tie to 0 if unused"),
         ("`error_o`", "out", 1, "sticky: a frame was damaged"),
-        ("`s_axis_tdata`", "in", bits_in, f"a beat in bits {first['beat_bits'] - 1}:0; those above are not looked at"),
+        ("`s_axis_tdata`", "in", bits_in, f"a beat in bits {first['beat_bits'] - 1}:0; higher bits are ignored"),
         *(keep_in if facts["tkeep"] else []),
         ("`s_axis_tvalid`, `s_axis_tready`", "in, out", 1, "handshake"),
         ("`s_axis_tlast`", "in", 1, "ends a frame"),
-        ("`m_axis_tdata`", "out", bits_out, f"a beat in bits {last['beat_bits'] - 1}:0; those above are 0"),
+        ("`m_axis_tdata`", "out", bits_out, f"a beat in bits {last['beat_bits'] - 1}:0; higher bits are 0"),
         *(keep_out if facts["tkeep"] else []),
         ("`m_axis_tvalid`, `m_axis_tready`", "out, in", 1, "handshake"),
         ("`m_axis_tlast`", "out", 1, "ends a packet"),
@@ -82,7 +82,7 @@ _KEEP_OUT = "all ones (DMA engines); with the parameter `NullPadding` 1 low on t
 _PORTS = """\
 ## Ports, reset, errors and flushes
 
-There are no registers to write. Two tops stand for choice.
+There are no registers to write. The folder has two top modules; use one of them.
 
 `{top}`, plain valid/ready:
 
@@ -94,13 +94,13 @@ There are no registers to write. Two tops stand for choice.
 outputs are low meanwhile. Its release may come at any time too: two flip-flops synchronise it. The first beat moves at
 the fourth rising edge after it at the earliest, and begins a sample.
 
-**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has {beats_in}
-beats. Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the missing
-beats are taken as zeros. If it is missing, the first {beats_in} beats count and the rest is dropped up to and with the
-beat that has `tlast`. The packet of such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and `error_o` rises; the frames
-after it are right. With the parameter `Resync` 0 there is no repair: beats are counted, `tlast` is only compared with
-the count and sets `error_o`, and a lost beat shifts all that follows until a reset or a flush. A host without `tlast`
-needs `Resync` 0.
+**Wrong frames, AXI4-Stream.** What lies between one `s_axis_tlast` and the next is a frame; a right one has
+{beats_in} beats. Every frame gives exactly one packet of {beats_out} beats, in order. If `tlast` comes early, the
+missing beats are taken as zeros. If it is missing, the first {beats_in} beats count and the rest is dropped up to and
+with the beat that has `tlast`. The packet of such a frame has `m_axis_tuser` high with its `m_axis_tlast`, and
+`error_o` rises; the frames after it are right. With the parameter `Resync` 0 there is no repair: beats are counted,
+`tlast` is only compared with the count and sets `error_o`, and a lost beat shifts all that follows until a reset or a
+flush. A host without `tlast` needs `Resync` 0.
 
 **Wrong frames, core.** As with `Resync` 0: `error_o` rises in the cycle after the wrong beat and changes nothing else.
 
@@ -142,8 +142,8 @@ def wrapper(top: str, feed: Edge, give: Edge, axis: Mapping[str, Any], memories:
 // A frame is what lies between one tlast and the next; {a.beats} beats come in, {b.beats} go out. With Resync 1, the
 // default, every frame that comes in gives exactly one that goes out, whatever its length: a short one is filled up
 // with zeros, the rest of a long one is dropped. m_axis_tuser is high with the tlast of a frame that was damaged so,
-// and low on every other beat. error_o says the same of the whole stream: it is sticky, until reset or flush. With Resync 0
-// beats are counted, and a wrong tlast only sets error_o.
+// and low on every other beat. error_o says the same of the whole stream: it is sticky, until reset or flush. With
+// Resync 0 beats are counted, and a wrong tlast only sets error_o.
 // flush_i: in its cycles no beat is taken. Beats taken before are dropped with all results that have not left the core;
 // the others, two at most, are delivered. A packet that they leave open is completed with zeros, tuser with its tlast.
 // So m_axis_tvalid is never withdrawn and every packet has {b.beats} beats. The next beat taken begins a frame.
@@ -176,7 +176,8 @@ module {top}_axis #(
 );
 
   // What flush_i clears leaves its reset in the same cycle here and in the core, which synchronises aresetn for itself.
-  logic reset_n, run_q, open;
+  // The output is reset by up_q, which flush_i leaves alone.
+  logic reset_n, up_q, run_q, open;
 
   mase_reset_sync u_reset (
     .clk_i (aclk),
@@ -184,9 +185,14 @@ module {top}_axis #(
     .rst_no(reset_n)
   );
 
-  always_ff @(posedge aclk or negedge reset_n) begin
-    if (!reset_n) run_q <= 1'b0;
-    else run_q <= !flush_i;
+  always_ff @(posedge aclk or negedge aresetn) begin
+    if (!aresetn) begin
+      up_q  <= 1'b0;
+      run_q <= 1'b0;
+    end else begin
+      up_q  <= reset_n;
+      run_q <= reset_n && !flush_i;
+    end
   end
   assign open = run_q && !flush_i;
 
@@ -278,7 +284,7 @@ module {top}_axis #(
     .Beats({b.beats})
   ) u_finish (
     .clk_i       (aclk),
-    .rst_ni      (reset_n),
+    .rst_ni      (up_q),
     .flush_i     (flush_i),
     .in_valid_i  (out_valid),
     .in_ready_o  (out_ready),
@@ -295,7 +301,7 @@ module {top}_axis #(
     .Width({b.bits + 2})
   ) u_out (
     .clk_i      (aclk),
-    .rst_ni     (reset_n),
+    .rst_ni     (up_q),
     .in_valid_i (give_valid),
     .in_ready_o (give_ready),
     .in_data_i  ({{give_user, give_last, give}}),

@@ -72,7 +72,7 @@ class Family:
         words = list(map(str, command))
         with self._lock:
             if not self._open:
-                raise InterruptedError(f"{words[0]}: not started: what it was for has ended")
+                raise InterruptedError(f"{words[0]}: not started, because its caller has ended")
             process = subprocess.Popen(
                 ["/bin/sh", "-c", WATCHED, "mase", *words],
                 cwd=folder,

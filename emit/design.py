@@ -148,7 +148,8 @@ def edge_json(edge: Edge) -> dict[str, Any]:
 def _rounding(fmt: Format) -> str | None:
     """Return how a host without mase rounds into a format; None where that takes more than one rule."""
     mode: str = getattr(fmt, "rounding", "even")
-    return None if mode == "stochastic" or getattr(fmt, "compat", "") else mode
+    published: str = getattr(fmt, "compat", "")  # reproduces another tool, in its own way
+    return None if published or mode == "stochastic" else mode
 
 
 Sizes = Annotated[tuple[Annotated[int, Field(gt=0, lt=1 << 31)], ...], Field(min_length=1)]
@@ -197,7 +198,7 @@ class _Manifest(_Part):
 def _edge(data: _Stream) -> Edge:
     fmt = parse(data.format)
     if math.prod(data.shape) != data.rows * data.cols:
-        raise GraphError(f"edge {data.name[:60]!r}: shape {data.shape} has not {data.rows} rows of {data.cols}")
+        raise GraphError(f"edge {data.name[:60]!r}: shape {data.shape} does not have {data.rows} rows of {data.cols}")
     scale = None if data.scale is None else torch.tensor(data.scale, dtype=torch.float64)
     params = QuantParams(scale=scale, base=None if data.base is None else torch.tensor(data.base))
     grid = fmt.grid(params, f"edge {data.name[:60]!r}")

@@ -58,7 +58,7 @@ def prove(path: Path, tasks: Sequence[str] = (), timeout_seconds: float = 600) -
     """
     files = sorted(path.rglob("*.sby")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise ConfigError(f"{path}: no such .sby file, nor a folder with one")
+        raise ConfigError(f"{path}: this is neither an .sby file nor a folder with one")
     for tool in ("yowasp-sby", "yices"):
         tools.require(tool)
     return [proof for file in files for proof in _prove_file(file, tasks, timeout_seconds)]

@@ -97,12 +97,12 @@ class Edge:
     def decode(self, mantissa: Ints, exponent: Ints | None = None) -> Reals:
         """Return real values ``[samples, *shape]``."""
         m = np.asarray(mantissa).reshape(-1, self.rows, self.cols)
-        real = m * self._step()
+        real = m.astype(np.float64) * np.float64(self._step())
         if self.block:
             if exponent is None:
                 raise ValueError(f"{self.format} has exponents; found none")
             each = np.asarray(exponent).reshape(m.shape[0], self.rows, -1).repeat(self.block, -1)[..., : self.cols]
-            real = np.ldexp(real, each - self.exp_base)
+            real = np.ldexp(real, each - self.exp_base).astype(np.float64)
         return real.reshape(-1, *self.shape)
 
     def _step(self) -> float:
@@ -120,7 +120,7 @@ class Edge:
         """Return ``[samples, beats, bytes]``, the lowest byte first.
 
         Args:
-            beat_bytes: of a wider bus; the bytes above are 0.
+            beat_bytes: of a wider bus, such as ``axis`` in ``design.json``; the bytes above are 0.
         """
         m = np.asarray(mantissa, np.int64).reshape(-1, self.rows, self.cols)
         row_beats = self.beats // self.rows

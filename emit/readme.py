@@ -64,11 +64,11 @@ def clock(manifest: Mapping[str, Any]) -> str:
     """Say which clock was assumed, and what follows from it."""
     assumed, cycles = manifest["clock_mhz"], manifest["cycles"]
     if assumed is None:
-        return "No clock was assumed for this design; nothing here was placed, routed or timed.\n"
+        return "No clock was assumed for this design, and the design was not placed, routed or timed.\n"
     rate, delay = assumed * 1e6 / float(Fraction(cycles["interval"])), cycles["latency"] / assumed
     return (
         f"A clock of {assumed:g} MHz was assumed: {rate:.6g} samples a second, {delay:.4g} us latency.\n"
-        "It is an assumption: nothing here was placed, routed or timed.\n"
+        "This is only an assumption: the design was not placed, routed or timed.\n"
     )
 
 

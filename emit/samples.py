@@ -68,7 +68,7 @@ def _csv(path: Path) -> Tensor:
             if cells and not (reader.line_num == 1 and not _numeric(cells)):
                 rows.append(_row(cells, reader.line_num, len(rows[0]) if rows else len(cells), path))
     except csv.Error as error:
-        raise ConfigError(f"{path}: not a CSV file: {error}") from None
+        raise ConfigError(f"{path}: this is not a CSV file: {error}") from None
     return torch.tensor(rows, dtype=torch.float64)
 
 

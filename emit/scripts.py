@@ -115,7 +115,7 @@ targets:
   default: &sim
     filesets: [rtl, axis, memories, is_toplevel ? (bench), is_toplevel ? (vectors)]
     toplevel: @TOP@__bench
-    parameters: [Axis]
+    parameters: [is_toplevel ? (Axis)]
     flow: sim
     flow_options:
       tool: icarus

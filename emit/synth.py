@@ -2,7 +2,7 @@
 
 How cells count, so that figures compare with a vendor's report:
 
-- LUT: every ``LUT1``..``LUT6`` and ``INV`` is one; carry chains and wide multiplexers (``CARRY4``, ``MUXF7``) are none;
+- LUT: every ``LUT1``..``LUT6`` and ``INV`` is one; carry chains and wide multiplexers (``CARRY4``, ``MUXF7``) count 0;
   a shift register (``SRL16E``, ``SRLC32E``) is one; a memory in LUTs counts the LUTs that it fills (``RAM32M16`` 8).
 - FF: every flip-flop. DSP: every DSP block, however little of it is used. BRAM: blocks of 18 Kbit (``RAMB36E2`` 2).
 - Instances of the top module keep their boundaries, so that each can be compared with its prediction; everything
@@ -224,7 +224,7 @@ def run_yosys(
     if error := re.search(r"^(?:ERROR|.*error): (.*)$", log, re.MULTILINE):
         raise ToolError(f"yosys: {error[1].strip()[:300]}")
     if "bad_alloc" in log or "MemoryError" in log or status < 0:
-        raise ToolError(f"yosys: stopped without a word (status {status}); its memory is {memory_bytes >> 20} MiB")
+        raise ToolError(f"yosys: stopped without a message (status {status}); its memory is {memory_bytes >> 20} MiB")
     last_line = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
     raise ToolError(f"yosys: exit code {status}: {last_line[:300]}")
 
@@ -252,7 +252,7 @@ def count(cells: Mapping[str, int]) -> Resources:
 
 def _module(top: str, item: Mapping[str, Any]) -> str:
     """Return the name that the front end gives the module of an instance."""
-    return f"{item['module']}${top}.{item['name']}"
+    return f"{item.get('definition', item['module'])}${top}.{item['name']}"
 
 
 def _child(arguments: list[str], folder: Path, timeout_seconds: float) -> tuple[int, str]:

@@ -154,7 +154,7 @@ def require(name: str) -> ToolStatus:
 
     Raises:
         ToolError: it is missing or too old; the text has the line that installs it.
-        UnknownName: it is none of ours.
+        UnknownName: it is not one of our tools.
     """
     if name not in TOOLS:
         raise UnknownName("tool", name, TOOLS)
@@ -162,7 +162,7 @@ def require(name: str) -> ToolStatus:
         verilator()  # says more exactly what is wrong
     status = _status(TOOLS[name])
     if not status.found:
-        raise ToolError(f"{name}: not found, but needed for {status.needed_for}; mend it with: {status.how_to_get}")
+        raise ToolError(f"{name}: not found, but needed for {status.needed_for}; install it with: {status.how_to_get}")
     return status
 
 
@@ -184,7 +184,7 @@ def _chosen(place: Path, environ: Mapping[str, str]) -> Verilator:
     places = (place,) if place.is_file() else (place / "bin" / "verilator", place / "verilator")
     executable = next((path.absolute() for path in places if path.is_file() and os.access(path, os.X_OK)), None)
     if executable is None:
-        raise ToolError(f"MASE_VERILATOR={place}: neither an executable nor a folder with bin/verilator")
+        raise ToolError(f"MASE_VERILATOR={place}: this is neither an executable nor a folder with bin/verilator")
     found = _installed(executable, environ)
     if found is None:
         oldest = f"{OLDEST_VERILATOR[0]}.{OLDEST_VERILATOR[1]:03d}"
@@ -214,7 +214,7 @@ def _wheel(environ: Mapping[str, str]) -> Verilator:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         tool = TOOLS["verilator"]
-        raise ToolError(f"verilator: not found, but needed for {tool.needed_for}; mend it with: {tool.how_to_get}")
+        raise ToolError(f"verilator: not found, but needed for {tool.needed_for}; install it with: {tool.how_to_get}")
     root = Path(next(iter(spec.submodule_search_locations)))
     compiler = environ.get("CXX", "g++")
     make_variables = {

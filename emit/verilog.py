@@ -89,7 +89,8 @@ def render(
         "instances": [
             {
                 "name": instances[i.name],
-                "module": library.private_name(top, i.block.sv_module),
+                "module": i.block.sv_module,
+                "definition": library.private_name(top, i.block.sv_module),
                 "node": i.node,
                 "role": i.role,
                 "parameters": dict(i.block.sv_params()),
@@ -247,9 +248,9 @@ module {top} {parameters}(
     .rst_no(reset_n)
   );
 
-  always_ff @(posedge clk_i or negedge reset_n) begin
-    if (!reset_n) run_q <= 1'b0;
-    else run_q <= !flush_i;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) run_q <= 1'b0;
+    else run_q <= reset_n && !flush_i;
   end
 
 {chr(10).join(declared)}

@@ -17,7 +17,7 @@ def check_data(data: Data) -> None:
 
     Raises:
         ConfigError: a split has no samples, no tensors, fewer labels than inputs, another shape than the train split,
-            NaN or infinity, or classes that are no numbers from 0 on; names the split.
+            NaN or infinity, or classes that are not numbers from 0 on; names the split.
     """
     for name in ("train", "validation", "test"):
         split: Split = getattr(data, name)
@@ -67,12 +67,14 @@ def check_chain(graph: Graph) -> None:
     node = graph.node(prefix[-1])
     while node.kind != "output":
         if len(node.users) != 1:
-            raise UnsupportedOp(f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain, so 1")
+            raise UnsupportedOp(
+                f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain: each tensor has 1"
+            )
         node = node.users[0]
         if node.kind != "output" and (not builds(node) or len(node.inputs) != 1):
             raise UnsupportedOp(f"search: {node.where()}: has no hardware, so that no design could be built")
     if len(list(graph.operators())) < len(prefix):
-        raise UnsupportedOp("search: nothing between input and output to build")
+        raise UnsupportedOp("search: there is nothing to build between input and output")
 
 
 def _check_shapes(split: Split, first: Split, where: str) -> None:

@@ -44,13 +44,14 @@ Config = Annotated[
         parser=_place("configuration"), metavar="CONFIG", help="YAML configuration, or the folder of an earlier run"
     ),
 ]
-Folder = Annotated[Path, typer.Argument(parser=_place("folder"), metavar="FOLDER", help="folder of a run")]
+Folder = Annotated[Path, typer.Argument(parser=_place("folder"), metavar="FOLDER", help="folder of a finished run")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", parser=_place("--out"), metavar="PATH", help="run folder; runs/<name> by default"),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value laid over the configuration, such as search.trials=8")
+    list[str] | None,
+    typer.Option("--set", help="key=value that replaces a field of the configuration, such as search.trials=8"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 DataFile = Annotated[
@@ -59,13 +60,16 @@ DataFile = Annotated[
         "--data",
         parser=_place("--data"),
         metavar="PATH",
-        help="samples: .npy, .npz, .csv or .safetensors; else the test split",
+        help="file of samples: .npy, .npz, .csv or .safetensors; without it, the test split",
     ),
 ]
 Dump = Annotated[
     Path | None,
     typer.Option(
-        "--dump", parser=_place("--dump"), metavar="PATH", help="folder for every intermediate tensor, as .npy files"
+        "--dump",
+        parser=_place("--dump"),
+        metavar="PATH",
+        help="folder that receives every intermediate tensor as a .npy file",
     ),
 ]
 
@@ -118,7 +122,7 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _interrupted() -> int:
-    return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    return _fail("interrupted; the same command continues where this one stopped", INTERRUPTED)
 
 
 def _fail(text: str, code: int) -> int:
@@ -139,7 +143,7 @@ def run(
         bool, typer.Option("--dry-run", help="print sizes and an estimate of the time, and stop")
     ] = False,
 ) -> int:
-    """Do it all: train, search, build, emit, simulate, synthesize, report.
+    """Run every stage: train, search, build, emit, simulate, synthesize, report.
 
     [bold]Examples[/]
 
@@ -166,7 +170,9 @@ def trace(
     set_: Set = None,
     svg: Annotated[
         Path | None,
-        typer.Option("--svg", parser=_place("--svg"), metavar="PATH", help="file for a picture of the graph"),
+        typer.Option(
+            "--svg", parser=_place("--svg"), metavar="PATH", help="file for a picture of the graph (SVG) (SVG)"
+        ),
     ] = None,
     html: Annotated[
         Path | None,
@@ -174,15 +180,15 @@ def trace(
             "--html",
             parser=_place("--html"),
             metavar="PATH",
-            help="file for a page: totals, the graph module by module, all nodes",
+            help="file for an HTML page: totals, the graph module by module, and all nodes",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Trace the model; print its nodes with their operations, parameters and memory, and what was not understood.
+    """Trace the model; print its nodes with their operations, parameters and memory, and name unrecognised operations.
 
-    Nothing is trained: the weights are those of an earlier run, of a file, or as built. Formats need not be given.
-    Figures are of one sample. Live: bytes of activations in use while the node runs.
+    Nothing is trained: the weights come from an earlier run, from a file, or from the model as built. Formats are
+    optional. All figures are for one sample. "Live" counts the bytes of activations in use while the node runs.
 
     [bold]Examples[/]
 
@@ -202,7 +208,7 @@ def trace(
     if html is not None:
         page.write(traced, html)
     if svg is not None and page.write_svg(traced.graph, svg):
-        print(f"{svg}: too many nodes for one picture; modules stand for those in them", file=sys.stderr)
+        print(f"{svg}: there are too many nodes for one picture, so each module stands for its nodes", file=sys.stderr)
     data = {"nodes": [vars(row) for row in traced.rows], **found, "trace": made.traced.to_json()}
     _give(data, as_json, lambda: _show_trace(traced, str(made.traced)))
     return 0
@@ -217,13 +223,13 @@ def _show_trace(traced: Traced, report: str) -> None:
     _table("nodes", heads, rows)
     print("\n".join(f"{label}: {value:,}" for label, value in traced.totals.items()))
     if traced.unknown:
-        print(f"operations not known, left out of the sums: {', '.join(traced.unknown)}")
+        print(f"these operations are unknown and left out of the sums: {', '.join(traced.unknown)}")
     print(report)
 
 
 @app.command()
 def search(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = False) -> int:
-    """Search formats, or go on with a search; print the Pareto front and the chosen design.
+    """Search formats, or continue a search; print the Pareto front and the chosen design.
 
     [bold]Example[/]: mase search configs/quickstart.yaml --set search.trials=96
     """
@@ -279,7 +285,7 @@ def emit(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = Fa
 
 @app.command()
 def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: AsJson = False) -> int:
-    """Run samples through the emitted RTL of a run and print what it took.
+    """Run samples through the emitted RTL of a run, and print the measured cycles and the activity of each edge.
 
     [bold]Example[/]: mase simulate runs/quickstart --data x.npy --json
     """
@@ -317,13 +323,16 @@ def verify(
     window: Annotated[
         Path | None,
         typer.Option(
-            "--window", parser=_place("--window"), metavar="PATH", help="folder for a waveform of the first difference"
+            "--window",
+            parser=_place("--window"),
+            metavar="PATH",
+            help="folder that receives a waveform around the first difference",
         ),
     ] = None,
     dump: Dump = None,
     as_json: AsJson = False,
 ) -> int:
-    """Prove again that model and RTL agree on every named edge; on a difference say where and write a waveform.
+    """Prove again that model and RTL agree on every named edge; where they differ, name the place and write a waveform.
 
     [bold]Examples[/]
 
@@ -357,7 +366,7 @@ def verify(
 @app.command()
 def synth(
     folder: Folder,
-    target: Annotated[str | None, typer.Option("--target", help="device; that of the run by default")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="device; the run's own by default")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Synthesize the emitted RTL of a run with Yosys and print its resources beside the predicted ones.
@@ -385,7 +394,7 @@ def synth(
 
 @app.command()
 def report(folder: Folder, as_json: AsJson = False) -> int:
-    """Write report.html of a run again from its report.json.
+    """Write the report.html of a run again from its report.json.
 
     [bold]Example[/]: mase report runs/quickstart
     """
@@ -404,7 +413,7 @@ WHAT = "formats, passes, ops, models, data, strategies or devices"
 
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help=WHAT)], as_json: AsJson = False) -> int:
-    """Print what there is: formats, passes, ops, models, data, strategies or devices.
+    """Print the known formats, passes, ops, models, data, strategies or devices.
 
     [bold]Example[/]: mase list formats
     """
@@ -432,10 +441,10 @@ def schema() -> int:
 
 @app.command()
 def doctor(
-    warm: Annotated[bool, typer.Option("--warm", help="compile once what later runs share")] = False,
+    warm: Annotated[bool, typer.Option("--warm", help="compile now what all later runs share")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Say which tools are there, which are missing, and how to get them.
+    """Print which tools are installed, which are missing, and how to install them.
 
     [bold]Example[/]: mase doctor
     """
@@ -466,13 +475,13 @@ def doctor(
 
 @app.command()
 def cache(
-    clean: Annotated[bool, typer.Option("--clean", help="remove everything in it")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="remove all entries")] = False,
     older_than: Annotated[
-        float | None, typer.Option("--older-than", min=0, help="remove what was not used for so many days")
+        float | None, typer.Option("--older-than", min=0, help="remove entries that were not used for this many days")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the cache of compiled simulations, and remove all of it or what is old.
+    """Show the cache of compiled simulations, and remove all of it or its old entries.
 
     [bold]Examples[/]
 
@@ -517,7 +526,7 @@ app.add_typer(formats_app, name="formats")
 
 @formats_app.command()
 def plot(
-    formats: Annotated[list[str], typer.Argument(help="text forms, such as mxint4b16; `mase list formats` has them")],
+    formats: Annotated[list[str], typer.Argument(help="text forms, such as mxint4b16; `mase list formats` shows them")],
     out: Annotated[
         Path, typer.Option("--out", parser=_place("--out"), metavar="PATH", help="SVG file to write")
     ] = Path("formats.svg"),

@@ -32,7 +32,7 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """Which model: a registered name with its options, or a function of the user's file that returns an nn.Module."""
+    """The model: a registered name with its options, or a function of the user's file that returns an nn.Module."""
 
     name: str | None = Field(None, description="a name from `mase list models`")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the model")
@@ -41,14 +41,16 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Which data: a registered name, or a function of the user's file that returns mase.data.base.Data."""
+    """The data: a registered name, or a function of the user's file that returns mase.data.base.Data."""
 
     name: str | None = Field(None, description="a name from `mase list data`")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments; path: relative to this file")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
-    calibration: int = Field(512, gt=0, le=MANY, description="train samples that activations are calibrated on")
+    calibration: int = Field(
+        512, gt=0, le=MANY, description="number of train samples on which activations are calibrated"
+    )
     sampler: Literal["first", "random", "stratified"] = Field(
-        "first", description="which; stratified: each class in its share"
+        "first", description="how they are chosen; stratified keeps the share of each class"
     )
 
 
@@ -57,13 +59,18 @@ class TrainConfig(Section):
 
     epochs: int = Field(60, gt=0, le=MILLION)
     batch: int = Field(64, gt=0, le=MILLION)
-    rate: float = Field(0.004, gt=0, le=1e3, description="learning rate; falls to 0 along a cosine")
+    rate: float = Field(0.004, gt=0, le=1e3, description="learning rate, which falls to 0 along a cosine")
     decay: float = Field(0.0, ge=0, le=1e3, description="weight decay")
     steps: int | None = Field(
-        None, gt=0, le=MANY, description="batches in all, in place of epochs; the rate then moves with each"
+        None, gt=0, le=MANY, description="number of batches, in place of epochs; the rate then changes after each batch"
     )
-    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps in which the rate rises first")
-    clip: float | None = Field(None, gt=0, le=1e9, description="longest gradient, over all parameters")
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps, at the start, in which the rate rises")
+    clip: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="largest norm of the gradient of all parameters together; longer ones are scaled down",
+    )
 
     def updates(self, samples: int) -> int:
         """Return the number of batches in all."""
@@ -71,28 +78,30 @@ class TrainConfig(Section):
 
 
 class FormatsConfig(Section):
-    """Formats by text form (`mase list formats`); left out: the default's, or float where the default has none."""
+    """Formats by text form (`mase list formats`); a missing field takes the default, or float where there is none."""
 
     weight: str | None = None
-    activation: str | None = Field(None, description="in `default`: every produced tensor and the graph inputs")
-    output: str | None = Field(None, description="of the produced tensor; overrides `activation`")
-    bias: str | None = Field(None, description="left out: the accumulator's own grid")
+    activation: str | None = Field(
+        None, description="format of the produced tensor; in `default` also of the graph inputs"
+    )
+    output: str | None = Field(None, description="format of the produced tensor; overrides `activation`")
+    bias: str | None = Field(None, description="without it, the bias has the grid of the accumulator")
     accumulation: str | None = Field(None, description="auto, exact or aligned(G)")
     rounding: Literal["even", "half_up", "trunc"] | None = None
 
 
 class QuantizeSection(Section):
-    """Formats by hand."""
+    """Formats that are given by hand."""
 
     default: FormatsConfig = FormatsConfig()
     overrides: dict[str, FormatsConfig] = Field(
         default_factory=dict, max_length=GLOBS, description="glob of module paths -> formats"
     )
-    inputs: str | None = Field(None, description="format of the graph inputs; left out: default.activation")
+    inputs: str | None = Field(None, description="format of the graph inputs; without it, default.activation")
 
 
 class SearchConfig(Section):
-    """What is searched, how, and what is chosen: the cheapest design within `tolerance` of float accuracy."""
+    """The search and its choice: the cheapest design within `tolerance` of float accuracy."""
 
     strategy: str = Field("tpe", description="a name from `mase list strategies`")
     trials: int = Field(48, gt=0, le=MILLION)
@@ -104,13 +113,15 @@ class SearchConfig(Section):
     tolerance: float = Field(
         0.01, ge=0, le=1, description="points of accuracy that may be lost, on the validation split"
     )
-    samples: int | None = Field(None, gt=0, le=MANY, description="validation samples a trial scores; left out: all")
+    samples: int | None = Field(
+        None, gt=0, le=MANY, description="number of validation samples that a trial scores; without it, all"
+    )
     workers: int = Field(1, gt=0, le=WORKERS)
     cluster: Literal["local", "ray"] = "local"
     storage: SecretStr | None = Field(
         None,
-        description="database URL; left out: study.journal in the run folder. `${NAME}` is read from the environment. "
-        "A password is written nowhere: `${MASE_STORAGE_PASSWORD}` stands for it in the run folder",
+        description="database URL; without it, study.journal in the run folder. `${NAME}` comes from the environment. "
+        "No file receives the password: `${MASE_STORAGE_PASSWORD}` stands for it in the run folder",
     )
 
     @field_serializer("storage")
@@ -126,26 +137,28 @@ class FoldingConfig(Section):
 
 
 class HardwareConfig(Section):
-    """What is built."""
+    """The hardware that is built."""
 
     target: str = Field("xcup", description="a name from `mase list devices`")
     clock_mhz: float = Field(200.0, gt=0, le=1e5)
     interval: int | None = Field(
-        None, gt=0, le=MANY, description="cycles a sample to keep; left out: as cheap as possible"
+        None, gt=0, le=MANY, description="longest interval between samples, in cycles; without it, the cheapest design"
     )
     folding: dict[str, FoldingConfig] = Field(
         default_factory=dict, max_length=GLOBS, description="glob of module paths -> lanes by hand"
     )
-    top: str = Field("mase_top", description="name of the top module, made legal")
+    top: str = Field("mase_top", description="name of the top module; characters that are not legal are replaced")
     axis_pad: bool = Field(
-        False, description="AXI4-Stream: pad tdata to a power of two of bytes, with tkeep, as DMA engines want it"
+        False, description="AXI4-Stream: pad tdata to a power of two of bytes, with tkeep, as DMA engines need it"
     )
 
 
 class SimulateConfig(Section):
-    """What goes through the emitted RTL."""
+    """The samples that go through the emitted RTL."""
 
-    samples: int | None = Field(None, gt=0, le=MANY, description="test samples; left out: the whole test split")
+    samples: int | None = Field(
+        None, gt=0, le=MANY, description="number of test samples; without it, the whole test split"
+    )
 
 
 class SynthesizeConfig(Section):
@@ -157,13 +170,13 @@ class SynthesizeConfig(Section):
 class RunConfig(Section):
     """A whole run: model + data -> formats -> hardware -> proof -> report."""
 
-    version: Literal[1] = Field(1, description="of this layout")
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the run folder")
-    seed: int = Field(0, ge=0, lt=2**32, description="of all randomness; 32 bits, as every library takes them")
+    version: Literal[1] = Field(1, description="version of this layout")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="name of the run folder")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of all randomness; 32 bits, which every library takes")
     model: ModelConfig
     data: DataConfig
     train: TrainConfig | None = None
-    fuse: bool = Field(True, description="merge ReLU into the layer before it: one rounding")
+    fuse: bool = Field(True, description="merge ReLU into the layer before it, so that there is one rounding")
     quantize: QuantizeSection | None = None
     search: SearchConfig | None = None
     hardware: HardwareConfig = HardwareConfig()
@@ -216,10 +229,12 @@ def parse(data: Mapping[str, Any], where: str, formats: bool = True) -> RunConfi
     if config.search is not None and config.search.storage is not None:
         secrets.check(config.search.storage.get_secret_value())
     if formats and config.quantize is None and config.search is None:
-        raise ConfigError(f"{where}: neither quantize nor search; give one, so that the tensors get formats")
+        raise ConfigError(
+            f"{where}: there is neither a quantize nor a search section; one of them must give the formats"
+        )
     for what, part in (("model", config.model), ("data", config.data)):
         if (part.name is None) == (part.python is None):
-            raise ConfigError(f"{where}: {what}: give one of name and python")
+            raise ConfigError(f"{where}: {what}: give either name or python")
     return config
 
 

@@ -701,7 +701,7 @@ def _home(folder: Path) -> Path:
     note = folder / "home.txt"
     if not note.is_file():
         raise GraphError(
-            f"{folder}: is no run folder (home.txt is missing); allowed are a configuration or a run folder"
+            f"{folder}: this is not a run folder (home.txt is missing); allowed are a configuration or a run folder"
         )
     try:
         return place(file.text(note, LARGEST_NOTE, GraphError).strip(), "the folder of the configuration")

@@ -119,7 +119,7 @@ def _outlined(node: OpNode, known: dict[str, Any]) -> Any:
         if type(error).__name__ in ("DynamicOutputShapeException", "DataDependentOutputException"):
             return UNKNOWN
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise GraphError(f"{node.where()}: does not fit what it is given: {text[:200]}") from None
+        raise GraphError(f"{node.where()}: does not fit its inputs: {text[:200]}") from None
     _check_result(node, found)
     return found
 

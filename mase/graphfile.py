@@ -108,7 +108,7 @@ def _check_digest(document: Mapping[str, Json], weights: bytes, folder: Path) ->
         )
 
 
-NONE = "none"  # dtype of what is no tensor
+NONE = "none"  # dtype of a value that is not a tensor
 TEXTS = ("name", "kind", "path", "source")  # fields of a node
 TABLES = ("attrs", "table", "operands")
 
@@ -275,14 +275,16 @@ def _check_fields(data: Mapping[str, Json]) -> None:
     for fields, kind, needed in ((TEXTS, str, "text"), (TABLES, dict, "a table")):
         for name in fields:
             if not isinstance(data[name], kind):
-                raise TypeError(f"{name} of a node: found {str(data[name])[:40]!r}; needed is {needed}")
+                raise TypeError(f"{name} of a node: found {str(data[name])[:40]!r}; {needed} is needed")
     for text in (*(data[name] for name in TEXTS), *data["table"], *data["table"].values(), *data["operands"]):
         if not isinstance(text, str) or not text.isprintable():
             raise ValueError(f"name {str(text)[:40]!r} has a character that cannot be printed")
     count = len(data["output"]["shape"])
     axes = data["attrs"].get("axes", [""] * count) if data["kind"] == "input" else [""] * count
     if not isinstance(axes, list) or len(axes) != count:
-        raise ValueError(f"axes of node {data['name']!r}: found {axes!r}; needed is a name for each of {count} axes")
+        raise ValueError(
+            f"axes of node {data['name']!r}: found {axes!r}; there must be one name for each of {count} axes"
+        )
 
 
 def _record_from_json(data: Mapping[str, Json]) -> Record:
@@ -312,12 +314,12 @@ def _call_to_json(node: OpNode) -> Json:
         name = str(target)
         if not aten.is_allowed(target):
             raise GraphError(
-                f"cannot save: opaque {node.where()} calls {name}, which a saved graph may not (mase/aten.py)"
+                f"cannot save: opaque {node.where()} calls {name}, which a saved graph may not call (see mase/aten.py)"
             )
     elif SCALARS.get(getattr(target, "__name__", "")) is target:
         name = f"operator.{target.__name__}"
     else:
-        raise GraphError(f"cannot save: opaque {node.where()} needs the traced Python: {target}")
+        raise GraphError(f"cannot save: opaque {node.where()} needs the traced Python function {target}")
     where = node.where()
     return {"target": name, "args": _to_json(list(node.node.args), where), "kwargs": _to_json(node.node.kwargs, where)}
 
@@ -348,7 +350,7 @@ def _to_json(value: Any, where: str) -> Json:  # fx arguments nest at will
     for name in NAMED:
         if isinstance(value, getattr(torch, name)):
             return {name: str(value).removeprefix("torch.")}
-    raise GraphError(f"cannot save: {where}: an argument is {type(value).__name__}")
+    raise GraphError(f"cannot save: {where}: an argument is of type {type(value).__name__}, which cannot be saved")
 
 
 def _from_json(data: Json, env: Mapping[str, fx.Node]) -> Any:

@@ -144,7 +144,7 @@ def bind(graph: Graph, inputs: Sequence[Tensor], named: Mapping[str, Tensor]) ->
     names = [argument(node) for node in graph.inputs]
     for name in named:
         if name not in names:
-            raise GraphError(f"input {name!r}: the graph has none of this name{suggest(name, names)}")
+            raise GraphError(f"input {name!r}: the graph has no input of this name{suggest(name, names)}")
         if name in names[: len(inputs)]:
             raise GraphError(f"input {name!r}: is given twice, by place and by name")
     missing = [name for name in names[len(inputs) :] if name not in named]

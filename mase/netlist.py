@@ -154,7 +154,7 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
         )
     chain = _chain(entry)
     if not chain:
-        raise UnsupportedOp("graph: nothing between input and output to build")
+        raise UnsupportedOp("graph: there is nothing to build between input and output")
     lowered = (lowering or Lowering()).of(graph)
     ops = {node.name: lowered.op(node) for node in chain}
     instances: list[Instance] = []
@@ -177,7 +177,7 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
         elif instances:  # the same beats are rows of another shape
             instances[-1] = replace(instances[-1], edge=node.name)
     if not instances:
-        raise UnsupportedOp("graph: nothing between input and output to build")
+        raise UnsupportedOp("graph: there is nothing to build between input and output")
     feed = instances[0].block.stream_in
     return Netlist(graph, entry.name, feed, tuple(instances), ops)
 
@@ -247,7 +247,9 @@ def _chain(entry: OpNode) -> list[OpNode]:
     while True:
         users = node.users
         if len(users) != 1:
-            raise UnsupportedOp(f"{node.where()}: has {len(users)} consumers; hardware takes chains, so 1")
+            raise UnsupportedOp(
+                f"{node.where()}: has {len(users)} consumers; hardware takes chains, where each tensor has 1"
+            )
         node = users[0]
         if node.kind == "output":
             return out

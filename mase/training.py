@@ -82,7 +82,9 @@ def score(model: Callable[[Tensor], Tensor], split: Split) -> float:
         ConfigError: its labels are not classes.
     """
     if split.y.dim() != 1:
-        raise ConfigError(f"score: labels are {split.y.dtype} {list(split.y.shape)}; accuracy is of classes [samples]")
+        raise ConfigError(
+            f"score: labels are {split.y.dtype} {list(split.y.shape)}; accuracy needs classes of shape [samples]"
+        )
     with torch.no_grad():
         return accuracy(model(split.x), split.y)
 
@@ -104,7 +106,7 @@ def unpack(model: nn.Module, data: bytes, where: str) -> None:
         where: what the data is called in errors.
 
     Raises:
-        GraphError: it is no safetensors file, or names or shapes are not those of the model.
+        GraphError: the file is not a safetensors file, or its names or shapes are not those of the model.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -54,6 +54,6 @@ def check_order(names: list[str], given: tuple[str, ...] = ()) -> None:
         if missing:
             makers = [other for other, entry in PASSES.items() if missing[0] in entry.provides]
             raise ConfigError(
-                f"pass {name!r}: needs {missing[0]!r}, which {' or '.join(makers) or 'no pass'} gives; put it before"
+                f"pass {name!r}: needs {missing[0]!r}, which {' or '.join(makers) or 'no pass'} gives; put that first"
             )
         have.update(PASSES[name].provides)

@@ -138,9 +138,7 @@ def _check(graph: Graph, reference: Graph) -> None:
     for node in graph.nodes():
         other = known.get(node.name)
         if other is None:
-            raise GraphError(
-                f"noise: {node.where()}: is not in the reference; allowed is the graph before quantization"
-            )
+            raise GraphError(f"noise: {node.where()}: is not in the reference; give the graph before quantization")
         if _meaning(node.record) != _meaning(other.record):
             raise GraphError(f"noise: {node.where()}: computes something else in the reference, a {other.kind} node")
 

@@ -171,7 +171,7 @@ class Rules:
     def output(self, node: OpNode, is_input: bool) -> str | None:
         """Return the text form of the produced tensor's format."""
         if node.kind == "opaque" or constant(node) or not node.record.output.dtype.startswith(("float", "bfloat")):
-            return None  # integers name things, and a constant is no measured range
+            return None  # integers name things, and a constant is not a measured range
         if is_input:
             return self.config.inputs or self.config.default.activation
         formats = self.formats(node.path)

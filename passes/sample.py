@@ -10,7 +10,7 @@ import torch
 
 from mase.graph import Graph, OpNode, TensorType
 
-NOTHING = "none"  # dtype of what is no tensor, such as a size
+NOTHING = "none"  # dtype of a value that is not a tensor, such as a size
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Sample:
 
 
 def stored_bits(kind: TensorType, shape: Sequence[int], axis: int) -> int:
-    """Return the bits of a tensor; ``axis`` carries blocks, groups or channels. What is no tensor takes none."""
+    """Return the bits of a tensor; ``axis`` carries blocks, groups or channels. Other values take none."""
     if kind.dtype == NOTHING:
         return 0
     dtype: torch.dtype = getattr(torch, kind.dtype)

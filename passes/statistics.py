@@ -66,7 +66,7 @@ class TensorStatistics:
     """Describe the finite values of one tensor over all data.
 
     Args:
-        count: of elements. nan, infinite: how many of these are none of the finite values.
+        count: of elements. nan, infinite: how many of these are not finite values.
         std: of the population. second_moment: mean of squares. zeros: fraction that is exactly zero.
         percentiles: by percent, such as ``99.9``.
     """
@@ -132,7 +132,7 @@ class Accumulator:
         self.low, self.high, self.mean, self.spread = math.inf, -math.inf, 0.0, 0.0  # spread: sum of (x - mean)**2
 
     def add(self, x: object) -> None:
-        """Take in a tensor; whole numbers, such as ids, and what is no tensor are passed over."""
+        """Take in a tensor; whole numbers, such as ids, and values that are not tensors are passed over."""
         if isinstance(x, Tensor) and x.is_floating_point():
             for part in x.detach().reshape(-1).split(CHUNK):
                 self._add(part)

@@ -33,7 +33,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 hypothesis.settings.register_profile(
     "repeatable",
     derandomize=True,
-    deadline=None,  # a loaded machine is no failure
+    deadline=None,  # a loaded machine is not a failure
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],  # likewise
 )

@@ -90,7 +90,7 @@ class Branches(nn.Module):
         (Branches(lambda a, b: torch.cat([a, b], 1)), "has 2 consumers"),
         (nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), "has no hardware"),
         (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 1, 2)), "has no hardware"),
-        (nn.Flatten(), "nothing between input and output"),
+        (nn.Flatten(), "there is nothing to build between input and output"),
     ],
 )
 def test_a_graph_that_is_no_chain_of_hardware_is_not_searched(model: nn.Module, said: str) -> None:

@@ -113,7 +113,7 @@ def test_the_version_and_the_module(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_open_point_is_no_format_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["formats", "plot", "fixed3", "--out", str(tmp_path / "f.svg")]) == 2
-    assert "'fixed3': its point is open until there is data; write one, such as fixed3.1" in lines(capsys)
+    assert "'fixed3': its binary point is open until there is data; write one, such as fixed3.1" in lines(capsys)
 
 
 def test_a_run_folder_whose_configuration_was_cut_off_does_not_run_as_another(
@@ -137,7 +137,7 @@ def test_trace_trains_nothing_and_needs_no_formats(tiny: Path, capsys: pytest.Ca
     assert call(["trace", str(bare), "--out", "bare", "--json"]) == 0
     assert {p.name for p in (tiny.parent / "bare").iterdir()} == {"config.yaml", "home.txt"}
     assert call(["quantize", str(bare)]) == 2
-    assert "neither quantize nor search" in lines(capsys)
+    assert "neither a quantize nor a search section" in lines(capsys)
 
 
 def test_trace_after_a_run_shows_the_trained_weights_and_keeps_its_stages(tiny: Path) -> None:

@@ -53,9 +53,9 @@ def test_every_config_loads_and_its_dump_is_the_same_config(path: Path, tmp_path
         ({"hardware": {"interval": 0}}, "hardware.interval: found 0; input should be greater than 0"),
         ({"name": "../x"}, "name: found '../x'"),
         ({"version": 2}, "version: found 2"),
-        ({"model": {}}, "model: give one of name and python"),
-        ({"quantize": None}, "neither quantize nor search"),
-        ({"model": {"name": "mlp", "python": "a.py:f"}}, "model: give one of name and python"),
+        ({"model": {}}, "model: give either name or python"),
+        ({"quantize": None}, "neither a quantize nor a search section"),
+        ({"model": {"name": "mlp", "python": "a.py:f"}}, "model: give either name or python"),
     ],
 )
 def test_what_is_wrong_stands_in_one_line(change: dict[str, Any], text: str, tmp_path: Path) -> None:

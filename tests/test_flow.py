@@ -145,7 +145,7 @@ def test_a_database_with_metrics_of_other_weights_is_refused(home: Path) -> None
     assert first.study is not None and again.study is not None
     assert again.study.trials[:2] == first.study.trials
     made = flow.open_run(home / "small.yaml", home / "url", None, [storage, "search.trials=2", "train.epochs=11"])
-    with pytest.raises(ConfigError, match=r"made from other weights or data.*take another name or storage"):
+    with pytest.raises(ConfigError, match=r"made from other weights or data.*use another name or storage"):
         flow.upto(made, "search")
 
 

@@ -236,7 +236,7 @@ def test_operations_that_reach_further_are_refused(target: str, opaque: Path, tm
 @pytest.mark.parametrize(
     ("target", "change", "why"),
     [
-        ("aten.cumsum.default", {"args": [{"node": "getitem"}, 9]}, "does not fit what it is given: "),
+        ("aten.cumsum.default", {"args": [{"node": "getitem"}, 9]}, "does not fit its inputs: "),
         (
             "aten.cumsum.default",
             {"target": "aten.repeat.default", "args": [{"node": "getitem"}, [9**9, 9, 9]]},

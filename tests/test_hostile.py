@@ -102,7 +102,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
 
     monkeypatch.setattr("mase.flow.upto", interrupted)
     assert call(["quantize", str(config), "--out", str(config.parent / "run")]) == 130
-    assert capsys.readouterr().err.strip() == "mase: interrupted; the same command goes on where this one stopped"
+    assert capsys.readouterr().err.strip() == "mase: interrupted; the same command continues where this one stopped"
 
 
 def test_a_hidden_verilator_is_missing_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

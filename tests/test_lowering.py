@@ -85,11 +85,11 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built(monkeypatch
     monkeypatch.setattr(
         "passes.map.sized", lambda laid: {i.name: i.block.fifo for i in laid.instances}
     )  # slow, not asked
-    rng, seen = Random(5), dict.fromkeys(("exact", "aligned", "refused", "scored", "behind a reshape"), 0)
+    rng, seen = Random(5), dict.fromkeys(("exact", "aligned", "refused", "scored", "behind a reshape", "by hand"), 0)
     for seed in range(16):
         torch.manual_seed(seed)
         model, interval = drawn(rng), rng.choice((None, 6, 30))
-        by_hand = {"0": (2, 4)} if rng.random() < 0.2 and interval is None else {}
+        by_hand = {"0": (2, 4)} if rng.random() < 0.6 and interval is None else {}
         x = torch.randn(ROWS, model[0].in_features)  # type: ignore[index,arg-type]  # a sequential model
         scorer, samples = scorer_of(model, x, Target("xcup", interval, by_hand), fused=rng.random() < 0.8)
         axes, points = space(scorer.graph, WEIGHTS, FORMATS), np.random.default_rng(seed)
@@ -123,6 +123,7 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built(monkeypatch
                 "legal": 1.0,
             }
             seen["scored"] += 1
+            seen["by hand"] += bool(by_hand)
     assert min(seen.values()) >= 3, seen
 
 

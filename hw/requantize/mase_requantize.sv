@@ -47,7 +47,7 @@ module mase_requantize #(
   localparam int A = XWidth + (XSigned ? 0 : 1);
   localparam int Shifted = A + ((XExpBits == 0) ? 0 : (1 << XExpBits) - 1);
   localparam int Raw = Shifted + MultBits;
-  localparam int Stages = 1 + int'(MultBits != 0) + int'(!RawOut);
+  localparam int Stages = 1 + ((MultBits != 0) ? 1 : 0) + (RawOut ? 0 : 1);
   localparam int BeatWidth = (Beats > 1) ? $clog2(Beats) : 1;
 
   logic                 fire, credit, last;

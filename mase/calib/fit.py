@@ -48,7 +48,7 @@ def closed(text: str) -> str:
     if match is None:
         return text
     example = f"{text}.{int(match[2]) // 2}"
-    raise FormatError(f"format {text!r}: its point is open until there is data; write one, such as {example}")
+    raise FormatError(f"format {text!r}: its binary point is open until there is data; write one, such as {example}")
 
 
 def fit(text: str, x: Tensor | None, where: str, axes: Axes | None = None) -> tuple[Format, QuantParams]:

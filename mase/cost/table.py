@@ -72,7 +72,7 @@ class Table:
         """
         fields = dict(data)
         if fields.pop("schema", None) != SCHEMA:
-            raise GraphError(f"table of costs: another schema; this version reads schema {SCHEMA}")
+            raise GraphError(f"table of costs: it has another schema; this version reads schema {SCHEMA}")
         try:
             for name in ("blocks_error", "designs_error"):
                 fields[name] = {what: Error(**error) for what, error in fields[name].items()}

@@ -32,7 +32,7 @@ def arrow(path: Path, inputs: str, labels: str = "", window: Size = 128, tokens:
     for column in filter(None, (inputs, labels)):
         columns = parts[0].column_names
         if column not in columns:
-            raise ConfigError(f"data arrow: {path}: no column {column!r}{suggest(column, columns)}")
+            raise ConfigError(f"data arrow: {path}: there is no column {column!r}{suggest(column, columns)}")
     if not labels:
         texts = [_texts(path, part, inputs) for part in parts]
         if len(texts) == 1:
@@ -49,7 +49,7 @@ def _open(path: Path) -> list[Any]:
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:  # noqa: BLE001 - raises what pyarrow, the file system and the package itself raise
-        raise ConfigError(f"data arrow: {path}: nothing that save_to_disk wrote: {str(error)[:120]}") from None
+        raise ConfigError(f"data arrow: {path}: save_to_disk did not write this folder: {str(error)[:120]}") from None
     if not isinstance(found, dict):
         return [found]
     if all(part in found for part in PARTS):
@@ -61,7 +61,9 @@ def _texts(path: Path, part: Any, name: str) -> list[str]:
     """Return a column of text."""
     found = list(part[:][name])
     if not all(isinstance(text, str) for text in found):
-        raise ConfigError(f"data arrow: {path}: column {name!r} holds no text; for classes name the column `labels`")
+        raise ConfigError(
+            f"data arrow: {path}: column {name!r} does not hold text; for classes name the column `labels`"
+        )
     return found
 
 
@@ -69,7 +71,7 @@ def _column(path: Path, part: Any, name: str) -> Any:
     """Return a column as one array of numbers."""
     found = np.asarray(part.with_format("numpy")[:][name])
     if found.dtype == object or not (np.issubdtype(found.dtype, np.number) or found.dtype == bool):
-        raise ConfigError(f"data arrow: {path}: column {name!r} holds no numbers of one shape ({found.dtype})")
+        raise ConfigError(f"data arrow: {path}: column {name!r} does not hold numbers of one shape ({found.dtype})")
     return found
 
 

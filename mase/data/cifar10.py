@@ -37,7 +37,7 @@ def cifar10(path: Path) -> Data:
 def _read(path: Path) -> Split:
     raw = file.content(path, LARGEST)
     if not raw or len(raw) % RECORD:
-        raise ConfigError(f"data cifar10: {path}: {len(raw)} bytes; needed is a multiple of {RECORD}")
+        raise ConfigError(f"data cifar10: {path}: {len(raw)} bytes; a multiple of {RECORD} is needed")
     rows = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(-1, RECORD)
     if int(rows[:, 0].max()) > 9:
         raise ConfigError(f"data cifar10: {path}: label {int(rows[:, 0].max())}; allowed are 0..9")

@@ -49,7 +49,7 @@ def read_idx(name: str, path: Path) -> Tensor:
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
     told = start + math.prod(shape)
     if len(raw) != told or math.prod(n or 1 for n in shape) > LARGEST:
-        raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; its head tells of {told}, {str(shape)[:60]}")
+        raise ConfigError(f"data {name}: {path}: {len(raw)} bytes; its header promises {told}, {str(shape)[:60]}")
     return torch.from_numpy(np.frombuffer(bytearray(raw[start:]), dtype=np.uint8)).reshape(shape)
 
 
@@ -64,7 +64,7 @@ def read_images(name: str, folder: Path) -> Data:
     for path, images, labels in zip(paths[::2], arrays[::2], arrays[1::2], strict=True):
         if images.shape[1:] != SIZE or labels.dim() != 1 or len(images) != len(labels):
             shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
-            raise ConfigError(f"data {name}: {path}: images and labels are {shapes}; needed are [n, 28, 28] and [n]")
+            raise ConfigError(f"data {name}: {path}: images and labels are {shapes}; [n, 28, 28] and [n] are needed")
         if labels.numel() and int(labels.max()) >= CLASSES:
             raise ConfigError(f"data {name}: {path}: label {int(labels.max())}; allowed are 0..{CLASSES - 1}")
     train, test = (

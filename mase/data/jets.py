@@ -31,7 +31,7 @@ def jets(name: str, features: NDArray[Any], classes: NDArray[Any]) -> Data:
     from sklearn.model_selection import train_test_split
 
     if len(classes) < FEWEST:
-        raise ConfigError(f"data {name}: {len(classes)} rows; needed are {FEWEST} or more, to be split")
+        raise ConfigError(f"data {name}: {len(classes)} rows; a split needs {FEWEST} or more")
     if not np.isfinite(features).all():
         raise ConfigError(f"data {name}: row {int(np.argmin(np.isfinite(features).all(1)))} is not finite")
     rest, test = train_test_split(np.arange(len(classes)), test_size=0.2, random_state=PUBLISHED_SEED)

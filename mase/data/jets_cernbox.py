@@ -39,7 +39,9 @@ def jets_cernbox(path: Path) -> Data:
 
 def _table(file: Any, kind: type[Any], path: Path) -> Any:  # h5py is optional
     if TABLE not in file:
-        raise ConfigError(f"data jets_cernbox: {path}: no table {TABLE!r}; found: {', '.join(file) or 'nothing'}")
+        raise ConfigError(
+            f"data jets_cernbox: {path}: there is no table {TABLE!r}; found: {', '.join(file) or 'nothing'}"
+        )
     if not isinstance(file[TABLE], kind):
         raise ConfigError(f"data jets_cernbox: {path}: {TABLE!r} is not a table")
     return file[TABLE][()]
@@ -61,5 +63,5 @@ def _rows(path: Path) -> NDArray[Any]:
         raise ConfigError(f"data jets_cernbox: {path}: table {TABLE} has no column {missing[0]!r}")
     for name in names:
         if not np.issubdtype(table.dtype[name], np.number):
-            raise ConfigError(f"data jets_cernbox: {path}: column {name!r} is {table.dtype[name]}; needed are numbers")
+            raise ConfigError(f"data jets_cernbox: {path}: column {name!r} is {table.dtype[name]}; numbers are needed")
     return np.stack([table[name].astype(np.float64) for name in names], axis=1)

@@ -34,7 +34,7 @@ def jets_openml(path: Path) -> Data:
     missing = [name for name in (*FEATURES, "class") if name not in names]
     if missing:
         raise ConfigError(
-            f"data jets_openml: {path}: no column {missing[0]!r}; found: {', '.join(names[:20]) or 'none'}"
+            f"data jets_openml: {path}: there is no column {missing[0]!r}; found: {', '.join(names[:20]) or 'none'}"
         )
     rows = _rows(path, lines, skip, names.index("class"))
     return jets("jets_openml", rows[:, [names.index(name) for name in FEATURES]], rows[:, names.index("class")])
@@ -50,7 +50,9 @@ def _head(path: Path, lines: Sequence[str]) -> tuple[list[str], int]:
             return names, number
         if found := ATTRIBUTE.match(line.strip()):
             names.append(found[1])
-    raise ConfigError(f"data jets_openml: {path}: no @data line; needed is an ARFF file, or a .csv with a header")
+    raise ConfigError(
+        f"data jets_openml: {path}: there is no @data line; an ARFF file, or a .csv with a header, is needed"
+    )
 
 
 def _rows(path: Path, lines: Sequence[str], skip: int, label: int) -> NDArray[Any]:

@@ -24,7 +24,7 @@ def stratified(split: Split, count: int, generator: torch.Generator) -> Tensor:
     The largest remainders get the samples that whole shares leave over, lower classes first among equals.
     """
     if split.y.dim() != 1 or split.y.is_floating_point():
-        raise ConfigError(f"sampler stratified: labels are {list(split.y.shape)} {split.y.dtype}; needed are classes")
+        raise ConfigError(f"sampler stratified: labels are {list(split.y.shape)} {split.y.dtype}; classes are needed")
     if len(split) and int(split.y.min()) < 0:
         raise ConfigError(f"sampler stratified: label {int(split.y.min())}; allowed are 0 or more")
     sizes = torch.bincount(split.y.long(), minlength=1)
@@ -51,7 +51,7 @@ def sample(split: Split, count: int, how: str = "random", seed: int = 0) -> Spli
         how: ``first``, ``random`` or ``stratified``. seed: the same one chooses the same samples.
 
     Raises:
-        ConfigError: the name is unknown, ``count`` is not positive, or the labels are no classes to stratify by.
+        ConfigError: the name is unknown, ``count`` is not positive, or the labels are not classes to stratify by.
     """
     if how not in SAMPLERS:
         raise UnknownName("sampler", how, SAMPLERS)

@@ -27,7 +27,7 @@ class Tokenizer(Protocol):
         """Return the ids ``[tokens]`` int64 of a text."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; what is no UTF-8 is replaced."""
+        """Return the text of ids; bytes that are not UTF-8 are replaced."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def tokenizer(form: str, text: Iterable[str]) -> Tokenizer:
         try:
             return Subwords(tokenizers.Tokenizer.from_file(form))
         except Exception as error:  # noqa: BLE001 - the package raises plain Exception
-            raise ConfigError(f"tokens: {form}: no tokenizer: {' '.join(str(error).split())[:120]}") from None
+            raise ConfigError(
+                f"tokens: {form}: this is not a tokenizer: {' '.join(str(error).split())[:120]}"
+            ) from None
     return _train(tokenizers, int(wanted[1]), text)
 
 

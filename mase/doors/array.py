@@ -37,7 +37,7 @@ def npy(raw: bytes, where: str, error: type[MaseError] = ConfigError) -> NDArray
     count = math.prod(shape)
     told, held = count * dtype.itemsize, len(raw) - stream.tell()
     if told != held or len(shape) > MOST_AXES or math.prod(n or 1 for n in shape) > LARGEST:
-        raise error(f"{where}: its header tells of {str(shape)[:60]} {dtype}; {held} bytes follow it")
+        raise error(f"{where}: its header promises {str(shape)[:60]} {dtype}; {held} bytes follow it")
     flat: NDArray[Any] = np.frombuffer(raw, dtype, count, stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -48,9 +48,9 @@ def _header(stream: BinaryIO, where: str, error: type[MaseError]) -> tuple[tuple
     except KeyError as version:
         raise error(f"{where}: found version {version}; allowed are {', '.join(map(str, HEADERS))}") from None
     except Exception as fault:  # noqa: BLE001  # NumPy evaluates the header, and raises what Python's parser does
-        raise error(f"{where}: not an array of NumPy: {said(fault)}") from None
+        raise error(f"{where}: this is not an array of NumPy: {said(fault)}") from None
     if any(type(size) is not int or size < 0 for size in shape):
-        raise error(f"{where}: not an array of NumPy: its shape is {str(shape)[:60]}")
+        raise error(f"{where}: this is not an array of NumPy: its shape is {str(shape)[:60]}")
     return shape, fortran, dtype
 
 
@@ -73,7 +73,7 @@ class Archive:
             self._zip = zipfile.ZipFile(io.BytesIO(raw))
             self._names = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
         except Exception as fault:  # noqa: BLE001  # the module checks little of what it reads
-            raise error(f"{path}: not a .npz file: {said(fault)}") from None
+            raise error(f"{path}: this is not a .npz file: {said(fault)}") from None
 
     @property
     def names(self) -> list[str]:

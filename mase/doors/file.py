@@ -44,7 +44,7 @@ def content(path: str | Path, most: int, error: type[MaseError] = ConfigError, h
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):
-            raise error(f"{path}: cannot read: not a file")
+            raise error(f"{path}: cannot read: this is not a file")
         if status.st_size > most:
             raise error(f"{path}: {status.st_size} bytes; at most {most} are read")
         with path.open("rb") as file:
@@ -54,7 +54,7 @@ def content(path: str | Path, most: int, error: type[MaseError] = ConfigError, h
     except OSError as fault:
         raise error(f"{path}: cannot read: {fault.strerror or fault}") from None
     except ValueError as fault:  # a path with a null character, or one that is not Unicode
-        raise error(f"{path}: not a path: {fault}") from None
+        raise error(f"{path}: this is not a path: {fault}") from None
     if len(found) > status.st_size:
         raise error(f"{path}: grows while it is read")
     return found
@@ -66,4 +66,4 @@ def text(path: str | Path, most: int, error: type[MaseError] = ConfigError, hint
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as fault:
-        raise error(f"{path}: not UTF-8 text: byte {fault.start} is 0x{raw[fault.start]:02x}") from None
+        raise error(f"{path}: this is not UTF-8 text: byte {fault.start} is 0x{raw[fault.start]:02x}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from mase.errors import GraphError, MaseError
 LARGEST = 1 << 28  # bytes of a file; the graph of a model with 100,000 nodes has 100 MB
 DEEPEST = 200  # brackets within brackets
 DEEP = f"more than {DEEPEST} brackets within each other"
+
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: JSON can spell them, and nothing can hold them
 
 T = TypeVar("T")
 
@@ -61,7 +64,7 @@ def parse(text: str | bytes, where: str, error: type[MaseError] = GraphError, sp
         )
         strange = _strange(found)
     except ValueError as fault:  # not JSON, or not UTF-8
-        raise error(f"{where}: corrupt: not JSON: {fault}") from None
+        raise error(f"{where}: corrupt: this is not JSON: {fault}") from None
     except RecursionError:
         strange = DEEP
     if strange:
@@ -75,23 +78,30 @@ def check_schema(data: Any, reads: Sequence[int], where: str, error: type[MaseEr
     Raises:
         MaseError: it is another one.
     """
-    found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict):
+        raise error(f"{where}: corrupt: found a {type(data).__name__} in place of an object with its fields")
+    found = data.get("schema")
     if type(found) is not int or found not in reads:
         known = str(reads[0]) if len(reads) == 1 else f"{reads[0]} to {reads[-1]}"
         raise error(f"{where}: schema {repr_of(found)}; this version reads schema {known}")
 
 
-def checked(kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[MaseError] = GraphError) -> T:
+def checked(
+    kind: type[T] | TypeAdapter[T], data: Any, where: str, error: type[MaseError] = GraphError, strict: bool = True
+) -> T:
     """Return data as a typed object, once every field is of its type.
 
     Args:
         kind: a class whose fields have types, or an adapter for it. where: what errors call it. error: what is raised.
+        strict: text is not a number.
 
     Raises:
         MaseError: a field is missing, unknown or of another type; says which, and what is allowed.
     """
     try:
         adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(kind)  # type: ignore[arg-type]
+        if not strict:
+            return adapter.validate_python(data)
         return adapter.validate_json(json.dumps(data), strict=True)  # a list of JSON may be a tuple
     except ValidationError as fault:
         raise error(f"{where}: {first(fault)}") from None
@@ -135,7 +145,7 @@ def _strange(found: Any) -> str:
             return DEEP
         below: list[Any] = []
         for item in layer:
-            if isinstance(item, str) and not item.isascii() and file.UNSEEN.search(item):
+            if isinstance(item, str) and not item.isascii() and HALVES.search(item):
                 return f"found {item[:40]!r}, which is not text"
             if isinstance(item, dict):
                 below += [*item, *item.values()]

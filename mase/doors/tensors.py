@@ -21,4 +21,4 @@ def parse(raw: bytes, where: str, error: type[MaseError] = GraphError) -> dict[s
     try:
         return load(raw)
     except Exception as fault:  # noqa: BLE001  # of the package, and of torch for a type that it does not know
-        raise error(f"{where}: corrupt: not a safetensors file: {said(fault)}") from None
+        raise error(f"{where}: corrupt: this is not a safetensors file: {said(fault)}") from None

@@ -82,13 +82,13 @@ def parse(text: str, where: str) -> Any:  # Any: whatever the text says
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        raise ConfigError(f"{where}: not YAML: {place}{error.problem or error.context}"[:400]) from None
+        raise ConfigError(f"{where}: this is not YAML: {place}{error.problem or error.context}"[:400]) from None
     except RecursionError:
-        raise ConfigError(f"{where}: not YAML: {DEEP}") from None
+        raise ConfigError(f"{where}: this is not YAML: {DEEP}") from None
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  # of PyYAML, which checks little: characters beyond Unicode, for one
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{where}: this is not YAML: {' '.join(str(error).split())[:200]}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -114,7 +114,7 @@ def _size(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
         parts = [] if isinstance(node, yaml.ScalarNode) else inner
         sizes[id(node)] = 1 + sum(_size(child, sizes, depth + 1) for child in parts)
     if sizes[id(node)] == 0:
-        raise ComposerError(None, None, "an alias stands within what it names", node.start_mark)
+        raise ComposerError(None, None, "an alias refers to a value that contains it", node.start_mark)
     return sizes[id(node)]
 
 

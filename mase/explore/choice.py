@@ -55,7 +55,7 @@ class Tables:
     def __post_init__(self) -> None:
         resources = [*self.sums, *self.peaks]
         if not resources:
-            raise ConfigError("tables: no resource; give sums or peaks")
+            raise ConfigError("tables: there is no resource; give sums or peaks")
         if len(set(resources)) < len(resources):
             raise ConfigError(f"tables: {sorted(set(self.sums) & set(self.peaks))[0]!r} is in sums and in peaks")
         object.__setattr__(self, "sweep", self.sweep or resources[0])
@@ -104,7 +104,7 @@ def sweep(space: Space, tables: Tables, steps: int = 13, gap: float = 1e-4) -> t
         gap: likewise.
     """
     if steps < 2:
-        raise ConfigError(f"sweep: {steps} steps; at least 2")
+        raise ConfigError(f"sweep: {steps} steps; at least 2 are needed")
     model = _Model(space, tables)
     best = model.solve(tables.caps, gap)
     cheapest = model.cheapest(tables.caps, gap)

@@ -25,7 +25,7 @@ class EvaluatorSpec:
         config: JSON data.
 
     Raises:
-        ConfigError: the name has not that form, or the configuration is no JSON.
+        ConfigError: the name does not have that form, or the configuration is not JSON.
     """
 
     factory: str
@@ -38,7 +38,7 @@ class EvaluatorSpec:
         try:
             json.dumps(self.config)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"evaluator {self.factory}: its configuration is no JSON ({error})") from error
+            raise ConfigError(f"evaluator {self.factory}: its configuration is not JSON ({error})") from error
 
     def build(self) -> Evaluate:
         """Import the factory and make the evaluator; raise ``ConfigError`` where the name leads nowhere."""

@@ -341,7 +341,7 @@ class Space:
 
     def _digits_at(self, index: int) -> list[int]:
         if not 0 <= index < self.size:
-            raise ConfigError(f"space: no point {index}; allowed: 0..{self.size - 1}")
+            raise ConfigError(f"space: there is no point {index}; allowed: 0..{self.size - 1}")
         digits = [0] * len(self.free)
 
         def spread(axes: Sequence[int], number: int) -> None:
@@ -378,10 +378,10 @@ class Space:
 
     def _check_axes(self) -> None:
         if not self.axes:
-            raise ConfigError("space: no axes; give at least one")
+            raise ConfigError("space: there are no axes; give at least one")
         for name, count in Counter(self.names).items():
             if count > 1:
-                raise ConfigError(f"space: axis {name!r} is declared {count} times; names are unique")
+                raise ConfigError(f"space: axis {name!r} is declared {count} times; a name stands for one axis")
 
     def _check_ties(self) -> None:
         tied: set[str] = set()
@@ -403,7 +403,9 @@ class Space:
                 if name not in self._by_name:
                     raise UnknownName(f"{where}: axis", name, self.names)
             if self._leaders[c.axis] != c.axis:
-                raise ConfigError(f"{where}: {c.axis!r} follows {self._leaders[c.axis]!r} in a tie; condition that one")
+                raise ConfigError(
+                    f"{where}: {c.axis!r} follows {self._leaders[c.axis]!r} in a tie; put the condition on that axis"
+                )
             if c.axis in conditioned:
                 raise ConfigError(f"{where}: axis {c.axis!r} has two conditions; one is allowed")
             if self.names.index(self._leaders[c.on]) >= self.names.index(c.axis):

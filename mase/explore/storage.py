@@ -143,12 +143,12 @@ def attach(storage: BaseStorage, lock: KernelLock | None, where: str, name: str,
             raise ConfigError(
                 f"storage {where}: study {name!r} was made from other weights or data, with other search "
                 "settings, or by another version of this program, so that its metrics do not hold here; "
-                "take another name or storage"
+                "use another name or storage"
             )
         if stored.get(key) != value:
             raise ConfigError(
                 f"storage {where}: study {name!r} was made with another {key}: {_short(stored.get(key))}, now "
-                f"{_short(value)}; take another name or storage"
+                f"{_short(value)}; use another name or storage"
             )
     return study
 
@@ -203,7 +203,7 @@ def _open_database(url: str) -> BaseStorage:
 
 @contextlib.contextmanager
 def usable(where: str) -> Iterator[None]:
-    """Turn into one line what happens on a full disk, a lost database, or a file that is no journal."""
+    """Turn into one line what happens on a full disk, a lost database, or a file that is not a journal."""
     try:
         yield
     except OSError as error:

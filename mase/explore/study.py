@@ -223,17 +223,19 @@ def _make_pool(evaluate: Evaluate | EvaluatorSpec, workers: int, cluster: str) -
     if cluster not in CLUSTERS:
         raise UnknownName("study: cluster", cluster, CLUSTERS)
     if workers < 1:
-        raise ConfigError(f"study: {workers} workers; at least 1")
+        raise ConfigError(f"study: {workers} workers; at least 1 is needed")
     if workers == 1 and cluster == "local":
         return Inline(evaluate)
     if not isinstance(evaluate, EvaluatorSpec):
-        raise ConfigError(f"study: {workers} workers on {cluster} need an EvaluatorSpec, no function of this process")
+        raise ConfigError(
+            f"study: {workers} workers on {cluster} need an EvaluatorSpec, not a function of this process"
+        )
     return CLUSTERS[cluster](evaluate, workers)
 
 
 def _check(objectives: tuple[Objective, ...], constraints: tuple[Constraint, ...], seed: int) -> None:
     if not objectives:
-        raise ConfigError("study: no objectives; give at least one")
+        raise ConfigError("study: there are no objectives; give at least one")
     for what, names in (("objective", [o.name for o in objectives]), ("constraint", [str(c) for c in constraints])):
         for i, name in enumerate(names):
             if name in names[:i]:

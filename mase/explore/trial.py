@@ -91,7 +91,7 @@ def checked_metrics(found: Mapping[str, float], needed: Sequence[str], number: i
         try:
             metrics[name] = float(found[name])
         except (TypeError, ValueError):
-            raise ConfigError(f"{where}: metric {name!r} is {found[name]!r}, which is no number") from None
+            raise ConfigError(f"{where}: metric {name!r} is {found[name]!r}, which is not a number") from None
         if math.isnan(metrics[name]):
             raise ConfigError(f"{where}: metric {name!r} is NaN")
     return metrics

@@ -297,7 +297,7 @@ class Format(ABC):
             name, value = cls.words[word]
             if name in found:
                 raise FormatError(
-                    f"format {match[0]!r}: {name} is given twice, the second time by _{word}; allowed is once"
+                    f"format {match[0]!r}: {name} is given twice, the second time by _{word}; give it once"
                 )
             found[name] = value
         return found

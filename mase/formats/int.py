@@ -55,7 +55,7 @@ class Int(ScaledFormat):
         width: stored bits, 2..16.
         channel: one scale for each index of the channel axis (text suffix ``c``), else one for the tensor.
         power: scales are powers of two (text suffix ``p``), the least that does not clip; the same as scale type e8m0.
-        group: elements along the axis that share a scale (text ``g128``), the last group may be short; 0 is no groups.
+        group: elements along the axis that share a scale (text ``g128``), the last one may be short; 0: no groups.
         zero: ``none``; ``int``, an integer zero point, so that zero is exact (text suffix ``a``); ``real``, a real
             offset, so that the least value is exact (text suffix ``r``).
         full: use the most negative code too (text suffix ``f``).
@@ -95,7 +95,9 @@ class Int(ScaledFormat):
         if self.channel and self.group:
             raise FormatError(f"int: channel is True and group is {self.group}; allowed is one of them")
         if self.full and self.zero != "none":
-            raise FormatError(f"int: full is True and zero is {self.zero!r}; all codes are used then, allowed is False")
+            raise FormatError(
+                f"int: full is True and zero is {self.zero!r}; all codes are used then, so zero must be False"
+            )
         if self.power and self.scale_type not in ("short", "e8m0"):
             raise FormatError(f"int: power is True and scale_type is {self.scale_type!r}; allowed is 'e8m0'")
         power = self.power or self.scale_type == "e8m0"  # two names of one thing: equal formats compare equal
@@ -167,7 +169,7 @@ class Int(ScaledFormat):
 
     @property
     def _offset_type(self) -> str:
-        return "fp32" if self.scale_type in ("short", "e8m0") else self.scale_type  # an offset is no power of two
+        return "fp32" if self.scale_type in ("short", "e8m0") else self.scale_type  # an offset is not a power of two
 
     @property
     def _sharing(self) -> Per:

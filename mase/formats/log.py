@@ -35,7 +35,7 @@ from mase.formats.chunks import Scratch
 from mase.formats.minifloat import AUTO
 
 # Significands from here round up to the next power of two: the least above sqrt(2), the midpoint of the logarithm,
-# which is no float and so no tie.
+# which is not a float and therefore not a tie.
 MIDDLE = math.sqrt(2.0)
 MIDDLE_FLOAT32 = 0x3504F4  # mantissa field of the least float32 above sqrt(2)
 

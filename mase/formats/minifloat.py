@@ -103,7 +103,7 @@ class Minifloat(ScaledFormat):
                 f"minifloat: special is 'finite', so {self} has no code for NaN or infinity; allowed is none"
             )
         if self.special == "fn" and self.exp + self.man < 2:
-            raise FormatError("minifloat: e1m0fn has no number but 0; allowed is at least 2 bits beside the sign")
+            raise FormatError("minifloat: the only number of e1m0fn is 0; at least 2 bits beside the sign are needed")
         if self.special == "ieee" and (self.exp < 2 or self.man < 1):
             found = f"e{self.exp}m{self.man}"
             raise FormatError(f"minifloat: special is 'ieee' and the size {found}; allowed is exp >= 2 and man >= 1")

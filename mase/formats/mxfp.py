@@ -125,7 +125,9 @@ class MXFP(FloatBlocks):
             )
         exp, man = (2, 1) if match[2] is None else (int(match[2]), int(match[3]))
         if width != 1 + exp + man:
-            raise FormatError(f"format {match[0]!r}: width is {width}; e{exp}m{man} and a sign make {1 + exp + man}")
+            raise FormatError(
+                f"format {match[0]!r}: width is {width}; e{exp}m{man} and a sign take {1 + exp + man} bits"
+            )
         tile: Mapping[str, Any] = read_tile(match[4], 32)  # Any: fields of two types
         return cls(exp, man, **tile, **cls._options(match))
 

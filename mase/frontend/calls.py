@@ -14,7 +14,7 @@ SPEC = "mase_spec"  # in a traced node's meta: what it gave on the two samples (
 
 
 class Opaque(Exception):
-    """A call is no typed kind; the text says why."""
+    """A call does not have a typed kind; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Call:
         """Return an argument that is a traced tensor."""
         found = self.arg(place, name)
         if not isinstance(found, fx.Node) or not isinstance(kind_of(found), TensorType):
-            raise Opaque(f"{name} is no traced tensor")
+            raise Opaque(f"{name} is not a traced tensor")
         return found
 
     def plain(self, place: int, name: str, default: Any = None) -> Any:

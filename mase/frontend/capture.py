@@ -69,7 +69,7 @@ def capture(model: nn.Module, example: Example, output: Output, axes: Mapping[st
     except Exception as error:  # torch wraps whatever the model's code raises
         text = "".join(traceback.format_exception_only(error))
         if "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
-            why = "control flow or a shape depends on the values of tensors; allowed are shapes and settings"
+            why = "control flow or a shape depends on the values of tensors; it may depend on shapes and settings only"
         else:
             why = f"cannot be exported: {first_line(error)}"
         raise GraphError(f"{place(error, model)}: {why}") from error

@@ -39,7 +39,7 @@ class Example:
         """Read a tensor, a sequence of arguments, or a mapping from names to arguments.
 
         Raises:
-            GraphError: there is no tensor, an argument is missing or unknown, or is neither tensor nor constant.
+            GraphError: there is no tensor, an argument is missing or unknown, or is neither a tensor nor a constant.
         """
         given = (given,) if isinstance(given, Tensor) else given
         if not isinstance(given, Sequence | Mapping) or isinstance(given, str):
@@ -213,7 +213,7 @@ def fields(result: Any, output: Output = None) -> Found:
     if output is not None:
         wanted: Any = [output] if isinstance(output, str | int) else output  # what a caller may give
         if not isinstance(wanted, Sequence) or not wanted or not all(isinstance(name, str | int) for name in wanted):
-            raise GraphError(f"output {output!r}: allowed is a name or a place, or several of them")
+            raise GraphError(f"output {output!r}: this is not an output; give a name or a place, or several of them")
         return {str(name): _part(result, str(name)) for name in wanted}
     parts = _parts(result)
     if parts is None:
@@ -246,7 +246,7 @@ def _part(result: Any, path: str) -> Any:
         if parts is not None and isinstance(found, Mapping) and step.isdigit() and step not in parts:
             parts = {str(i): value for i, value in enumerate(parts.values())}
         if parts is None or step not in parts:
-            raise GraphError(f"output {path!r}: the model returns none{suggest(step, parts or ())}")
+            raise GraphError(f"output {path!r}: the model does not return it{suggest(step, parts or ())}")
         found = parts[step]
     return found
 
@@ -355,7 +355,7 @@ def check_equal(
             what = f"its shape, {shapes[0][1]} for {shapes[0][0]}" if shapes else f"{found:.3g} of the greatest output"
             raise GraphError(
                 f"{name}: the traced graph differs from the model on {which} by {what}; "
-                f"allowed is {bound:g} (does forward change what it reads, or depend on the data?)"
+                f"allowed is {bound:g} (does forward change a value that it reads, or branch on the data?)"
             )
         worst = max(worst, found)
     return worst

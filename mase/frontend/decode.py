@@ -60,5 +60,5 @@ def _tensors(cache: Any, name: str) -> dict[str, Tensor]:
                 raise GraphError(f"{name}: layer {place} keeps {type(layer).__name__}; allowed are keys and values")
             found[f"{role}_{place}"] = tensor
     if not found:
-        raise GraphError(f"{name}: keeps no keys and values; allowed are causal language models that do")
+        raise GraphError(f"{name}: keeps no keys and values; allowed are causal language models that keep them")
     return found

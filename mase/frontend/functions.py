@@ -18,7 +18,7 @@ def lift_call(node: fx.Node) -> Lifted:
     """Return what a call is.
 
     Raises:
-        Opaque: it is no kind; says why.
+        Opaque: the call does not have a kind; the text says why.
     """
     target = node.target
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
@@ -112,7 +112,7 @@ def _scaled_query(call: Call) -> Lifted:
 def _heads(query: fx.Node, key: fx.Node) -> dict[str, Json]:
     shape, other = kind_of(query).shape, kind_of(key).shape
     if len(shape) < 3:
-        raise Opaque("it has no heads")
+        raise Opaque("its query has no axis of heads")
     return {"heads": shape[-3], "kv_heads": other[-3], "head_size": shape[-1]}
 
 
@@ -141,7 +141,7 @@ def _prelu(call: Call) -> Lifted:
 def _power(call: Call) -> Lifted:
     exponent = call.plain(1, "exponent")
     if not isinstance(exponent, Number):
-        raise Opaque("the exponent is no number")
+        raise Opaque("the exponent is not a number")
     return Lifted("activation", [call.tensor(0, "input")], {"function": "power", "exponent": exponent})
 
 
@@ -155,7 +155,7 @@ def _softmax(log: bool) -> Rule:
         x = call.tensor(0, "input")
         dtype = call.plain(9, "dtype")
         if len(call.node.args) > 2:
-            raise Opaque("its dtype is given by place")
+            raise Opaque("its dtype is a positional argument")
         attrs: dict[str, Json] = {"axis": call.axis(1, "dim", x)}
         attrs |= {"log": True} if log else {}
         return Lifted("softmax", [x], attrs if dtype is None else {**attrs, "dtype": _dtype(dtype)})

@@ -105,7 +105,7 @@ def _getitem(call: Call) -> Lifted:
         return _piece(source, index)
     items = list(index) if isinstance(index, tuple) else [index]
     if any(not (i is None or i is Ellipsis or type(i) is int or isinstance(i, slice)) for i in items):
-        raise Opaque("it picks elements by a tensor, or by a size that is free")
+        raise Opaque("it is indexed by a tensor, or by a size that is free")
     cuts = [(axis, item) for axis, item in enumerate(items) if item != slice(None)]
     if len(cuts) == 1 and None not in items and Ellipsis not in items:
         axis, item = cuts[0]

@@ -39,7 +39,7 @@ from mase.graph import META, Graph, NodeGraph, Record, TensorType, typed
 
 OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # frames below these are not the user's
 REWRITTEN_BOUND = 1e-5  # of modules that are traced in another form than their own code, which may round elsewhere
-NONE = TensorType((), "none")  # of what is no tensor
+NONE = TensorType((), "none")  # of a value that is not a tensor
 
 
 @dataclass(frozen=True)

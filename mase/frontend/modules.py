@@ -30,7 +30,7 @@ STATISTICS = {**WEIGHTS, "mean": "running_mean", "variance": "running_var"}
 
 
 def lift_module(m: nn.Module, output: TensorType) -> Lift | None:
-    """Return what a module is, by its class, or by a base class whose ``forward`` it has; None where it is no kind."""
+    """Return the kind of a module by its class, or by a base class whose ``forward`` it has; None where it has none."""
     for cls in type(m).__mro__:
         if cls in MODULES and type(m).forward is cls.forward:
             lift = MODULES[cls](m, output)

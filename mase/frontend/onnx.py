@@ -167,7 +167,7 @@ def _read(path: Path) -> Any:  # a ModelProto
 
         return inline_local_functions(model)
     except Exception as error:  # protobuf, the checks of external data and the inliner raise errors of every kind
-        raise GraphError(f"{path}: damaged or no ONNX file: {one_line(error)}") from error
+        raise GraphError(f"{path}: this file is damaged, or is not an ONNX file: {one_line(error)}") from error
 
 
 def _start(model: Any, file: str, sizes: dict[str, int]) -> Builder:
@@ -207,7 +207,7 @@ def _tensor(tensor: Any, file: str) -> Any:  # a TensorProto, and a numpy array
     try:
         return onnx.numpy_helper.to_array(tensor)
     except Exception as error:  # the helper raises errors of every kind
-        raise GraphError(f"{where}: is damaged: {one_line(error)}") from error
+        raise GraphError(f"{where}: the file is damaged: {one_line(error)}") from error
 
 
 def _check_sizes(file: str, sizes: Mapping[str, int], known: set[str]) -> None:
@@ -293,7 +293,9 @@ def _import(builder: Builder, step: Step, model: Any, rules: Rules) -> None:
     function = _function(step)
     codes = [name for name in step.inputs if name in builder.codes]
     if codes and step.type not in (*MOVES, "DequantizeLinear"):
-        raise step.refuse(f"computes on the codes {codes[0]!r} of a quantiser; only DequantizeLinear and moves may")
+        raise step.refuse(
+            f"computes on the codes {codes[0]!r} of a quantiser; only DequantizeLinear and moves of elements may do so"
+        )
     found = function(builder, step)
     results = [found] if isinstance(found, fx.Node | Constant) else list(found)
     check_read(step)
@@ -330,7 +332,9 @@ def _finish(model: Any, builder: Builder) -> Graph:
     nodes, names = [], [value.name for value in model.graph.output]
     for name in names:
         if name in builder.codes:
-            raise UnsupportedOp(f"{builder.file}: output {name!r} is the codes of a quantiser; end in DequantizeLinear")
+            raise UnsupportedOp(
+                f"{builder.file}: output {name!r} holds the codes of a quantiser; end the graph in DequantizeLinear"
+            )
         step = Step("output", "", name, (name,), (), Attributes({}), None)
         nodes.append(builder.node(step, 0))
     builder.outputs = [node.name for node in nodes]

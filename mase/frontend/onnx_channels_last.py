@@ -37,7 +37,9 @@ def _checked(b: Builder, step: Step, rank: int) -> None:
     """Refuse inputs and weights of other than 3 axes or more, as many each."""
     ranks = [len(b.shape(b.value(step, index))) for index in range(TURNED[step.type])]
     if rank < 3 or set(ranks) != {rank}:
-        raise step.refuse(f"has inputs of {ranks} axes; allowed are 3 or more, as many each, the channels last")
+        raise step.refuse(
+            f"has inputs of {ranks} axes; allowed are 3 or more, the same number for each input, with the channels last"
+        )
 
 
 def _first(weight: Constant, rank: int) -> Constant:

@@ -51,7 +51,7 @@ def check_batch(graph: Graph, builder: Builder) -> None:
     for name, value in zip(builder.outputs, found, strict=True):
         wanted = builder.samples[name][1]
         if value.shape != wanted.shape or (not graph.quant and relative(value, wanted) > close):
-            raise GraphError(f"{builder.file}: {name}: the graph gives something else than its nodes")
+            raise GraphError(f"{builder.file}: {name}: the graph and its nodes give different values")
 
 
 def distance(model: Any, graph: Graph, builder: Builder, merged: Mapping[str, str]) -> tuple[float | None, str]:

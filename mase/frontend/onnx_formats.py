@@ -61,15 +61,17 @@ def format_of(grid: Grid, rank: int, step: Step) -> tuple[Format, QuantParams]:
     scale, axis = _per(grid.scale.double(), rank, step)
     zero, other = _per(grid.zero.double(), rank, step)
     if zero.ndim and scale.ndim and (zero.shape != scale.shape or axis != other):
-        raise step.refuse("has scales and zero points of other axes; allowed are as many each, of one axis")
+        raise step.refuse(
+            "has a scale and a zero point that do not match; allowed are equally many of each, along the same axis"
+        )
     if zero.ndim and not scale.ndim:
         scale, axis = scale.expand_as(zero).contiguous(), other
     if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
-        raise step.refuse("scale is not positive; allowed are finite positive scales")
+        raise step.refuse("has a scale that is not positive; allowed are finite positive scales")
     if bool((zero != zero.round()).any()):
-        raise step.refuse("zero point is no whole number")
+        raise step.refuse("has a zero point that is not a whole number")
     if grid.narrow and not grid.signed:
-        raise step.refuse("unsigned narrow codes; allowed are signed ones, or all unsigned ones")
+        raise step.refuse("has unsigned narrow codes; allowed are signed narrow codes, or all unsigned codes")
     try:
         return _format(grid, scale, zero.expand_as(scale).to(torch.int64), axis)
     except FormatError as error:
@@ -133,7 +135,7 @@ def _check_fits(b: Builder, step: Step, value: Value, scale: Tensor, zero: Tenso
         if shared.numel() > 1 and (len(aligned) != len(shape) or not all(fits)):
             raise step.refuse(f"{name} has shape {tuple(shared.shape)} on a value of {shape}; these do not fit")
     if not bool((scale > 0).all()) or not bool(torch.isfinite(scale).all()):
-        raise step.refuse("scale is not positive; allowed are finite positive scales")
+        raise step.refuse("has a scale that is not positive; allowed are finite positive scales")
 
 
 def _whole(step: Step, name: str, value: Tensor) -> int:
@@ -187,7 +189,9 @@ def _trunc(b: Builder, step: Step) -> Value:
     held = None if found is None else 2.0 ** -found[0].frac if isinstance(found[0], Fixed) else found[1].scale
     single = held is not None and torch.as_tensor(held).numel() == scale.numel() == 1
     if not single or not bool(held == scale.double()) or bool(zero.any()) or word not in MODES:
-        raise step.refuse("allowed after a quantiser of the same scale, without zero point, rounding by ROUND or FLOOR")
+        raise step.refuse(
+            "is allowed only behind a quantiser of the same scale that has no zero point and rounds by ROUND or FLOOR"
+        )
     assert found is not None
     signed, narrow = found[0].code_range()[0] < 0, bool(step.attrs.get("narrow", 0))
     if len(step.inputs) > 5:

@@ -118,13 +118,19 @@ class Judge:
                 attrs = _attrs(self)
                 return (judge.judged(self.onnx_node, x, lambda v, kind: type(self).function(v, kind, rest, attrs)),)
 
+        class MaxPool(OpRun):
+            op_domain = ""
+
+            def _run(self, x: Array, **_: Any) -> Any:
+                return _evaluated(*_padded(self.onnx_node, x), judge.model.opset_import)
+
         class ChannelsLast(OpRun):
             op_domain = LAST
 
             def _run(self, *inputs: Array, **_: Any) -> Any:
-                return (channels_last(self.onnx_node, inputs, judge.model.opset_import, [BatchNormalization]),)
+                return (channels_last(self.onnx_node, inputs, judge.model.opset_import, [BatchNormalization, MaxPool]),)
 
-        found: list[type[Any]] = [BatchNormalization, *(type(name, (ChannelsLast,), {}) for name in TURNED)]
+        found: list[type[Any]] = [BatchNormalization, MaxPool, *(type(name, (ChannelsLast,), {}) for name in TURNED)]
         for domain in DOMAINS:
             for name, function in FUNCTIONS.items():
                 found.append(type(name, (Quantiser,), {"op_domain": domain, "function": staticmethod(function)}))
@@ -156,22 +162,45 @@ class Judge:
 
 def channels_last(node: Any, inputs: Sequence[Array], opsets: Any, operators: Sequence[Any]) -> Array:
     """Return what ONNX's operator of the same name gives on channels first, with the channels last again."""
+    inner = _copy(node)
+    inner.domain = ""
+    first = [np.moveaxis(a, -1, 1) if i < TURNED[node.op_type] else a for i, a in enumerate(inputs)]
+    return np.moveaxis(_evaluated(inner, first, opsets, operators)[0], 1, -1)
+
+
+def _evaluated(node: Any, inputs: Sequence[Array], opsets: Any, operators: Sequence[Any] = ()) -> tuple[Array, ...]:
+    """Return what the evaluator gives for one node."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    inner = onnx.NodeProto()
-    inner.CopyFrom(node)
-    inner.domain = ""
-    last = TURNED[node.op_type]
-    feeds = {
-        n: np.moveaxis(a, -1, 1) if i < last else a for i, (n, a) in enumerate(zip(node.input, inputs, strict=True))
-    }
+    feeds = dict(zip(node.input, inputs, strict=True))
     given = [onnx.helper.make_empty_tensor_value_info(name) for name in feeds]
-    wanted = [onnx.helper.make_empty_tensor_value_info(node.output[0])]
-    graph = onnx.helper.make_graph([inner], "first", given, wanted)
-    model = onnx.helper.make_model(graph, opset_imports=opsets)
-    (found,) = ReferenceEvaluator(model, new_ops=list(operators)).run(None, feeds)
-    return np.moveaxis(np.asarray(found), 1, -1)
+    wanted = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "one", given, wanted), opset_imports=opsets)
+    return tuple(np.asarray(y) for y in ReferenceEvaluator(model, new_ops=list(operators)).run(None, feeds))
+
+
+def _padded(node: Any, x: Array) -> tuple[Any, list[Array]]:
+    """Return a MaxPool whose pads differ between the sides as one without pads; the evaluator mixes up such sides."""
+    from onnx import helper
+
+    attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    pads = list(attrs.get("pads", []))
+    axes = len(pads) // 2
+    if pads[:axes] == pads[axes:] or x.dtype.kind != "f" or attrs.get("ceil_mode") or len(node.output) > 1:
+        return node, [x]
+    inner = _copy(node)
+    kept = [a for a in node.attribute if a.name != "pads"]
+    del inner.attribute[:]
+    inner.attribute.extend(kept)
+    sides = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
+    return inner, [np.pad(x, sides, constant_values=np.finfo(x.dtype).min)]
+
+
+def _copy(node: Any) -> Any:  # a NodeProto
+    inner = type(node)()
+    inner.CopyFrom(node)
+    return inner
 
 
 def _attrs(op: Any) -> dict[str, Any]:

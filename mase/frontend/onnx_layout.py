@@ -130,7 +130,7 @@ def _squeeze(b: Builder, step: Step) -> Value:
     adds = step.type == "Unsqueeze"
     if axes is None:
         if any(b.free(x)) and b.written_batch in (None, 1):
-            raise step.refuse("drops every axis of size 1, the batch of one sample among them; allowed is with axes")
+            raise step.refuse("drops every axis of size 1, a batch of one sample included; give the axes")
         axes = [axis for axis, size in enumerate(shape) if size == 1]
     rank = len(shape) + len(axes) * adds
     axes = sorted((step.axis(axis, rank) for axis in axes), reverse=not adds)

@@ -92,7 +92,7 @@ def _elementwise(b: Builder, step: Step) -> Value:
     first, second = b.value(step, 0, varied=True), b.value(step, 1, varied=True)
     attrs: dict[str, Any] = {} if function in ("add", "mul") else {"function": function}
     if function == "div" and not b.sample(first).is_floating_point():
-        raise step.refuse("divides whole numbers; allowed are floating ones")
+        raise step.refuse("divides whole numbers; allowed are floating-point numbers")
     ranks = [len(b.shape(value)) for value in (first, second)]
     longest = max(rank for rank, value in zip(ranks, (first, second), strict=True) if isinstance(value, fx.Node))
     if max(ranks) > longest:
@@ -262,7 +262,7 @@ def _conv_transpose(b: Builder, step: Step) -> Value:
     axes = weight.tensor.ndim - 2
     pads = list(step.attrs.get("pads", [0] * 2 * axes))
     if step.attrs.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in step.attrs or pads[:axes] != pads[axes:]:
-        raise step.refuse("auto_pad, output_shape or uneven pads; allowed are even pads")
+        raise step.refuse("has auto_pad, output_shape or uneven pads; allowed are even pads")
     attrs = {
         "stride": list(step.attrs.get("strides", [1] * axes)),
         "padding": pads[:axes],
@@ -459,7 +459,7 @@ def _pow(b: Builder, step: Step) -> Value:
     assert exponent is not None
     whole = not b.sample(b.value(step, 0)).is_floating_point()
     if whole and exponent != int(exponent):
-        raise step.refuse(f"raises whole numbers to the power {exponent}; allowed are whole ones")
+        raise step.refuse(f"raises whole numbers to the power {exponent}; allowed are whole exponents")
     exponent = int(exponent) if whole else float(exponent)
     attrs = {"function": "square"} if exponent == 2 else {"function": "power", "exponent": exponent}
     return b.emit(step, "activation", [b.node(step, 0)], attrs)
@@ -480,7 +480,9 @@ def _attention(b: Builder, step: Step) -> Value:
     shapes = [b.shape(query) for query in queries[:3]]
     extra = [name for i, name in enumerate(step.inputs) if i > 3 and name] + [name for name in step.outputs[1:] if name]
     if extra or step.attrs.get("softcap", 0.0) or any(len(shape) != 4 for shape in shapes):
-        raise step.refuse("has a cache, a soft cap or inputs of other than 4 axes; allowed is query, key, value, mask")
+        raise step.refuse(
+            "has a cache, a soft cap or inputs of other than 4 axes; allowed are query, key, value and mask of 4 axes"
+        )
     for name, shape in zip(("q_num_heads", "kv_num_heads"), shapes, strict=False):
         if step.attrs.get(name, shape[1]) != shape[1]:
             raise step.refuse(f"{name} is {step.attrs[name]}; the input has {shape[1]}")

@@ -12,7 +12,7 @@ from mase.graph import META, Graph, NodeGraph, Record, TensorType
 
 
 class Refused(Exception):
-    """A region is no node of its kind; the text says why."""
+    """A region is not a node of its kind; the text says why."""
 
 
 @dataclass(frozen=True)

@@ -341,7 +341,7 @@ class ValueTracer(fx.Tracer):
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Pair:
         """Return what an operation gives on both samples."""
         if torch.is_autocast_enabled("cpu"):
-            raise TraceError("autocast is on, so that the dtype is not the code's own; cast where it is meant")
+            raise TraceError("autocast is on and changes dtypes; switch it off, and cast in the code")
         self.computing = True
         try:
             with torch.no_grad():
@@ -508,7 +508,7 @@ def _check_change(value: Any) -> None:
         raise TraceError(f"unsupported mutation: forward changes {value.node.target!r}; return the new value instead")
     if sum(ref() is not None for ref in value.aliases) > 1:
         raise TraceError(
-            "unsupported mutation: a tensor is changed in place that another one views; change a copy instead"
+            "unsupported mutation: a tensor that another one views is changed in place; change a copy instead"
         )
 
 

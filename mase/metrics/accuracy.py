@@ -15,7 +15,7 @@ def accuracy(logits: Tensor, labels: Tensor, top: int = 1) -> float:
         labels: ``[samples]`` classes.
 
     Raises:
-        ConfigError: the shapes do not fit, there are no samples, a label is no class, or ``top`` is not in 1..classes.
+        ConfigError: shapes do not fit, there are no samples, a label is not a class, or ``top`` is not in 1..classes.
     """
     for name, given in (("logits", logits), ("labels", labels)):
         if not isinstance(given, Tensor):

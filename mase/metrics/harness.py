@@ -61,7 +61,7 @@ def write(model: Model, tokens: Tokenizer, context: str, options: Mapping[str, A
         options: ``until`` and ``max_gen_toks`` count; ``do_sample`` is refused.
     """
     if options.get("do_sample"):
-        raise ConfigError("the evaluation harness asks for sampling; allowed is greedy writing, do_sample: false")
+        raise ConfigError("the evaluation harness asks for sampling; allowed is greedy decoding, do_sample: false")
     until = options.get("until", [])
     stops = [until] if isinstance(until, str) else list(until)
     ids, written = tokens.encode(context or START), ""

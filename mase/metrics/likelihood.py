@@ -117,7 +117,7 @@ def answer(model: Model, tokens: Tokenizer, questions: Sequence[Question], windo
             text = f"question {question.context[:40]!r}: right answer {question.right}"
             raise ConfigError(f"{text}; allowed are 0..{len(question.answers) - 1}")
     if not questions:
-        raise ConfigError("no questions; one or more are needed")
+        raise ConfigError("there are no questions; one or more are needed")
     pairs = [pair(tokens, question.context, text) for question in questions for text in question.answers]
     scores = iter(loglikelihoods(model, pairs, window, batch))
     plain = by_length = 0

@@ -57,7 +57,7 @@ def checked_logits(found: object, ids: Tensor) -> Tensor:
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ConfigError(f"language model: gives {shape} for ids {list(ids.shape)}; allowed is [batch, length, vocab]")
     if ids.numel() and int(ids.max()) >= found.shape[2]:
-        raise ConfigError(f"language model: token {int(ids.max())}; it has {found.shape[2]}")
+        raise ConfigError(f"language model: found token {int(ids.max())}; its vocabulary has {found.shape[2]}")
     return found
 
 

@@ -177,7 +177,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _check_config(file: Path) -> None:
-    """Refuse a configuration that is no JSON, or whose architecture transformers does not know."""
+    """Refuse a configuration that is not JSON, or whose architecture transformers does not know."""
     known = sorted(optional("transformers", "hf").CONFIG_MAPPING)
     data = json_text.read(file, ConfigError, special=True)
     if not isinstance(data, dict):
@@ -221,7 +221,9 @@ def check_safetensors(file: Path) -> None:
             header = json_text.parse(stream.read(length), f"{file}: header of safetensors")
             ends = {name: int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"}
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise GraphError(f"{file}: no safetensors header: {' '.join(str(error).split())[:120]}") from None
+            raise GraphError(
+                f"{file}: the safetensors header cannot be read: {' '.join(str(error).split())[:120]}"
+            ) from None
     for name, end in sorted(ends.items(), key=lambda entry: entry[1]):
         if HEADER + length + end > size:
             raise GraphError(f"{file}: truncated: tensor {name!r} ends at byte {HEADER + length + end} of {size}")
@@ -238,7 +240,9 @@ def check_gguf(file: Path) -> None:
     try:
         tensors = gguf.GGUFReader(str(file)).tensors
     except Exception as error:  # the reader checks little: a damaged file ends in errors of every kind
-        raise GraphError(f"{file}: damaged or no GGUF file: {' '.join(str(error).split())[:120]}") from error
+        raise GraphError(
+            f"{file}: this file is damaged, or is not a GGUF file: {' '.join(str(error).split())[:120]}"
+        ) from error
     for tensor in tensors:
         try:
             gguf.dequantize(tensor.data[:1], tensor.tensor_type)

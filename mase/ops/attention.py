@@ -26,9 +26,10 @@ class Attention(Op):
 
     Inputs: query, key, value, and a mask where there is one. Attributes: heads, kv_heads, head_size, causal, scale
     (None is 1 / sqrt(head_size)). How the model writes it decides where it rounds, so form is ``fused`` (PyTorch's one
-    function), or ``scores`` (softmax in float32 of scaled scores), or ``scaled_query`` (the query is scaled, as
-    ``nn.MultiheadAttention``). Key heads that several query heads share are spread as PyTorch's function does, or by
-    broadcasting where broadcast is set.
+    function), or ``scores`` (softmax in float32 of scaled scores), ``scaled_query`` (the query is scaled, as
+    ``nn.MultiheadAttention``), or ``stepwise`` (the scale's root on query and key, and every step rounds, as ONNX).
+    Key heads that several query heads share are spread as PyTorch's function does, or by broadcasting where broadcast
+    is set.
     """
 
     kind: ClassVar[str] = "attention"

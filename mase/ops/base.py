@@ -116,7 +116,7 @@ class HardwareOp(Op):
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
-        """Raise UnsupportedOp where a format of a node that has all of them is none that hardware computes with."""
+        """Raise UnsupportedOp where a format of a node that has all of them is not one that hardware computes with."""
         for source in node.inputs:
             fmt = source.record.output.format
             assert fmt is not None
@@ -224,7 +224,7 @@ def one_of(node: OpNode, attr: str, allowed: Iterable[str], default: str | None 
 
 
 def an_axis(node: OpNode, attr: str, rank: int) -> None:
-    """Raise GraphError when an attribute is no axis of a tensor with ``rank`` axes."""
+    """Raise GraphError when an attribute is not an axis of a tensor with ``rank`` axes."""
     axis = node.record.attrs.get(attr)
     if not isinstance(axis, int) or not -rank <= axis < rank:
         raise GraphError(f"{node.where()}: {attr} {axis!r}; allowed is an axis of {rank}")

@@ -172,7 +172,7 @@ class Layout(HardwareOp):
         x_type, y_type = source.record.output, record.output
         if x_type.format != y_type.format:
             raise UnsupportedOp(
-                f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node can"
+                f"{node.where()}: {x_type.format} cannot become {y_type.format} here; a requantize node does that"
             )
         assert y_type.format is not None
         grid = y_type.format.grid(node.params(), node.where())

@@ -231,7 +231,9 @@ class Linear(HardwareOp):
         relu, mode = attrs.get("activation") == "relu", attrs.get("rounding", "even")
         out = Output.of(y, scale, target, unit, bound, relu, mode, where)
         if accumulation.guard is not None and out.total >= FLOAT_SAFE:
-            raise UnsupportedOp(f"{where}: aligned sum times multiplier takes over 53 bits; allowed is a smaller guard")
+            raise UnsupportedOp(
+                f"{where}: the aligned sum times its multiplier takes over 53 bits; use a smaller guard"
+            )
         return cls(
             name=name,
             rows=rows,

@@ -64,7 +64,9 @@ class Normalise(Op):
         found = node.inputs[0].record.output.shape
         shape = attrs.get("shape", ())
         if function in ("layer", "rms") and tuple(found[len(found) - len(shape) :]) != tuple(shape):
-            raise GraphError(f"{node.where()}: input is {found}; normalised are the last axes {tuple(shape)}")
+            raise GraphError(
+                f"{node.where()}: input is {found}; the last axes, which are normalised, are {tuple(shape)}"
+            )
         parameters = [kind.shape for role, kind in node.record.operands.items()]
         size = math.prod(shape) if function in ("layer", "rms") else found[min(1, len(found) - 1)]
         if any(math.prod(p) not in (size, 1) for p in parameters):

@@ -138,7 +138,7 @@ def _lanes(edges: Sequence[Edge], places: Mapping[str, Place], taken: set[Place]
 def _check(graph: Dataflow, edges: Sequence[Edge]) -> None:
     order = {node.name: i for i, node in enumerate(graph.nodes)}
     if len(order) < len(graph.nodes):
-        raise GraphError(f"dataflow graph: {len(graph.nodes) - len(order)} node names stand twice")
+        raise GraphError(f"dataflow graph: {len(graph.nodes) - len(order)} node names are used twice")
     for edge in edges:
         if not order.get(edge.source, len(order)) < order.get(edge.target, -1):
             raise GraphError(f"dataflow graph: edge {edge.source!r} -> {edge.target!r} does not lead to a later node")

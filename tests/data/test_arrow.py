@@ -65,14 +65,14 @@ def test_what_cannot_be_used_is_told_in_one_line(datasets: Any, tmp_path: Path) 
     for options, text in (
         ({"inputs": "z", "labels": "y"}, "no column 'z'; allowed: name, value, x, y"),
         ({"inputs": "valu", "labels": "y"}, r"no column 'valu'; did you mean value\?"),
-        ({"inputs": "x", "labels": "y"}, "column 'x' holds no numbers of one shape"),
-        ({"inputs": "value", "labels": "name"}, "column 'name' holds no numbers of one shape"),
-        ({"inputs": "value"}, "column 'value' holds no text; for classes name the column `labels`"),
+        ({"inputs": "x", "labels": "y"}, "column 'x' does not hold numbers of one shape"),
+        ({"inputs": "value", "labels": "name"}, "column 'name' does not hold numbers of one shape"),
+        ({"inputs": "value"}, "column 'value' does not hold text; for classes name the column `labels`"),
         ({"inputs": "y", "labels": "value"}, r"column 'value' is float.* classes are integers \[n\]"),
     ):
         with pytest.raises(ConfigError, match=text) as caught:
             load("arrow", {"path": str(tmp_path / "d"), **options})
         assert "\n" not in str(caught.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="nothing that save_to_disk wrote"):
+    with pytest.raises(ConfigError, match="save_to_disk did not write this folder"):
         load("arrow", {"path": str(tmp_path / "empty"), "inputs": "x"})

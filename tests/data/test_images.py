@@ -58,10 +58,10 @@ def other_type(path: Path) -> None:
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-30]), "cannot read"),
         (lambda path: path.write_bytes(b"no gzip"), "cannot read"),
-        (cut, "9419 bytes; its head tells of 9424"),
+        (cut, "9419 bytes; its header promises 9424"),
         (other_type, "begins with 00000d01; an IDX file of bytes with 000008"),
         (lambda path: path.write_bytes(gzip.compress(b"")), "begins with nothing"),
-        (lambda path: path.write_bytes(gzip.compress(b"\0\0\x08\x03")), "4 bytes; its head tells of 17"),
+        (lambda path: path.write_bytes(gzip.compress(b"\0\0\x08\x03")), "4 bytes; its header promises 17"),
         (lambda path: path.write_bytes(gzip.compress(b"\0\0\x08")), "3 bytes; an IDX file has 4 or more"),
         (lambda path: path.write_bytes(gzip.compress(idx(np.zeros((12, 32, 20), np.uint8)))), r"\(12, 32, 20\) and"),
         (lambda path: path.write_bytes(gzip.compress(idx(np.zeros((5, 28, 28), np.uint8)))), "images and labels are"),
@@ -105,7 +105,7 @@ def test_the_pickled_version_is_refused_and_nothing_is_unpickled(tmp_path: Path)
 def test_a_damaged_batch_is_told(tmp_path: Path) -> None:
     cifar(tmp_path)
     (tmp_path / "data_batch_2.bin").write_bytes(bytes(3072))
-    with pytest.raises(ConfigError, match="3072 bytes; needed is a multiple of 3073"):
+    with pytest.raises(ConfigError, match="3072 bytes; a multiple of 3073 is needed"):
         load("cifar10", {"path": str(tmp_path)})
     (tmp_path / "data_batch_2.bin").write_bytes(bytes((10, *bytes(3072))))
     with pytest.raises(ConfigError, match=r"label 10; allowed are 0\.\.9"):

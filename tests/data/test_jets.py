@@ -145,7 +145,7 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         load("jets_cernbox", {"path": str(tmp_path / "jets.h5")})
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "holds no rows"), (1, "1 rows; needed are 5"), (4, "4 rows")])
+@pytest.mark.parametrize(("count", "text"), [(0, "holds no rows"), (1, "1 rows; a split needs 5"), (4, "4 rows")])
 def test_too_few_rows_are_told(count: int, text: str, tmp_path: Path) -> None:
     features, classes = table()
     arff(tmp_path / "jets.arff", features[:count], classes[:count])
@@ -161,7 +161,7 @@ def test_what_is_not_finite_is_told_of_either_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "text"), [("group", "is not a table"), ("words", "'j_zlogz' is |S3; needed are numbers")]
+    ("form", "text"), [("group", "is not a table"), ("words", "'j_zlogz' is |S3; numbers are needed")]
 )
 def test_a_table_of_another_kind_is_told(form: str, text: str, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="needs the extra data")

@@ -49,7 +49,7 @@ def test_what_cannot_be_sampled_is_told() -> None:
     with pytest.raises(ConfigError, match="sampler random: 0 samples; allowed is 1 or more"):
         sample(split([3]), 0)
     values = Split(torch.zeros(4, 2), torch.zeros(4, 1))
-    with pytest.raises(ConfigError, match=r"sampler stratified: labels are \[4, 1\] torch.float32; needed are classes"):
+    with pytest.raises(ConfigError, match=r"sampler stratified: labels are \[4, 1\] torch.float32; classes are needed"):
         sample(values, 2, "stratified")
 
 

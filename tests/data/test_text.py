@@ -60,7 +60,7 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data text: train: 8 tokens; a window of 128 needs 129 or more"):
         load("text", {"path": str(tmp_path / "short.txt")})
     (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"latin.txt: not UTF-8 text: byte 2 is 0xf6"):
+    with pytest.raises(ConfigError, match=r"latin.txt: this is not UTF-8 text: byte 2 is 0xf6"):
         load("text", {"path": str(tmp_path / "latin.txt")})
     with pytest.raises(ConfigError, match=r"nowhere: no file .*there is no such folder"):
         load("text", {"path": str(tmp_path / "nowhere")})
@@ -103,7 +103,7 @@ def test_a_tokenizer_file_is_read(tmp_path: Path) -> None:
     read = tokenizer(str(tmp_path / "tokenizer.json"), [])
     assert torch.equal(read.encode(TEXT), trained.encode(TEXT))
     (tmp_path / "broken.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"broken.json: no tokenizer"):
+    with pytest.raises(ConfigError, match=r"broken.json: this is not a tokenizer"):
         tokenizer(str(tmp_path / "broken.json"), [])
     with pytest.raises(ConfigError, match=r"none.json: no such file"):
         tokenizer(str(tmp_path / "none.json"), [])

@@ -34,7 +34,7 @@ from tests.doors.fuzz import bytes_of, held, values_of
 from tests.explore.evaluators import OBJECTIVES, SMALL, bowl
 from tests.report.example import example
 
-CASES = 300
+CASES = 160
 Maker = Callable[[Path], tuple[bytes, Path, Callable[[], object]]]  # the whole, where it lies, and its reader
 
 

@@ -56,8 +56,8 @@ def test_plain_data(text: str, value: object) -> None:
         ("a: !!bool x", "line 1, column 4: found 'x'; true or false is needed"),
         ("!!int 1_0", "found '1_0'; an integer in the digits 0..9 is needed"),
         ("!!float [1]", "expected a scalar node"),
-        ("&a [*a]", "an alias stands within what it names"),
-        ("&a {b: {c: *a}}", "an alias stands within what it names"),
+        ("&a [*a]", "an alias refers to a value that contains it"),
+        ("&a {b: {c: *a}}", "an alias refers to a value that contains it"),
         ("9" * 41, "found a number of 41 digits; at most 40"),
         ("1." + "9" * 5000, "found a number of 5002 characters; at most 400"),
         ("1e400", "value: found '1e400'; the greatest number is 1.8e308"),
@@ -74,7 +74,7 @@ def test_what_is_not_plain_data(text: str, said: str) -> None:
     start = time.process_time()
     with pytest.raises(ConfigError) as caught:
         parse(text, "here")
-    assert said in str(caught.value) and str(caught.value).startswith("here: not YAML: ")
+    assert said in str(caught.value) and str(caught.value).startswith("here: this is not YAML: ")
     assert time.process_time() - start < 5  # half a minute without a bound
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from emit import harness
@@ -13,7 +14,7 @@ from emit.design import Design
 from emit.lint import lint
 from emit.sim import Job, SimResult, simulate_many
 from emit.verilog import emit
-from mase.errors import ToolError
+from mase.errors import RtlFault, ToolError
 from mase.formats import Code
 from mase.graph import Graph
 from mase.netlist import Netlist, build
@@ -118,6 +119,17 @@ def check_lint(designs: Sequence[Design], folder: Path) -> None:
     found = [str(f) for f in lint([*(where[name] for name in files), top], "bundle") if f.severity != "absent"]
     found = [text for text in found if "bundle.sv" not in text]
     assert not found, "\n".join(found[:5])
+
+
+def check_backlog(cases: Sequence[Case], designs: Sequence[Design], index: int) -> None:
+    """Assert that one design of a bundle takes as many beats as it says while nobody reads; the others get nothing."""
+    design, beats = designs[index], designs[index].manifest["buffers"]["input_beats"]
+    enough = joined([cases[index].code] * (1 + beats // len(cases[index].code.mantissa)))  # samples have a beat or more
+    codes = [enough if i == index else rows(case.code, slice(0)) for i, case in enumerate(cases)]
+    jobs = [Job(d, code, stall_out=1.0 * (d is design)) for d, code in zip(designs, codes, strict=True)]
+    with pytest.raises(RtlFault) as caught:
+        simulate_many(jobs)
+    assert f"; {design.input.path}: valid/busy after {beats} beats;" in str(caught.value), f"{beats}: {caught.value}"
 
 
 def run_all(cases: Sequence[Case], designs: Sequence[Design], run: Run) -> list[SimResult]:

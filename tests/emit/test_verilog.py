@@ -274,7 +274,7 @@ def test_a_loaded_design_is_the_emitted_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "schema list"), ('{"schema": 99}', "schema 99"),
+    ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "found a list"), ('{"schema": 99}', "schema 99"),
                       ('{"schema": 1}', "corrupt")]
 )  # fmt: skip
 def test_a_broken_manifest_is_one_clear_error(text: str, why: str, tmp_path: Path) -> None:

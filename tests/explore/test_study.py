@@ -249,7 +249,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing_before(journal: Path, m
     [
         ({"loss": 1.0, "bit": 2.0}, r"trial 0 at Point\(a\.width=2, .*no metric 'bits'; did you mean bit\?"),
         ({"loss": float("nan"), "bits": 2.0}, r"trial 0 at Point\(a\.width=2, .*metric 'loss' is NaN"),
-        ({"loss": "low", "bits": 2.0}, "metric 'loss' is 'low', which is no number"),
+        ({"loss": "low", "bits": 2.0}, "metric 'loss' is 'low', which is not a number"),
         ({"loss": 1.0, "bits": 2.0}, "no metric 'lut'"),
     ],
 )
@@ -413,7 +413,7 @@ def test_an_evaluator_that_does_not_exist_is_named(factory: str, text: str) -> N
 
 
 def test_an_evaluator_configuration_must_be_json() -> None:
-    with pytest.raises(ConfigError, match="is no JSON"):
+    with pytest.raises(ConfigError, match="is not JSON"):
         EvaluatorSpec("tests.explore.evaluators:make_bowl", {"path": Path()})
 
 

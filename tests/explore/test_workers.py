@@ -69,7 +69,7 @@ def test_a_bug_in_a_worker_shows_its_traceback_here() -> None:
 
 
 def test_a_metric_that_is_no_number_is_named_here() -> None:
-    with pytest.raises(ConfigError, match=r"trial \d at Point\(.*metric 'loss' is 'low', which is no number"):
+    with pytest.raises(ConfigError, match=r"trial \d at Point\(.*metric 'loss' is 'low', which is not a number"):
         optimize("make_wordy")
 
 

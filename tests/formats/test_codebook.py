@@ -56,5 +56,5 @@ def test_impossible_tables_say_what_is_allowed(entries: tuple[float, ...], text:
 
 
 def test_a_text_without_numbers_is_refused() -> None:
-    with pytest.raises(FormatError, match="entries are 'a,b'; allowed are numbers"):
+    with pytest.raises(FormatError, match="found 'a'; a number is needed"):
         parse("codebook[a,b]")

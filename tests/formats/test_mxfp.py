@@ -101,7 +101,7 @@ def test_stored_bits_are_those_of_the_specification() -> None:
     ("text", "error"),
     [
         ("mxfp8", "the element's split is missing; allowed are mxfp4, or a split as in mxfp8e4m3"),
-        ("mxfp8e5m3", "width is 8; e5m3 and a sign make 9"),
+        ("mxfp8e5m3", "width is 8; e5m3 and a sign take 9 bits"),
         ("mxfp8e4m3e2", "'e2' follows 'mxfp8e4m3'"),
         ("mxfp8e4m3b0", "mxfp: block is 0; allowed is 1..65536"),
     ],

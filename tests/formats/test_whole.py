@@ -14,7 +14,7 @@ from mase.formats.whole import whole
 
 ROOT = Path(__file__).resolve().parents[2]
 BARE = re.compile(r"\.to\(torch\.int64\)|\.long\(\)")
-# what is no float there: exponents and comparisons, and the way itself
+# operations that are not float there: exponents and comparisons, and the way itself
 INTEGERS = {
     "mase/formats/whole.py": ["return x.to(torch.int64)"],
     "mase/formats/base.py": ["return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)"],

@@ -16,7 +16,7 @@ from onnx.reference.op_run import OpRun
 from mase.frontend.onnx import load
 from mase.graph import Graph
 
-Q = "qonnx.custom_op.general"
+Q, LAST = "qonnx.custom_op.general", "qonnx.custom_op.channels_last"
 Arrays = Mapping[str, Any]
 BOUND = 1e-5  # of the greatest output: PyTorch and NumPy sum float32 in different orders
 
@@ -72,7 +72,7 @@ def file(
     graph = helper.make_graph(
         list(nodes), "g", given, [helper.make_empty_tensor_value_info(o) for o in outputs], values
     )
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid(Q, 1)]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid(Q, 1), helper.make_opsetid(LAST, 1)]
     onnx.save(helper.make_model(graph, opset_imports=imports), str(folder / "model.onnx"))
     return folder / "model.onnx"
 

@@ -48,7 +48,7 @@ class Case:
     atol: float
 
     def fixed(self) -> Case | None:
-        """Return the case with all inputs but the first as initializers; None where that is no other case."""
+        """Return the case with all inputs but the first as initializers; None where that is the same case."""
         (inputs, outputs), *_ = self.sets
         names = [value.name for value in self.model.graph.input]
         if len(inputs) < 2 or len(names) != len(inputs) or not all(isinstance(a, np.ndarray) for a in inputs[1:]):
@@ -75,7 +75,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def _arrays(values: Sequence[Any]) -> Sequence[Any]:
-    """Return protos of tensors as arrays; what is none stays."""
+    """Return protos of tensors as arrays; other values stay."""
     return [numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for v in values]
 
 

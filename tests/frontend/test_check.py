@@ -86,7 +86,7 @@ def test_axes_of_every_wrong_kind_are_named(dynamic: Any, front: Front) -> None:
 @both
 @pytest.mark.parametrize("output", [[], {}, 1.5, [None]])
 def test_outputs_of_every_wrong_kind_are_named(output: Any, front: Front) -> None:
-    with pytest.raises(GraphError, match="allowed is a name or a place, or several of them"):
+    with pytest.raises(GraphError, match="give a name or a place, or several of them"):
         trace(code(lambda m, x: m.fc(x)), X, front=front, output=output)
 
 

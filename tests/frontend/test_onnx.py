@@ -501,8 +501,8 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         "rounding_mode UP; allowed: ROUND",
     ),
     "unsigned narrow": ([quant("x", "s", "y", signed=0, narrow=1)], SCALARS, UnsupportedOp, "unsigned narrow"),
-    "scale": ([quant("x", "s", "y")], {**SCALARS, "s": np.float32(-1)}, UnsupportedOp, "scale is not positive"),
-    "zero": ([quant("x", "s", "y")], {**SCALARS, "zero": np.float32(0.5)}, UnsupportedOp, "no whole number"),
+    "scale": ([quant("x", "s", "y")], {**SCALARS, "s": np.float32(-1)}, UnsupportedOp, "a scale that is not positive"),
+    "zero": ([quant("x", "s", "y")], {**SCALARS, "zero": np.float32(0.5)}, UnsupportedOp, "not a whole number"),
     "bits": (
         [quant("x", "r", "y")],
         {**SCALARS, "bits": np.float32(17)},
@@ -513,7 +513,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         [node("Trunc", ["x", "s", "zero", "bits", "four"], domain=Q)],
         SCALARS,
         UnsupportedOp,
-        "after a quantiser",
+        "only behind a quantiser",
     ),
     "other inverse": (
         [node("QuantizeLinear", ["x", "s"], "a"), node("DequantizeLinear", ["a", "t"])],
@@ -528,7 +528,7 @@ ERRORS: dict[str, tuple[Sequence[Any], Arrays, type[MaseError], str]] = {
         UnsupportedOp,
         "computes on the codes",
     ),
-    "codes out": ([node("QuantizeLinear", ["x", "s"])], SCALARS, UnsupportedOp, "output 'y' is the codes"),
+    "codes out": ([node("QuantizeLinear", ["x", "s"])], SCALARS, UnsupportedOp, "output 'y' holds the codes"),
 }
 
 
@@ -550,7 +550,7 @@ def test_an_open_axis_asks_for_its_size(tmp_path: Path) -> None:
 def test_a_damaged_or_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
     path = mlp(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(GraphError, match=r"model\.onnx: damaged or no ONNX file"):
+    with pytest.raises(GraphError, match=r"model\.onnx: this file is damaged, or is not an ONNX file"):
         load(path)
     path.write_bytes(b"")
     with pytest.raises(GraphError, match="has no outputs or no opset"):

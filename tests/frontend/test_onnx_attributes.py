@@ -140,7 +140,7 @@ def test_whole_numbers_stay_whole(name: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("nodes", "constants", "text"),
     [
-        ([node("Pow", ["x", "p"])], {"p": np.float32(0.5)}, "to the power 0.5; allowed are whole ones"),
+        ([node("Pow", ["x", "p"])], {"p": np.float32(0.5)}, "to the power 0.5; allowed are whole exponents"),
         ([node("Pow", ["x", "p"])], {"p": np.int32(-1)}, "cannot run"),
         ([node("Div", ["x", "p"])], {"p": np.int32(3)}, "divides whole numbers"),
         ([node("ReduceMean", ["x", "p"])], {"p": np.int64([1])}, "cannot run"),

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[Sequence[Any], Arrays, str]] = {
     "three rows": ([node("Reshape", ["x", "t"])], {"t": [3, -1]}, "cannot become"),
     "five rows": ([node("Reshape", ["x", "t"])], {"t": [5, 4]}, "cannot become"),
     "a batch of batches": ([*BATCH, node("Concat", ["n", "n"], "t", axis=0), node("Expand", ["x", "t"])], {}, "become"),
-    "squeezed": ([node("Squeeze", ["x"])], {}, "the batch of one sample among them"),
+    "squeezed": ([node("Squeeze", ["x"])], {}, "a batch of one sample included"),
     "first row for all": ([node("ReduceMax", ["x", "a"], "m"), node("Add", ["x", "m"])], {"a": [0]}, "is not a batch"),
 }
 

@@ -125,7 +125,7 @@ def _quantised() -> Any:
 SOUND: dict[str, Callable[[], Any]] = {"mlp": _mlp, "cnn": _cnn, "moves": _moves, "quantised": _quantised}
 
 
-# -- damage -------------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 def _pick(rng: Random, items: Any) -> Any:
@@ -136,7 +136,7 @@ def _held(tensor: Any) -> Any:
     """Return the numbers of a tensor; nothing where an earlier damage took them."""
     try:
         return numpy_helper.to_array(tensor)
-    except Exception:  # the helper raises errors of every kind
+    except Exception:  # noqa: BLE001  # the helper raises errors of every kind
         return np.zeros(0, np.float32)
 
 
@@ -309,9 +309,13 @@ def judge(seed: int, path: Path) -> str:
     except MaseError as error:
         bad = isinstance(error, Unforeseen) or "\n" in str(error) or len(str(error)) > 600
         return f"{seed} ({told}): {error}" if bad else ""
-    except Exception as error:  # what this is here to find
+    except (Exception, Late) as error:  # noqa: BLE001  # what this is here to find
         return f"{seed} ({told}): {type(error).__name__}: {error}"
     return ""
+
+
+class Late(BaseException):
+    """It took too long; no handler of exceptions on the way takes this for an error of the file."""
 
 
 class limited:  # noqa: N801  # a context manager reads like a function
@@ -329,7 +333,7 @@ class limited:  # noqa: N801  # a context manager reads like a function
         signal.signal(signal.SIGALRM, self.before)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"took more than {self.seconds} s")
+        raise Late(f"took more than {self.seconds} s")
 
 
 def _faults(seeds: range, folder: Path) -> Iterator[str]:

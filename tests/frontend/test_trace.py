@@ -48,7 +48,7 @@ def test_inputs_by_name_are_the_graphs_inputs_by_name() -> None:
     graph = mase.trace(model, {"mask": mask, "x": x, "scale": 2.0})
     assert [node.path for node in graph.inputs] == ["mask", "x"]
     assert torch.equal(graph(x=x, mask=mask), model(x, mask, 2.0)["logits"])
-    with pytest.raises(GraphError, match="input 'masks': the graph has none of this name; did you mean mask"):
+    with pytest.raises(GraphError, match="input 'masks': the graph has no input of this name; did you mean mask"):
         graph(x=x, masks=mask)
 
 
@@ -88,7 +88,7 @@ def test_of_a_tuple_the_place_is_the_name() -> None:
         GraphError, match="returns more than one tensor: 0, 1, 2; choose with output=, such as output='0'"
     ):
         mase.trace(Three().eval(), x)
-    with pytest.raises(GraphError, match="output '5': the model returns none; allowed: 0, 1, 2"):
+    with pytest.raises(GraphError, match="output '5': the model does not return it; allowed: 0, 1, 2"):
         mase.trace(Three().eval(), x, output=5)
     with pytest.raises(GraphError, match="output '2': is int; a tensor is needed"):
         mase.trace(Three().eval(), x, output=2)
@@ -325,7 +325,7 @@ class Holder(nn.Module):
         ("assign", "y[:, 0] = 0", "unsupported mutation: elements are assigned"),
         ("buffer", "", "unsupported mutation: forward changes 'inner.count'"),
         ("buffer in place", "self.count.add_", "unsupported mutation: forward changes 'inner.count'"),
-        ("view in place", "y.mul_(2)", "unsupported mutation: a tensor is changed in place that another one views"),
+        ("view in place", "y.mul_(2)", "unsupported mutation: a tensor that another one views is changed in place"),
         ("out", "out=y", "unsupported mutation: out= writes into a tensor"),
     ],
 )

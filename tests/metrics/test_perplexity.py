@@ -148,7 +148,7 @@ def test_a_traced_graph_reads_like_its_model() -> None:
     [
         (lambda x: {"logits": x}, r"language model: gives dict for ids \[4, 4\]; allowed is \[batch, length, vocab\]"),
         (lambda x: torch.zeros(len(x), VOCAB), r"gives \[4, 256\] for ids \[4, 4\]"),
-        (lambda x: torch.zeros(*x.shape, 3), "language model: token .*; it has 3"),
+        (lambda x: torch.zeros(*x.shape, 3), "language model: found token .*; its vocabulary has 3"),
     ],
 )
 def test_what_is_no_language_model_is_told(model: Callable[[Tensor], Tensor], text: str) -> None:

@@ -123,7 +123,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[MaseError], str]] = {
         ConfigError,
         "config.json: no such file; the folder holds",
     ),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), ConfigError, "config.json: corrupt: not JSON"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), ConfigError, "config.json: corrupt: this is not JSON"),
     "unknown model": (lambda f: change(f, model_type="lama"), ConfigError, "model_type 'lama' is unknown"),
     "unknown class": (lambda f: change(f, architectures=["Lama"]), ConfigError, "architecture 'Lama' is unknown"),
     "wrong field": (lambda f: change(f, hidden_size="a"), ConfigError, "hidden_size"),
@@ -261,8 +261,10 @@ def test_a_damaged_or_unknown_gguf_is_told_in_one_line(tmp_path: Path) -> None:
     write_gguf(tmp_path / "x.gguf", arch="lama")
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "m.gguf").read_bytes()[:-1000])
     (tmp_path / "text.gguf").write_bytes(b"no gguf at all " * 10)
-    assert "cut.gguf: damaged or no GGUF file" in fails(GraphError, tmp_path, gguf_file="cut.gguf")
-    assert "text.gguf: damaged or no GGUF file" in fails(GraphError, tmp_path, gguf_file="text.gguf")
+    assert "cut.gguf: this file is damaged, or is not a GGUF file" in fails(GraphError, tmp_path, gguf_file="cut.gguf")
+    assert "text.gguf: this file is damaged, or is not a GGUF file" in fails(
+        GraphError, tmp_path, gguf_file="text.gguf"
+    )
     assert "architecture lama is not supported" in fails(ConfigError, tmp_path, gguf_file="x.gguf")
     assert "none.gguf: no such file; the folder holds cut.gguf" in fails(ConfigError, tmp_path, gguf_file="none.gguf")
 

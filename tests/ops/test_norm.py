@@ -73,7 +73,10 @@ def test_wrong_records_are_refused() -> None:
     refused("function 'l2'; allowed: batch, group, layer, rms", "norm", (x,), {"function": "l2"})
     refused("has no operand 'mean'", "norm", (x,), {"function": "batch"})
     refused(
-        r"input is \(2, 4\); normalised are the last axes \(3,\)", "norm", (x,), {"function": "layer", "shape": [3]}
+        r"input is \(2, 4\); the last axes, which are normalised, are \(3,\)",
+        "norm",
+        (x,),
+        {"function": "layer", "shape": [3]},
     )
     refused("form 'gemma'; allowed: llama, torch", "norm", (x,), {"function": "rms", "shape": [4], "form": "gemma"})
     refused("parameters have shapes", "norm", (x,), {"function": "layer", "shape": [4]}, weight=draw(3))

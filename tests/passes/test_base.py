@@ -18,7 +18,7 @@ def test_passes_fill_from_their_folder_under_the_names_of_their_files() -> None:
 def test_order_is_checked_before_anything_runs() -> None:
     check_order(["fuse", "quantize", "map"])
     check_order(["map"], given=("formats",))
-    with pytest.raises(ConfigError, match="pass 'map': needs 'formats', which quantize gives; put it before"):
+    with pytest.raises(ConfigError, match="pass 'map': needs 'formats', which quantize gives; put that first"):
         check_order(["fuse", "map", "quantize"])
 
 

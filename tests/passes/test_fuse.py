@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.errors import UnsupportedOp
 from mase.frontend.module import trace_module
 from mase.graph import Graph, new_type
 from mase.ops.linear import Linear
@@ -141,6 +142,18 @@ def test_batch_norm_joins_the_layer_before_it(layers: tuple[nn.Module, ...], sha
     torch.testing.assert_close(out(x), model(x), rtol=1e-5, atol=1e-6)  # float32 in another order
     assert all(torch.equal(graph.tensors[key], tensor) for key, tensor in before.items())
     assert len(list(graph.operators())) == len(layers)
+
+
+@pytest.mark.parametrize(("weight", "scale", "key"), [(1e30, 1e30, "0.weight"), (1.0, 1e38, "0.bias")])
+def test_a_fold_that_leaves_the_finite_numbers_is_refused(weight: float, scale: float, key: str) -> None:
+    layer, norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+    with torch.no_grad():
+        layer.weight.fill_(weight)
+        layer.bias.fill_(100.0)
+        norm.weight.fill_(scale)
+    graph = trace_module(nn.Sequential(layer, norm).eval(), (X,))[0]
+    with pytest.raises(UnsupportedOp, match=rf"node '1' \(norm\).*folded into '0' it makes {key} infinite or NaN"):
+        fuse(graph)
 
 
 class Shared(nn.Module):

@@ -121,7 +121,7 @@ def test_edge_that_leads_nowhere_is_refused(source: str, target: str) -> None:
 
 
 def test_name_that_stands_twice_is_refused() -> None:
-    with pytest.raises(GraphError, match="1 node names stand twice"):
+    with pytest.raises(GraphError, match="1 node names are used twice"):
         plan(Dataflow((*RESIDUAL.nodes, RESIDUAL.nodes[0]), ()))
 
 

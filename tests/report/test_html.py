@@ -112,7 +112,7 @@ def test_page_says_what_the_run_found() -> None:
         "latency 182 182 exact",
         "Verilator 5.48",
         "Synthesised: yosys 0.60, without place and route",
-        "96.22 % or better was asked",
+        "96.22 % or better was required",
         "bottleneck",
         "∞ dB",
         "31.5 dB",
@@ -143,7 +143,7 @@ def test_page_asks_for_nothing_and_runs_nothing() -> None:
 @pytest.mark.parametrize("text", NASTY)
 def test_no_text_leaves_its_place(text: str) -> None:
     plain, nasty = Page(html.render(named("plain"))), Page(html.render(named(text)))
-    if text:  # an empty one is no format, so there is less to draw
+    if text:  # an empty one is not a format, so there is less to draw
         assert nasty.tags == plain.tags
         assert [name for name, _ in nasty.attributes] == [name for name, _ in plain.attributes]
     assert text_of.short(text, 80) in " ".join(nasty.text.split())
@@ -251,7 +251,7 @@ def test_thousands_of_trials_still_fit_a_mail() -> None:
     search = replace(report.search, points=points, pareto=points[:30], trials=5000)
     page = html.render(replace(report, search=search))
     assert len(page.encode()) < LIMIT
-    assert "left out here" in page
+    assert "left out of this plot" in page
     assert len(html.render(example()).encode()) < LIMIT / 10
 
 

@@ -72,9 +72,12 @@ def test_a_run_without_search_simulation_and_synthesis_has_nulls(tmp_path: Path)
     [
         ({"schema": summary.SCHEMA + 1}, "schema 2; this version reads schema 1"),
         ({"schema": None}, "schema None"),
-        ({"seed": "x"}, "seed: input should be a valid integer"),
-        ({"widht": 1}, "widht: unexpected keyword argument"),
-        ({"model": {"name": "m", "parameters": -1, "macs": 0}}, "model.parameters: input should be greater than"),
+        ({"seed": "x"}, "seed: found 'x'; input should be a valid integer"),
+        ({"widht": 1}, "widht: found 1; unexpected keyword argument"),
+        (
+            {"model": {"name": "m", "parameters": -1, "macs": 0}},
+            "model.parameters: found -1; input should be greater than",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, change: dict[str, Any], said: str) -> None:

@@ -27,7 +27,7 @@ def elementwise(work: Work, node: Node) -> Typed | None:
 
 @rule("matmul", "bmm")
 def matmul(work: Work, node: Node) -> Typed | None:
-    """Match a product of two matrices that are no parameters of a linear unit."""
+    """Match a product of two matrices that are not parameters of a linear unit."""
     return _two(work, "matmul", node.args[0], node.args[1], {})
 
 

@@ -54,7 +54,7 @@ def clean(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if any(is_unknown(size) for size in symbolic(node)):
             raise GraphError(
-                f"{where(node)}: a shape depends on the values of tensors; allowed are shapes and settings"
+                f"{where(node)}: a shape depends on the values of tensors; it may depend on shapes and settings only"
             )
 
 

@@ -89,7 +89,7 @@ def same_shape(a: Node, b: Node) -> bool:
 
 
 def tensor_type(node: Node) -> TensorType:
-    """Return the type of what a node gives, on the example inputs; ``none`` where that is no tensor."""
+    """Return the type of what a node gives, on the example inputs; ``none`` where that is not a tensor."""
     found = value(node)
     if not isinstance(found, Tensor):
         return TensorType((), "none")
