@@ -126,7 +126,7 @@ module mase_block_normalise #(
     end
   end
 
-  // ---- exponent, shift, round ----------------------------------------------------------------------------------------
+  // ---- exponent, shift, round ---------------------------------------------------------------------------------------
 
   localparam int Up = (Offset + Width - 2 > 0) ? Offset + Width - 2 : 0;     // t << Up ...
   localparam int Down = (Offset + Width - 2 < 0) ? -(Offset + Width - 2) : 0;  // ... >> (e + Down)

@@ -33,7 +33,7 @@ module mase_rom #(
     if (memory[Depth-1] === '0) begin
       memory[Depth-1] = '1;
       if (File != "") $readmemh(File, memory);
-      if (memory[Depth-1] === '1) $fatal(1, "mase_rom: %s: not read, or fewer than %0d words", File, Depth);
+      if (memory[Depth-1] === '1) $fatal(1, "%m: %s: not read, or fewer than %0d words", File, Depth);
     end
   end
 `endif

@@ -1,8 +1,8 @@
 // Re-chunk a stream of elements that may share exponents: InLanes a beat in, OutLanes a beat out.
 //
 // A beat is Lanes mantissas of Width bits, lane 0 lowest, then one exponent of ExpBits for each block of Block
-// elements that it touches (none with ExpBits = 0). This wraps mase_width_converter, whose timing and handshake it
-// has: Unit elements, with their exponents, move together. Unit divides both lane counts.
+// elements that it touches (none with ExpBits = 0). Unit elements, with their exponents, move together; Unit divides
+// both lane counts. Timing and handshake are those of mase_width_converter, which this wraps.
 
 `default_nettype none
 

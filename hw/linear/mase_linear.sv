@@ -212,7 +212,9 @@ module mase_linear #(
     else if (fire && mac) w_addr_q <= (w_addr_q == WAddr'(WWords - 1)) ? '0 : w_addr_q + WAddr'(1);
   end
 
-  mase_rom #(.Width(Pe * Simd * WWidth), .Depth(WWords), .File(WeightFile)) u_weight (
+  mase_rom #(
+    .Width(Pe * Simd * WWidth), .Depth(WWords), .File(WeightFile)
+  ) u_weight (
     .clk_i (clk_i),
     .addr_i(w_addr_q),
     .data_o(w_word)
@@ -284,7 +286,9 @@ module mase_linear #(
           if (produce) tile_start_q <= next_tile;
         end
       end
-      mase_rom #(.Width(Pe * WExps * WExpBits), .Depth(Words), .File(WeightExpFile)) u_weight_exp (
+      mase_rom #(
+        .Width(Pe * WExps * WExpBits), .Depth(Words), .File(WeightExpFile)
+      ) u_weight_exp (
         .clk_i (clk_i),
         .addr_i(addr_q),
         .data_o(word)
@@ -375,7 +379,9 @@ module mase_linear #(
     end else begin : gen_start
       assign start = AccWidth'($signed(bias[p*BiasWidth +: BiasWidth]));
     end
-    mase_adder_tree #(.Count(Groups), .Width(TermWidth), .OutWidth(AccWidth)) u_tree (
+    mase_adder_tree #(
+      .Count(Groups), .Width(TermWidth), .OutWidth(AccWidth)
+    ) u_tree (
       .clk_i (clk_i),
       .data_i(term[p*Groups*TermWidth +: Groups*TermWidth]),
       .sum_o (sum)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emit import tools
+from emit import library, names, tools
 from emit.lint import LintFinding, lint
 from mase.errors import ToolError
 from mase.paths import hw_dir
@@ -43,6 +43,16 @@ def test_no_file_of_the_hardware_has_a_finding(path: Path) -> None:
     findings = lint([path], path.stem, FOLDERS)
     assert [str(finding) for finding in findings if finding.severity != "absent"] == []
     assert {finding.tool for finding in findings} <= {"iverilog"}  # the only one that a package index does not have
+
+
+def test_every_line_has_room_for_the_longest_name_of_a_design() -> None:
+    """Emitted library modules carry the name of the top, which may make a line too long for the linters."""
+    top = names.identifier("x" * 2 * names.LONGEST, "mase_")
+    files = {f"rtl/{path.name}": path.read_text() for path in SOURCES}
+    renamed = library.private(top, files, [path.stem for path in SOURCES])
+    assert len(renamed) == len(SOURCES)
+    for name, text in renamed.items():
+        assert [line for line in str(text).splitlines() if len(line) > 120] == [], name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
