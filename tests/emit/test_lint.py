@@ -52,7 +52,8 @@ def test_every_line_has_room_for_the_longest_name_of_a_design() -> None:
     renamed = library.private(top, files, [path.stem for path in SOURCES])
     assert len(renamed) == len(SOURCES)
     for name, text in renamed.items():
-        assert [line for line in str(text).splitlines() if len(line) > 120] == [], name
+        code = [line for line in str(text).splitlines() if not line.lstrip().startswith("//")]
+        assert [line for line in code if len(line) > 120] == [], name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
