@@ -37,7 +37,7 @@ WARM := .venv/warm-$(KEY)
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test nightly lint bench clean
 help: ## this text
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
@@ -50,6 +50,9 @@ demo: $(WARM) ## set up, then the main job: train, search, emit, simulate, synth
 
 test: $(WARM) ## set up, then the test suite
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 $(PYTEST_ARGS)
+
+nightly: $(WARM) ## set up, then the tests that take minutes each
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 -m nightly $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## style, formatting and types
 	@$(PY) -m ruff check .

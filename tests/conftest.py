@@ -5,6 +5,7 @@ Markers (pyproject.toml declares them):
              ``MASE_CACHE`` moves that folder, and what it holds is good for every checkout.
     slow     takes more than a few seconds.
     browser  opens a page in Chromium.
+    nightly  takes minutes; left out unless ``-m`` names it, as ``make nightly`` does.
 ``pytest -m "not sim and not slow"`` is the quick loop. Under xdist, ``--dist worksteal`` keeps neighbours together at
 first, so a fixture of a module is mostly made once; tests must not rely on it.
 """
@@ -38,6 +39,15 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],  # likewise
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the nightly tests out where nobody asks for them."""
+    if "nightly" not in config.option.markexpr:
+        late = [item for item in items if item.get_closest_marker("nightly")]
+        if late:
+            config.hook.pytest_deselected(items=late)
+            items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -16,6 +16,7 @@ from tests.hw.stream import run_block
 TOP = "common_bench"
 NO_ICARUS = pytest.mark.skipif(which("iverilog") is None, reason="no iverilog: apt-get install iverilog")
 SIMULATORS = ("verilator", pytest.param("icarus", marks=NO_ICARUS))  # the second one shows what is undefined
+OPERATOR_SIMULATORS = ("verilator", pytest.param("icarus", marks=(NO_ICARUS, pytest.mark.nightly)))  # and takes minutes
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from cocotb.handle import HierarchyObject
 from cocotb.triggers import Timer
 
-from tests.hw.common.grid import SIMULATORS
+from tests.hw.common.grid import OPERATOR_SIMULATORS
 from tests.hw.operators import ROUNDS, run_operators
 from tests.hw.stream import start
 
@@ -30,6 +30,6 @@ async def every_input_rounds_as_in_software(dut: HierarchyObject) -> None:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("simulator", OPERATOR_SIMULATORS)
 def test_round(simulator: str, tmp_path: Path) -> None:
     run_operators(__name__, tmp_path, simulator)

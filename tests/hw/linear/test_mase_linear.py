@@ -9,7 +9,7 @@ import pytest
 from cocotb.handle import HierarchyObject
 
 from tests.hw import operators
-from tests.hw.common.grid import SIMULATORS
+from tests.hw.common.grid import OPERATOR_SIMULATORS
 from tests.hw.operators import STALLS, Unit
 
 UNITS = operators.of("mase_linear")
@@ -40,7 +40,7 @@ async def no_path_runs_through_the_handshake(dut: HierarchyObject, unit: Unit) -
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("simulator", OPERATOR_SIMULATORS)
 def test_linear(simulator: str, tmp_path: Path) -> None:
     assert UNITS
     operators.run_operators(__name__, tmp_path, simulator)
