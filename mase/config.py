@@ -272,6 +272,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     if len(text) > LONGEST // 16:
         raise ConfigError(f"--set {key[:60]}: {len(text)} characters; at most {LONGEST // 16}")
     parts, place = key.split("."), data
+    if len(parts) > yaml_text.DEEPEST:
+        raise ConfigError(f"--set {key[:60]}: {len(parts)} names; at most {yaml_text.DEEPEST}")
     for part in parts[:-1]:
         if place.get(part) is None:
             place[part] = {}

@@ -152,6 +152,10 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
         raise UnsupportedOp(
             f"{entry.where()}: the graph input has no format; quantize gives one (default.activation or inputs)"
         )
+    if len(entry.record.output.shape) < 2:
+        raise UnsupportedOp(
+            f"{entry.where()}: a sample is one number without an axis; allowed are (batch, features) and more axes"
+        )
     chain = _chain(entry)
     if not chain:
         raise UnsupportedOp("graph: there is nothing to build between input and output")

@@ -96,6 +96,11 @@ def test_a_glob_that_matches_nothing_is_said_before_training(
     assert not (tiny.parent / "a" / "model.safetensors").exists()
 
 
+def test_a_field_of_thousands_of_names_is_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["run", str(tiny), "--set", "model.options." + "a." * 2000 + "b=3"]) == 2
+    assert "2003 names; at most 100" in lines(capsys)
+
+
 def test_a_model_that_no_memory_holds_is_one_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for size in ("100000000000", "100000000000000000000"):
         assert call(["run", str(tiny), "--set", f"model.options.sizes=[64,{size},10]"]) == 2

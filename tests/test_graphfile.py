@@ -299,6 +299,18 @@ def test_calls_that_do_not_fit_are_refused(
         Graph.load(changed(opaque, tmp_path, edit))
 
 
+def test_pytorch_prints_no_traceback_of_a_call_that_does_not_fit(opaque: Path, tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        found = call(document, "aten.cumsum.default")
+        found["target"], found["args"] = "aten.glu.default", [found["args"][0], 1]  # 3 rows have no halves
+
+    path = changed(opaque, tmp_path / "odd", change)
+    code = f"import mase; from mase.graph import Graph; Graph.load({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "does not fit its inputs: Halving dimension must be even" in done.stderr
+    assert "fake_tensor" not in done.stderr and "failed while attempting" not in done.stderr
+
+
 def test_states_of_another_batch_than_the_input_are_refused_when_the_graph_runs(opaque: Path) -> None:
     def free(document: dict[str, Any]) -> None:
         next(n for n in document["nodes"] if n["kind"] == "input")["attrs"]["axes"] = ["batch", "", ""]

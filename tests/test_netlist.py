@@ -135,3 +135,11 @@ def test_an_unformatted_input_is_refused() -> None:
     bare = graph.replace({entry.name: replace(entry.record, output=replace(entry.record.output, format=None))})
     with pytest.raises(UnsupportedOp, match="input has no format"):
         build(bare)
+
+
+def test_samples_without_an_axis_are_refused() -> None:
+    x = torch.randn(9)
+    graph, _ = trace_module(nn.Sequential(nn.ReLU()).eval(), (x,))
+    quantized = quantize.run(graph, QuantizeConfig(NodeFormats("fixed4.2", "fixed4.2")), [x])[0]
+    with pytest.raises(UnsupportedOp, match="a sample is one number without an axis"):
+        build(quantized)

@@ -15,12 +15,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Self
 
 from optuna.storages.journal import BaseJournalBackend
 
 from mase.errors import ConfigError
 
+START = b'{"op_code":'  # the beginning of every line
 DIGITS = 32  # hexadecimal, of a digest
 DIGEST = re.compile(rb',"digest":"([0-9a-f]{%d})"\}\n' % DIGITS)  # the end of a line
 
@@ -91,6 +93,22 @@ class _Place:
         return ConfigError(f"storage {where}: this study is damaged: line {self.lines + 1} {what}; {way}")
 
 
+def _check_file(path: Path) -> None:
+    """Refuse what is not a journal before it is written to: a torn line of it would be cut off.
+
+    Raises:
+        ConfigError: it is not a regular file, or begins otherwise than a journal does.
+    """
+    if not path.exists():
+        return
+    if not S_ISREG(path.stat().st_mode):
+        raise ConfigError(f"storage {path}: this is not a file")
+    with path.open("rb") as file:
+        head = file.read(len(START))
+    if not START.startswith(head):
+        raise ConfigError(f"storage {path}: this is not a study, or it is damaged: it begins with {head!r}")
+
+
 def _chain(before: bytes, text: bytes) -> bytes:
     return hashlib.sha256(before + text).hexdigest()[:DIGITS].encode()
 
@@ -101,10 +119,14 @@ class Journal(BaseJournalBackend):
     Args:
         path: the file; made if absent.
         lock: keeps other processes from writing.
+
+    Raises:
+        ConfigError: the file is not a journal.
     """
 
     def __init__(self, path: Path, lock: KernelLock) -> None:
         self._path, self._lock = path, lock
+        _check_file(path)
         path.open("ab").close()
         self._read = _Place()  # how far the lines were checked
 

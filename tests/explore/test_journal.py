@@ -93,6 +93,29 @@ def test_300_flipped_bits_are_all_said_or_are_of_the_last_end(journal: Path) -> 
             assert create(journal).trials == trials[:-1]
 
 
+@pytest.mark.parametrize("content", [b"my only notes", b'{"precious": [1, 2]}', b"\0" * 40, b"a\nb\n", b" "])
+def test_a_file_that_is_not_a_journal_is_left_as_it_is(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="this is not a study, or it is damaged: it begins with"):
+        create(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("size", range(12))
+def test_a_first_line_that_a_crash_tore_is_begun_anew(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    path.write_bytes(b'{"op_code":0'[:size])
+    assert create(path).trials == ()
+
+
+def test_what_is_not_a_file_is_not_a_journal(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe", tmp_path):
+        with pytest.raises(ConfigError, match="this is not a file"):
+            create(path)
+
+
 def test_a_digest_that_was_taken_away_is_said(journal: Path, lines: list[bytes]) -> None:
     journal.write_bytes(b"".join([*lines[:6], *without_digests(lines[6:7]), *lines[7:]]))
     with pytest.raises(ConfigError, match="line 7 has no digest, while the line before it has one"):

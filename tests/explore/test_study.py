@@ -315,7 +315,7 @@ def foreign_study(path: Path) -> str:
     ("make", "text"),
     [
         (text_file, "this is not a study, or it is damaged"),
-        (folder, "Is a directory"),
+        (folder, "this is not a file"),
         (under_a_file, r"File exists \(.*/storage\)"),
         (foreign_study, "study 'mase' was made by another program"),
         (
