@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mase import secrets
+from mase.doors import file
 from mase.errors import ConfigError, MaseError, said
 from mase.explore.journal import Journal, KernelLock
 from mase.explore.space import Point, Space
@@ -103,12 +104,12 @@ def open_storage(storage: str | Path | None) -> tuple[BaseStorage, KernelLock | 
     """Open a journal file, a database URL or, for None, memory; ``${NAME}`` is read from the environment.
 
     Raises:
-        ConfigError: the folder or file is unusable, no journal, or the database or its driver is missing.
+        ConfigError: the folder or file is unusable or is not a journal, or the database or its driver is missing.
     """
     if storage is None:
         return optuna.storages.InMemoryStorage(), None
     place = secrets.resolved(str(storage))
-    return (_open_database(place), None) if "://" in place else _open_journal(Path(place))
+    return (_open_database(place), None) if "://" in place else _open_journal(file.place(place, "storage"))
 
 
 def shown(storage: str | Path | None) -> str:

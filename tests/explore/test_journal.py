@@ -14,6 +14,7 @@ import pytest
 
 from mase.errors import ConfigError
 from mase.explore.journal import DIGEST
+from mase.explore.storage import open_storage
 from mase.explore.study import Study
 from mase.explore.trial import Trial
 from tests.explore.evaluators import OBJECTIVES, SMALL, bowl
@@ -107,6 +108,11 @@ def test_a_first_line_that_a_crash_tore_is_begun_anew(size: int, tmp_path: Path)
     path = tmp_path / "study.journal"
     path.write_bytes(b'{"op_code":0'[:size])
     assert create(path).trials == ()
+
+
+def test_an_empty_place_is_not_the_current_folder() -> None:
+    with pytest.raises(ConfigError, match="storage: found an empty path"):
+        open_storage("")
 
 
 def test_what_is_not_a_file_is_not_a_journal(tmp_path: Path) -> None:
