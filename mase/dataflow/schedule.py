@@ -20,9 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
+
+from mase.dataflow.period import Times, continued
+from mase.dataflow.sweeps import Lane, Program, balanced, period, sweep
 from mase.errors import GraphError
 
 IN, OUT = "in", "out"
+ARRAYS = 2048  # firings of an actor a tensor from which whole arrays are faster than one firing after the other
 
 
 @dataclass(frozen=True)
@@ -153,23 +158,40 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
     Raises:
         GraphError: the network cannot finish; says which actor waits for what.
     """
-    lanes = [_Lane(channel) for channel in channels]
-    by_source = {lane.channel.source: lane for lane in lanes}
-    by_sink = {lane.channel.sink: lane for lane in lanes}
-    runners = [_Runner(actor, tensors, by_source, by_sink) for actor in actors]
-    moving = True
-    while moving:
-        moving = False
-        for runner in runners:
-            moving |= runner.advance()
-    stuck = [f"{r.actor.name} waits for {r.waits}" for r in runners if not r.done]
-    if stuck:
-        raise GraphError(f"schedule stops before it ends: {'; '.join(stuck[:4])}")
-    outside = next(r for r in runners if r.outside)
+    short, parts = shortened(actors)
+    programs = [Program(actor.name, _compact(_flat(actor.body)), actor.latency) for actor in short]
+    lanes = balanced(programs, [(c.source, c.sink, c.depth) for c in channels], parts * tensors)
+    found = None
+    if lanes is not None and max(len(program.steps) for program in programs) >= ARRAYS:
+        found = sweep(programs, lanes, parts * tensors)
+    start, leaving = found or _stepped(short, channels, parts * tensors, lanes)
+    if not len(leaving):
+        raise GraphError("schedule: no token leaves the network")
+    beats = len(leaving) // tensors
+    ends = (leaving[beats - 1 :: beats] - start).tolist()
+    return Timing(int(leaving[0]) - start, tuple(ends))
+
+
+def _stepped(
+    actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, lanes: Sequence[Lane] | None
+) -> tuple[int, Times]:
+    """Run firing by firing, tensor by tensor where ``lanes`` says that tensors do not overlap, until it repeats."""
+    runners = _runners(actors, channels)
+    last = next((i for i, runner in enumerate(runners) if runner.leaves), 0)
+    watched, leaving = None if lanes is None else period(lanes), list[Times]()
+    for tensor in range(1, tensors + 1) if watched else [tensors]:
+        _move(runners, tensor)
+        if any(runner.tensors < tensor for runner in runners):
+            _move(runners, tensors)  # whatever can still fire does
+            stuck = [f"{r.actor.name} waits for {r.waits}" for r in runners if r.tensors < tensors]
+            raise GraphError(f"schedule stops before it ends: {'; '.join(stuck[:4])}")
+        leaving.append(runners[last].left())
+        settled = watched.add([runner.window() for runner in runners]) if watched else None
+        if settled is not None:
+            leaving = [continued(leaving, settled[0], settled[1][last], tensors)]
+            break
     start = min((r.first_take for r in runners if r.first_take is not None), default=0)
-    beats = len(outside.outside) // tensors
-    ends = tuple(t - start for t in outside.outside[beats - 1 :: beats])
-    return Timing(outside.outside[0] - start, ends)
+    return start, np.concatenate(leaving)
 
 
 def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> int | None:
@@ -177,16 +199,12 @@ def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) ->
 
     A channel whose sink is not among the actors never gives a slot back.
     """
-    lanes = [_Lane(channel) for channel in channels]
-    by_source = {lane.channel.source: lane for lane in lanes}
-    by_sink = {lane.channel.sink: lane for lane in lanes}
-    runners = [_Runner(actor, tensors, by_source, by_sink) for actor in actors]
-    while any(runner.advance() for runner in runners):
-        pass
-    return None if runners[0].done else sum(runner.outside_takes for runner in runners)
+    runners = _runners(actors, channels)
+    _move(runners, tensors)
+    return None if runners[0].tensors == tensors else sum(runner.outside_takes for runner in runners)
 
 
-class _Lane:
+class _Queue:
     """Times of one channel: when each token becomes visible, when each slot came back."""
 
     def __init__(self, channel: Channel) -> None:
@@ -197,26 +215,26 @@ class _Lane:
 
 
 class _Runner:
-    """Carry one actor forward as far as the known times allow."""
+    """Carry one actor forward as far as the known times allow.
+
+    ``tensors`` are those that it has finished, ``outside`` when its tokens for the outside left.
+    """
 
     def __init__(
-        self,
-        actor: Actor,
-        tensors: int,
-        by_source: Mapping[tuple[str, str], _Lane],
-        by_sink: Mapping[tuple[str, str], _Lane],
+        self, actor: Actor, by_source: Mapping[tuple[str, str], _Queue], by_sink: Mapping[tuple[str, str], _Queue]
     ) -> None:
-        self.actor, self.now, self.done, self.waits = actor, 0, False, ""
+        self.actor, self.now, self.tensors, self.waits = actor, 0, 0, ""
         self.outside: list[int] = []
         self.first_take: int | None = None
         self.outside_takes = 0
         steps = _compact(_flat(actor.body))
+        self.leaves = any((actor.name, port) not in by_source for step in steps for port in step.publish)
         self._steps = [self._bound(step, by_source, by_sink) for step in steps]
-        self._index, self._left = 0, tensors
+        self._index, self._times = 0, list[int]()
 
     def _bound(
-        self, step: Step, by_source: Mapping[tuple[str, str], _Lane], by_sink: Mapping[tuple[str, str], _Lane]
-    ) -> tuple[list[_Lane | None], list[_Lane], list[_Lane], list[tuple[_Lane | None, int]], int]:
+        self, step: Step, by_source: Mapping[tuple[str, str], _Queue], by_sink: Mapping[tuple[str, str], _Queue]
+    ) -> tuple[list[_Queue | None], list[_Queue], list[_Queue], list[tuple[_Queue | None, int]], int]:
         name = self.actor.name
         take = [by_sink.get((name, port)) for port in step.take]
         free = [by_sink[name, port] for port in step.free if (name, port) in by_sink]
@@ -224,48 +242,73 @@ class _Runner:
         publish = [(by_source.get((name, port)), self.actor.latency.get(port, 1)) for port in step.publish]
         return take, free, acquire, publish, step.dwell
 
-    def advance(self) -> bool:
+    def left(self) -> Times:
+        """Return the times of all tokens that left the network since the last call."""
+        times, self.outside = self.outside, []
+        return np.array(times, np.int64)
+
+    def window(self) -> Times:
+        """Return the times of all firings since the last call."""
+        times, self._times = self._times, []
+        return np.array(times, np.int64)
+
+    def advance(self, tensors: int) -> bool:
+        """Fire until ``tensors`` tensors are finished; tell whether anything moved."""
         moved = False
-        while not self.done:
+        while self.tensors < tensors:
             take, free, acquire, publish, dwell = self._steps[self._index]
             now = self.now
-            for lane in take:
-                if lane is None:
+            for queue in take:
+                if queue is None:
                     continue
-                if lane.taken >= len(lane.visible):
-                    self.waits = f"a token of {lane.channel.source[0]}"
+                if queue.taken >= len(queue.visible):
+                    self.waits = f"a token of {queue.channel.source[0]}"
                     return moved
-                now = max(now, lane.visible[lane.taken])
-            for lane in acquire:
-                slot = lane.acquired - lane.channel.depth
-                if slot >= len(lane.returned):
-                    self.waits = f"a free slot towards {lane.channel.sink[0]}"
+                if queue.visible[queue.taken] > now:
+                    now = queue.visible[queue.taken]
+            for queue in acquire:
+                slot = queue.acquired - queue.channel.depth
+                if slot >= len(queue.returned):
+                    self.waits = f"a free slot towards {queue.channel.sink[0]}"
                     return moved
-                if slot >= 0:
-                    now = max(now, lane.returned[slot])
-            for lane in take:
-                if lane is not None:
-                    lane.taken += 1
+                if slot >= 0 and queue.returned[slot] > now:
+                    now = queue.returned[slot]
+            for queue in take:
+                if queue is not None:
+                    queue.taken += 1
                     continue
                 self.outside_takes += 1
                 if self.first_take is None:
                     self.first_take = now
-            for lane in free:
-                lane.returned.append(now + 1)
-            for lane in acquire:
-                lane.acquired += 1
+            for queue in free:
+                queue.returned.append(now + 1)
+            for queue in acquire:
+                queue.acquired += 1
             for target, latency in publish:
                 (self.outside if target is None else target.visible).append(now + latency)
+            self._times.append(now)
             self.now = now + dwell
-            self._step()
+            self._index += 1
+            if self._index == len(self._steps):
+                self._index, self.tensors = 0, self.tensors + 1
             moved = True
         return moved
 
-    def _step(self) -> None:
-        self._index += 1
-        if self._index == len(self._steps):
-            self._index, self._left = 0, self._left - 1
-            self.done = self._left == 0
+
+def _runners(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[_Runner]:
+    queues = [_Queue(channel) for channel in channels]
+    by_source = {queue.channel.source: queue for queue in queues}
+    by_sink = {queue.channel.sink: queue for queue in queues}
+    return [_Runner(actor, by_source, by_sink) for actor in actors]
+
+
+def _move(runners: Sequence[_Runner], tensors: int) -> None:
+    """Let all actors fire until each has finished ``tensors`` tensors, or none can."""
+    moving = True
+    while moving:
+        moving = False
+        for runner in runners:
+            moving |= runner.advance(tensors)
 
 
 def _flat(body: Sequence[Step | Loop]) -> Iterator[Step]:

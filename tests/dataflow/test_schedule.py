@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mase.dataflow import schedule
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, shortened, stream
 from mase.errors import GraphError
 
@@ -102,7 +103,7 @@ def chain(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
     length = draw(st.integers(1, 4))
     tokens = [draw(st.integers(1, 5)) for _ in range(length + 1)]
     actors = [actor(draw, f"a{i}", tokens[i], tokens[i + 1]) for i in range(length)]
-    depths = st.integers(1, 6)
+    depths = st.one_of(st.integers(1, 6), st.just(DEEP))
     channels = [Channel((f"a{i}", OUT), (f"a{i + 1}", IN), draw(depths)) for i in range(length - 1)]
     return actors, channels
 
@@ -142,19 +143,29 @@ def test_recurrence_equals_cycle_by_cycle_simulation(network: tuple[list[Actor],
     compare(*network, tensors)
 
 
+@settings(max_examples=60)
+@given(chain(), st.integers(12, 30))
+def test_a_run_that_repeats_itself_is_continued(network: tuple[list[Actor], list[Channel]], tensors: int) -> None:
+    compare(*network, tensors)
+
+
 @settings(max_examples=100)
-@given(diamond(), st.integers(1, 3))
+@given(diamond(), st.sampled_from([1, 2, 3, 17]))
 def test_recurrence_is_exact_on_reconvergent_paths(network: tuple[list[Actor], list[Channel]], tensors: int) -> None:
     compare(*network, tensors)
 
 
 def compare(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> None:
+    """Compare both ways to run a network, firing by firing and in whole arrays, with the simulator."""
     expected = brute(actors, channels, tensors)
-    if expected is None:
-        with pytest.raises(GraphError, match="waits for"):
-            run(actors, channels, tensors)
-    else:
-        assert run(actors, channels, tensors) == expected
+    for arrays in (1, schedule.ARRAYS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(schedule, "ARRAYS", arrays)
+            if expected is None:
+                with pytest.raises(GraphError, match="waits for"):
+                    run(actors, channels, tensors)
+            else:
+                assert run(actors, channels, tensors) == expected
 
 
 @settings(max_examples=60)
@@ -174,6 +185,44 @@ def test_a_deeper_fifo_never_delays_anything(network: tuple[list[Actor], list[Ch
         more = [Channel(c.source, c.sink, c.depth + (j == i)) for j, c in enumerate(channels)]
         pairs = zip(run(actors, more, 3).completions, run(actors, channels, 3).completions, strict=True)
         assert all(deeper <= shallower for deeper, shallower in pairs)
+
+
+def line(firings: int, depth: int, dwells: Sequence[int] = (1, 2, 1)) -> tuple[list[Actor], list[Channel]]:
+    """Return a chain whose actors fire so often a tensor."""
+    loops = [(stream(take=True), Loop(firings - 2, (stream(take=True, produce=True, dwell=n),))) for n in dwells]
+    actors = [Actor(f"a{i}", (*loop, stream(produce=True)), {OUT: 3}) for i, loop in enumerate(loops)]
+    return actors, [Channel((f"a{i}", OUT), (f"a{i + 1}", IN), depth) for i in range(len(dwells) - 1)]
+
+
+def test_a_long_run_fires_only_until_it_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, tensors = line(20, 4), list[int]()
+    expected = brute(*network, 40)
+    assert expected is not None
+    move = schedule._move
+    monkeypatch.setattr(schedule, "_move", lambda runners, n: (tensors.append(n), move(runners, n))[1])
+    ends = run(*network, 100_000).completions
+    assert len(tensors) < 12
+    assert ends[:40] == expected.completions
+    assert ends[-1] - ends[9] == (100_000 - 10) * expected.interval
+
+
+@pytest.mark.parametrize("depth", [5, DEEP])
+def test_many_firings_a_tensor_run_in_arrays(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = line(6000, depth)
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule, "ARRAYS", 1 << 62)
+        expected = run(*network, 3)
+    monkeypatch.delattr(schedule, "_stepped")
+    assert run(*network, 3) == expected
+
+
+def test_arrays_give_up_where_times_never_settle() -> None:
+    network = line(3000, 1, (1, 1, 1))  # one slot: each firing waits for the one before it, there and back
+    programs = [schedule.Program(a.name, list(steps(a.body)), a.latency) for a in network[0]]
+    lanes = schedule.balanced(programs, [(c.source, c.sink, c.depth) for c in network[1]], 1)
+    assert lanes is not None
+    assert schedule.sweep(programs, lanes, 1) is None
+    assert run(*network, 1) == brute(*network, 1)
 
 
 # -- by hand ----------------------------------------------------------------------------------------------------------
