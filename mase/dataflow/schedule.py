@@ -19,11 +19,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
 from mase.dataflow.period import Times, continued
-from mase.dataflow.sweeps import Lane, Program, balanced, period, sweep
+from mase.dataflow.sweeps import Firings, Lane, Program, balanced, joined, period, sweep
 from mase.errors import GraphError
 
 IN, OUT = "in", "out"
@@ -159,10 +160,10 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
         GraphError: the network cannot finish; says which actor waits for what.
     """
     short, parts = shortened(actors)
-    programs = [Program(actor.name, _compact(_flat(actor.body)), actor.latency) for actor in short]
+    programs = [Program(actor.name, _firings(actor.body).compact(), actor.latency) for actor in short]
     lanes = balanced(programs, [(c.source, c.sink, c.depth) for c in channels], parts * tensors)
     found = None
-    if lanes is not None and max(len(program.steps) for program in programs) >= ARRAYS:
+    if lanes is not None and max(program.firings.count for program in programs) >= ARRAYS:
         found = sweep(programs, lanes, parts * tensors)
     start, leaving = found or _stepped(short, channels, parts * tensors, lanes)
     if not len(leaving):
@@ -318,6 +319,32 @@ def _flat(body: Sequence[Step | Loop]) -> Iterator[Step]:
         else:
             for _ in range(item.count):
                 yield from _flat(item.body)
+
+
+def _firings(body: tuple[Step | Loop, ...]) -> Firings:
+    """Return a loop nest in arrays, without running through its loops."""
+    return _kept(body) if _count(body) < ARRAYS else _nest(body)
+
+
+@lru_cache(256)
+def _kept(body: tuple[Step | Loop, ...]) -> Firings:
+    return _nest(body)
+
+
+def _nest(body: tuple[Step | Loop, ...]) -> Firings:
+    return joined(
+        [_once(item) if isinstance(item, Step) else _firings(item.body).repeated(item.count) for item in body]
+    )
+
+
+def _count(body: Sequence[Step | Loop]) -> int:
+    return sum(1 if isinstance(item, Step) else item.count * _count(item.body) for item in body)
+
+
+def _once(step: Step) -> Firings:
+    actions = {"take": step.take, "free": step.free, "acquire": step.acquire, "publish": step.publish}
+    ports = {(name, port): np.zeros(ports.count(port), np.int64) for name, ports in actions.items() for port in ports}
+    return Firings(np.array([step.dwell], np.int64), ports)
 
 
 def _compact(steps: Iterator[Step]) -> list[Step]:

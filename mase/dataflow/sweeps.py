@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mase.dataflow.period import Period, continued
-
-if TYPE_CHECKING:
-    from mase.dataflow.schedule import Step
 
 Times = npt.NDArray[np.int64]
 Port = tuple[str, str]
@@ -25,20 +21,66 @@ SWEEPS = 24  # of a tensor, forwards or backwards; a run that needs more is fast
 
 
 @dataclass(frozen=True, eq=False)
+class Firings:
+    """A firing program of one tensor in arrays.
+
+    Args:
+        dwells: of each firing. ports: by action (``take``, ``free``, ``acquire``, ``publish``) and port, the indices of
+            the firings that do it.
+    """
+
+    dwells: Times
+    ports: Mapping[tuple[str, str], Times]
+
+    @property
+    def count(self) -> int:
+        """Number of firings."""
+        return len(self.dwells)
+
+    def of(self, action: str) -> dict[str, Times]:
+        """Return the indices of one action by port."""
+        return {port: i for (name, port), i in self.ports.items() if name == action}
+
+    def repeated(self, count: int) -> Firings:
+        """Return these firings so many times."""
+        starts = np.arange(count)[:, None] * self.count
+        return Firings(np.tile(self.dwells, count), {key: (starts + i).reshape(-1) for key, i in self.ports.items()})
+
+    def compact(self) -> Firings:
+        """Merge each firing that touches no port into the dwell of the one before it (the first one stays)."""
+        kept = np.zeros(self.count, bool)
+        kept[:1] = True
+        for i in self.ports.values():
+            kept[i] = True
+        if kept.all():
+            return self
+        places = np.cumsum(kept) - 1
+        return Firings(
+            np.add.reduceat(self.dwells, kept.nonzero()[0]), {key: places[i] for key, i in self.ports.items()}
+        )
+
+
+def joined(firings: Sequence[Firings]) -> Firings:
+    """Return firings one after the other."""
+    if len(firings) == 1:
+        return firings[0]
+    parts: dict[tuple[str, str], list[Times]] = {}
+    start = 0
+    for item in firings:
+        for key, i in item.ports.items():
+            parts.setdefault(key, []).append(i + start)
+        start += item.count
+    dwells = [np.zeros(0, np.int64), *(item.dwells for item in firings)]
+    return Firings(np.concatenate(dwells), {key: np.concatenate(found) for key, found in parts.items()})
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
-    """The firings of one tensor of an actor."""
+    """What an actor does for each tensor."""
 
     name: str
-    steps: Sequence[Step]
+    firings: Firings
     latency: Mapping[str, int]
-
-    def ports(self, action: str) -> dict[str, Times]:
-        """Return the indices of the steps that ``take``, ``free``, ``acquire`` or ``publish`` each port."""
-        out: dict[str, list[int]] = {}
-        for i, step in enumerate(self.steps):
-            for port in getattr(step, action):
-                out.setdefault(port, []).append(i)
-        return {port: np.array(indices, np.int64) for port, indices in out.items()}
 
 
 @dataclass(eq=False)
@@ -79,15 +121,14 @@ def balanced(
         return None
     counts: dict[tuple[Port, str], int] = {}
     for program in programs:
-        if not program.steps or any(step.dwell < 1 for step in program.steps):
-            return None
-        for step in program.steps:
-            for action in ("take", "free", "acquire", "publish"):
-                ports = getattr(step, action)
-                if len(set(ports)) < len(ports):
-                    return None
-                for port in ports:
-                    counts[(program.name, port), action] = counts.get(((program.name, port), action), 0) + 1
+        firings = program.firings
+        if (
+            not firings.count
+            or firings.dwells.min() < 1
+            or any((np.diff(i) == 0).any() for i in firings.ports.values())
+        ):
+            return None  # the last: a port twice in one firing
+        counts |= {((program.name, port), action): len(i) for (action, port), i in firings.ports.items()}
     places, out = {program.name: i for i, program in enumerate(programs)}, list[Lane]()
     for source, sink, depth in channels:
         ends = [(source, "acquire"), (source, "publish"), (sink, "take"), (sink, "free")]
@@ -173,11 +214,11 @@ class _Actor:
 
 def _bound(program: Program, lanes: Sequence[Lane]) -> _Actor:
     name = program.name
-    takes, frees, acquires, publishes = map(program.ports, ("take", "free", "acquire", "publish"))
+    takes, frees, acquires, publishes = map(program.firings.of, ("take", "free", "acquire", "publish"))
     entering = [lane for lane in lanes if lane.sink[0] == name]
     leaving = [lane for lane in lanes if lane.source[0] == name]
     inner = {lane.sink[1] for lane in entering} | {lane.source[1] for lane in leaving}
-    dwells, none = np.array([step.dwell for step in program.steps], np.int64), np.zeros(0, np.int64)
+    dwells, none = program.firings.dwells, np.zeros(0, np.int64)
     late = {port: program.latency.get(port, 1) for port in publishes}
     return _Actor(
         dwells,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +93,22 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
         if quiet > 200:
             return None
     raise AssertionError("the brute simulator needs more cycles")
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_arrays_hold_the_firings_of_the_loop_nest(data: st.DataObject) -> None:
+    program = actor(data.draw, "a", data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
+    body = (Loop(data.draw(st.integers(1, 3)), program.body), *program.body)
+    flat, arrays = list(steps(body)), schedule._firings(body)
+    assert arrays.dwells.tolist() == [step.dwell for step in flat]
+    for action in ("take", "free", "acquire", "publish"):
+        for port in (IN, OUT):
+            expected = [i for i, step in enumerate(flat) if port in getattr(step, action)]
+            assert arrays.of(action).get(port, np.zeros(0)).tolist() == expected
+    merged = schedule._compact(iter(flat))
+    assert arrays.compact().dwells.tolist() == [step.dwell for step in merged]
+    assert arrays.compact().of("take")[IN].tolist() == [i for i, step in enumerate(merged) if IN in step.take]
 
 
 # -- random networks --------------------------------------------------------------------------------------------------
@@ -218,7 +235,7 @@ def test_many_firings_a_tensor_run_in_arrays(depth: int, monkeypatch: pytest.Mon
 
 def test_arrays_give_up_where_times_never_settle() -> None:
     network = line(3000, 1, (1, 1, 1))  # one slot: each firing waits for the one before it, there and back
-    programs = [schedule.Program(a.name, list(steps(a.body)), a.latency) for a in network[0]]
+    programs = [schedule.Program(a.name, schedule._firings(a.body), a.latency) for a in network[0]]
     lanes = schedule.balanced(programs, [(c.source, c.sink, c.depth) for c in network[1]], 1)
     assert lanes is not None
     assert schedule.sweep(programs, lanes, 1) is None
