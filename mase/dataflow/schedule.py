@@ -71,11 +71,22 @@ class Actor:
 
 @dataclass(frozen=True)
 class Channel:
-    """Join a port of one actor to a port of another through ``depth`` slots."""
+    """Join a port of one actor to a port of another through ``depth`` slots.
+
+    Args:
+        also: further sinks. Each takes every token when it can, and a slot is free once all of them have freed it: this
+            is the eager fork. Channels of their own from one port are a fork whose branches have slots of their own.
+    """
 
     source: tuple[str, str]
     sink: tuple[str, str]
     depth: int
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sinks(self) -> tuple[tuple[str, str], ...]:
+        """All ports that take its tokens."""
+        return self.sink, *self.also
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
     """
     short, parts = shortened(actors)
     programs = [Program(actor.name, _firings(actor.body).compact(), actor.latency) for actor in short]
-    lanes = balanced(programs, [(c.source, c.sink, c.depth) for c in channels], parts * tensors)
+    lanes = balanced(programs, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], parts * tensors)
     found = None
     if lanes is not None and max(program.firings.count for program in programs) >= ARRAYS:
         found = sweep(programs, lanes, parts * tensors)
@@ -206,13 +217,21 @@ def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) ->
 
 
 class _Queue:
-    """Times of one channel: when each token becomes visible, when each slot came back."""
+    """Times of one channel towards one sink: when each token becomes visible, when each slot came back from there."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, sink: tuple[str, str]) -> None:
+        self.channel, self.sink = channel, sink
         self.visible: list[int] = []
         self.returned: list[int] = []
         self.taken = self.acquired = 0
+
+
+@dataclass(frozen=True)
+class _Ports:
+    """The queues at each port: one where a channel ends, one for each sink where it begins."""
+
+    by_source: dict[tuple[str, str], list[_Queue]]
+    by_sink: dict[tuple[str, str], _Queue]
 
 
 class _Runner:
@@ -221,26 +240,28 @@ class _Runner:
     ``tensors`` are those that it has finished, ``outside`` when its tokens for the outside left.
     """
 
-    def __init__(
-        self, actor: Actor, by_source: Mapping[tuple[str, str], _Queue], by_sink: Mapping[tuple[str, str], _Queue]
-    ) -> None:
+    def __init__(self, actor: Actor, ports: _Ports) -> None:
         self.actor, self.now, self.tensors, self.waits = actor, 0, 0, ""
         self.outside: list[int] = []
         self.first_take: int | None = None
         self.outside_takes = 0
         steps = _compact(_flat(actor.body))
-        self.leaves = any((actor.name, port) not in by_source for step in steps for port in step.publish)
-        self._steps = [self._bound(step, by_source, by_sink) for step in steps]
+        self.leaves = any((actor.name, port) not in ports.by_source for step in steps for port in step.publish)
+        self._steps = [self._bound(step, ports) for step in steps]
         self._index, self._times = 0, list[int]()
 
     def _bound(
-        self, step: Step, by_source: Mapping[tuple[str, str], _Queue], by_sink: Mapping[tuple[str, str], _Queue]
+        self, step: Step, ports: _Ports
     ) -> tuple[list[_Queue | None], list[_Queue], list[_Queue], list[tuple[_Queue | None, int]], int]:
         name = self.actor.name
-        take = [by_sink.get((name, port)) for port in step.take]
-        free = [by_sink[name, port] for port in step.free if (name, port) in by_sink]
-        acquire = [by_source[name, port] for port in step.acquire if (name, port) in by_source]
-        publish = [(by_source.get((name, port)), self.actor.latency.get(port, 1)) for port in step.publish]
+        take = [ports.by_sink.get((name, port)) for port in step.take]
+        free = [ports.by_sink[name, port] for port in step.free if (name, port) in ports.by_sink]
+        acquire = [queue for port in step.acquire for queue in ports.by_source.get((name, port), [])]
+        publish = [
+            (queue, self.actor.latency.get(port, 1))
+            for port in step.publish
+            for queue in ports.by_source.get((name, port), [None])
+        ]
         return take, free, acquire, publish, step.dwell
 
     def left(self) -> Times:
@@ -270,7 +291,7 @@ class _Runner:
             for queue in acquire:
                 slot = queue.acquired - queue.channel.depth
                 if slot >= len(queue.returned):
-                    self.waits = f"a free slot towards {queue.channel.sink[0]}"
+                    self.waits = f"a free slot towards {queue.sink[0]}"
                     return moved
                 if slot >= 0 and queue.returned[slot] > now:
                     now = queue.returned[slot]
@@ -297,10 +318,12 @@ class _Runner:
 
 
 def _runners(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[_Runner]:
-    queues = [_Queue(channel) for channel in channels]
-    by_source = {queue.channel.source: queue for queue in queues}
-    by_sink = {queue.channel.sink: queue for queue in queues}
-    return [_Runner(actor, by_source, by_sink) for actor in actors]
+    ports = _Ports({}, {})
+    for channel in channels:
+        queues = {sink: _Queue(channel, sink) for sink in channel.sinks}
+        ports.by_source.setdefault(channel.source, []).extend(queues.values())
+        ports.by_sink.update(queues)
+    return [_Runner(actor, ports) for actor in actors]
 
 
 def _move(runners: Sequence[_Runner], tensors: int) -> None:

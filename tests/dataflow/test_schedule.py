@@ -21,19 +21,31 @@ DEEP = 1 << 40
 
 
 class Slots:
-    """A channel in one cycle: tokens with the cycle in which each is visible, slots with that of their return."""
+    """A channel in one cycle: what each sink has yet to take and when it is visible, and the slots that are free.
 
-    def __init__(self, depth: int) -> None:
+    A sink that frees its oldest token marks it; the slot is on its way back as soon as every sink has marked it.
+    """
+
+    def __init__(self, depth: int, sinks: int) -> None:
         self.free = depth
         self.returning: list[int] = []
-        self.tokens: list[int] = []
+        self.tokens: list[list[int]] = [[] for _ in range(sinks)]
+        self.held: list[set[int]] = []  # by slot in use, oldest first: the sinks that have not freed it
 
     def step(self, now: int) -> None:
         self.free += sum(t <= now for t in self.returning)
         self.returning = [t for t in self.returning if t > now]
 
-    def readable(self, now: int) -> bool:
-        return bool(self.tokens) and self.tokens[0] <= now
+    def publish(self, arrives: int) -> None:
+        for tokens in self.tokens:
+            tokens.append(arrives)
+        self.held.append(set(range(len(self.tokens))))
+
+    def give_back(self, sink: int, now: int) -> None:
+        next(holders for holders in self.held if sink in holders).discard(sink)
+        if not self.held[0]:
+            self.held.pop(0)
+            self.returning.append(now + 1)
 
 
 def steps(body: Sequence[Step | Loop]) -> Iterator[Step]:
@@ -47,8 +59,8 @@ def steps(body: Sequence[Step | Loop]) -> Iterator[Step]:
 
 def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, limit: int = 20_000) -> Timing | None:
     """Go through the cycles one by one; None where nothing moves any more."""
-    slots = [Slots(min(c.depth, 1 << 20)) for c in channels]
-    into = {c.sink: s for c, s in zip(channels, slots, strict=True)}
+    slots = [Slots(min(c.depth, 1 << 20), len(c.sinks)) for c in channels]
+    into = {port: (s, i) for c, s in zip(channels, slots, strict=True) for i, port in enumerate(c.sinks)}
     out_of = {c.source: s for c, s in zip(channels, slots, strict=True)}
     programs = {a.name: list(steps(a.body)) * tensors for a in actors}
     place, ready = dict.fromkeys(programs, 0), dict.fromkeys(programs, 0)
@@ -64,22 +76,25 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
             step = programs[actor.name][place[actor.name]]
             takes = [into.get((actor.name, p)) for p in step.take]
             acquires = [out_of[actor.name, p] for p in step.acquire if (actor.name, p) in out_of]
-            if not all(s is None or s.readable(now) for s in takes) or not all(s.free for s in acquires):
+            if not all(t is None or (t[0].tokens[t[1]] and t[0].tokens[t[1]][0] <= now) for t in takes) or not all(
+                s.free for s in acquires
+            ):
                 continue
-            for s in takes:
-                if s is not None:
-                    s.tokens.pop(0)
+            for taken in takes:
+                if taken is not None:
+                    taken[0].tokens[taken[1]].pop(0)
                 elif first is None:
                     first = now
             for p in step.free:
                 if (actor.name, p) in into:
-                    into[actor.name, p].returning.append(now + 1)
+                    channel, sink = into[actor.name, p]
+                    channel.give_back(sink, now)
             for s in acquires:
                 s.free -= 1
             for p in step.publish:
                 arrives = now + actor.latency.get(p, 1)
                 if (actor.name, p) in out_of:
-                    out_of[actor.name, p].tokens.append(arrives)
+                    out_of[actor.name, p].publish(arrives)
                 else:
                     outside[actor.name].append(arrives)
             place[actor.name] += 1
@@ -152,6 +167,51 @@ def diamond(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
     channels = [Channel(("fork", p), (p, IN), draw(st.integers(1, 8))) for p in ports]
     channels += [Channel((p, OUT), ("join", p), draw(st.integers(1, 8))) for p in ports]
     return [fork, *between, join], channels
+
+
+@st.composite
+def forks(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
+    """Draw a fork of one channel into two or three branches of up to two actors, and their join.
+
+    A branch of none is the shortcut of a residual.
+    """
+    tokens, branches = draw(st.integers(1, 4)), draw(st.integers(2, 3))
+    ports = tuple(f"p{i}" for i in range(branches))
+    depths = st.one_of(st.integers(1, 8), st.just(DEEP))
+    actors, channels, heads = [actor(draw, "fork", tokens, tokens)], list[Channel](), list[tuple[str, str]]()
+    for port in ports:
+        names = [f"{port}_{i}" for i in range(draw(st.integers(0, 2)))]
+        actors += [actor(draw, name, tokens, tokens) for name in names]
+        heads.append((names[0], IN) if names else ("join", port))
+        ends = [(names[i + 1], IN) if i + 1 < len(names) else ("join", port) for i in range(len(names))]
+        channels += [Channel((name, OUT), end, draw(depths)) for name, end in zip(names, ends, strict=True)]
+    channels.append(Channel(("fork", OUT), heads[0], draw(depths), tuple(heads[1:])))
+    body = (Loop(tokens, (Step(ports, ports, (OUT,), (OUT,), draw(st.integers(1, 3))),)),)
+    return [*actors, Actor("join", body, {OUT: 2})], channels
+
+
+@settings(max_examples=150)
+@given(forks(), st.sampled_from([1, 2, 3, 19]))
+def test_a_slot_returns_when_the_last_sink_has_freed_it(
+    network: tuple[list[Actor], list[Channel]], tensors: int
+) -> None:
+    compare(*network, tensors)
+
+
+@settings(max_examples=60)
+@given(forks(), st.integers(1, 3))
+def test_one_channel_with_many_sinks_is_as_many_channels_of_one_depth(
+    network: tuple[list[Actor], list[Channel]], tensors: int
+) -> None:
+    actors, channels = network
+    apart = [Channel(c.source, sink, c.depth) for c in channels for sink in c.sinks]
+    try:
+        expected = run(actors, channels, tensors)
+    except GraphError:
+        with pytest.raises(GraphError):
+            run(actors, apart, tensors)
+    else:
+        assert run(actors, apart, tensors) == expected
 
 
 @settings(max_examples=150)
@@ -258,6 +318,16 @@ def test_a_credit_comes_back_a_cycle_after_the_slot_is_freed() -> None:
     actors = [pipe(), Actor("b", (Loop(2, (stream(take=True, produce=True),)),), {OUT: 1})]
     assert run(actors, [Channel(("a", OUT), ("b", IN), 1)], 2).completions == (4, 8)
     assert run(actors, [Channel(("a", OUT), ("b", IN), 2)], 2).completions == (3, 5)
+
+
+def test_a_forked_slot_waits_for_the_slower_sink() -> None:
+    # One slot: published at 0, freed at 1 by the fast sink and at 1, 5 by the slow one, which holds for 4 cycles.
+    fast, slow = (
+        Actor(n, (Loop(2, (stream(take=True, produce=True, dwell=d),)),), {OUT: 1}) for n, d in (("b", 1), ("c", 4))
+    )
+    channel = Channel(("a", OUT), ("b", IN), 1, (("c", IN),))
+    assert run([pipe(), fast, slow], [channel], 2).completions == (4, 12)  # tokens at 0, 2, 6, 10 reach b a cycle later
+    assert channel.sinks == (("b", IN), ("c", IN))
 
 
 def test_interval_is_taken_over_the_last_half() -> None:
