@@ -94,21 +94,19 @@ class Netlist:
         """Return actors and channels for the recurrence; ``depths`` by instance name overrides the blocks' own."""
         actors: list[Actor] = []
         channels: list[Channel] = []
-        before: Instance | None = None
+        above: tuple[tuple[str, str], int] | None = None  # what the stream comes from, and the depth of its FIFO
         for instance in self.instances:
             schedule = instance.block.schedule()
-            named = [replace(actor, name=_inside(instance, actor.name)) for actor in schedule.actors]
             for c in schedule.channels:
-                ends = [(_inside(instance, actor), port) for actor, port in (c.source, c.sink)]
-                channels.append(Channel(ends[0], ends[1], c.depth))
-            if before is not None:
-                depth = (depths or {}).get(before.name, before.block.fifo)
-                channels.append(Channel((actors[-1].name, OUT), (named[0].name, IN), depth))
-            actors += named
-            before = instance
-        if before is not None:  # the sink: always ready, so a slot comes back one cycle after its beat is visible
-            depth = (depths or {}).get(before.name, before.block.fifo)
-            channels.append(Channel((actors[-1].name, OUT), (SINK.name, IN), depth))
+                sink, *also = (_inside(instance, *end) for end in c.sinks)
+                channels.append(Channel(_inside(instance, *c.source), sink, c.depth, tuple(also)))
+            if above is not None:
+                channels.append(Channel(above[0], _inside(instance, *schedule.port(IN)), above[1]))
+            actors += [replace(actor, name=_inside(instance, actor.name, "")[0]) for actor in schedule.actors]
+            depth = (depths or {}).get(instance.name, instance.block.fifo)
+            above = _inside(instance, *schedule.port(OUT)), depth
+        if above is not None:  # the sink: always ready, so a slot comes back one cycle after its beat is visible
+            channels.append(Channel(above[0], (SINK.name, IN), above[1]))
         return [*actors, replace(SINK, body=(Loop(self.stream_out.beats, SINK.body),))], channels
 
     def timing(self, tensors: int = 3) -> Timing:
@@ -236,8 +234,9 @@ def _least(netlist: Netlist, depths: Mapping[str, int], name: str, tensors: int,
     return low
 
 
-def _inside(instance: Instance, actor: str) -> str:
-    return f"{instance.name}/{actor}" if actor else instance.name
+def _inside(instance: Instance, actor: str, port: str) -> tuple[str, str]:
+    """Return a port of an actor of a block by names that are unique in the netlist."""
+    return f"{instance.name}/{actor}" if actor else instance.name, port
 
 
 def _chain(entry: OpNode) -> list[OpNode]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -93,15 +93,21 @@ class Channel:
 class Schedule:
     """What an operator promises about cycles: its actors, and the channels inside it.
 
-    The stream that enters is port ``in`` of ``actors[0]``, the one that leaves is port ``out`` of ``actors[-1]``.
-
     Args:
         pace: cycles of a tensor that the channels inside ask for, where that is more than any actor's.
+        ports: the actor and its port behind each port of the operator. Without any, the stream that enters is port
+            ``in`` of ``actors[0]``, and the one that leaves is port ``out`` of ``actors[-1]``.
     """
 
     actors: tuple[Actor, ...]
     channels: tuple[Channel, ...] = ()
     pace: int = 0
+    ports: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def port(self, name: str) -> tuple[str, str]:
+        """Return the actor and its port behind a port of the operator."""
+        chain = {IN: (self.actors[0].name, IN), OUT: (self.actors[-1].name, OUT)}
+        return (self.ports or chain)[name]
 
     def interval(self) -> int:
         """Return the least cycles between two tensors when nothing stalls the operator."""
@@ -161,14 +167,57 @@ class Timing:
         )
 
 
+@dataclass(frozen=True)
+class Wait:
+    """One actor that cannot go on.
+
+    Args:
+        on: the actor that it waits for. slot: it waits for a free slot of the channel, instead of a token.
+    """
+
+    actor: str
+    on: str
+    channel: Channel
+    slot: bool
+
+    def __str__(self) -> str:
+        return f"{self.actor} waits for {'a free slot towards' if self.slot else 'a token of'} {self.on}"
+
+
+@dataclass(frozen=True)
+class Deadlock:
+    """A run that stops before its end.
+
+    Args:
+        waits: what each actor that has not finished waits for, in order of actors.
+    """
+
+    waits: tuple[Wait, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.waits[:4]))
+
+
 def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing:
+    """Return the cycles of ``tensors`` tensors through a network, as :func:`attempt` does.
+
+    Raises:
+        GraphError: the network cannot finish; says which actor waits for what.
+    """
+    found = attempt(actors, channels, tensors)
+    if isinstance(found, Deadlock):
+        raise GraphError(f"schedule stops before it ends: {found}")
+    return found
+
+
+def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing | Deadlock:
     """Evaluate the recurrence for ``tensors`` tensors through a network.
 
     Ports without a channel are the outside: inputs there are always valid, outputs always ready. The first such output,
     in order of actors, is the one whose cycles are returned; cycle 0 is the first step that takes an outside token.
 
     Raises:
-        GraphError: the network cannot finish; says which actor waits for what.
+        GraphError: nothing leaves the network.
     """
     short, parts = shortened(actors)
     programs = [Program(actor.name, _firings(actor.body).compact(), actor.latency) for actor in short]
@@ -176,7 +225,10 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
     found = None
     if lanes is not None and max(program.firings.count for program in programs) >= ARRAYS:
         found = sweep(programs, lanes, parts * tensors)
-    start, leaving = found or _stepped(short, channels, parts * tensors, lanes)
+    times = found or _stepped(short, channels, parts * tensors, lanes)
+    if isinstance(times, Deadlock):
+        return times
+    start, leaving = times
     if not len(leaving):
         raise GraphError("schedule: no token leaves the network")
     beats = len(leaving) // tensors
@@ -186,7 +238,7 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
 
 def _stepped(
     actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, lanes: Sequence[Lane] | None
-) -> tuple[int, Times]:
+) -> tuple[int, Times] | Deadlock:
     """Run firing by firing, tensor by tensor where ``lanes`` says that tensors do not overlap, until it repeats."""
     runners = _runners(actors, channels)
     last = next((i for i, runner in enumerate(runners) if runner.leaves), 0)
@@ -195,8 +247,7 @@ def _stepped(
         _move(runners, tensor)
         if any(runner.tensors < tensor for runner in runners):
             _move(runners, tensors)  # whatever can still fire does
-            stuck = [f"{r.actor.name} waits for {r.waits}" for r in runners if r.tensors < tensors]
-            raise GraphError(f"schedule stops before it ends: {'; '.join(stuck[:4])}")
+            return Deadlock(tuple(r.waits for r in runners if r.waits is not None and r.tensors < tensors))
         leaving.append(runners[last].left())
         settled = watched.add([runner.window() for runner in runners]) if watched else None
         if settled is not None:
@@ -241,7 +292,8 @@ class _Runner:
     """
 
     def __init__(self, actor: Actor, ports: _Ports) -> None:
-        self.actor, self.now, self.tensors, self.waits = actor, 0, 0, ""
+        self.actor, self.now, self.tensors = actor, 0, 0
+        self.waits: Wait | None = None
         self.outside: list[int] = []
         self.first_take: int | None = None
         self.outside_takes = 0
@@ -284,14 +336,14 @@ class _Runner:
                 if queue is None:
                     continue
                 if queue.taken >= len(queue.visible):
-                    self.waits = f"a token of {queue.channel.source[0]}"
+                    self.waits = Wait(self.actor.name, queue.channel.source[0], queue.channel, False)
                     return moved
                 if queue.visible[queue.taken] > now:
                     now = queue.visible[queue.taken]
             for queue in acquire:
                 slot = queue.acquired - queue.channel.depth
                 if slot >= len(queue.returned):
-                    self.waits = f"a free slot towards {queue.sink[0]}"
+                    self.waits = Wait(self.actor.name, queue.sink[0], queue.channel, True)
                     return moved
                 if slot >= 0 and queue.returned[slot] > now:
                     now = queue.returned[slot]

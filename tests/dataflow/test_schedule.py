@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mase.dataflow import schedule
-from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, shortened, stream
+from mase.dataflow.schedule import (
+    IN,
+    OUT,
+    Actor,
+    Channel,
+    Deadlock,
+    Loop,
+    Schedule,
+    Step,
+    Timing,
+    Wait,
+    attempt,
+    run,
+    shortened,
+    stream,
+)
 from mase.errors import GraphError
 
 DEEP = 1 << 40
@@ -342,6 +358,38 @@ def test_a_network_that_cannot_finish_says_who_waits_for_whom() -> None:
     channels = [Channel(("a", OUT), ("greedy", IN), DEEP), Channel(("greedy", OUT), ("a", "back"), 1)]
     with pytest.raises(GraphError, match="a waits for a token of greedy; greedy waits for a token of a"):
         run([waits, greedy], channels, 1)
+
+
+def test_a_deadlock_is_data() -> None:
+    # The join takes both branches of two tokens in turn; "late" gives its first only after it has both.
+    late = Actor("late", (stream(take=True), stream(take=True, produce=True), stream(produce=True)), {OUT: 1})
+    join = Actor("join", (Loop(2, (Step(("long", "short"), ("long", "short"), (OUT,), (OUT,)),)),), {OUT: 1})
+    fork = Channel(("a", OUT), ("late", IN), 1, (("join", "short"),))
+    path = Channel(("late", OUT), ("join", "long"), 2)
+    found = attempt([pipe(), late, join], [fork, path], 3)
+    assert found == Deadlock(
+        (Wait("a", "join", fork, True), Wait("late", "a", fork, False), Wait("join", "late", path, False))
+    )
+    assert (
+        str(found)
+        == "a waits for a free slot towards join; late waits for a token of a; join waits for a token of late"
+    )
+    deep = replace(fork, depth=2)
+    assert attempt([pipe(), late, join], [deep, path], 3) == brute([pipe(), late, join], [deep, path], 3)
+
+
+def test_a_network_that_nothing_leaves_is_refused() -> None:
+    with pytest.raises(GraphError, match="no token leaves"):
+        run([Actor("a", (stream(take=True),), {})], [], 1)
+
+
+def test_ports_of_an_operator_are_those_of_its_actors() -> None:
+    a, b = pipe(), replace(pipe(), name="b")
+    assert [Schedule((a, b)).port(name) for name in (IN, OUT)] == [("a", IN), ("b", OUT)]
+    two = Schedule((a, b), ports={"x": ("a", IN), "y": ("b", IN), "sum": ("a", OUT)})
+    assert [two.port(name) for name in ("x", "y", "sum")] == [("a", IN), ("b", IN), ("a", OUT)]
+    with pytest.raises(KeyError):
+        two.port(IN)
 
 
 def test_steps_without_ports_hold_the_actor() -> None:
