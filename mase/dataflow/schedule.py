@@ -134,6 +134,11 @@ def shortened(actors: Sequence[Actor]) -> tuple[list[Actor], int]:
     return short, parts
 
 
+def programs(actors: Sequence[Actor]) -> list[Program]:
+    """Return the firings of a tensor of each actor in arrays; steps that touch no port lie in dwells."""
+    return [Program(actor.name, _firings(actor.body).compact(), actor.latency) for actor in actors]
+
+
 def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step:
     """Return the step of a plain stream: take and free ``in``, acquire and publish ``out``."""
     return Step((IN,) * take, (IN,) * take, (OUT,) * produce, (OUT,) * produce, dwell)
@@ -220,11 +225,11 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
         GraphError: nothing leaves the network.
     """
     short, parts = shortened(actors)
-    programs = [Program(actor.name, _firings(actor.body).compact(), actor.latency) for actor in short]
-    lanes = balanced(programs, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], parts * tensors)
+    compact = programs(short)
+    lanes = balanced(compact, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], parts * tensors)
     found = None
-    if lanes is not None and max(program.firings.count for program in programs) >= ARRAYS:
-        found = sweep(programs, lanes, parts * tensors)
+    if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
+        found = sweep(compact, lanes, parts * tensors)
     times = found or _stepped(short, channels, parts * tensors, lanes)
     if isinstance(times, Deadlock):
         return times

@@ -173,6 +173,29 @@ def sweep(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> t
     return start, np.concatenate(leaving)
 
 
+def peaks(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> dict[tuple[Port, Port], int] | None:
+    """Return how many slots of each channel are in use at once, by source and sink; None where times do not settle.
+
+    A channel of fewer slots would delay a firing: the i-th token is acquired at once with the least depth d for which
+    slot i - d came back by then, for all i.
+    """
+    actors = [_bound(program, lanes) for program in programs]
+    acquired, returned = ([list[Times]() for _ in lanes] for _ in range(2))
+    for _ in range(tensors):
+        if not _settle(actors, lanes):
+            return None
+        for k, lane in enumerate(lanes):
+            source, sink = (actors[end] for end in lane.ends)
+            acquired[k] += [source.times[i] for other, i in source.acquires if other is lane]
+            returned[k] += [sink.times[i] + 1 for other, i in sink.frees if other is lane]
+    out = {}
+    for k, lane in enumerate(lanes):
+        taken, freed = np.concatenate(acquired[k]), np.concatenate(returned[k])
+        used = np.arange(1, len(taken) + 1) - np.searchsorted(freed, taken, side="right")
+        out[lane.source, lane.sink] = int(used.max())
+    return out
+
+
 @dataclass(eq=False)
 class _Actor:
     """An actor bound to its lanes; arrays are indices of its steps."""
