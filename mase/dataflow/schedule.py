@@ -136,7 +136,7 @@ def shortened(actors: Sequence[Actor]) -> tuple[list[Actor], int]:
 
 def programs(actors: Sequence[Actor]) -> list[Program]:
     """Return the firings of a tensor of each actor in arrays; steps that touch no port lie in dwells."""
-    return [Program(actor.name, _firings(actor.body).compact(), actor.latency) for actor in actors]
+    return [Program(actor.name, _firings(actor.body).compact, actor.latency) for actor in actors]
 
 
 def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step:
@@ -302,7 +302,7 @@ class _Runner:
         self.outside: list[int] = []
         self.first_take: int | None = None
         self.outside_takes = 0
-        steps = _compact(_flat(actor.body))
+        steps = _steps(actor.body)
         self.leaves = any((actor.name, port) not in ports.by_source for step in steps for port in step.publish)
         self._steps = [self._bound(step, ports) for step in steps]
         self._index, self._times = 0, list[int]()
@@ -425,6 +425,11 @@ def _once(step: Step) -> Firings:
     actions = {"take": step.take, "free": step.free, "acquire": step.acquire, "publish": step.publish}
     ports = {(name, port): np.zeros(ports.count(port), np.int64) for name, ports in actions.items() for port in ports}
     return Firings(np.array([step.dwell], np.int64), ports)
+
+
+@lru_cache(32)
+def _steps(body: tuple[Step | Loop, ...]) -> list[Step]:
+    return _compact(_flat(body))
 
 
 def _compact(steps: Iterator[Step]) -> list[Step]:

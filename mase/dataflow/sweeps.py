@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +47,15 @@ class Firings:
         starts = np.arange(count)[:, None] * self.count
         return Firings(np.tile(self.dwells, count), {key: (starts + i).reshape(-1) for key, i in self.ports.items()})
 
+    @cached_property
+    def plain(self) -> bool:
+        """Tell whether each firing takes a cycle or more and acts on a port once at most."""
+        twice = any((i[1:] == i[:-1]).any() for i in self.ports.values())
+        return self.count > 0 and bool(self.dwells.min() >= 1) and not twice
+
+    @cached_property
     def compact(self) -> Firings:
-        """Merge each firing that touches no port into the dwell of the one before it (the first one stays)."""
+        """The same with each firing that touches no port in the dwell of the one before it (the first one stays)."""
         kept = np.zeros(self.count, bool)
         kept[:1] = True
         for i in self.ports.values():

@@ -138,8 +138,8 @@ def test_arrays_hold_the_firings_of_the_loop_nest(data: st.DataObject) -> None:
             expected = [i for i, step in enumerate(flat) if port in getattr(step, action)]
             assert arrays.of(action).get(port, np.zeros(0)).tolist() == expected
     merged = schedule._compact(iter(flat))
-    assert arrays.compact().dwells.tolist() == [step.dwell for step in merged]
-    assert arrays.compact().of("take")[IN].tolist() == [i for i, step in enumerate(merged) if IN in step.take]
+    assert arrays.compact.dwells.tolist() == [step.dwell for step in merged]
+    assert arrays.compact.of("take")[IN].tolist() == [i for i, step in enumerate(merged) if IN in step.take]
 
 
 # -- random networks --------------------------------------------------------------------------------------------------
