@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from mase.dataflow.block import LEAST_FIFO, Block
-from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, shortened, taken
+from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, taken
+from mase.dataflow.sizing import UNBOUNDED, least_depths
 from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import WidthConverter
 from mase.errors import UnsupportedOp
@@ -19,8 +18,6 @@ from mase.lowering import Lowering
 from mase.ops.base import OPS, HardwareOp, builds, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
-UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
-LEAST_TENSORS = 6  # of a run that shows a steady interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,21 +91,19 @@ class Netlist:
         """Return actors and channels for the recurrence; ``depths`` by instance name overrides the blocks' own."""
         actors: list[Actor] = []
         channels: list[Channel] = []
-        before: Instance | None = None
+        above: tuple[tuple[str, str], int] | None = None  # what the stream comes from, and the depth of its FIFO
         for instance in self.instances:
             schedule = instance.block.schedule()
-            named = [replace(actor, name=_inside(instance, actor.name)) for actor in schedule.actors]
             for c in schedule.channels:
-                ends = [(_inside(instance, actor), port) for actor, port in (c.source, c.sink)]
-                channels.append(Channel(ends[0], ends[1], c.depth))
-            if before is not None:
-                depth = (depths or {}).get(before.name, before.block.fifo)
-                channels.append(Channel((actors[-1].name, OUT), (named[0].name, IN), depth))
-            actors += named
-            before = instance
-        if before is not None:  # the sink: always ready, so a slot comes back one cycle after its beat is visible
-            depth = (depths or {}).get(before.name, before.block.fifo)
-            channels.append(Channel((actors[-1].name, OUT), (SINK.name, IN), depth))
+                sink, *also = (_inside(instance, *end) for end in c.sinks)
+                channels.append(Channel(_inside(instance, *c.source), sink, c.depth, tuple(also)))
+            if above is not None:
+                channels.append(Channel(above[0], _inside(instance, *schedule.port(IN)), above[1]))
+            actors += [replace(actor, name=_inside(instance, actor.name, "")[0]) for actor in schedule.actors]
+            depth = (depths or {}).get(instance.name, instance.block.fifo)
+            above = _inside(instance, *schedule.port(OUT)), depth
+        if above is not None:  # the sink: always ready, so a slot comes back one cycle after its beat is visible
+            channels.append(Channel(above[0], (SINK.name, IN), above[1]))
         return [*actors, replace(SINK, body=(Loop(self.stream_out.beats, SINK.body),))], channels
 
     def timing(self, tensors: int = 3) -> Timing:
@@ -202,46 +197,16 @@ def host_prefix(graph: Graph) -> list[str]:
 
 
 def sized(netlist: Netlist) -> dict[str, int]:
-    """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs.
-
-    Each trial run lasts twice the time to the first output, and its second half decides: a FIFO that is too short stops
-    its producer once for each time that a slot takes to come back, which is less. Trials run on parts of tensors, rows
-    mostly (:func:`mase.dataflow.schedule.shortened`); a run four times as long confirms the depths, or the trials get
-    longer.
-    """
-    unbounded = dict.fromkeys([instance.name for instance in netlist.instances], UNBOUNDED)
-    free = _trial(netlist, unbounded, LEAST_TENSORS)
-    tensors = max(LEAST_TENSORS, 2 * math.ceil(free.first / free.interval) + 2)
-    while True:
-        target, depths = _trial(netlist, unbounded, tensors).interval, dict(unbounded)
-        for name in depths:
-            depths[name] = _least(netlist, depths, name, tensors, target)
-        if _trial(netlist, depths, 4 * tensors).interval <= target:
-            return depths
-        tensors *= 2
+    """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs."""
+    names = [instance.name for instance in netlist.instances]
+    actors, channels = netlist.network(dict.fromkeys(names, UNBOUNDED))
+    fifos = [i for i, channel in enumerate(channels) if channel.depth == UNBOUNDED]
+    return dict(zip(names, least_depths(actors, channels, fifos), strict=True))
 
 
-def _trial(netlist: Netlist, depths: Mapping[str, int], tensors: int) -> Timing:
-    actors, channels = netlist.network(depths)
-    return run(shortened(actors)[0], channels, tensors)
-
-
-def _least(netlist: Netlist, depths: Mapping[str, int], name: str, tensors: int, target: Fraction) -> int:
-    """Return the least depth of a FIFO that keeps the interval; a deeper one keeps it too."""
-    low = high = LEAST_FIFO
-    while _trial(netlist, {**depths, name: high}, tensors).interval > target:
-        low, high = high + 1, high * 2
-    while low < high:
-        middle = (low + high) // 2
-        if _trial(netlist, {**depths, name: middle}, tensors).interval > target:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def _inside(instance: Instance, actor: str) -> str:
-    return f"{instance.name}/{actor}" if actor else instance.name
+def _inside(instance: Instance, actor: str, port: str) -> tuple[str, str]:
+    """Return a port of an actor of a block by names that are unique in the netlist."""
+    return f"{instance.name}/{actor}" if actor else instance.name, port
 
 
 def _chain(entry: OpNode) -> list[OpNode]:

@@ -400,8 +400,8 @@ class OpLaws:
     def test_schedule_moves_every_beat(self) -> None:
         for name, instance in self.instances():
             schedule, block = instance.block.schedule(), instance.block
-            first, last = schedule.actors[0], schedule.actors[-1]
-            taken, given = count_port(first.body, IN), count_port(last.body, OUT)
+            bodies = {actor.name: actor.body for actor in schedule.actors}
+            taken, given = (count_port(bodies[actor], port) for actor, port in map(schedule.port, (IN, OUT)))
             assert (taken, given) == (block.stream_in.beats, block.stream_out.beats), name
 
     @pytest.mark.sim

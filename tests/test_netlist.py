@@ -90,6 +90,21 @@ def test_depths_are_those_of_the_mapped_graph(drawn_netlists: list[Netlist]) -> 
         assert sized(netlist) == {i.name: i.block.fifo for i in netlist.instances}
 
 
+def test_depths_of_chains_stay_as_they_were(drawn_netlists: list[Netlist]) -> None:
+    expected = [
+        [2, 2, 2, 2, 2, 2, 2, 2, 2, 2],
+        [2, 2, 3, 2, 2, 2],
+        [2, 2, 2, 2, 2, 3, 2, 2],
+        [2],
+        [3, 2, 2, 2, 2, 2, 2, 2, 2],
+        [3, 2, 2, 2, 6, 2],
+        [3, 2, 6, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2],
+    ]
+    assert [list(sized(netlist).values()) for netlist in drawn_netlists] == expected
+    assert list(sized(blocks_end_early()).values()) == [8, 5]
+    assert list(sized(rows_of(196)).values()) == [3, 2, 5]
+
+
 def test_choices_promise_the_cycles_of_the_blocks(drawn_netlists: list[Netlist]) -> None:
     for netlist in drawn_netlists:
         for instance in [i for i in netlist.instances if i.role == ""]:

@@ -17,12 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 
+import numpy as np
+
+from mase.dataflow.period import Times, continued
+from mase.dataflow.sweeps import Firings, Lane, Program, balanced, joined, period, sweep
 from mase.errors import GraphError
 
 IN, OUT = "in", "out"
+ARRAYS = 2048  # firings of an actor a tensor from which whole arrays are faster than one firing after the other
 
 
 @dataclass(frozen=True)
@@ -65,26 +71,43 @@ class Actor:
 
 @dataclass(frozen=True)
 class Channel:
-    """Join a port of one actor to a port of another through ``depth`` slots."""
+    """Join a port of one actor to a port of another through ``depth`` slots.
+
+    Args:
+        also: further sinks. Each takes every token when it can, and a slot is free once all of them have freed it: this
+            is the eager fork. Channels of their own from one port are a fork whose branches have slots of their own.
+    """
 
     source: tuple[str, str]
     sink: tuple[str, str]
     depth: int
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sinks(self) -> tuple[tuple[str, str], ...]:
+        """All ports that take its tokens."""
+        return self.sink, *self.also
 
 
 @dataclass(frozen=True)
 class Schedule:
     """What an operator promises about cycles: its actors, and the channels inside it.
 
-    The stream that enters is port ``in`` of ``actors[0]``, the one that leaves is port ``out`` of ``actors[-1]``.
-
     Args:
         pace: cycles of a tensor that the channels inside ask for, where that is more than any actor's.
+        ports: the actor and its port behind each port of the operator. Without any, the stream that enters is port
+            ``in`` of ``actors[0]``, and the one that leaves is port ``out`` of ``actors[-1]``.
     """
 
     actors: tuple[Actor, ...]
     channels: tuple[Channel, ...] = ()
     pace: int = 0
+    ports: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def port(self, name: str) -> tuple[str, str]:
+        """Return the actor and its port behind a port of the operator."""
+        chain = {IN: (self.actors[0].name, IN), OUT: (self.actors[-1].name, OUT)}
+        return (self.ports or chain)[name]
 
     def interval(self) -> int:
         """Return the least cycles between two tensors when nothing stalls the operator."""
@@ -109,6 +132,11 @@ def shortened(actors: Sequence[Actor]) -> tuple[list[Actor], int]:
         if isinstance(loop, Loop)
     ]
     return short, parts
+
+
+def programs(actors: Sequence[Actor]) -> list[Program]:
+    """Return the firings of a tensor of each actor in arrays; steps that touch no port lie in dwells."""
+    return [Program(actor.name, _firings(actor.body).compact, actor.latency) for actor in actors]
 
 
 def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step:
@@ -144,32 +172,94 @@ class Timing:
         )
 
 
+@dataclass(frozen=True)
+class Wait:
+    """One actor that cannot go on.
+
+    Args:
+        on: the actor that it waits for. slot: it waits for a free slot of the channel, instead of a token.
+    """
+
+    actor: str
+    on: str
+    channel: Channel
+    slot: bool
+
+    def __str__(self) -> str:
+        return f"{self.actor} waits for {'a free slot towards' if self.slot else 'a token of'} {self.on}"
+
+
+@dataclass(frozen=True)
+class Deadlock:
+    """A run that stops before its end.
+
+    Args:
+        waits: what each actor that has not finished waits for, in order of actors.
+    """
+
+    waits: tuple[Wait, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.waits[:4]))
+
+
 def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing:
+    """Return the cycles of ``tensors`` tensors through a network, as :func:`attempt` does.
+
+    Raises:
+        GraphError: the network cannot finish; says which actor waits for what.
+    """
+    found = attempt(actors, channels, tensors)
+    if isinstance(found, Deadlock):
+        raise GraphError(f"schedule stops before it ends: {found}")
+    return found
+
+
+def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing | Deadlock:
     """Evaluate the recurrence for ``tensors`` tensors through a network.
 
     Ports without a channel are the outside: inputs there are always valid, outputs always ready. The first such output,
     in order of actors, is the one whose cycles are returned; cycle 0 is the first step that takes an outside token.
 
     Raises:
-        GraphError: the network cannot finish; says which actor waits for what.
+        GraphError: nothing leaves the network.
     """
-    lanes = [_Lane(channel) for channel in channels]
-    by_source = {lane.channel.source: lane for lane in lanes}
-    by_sink = {lane.channel.sink: lane for lane in lanes}
-    runners = [_Runner(actor, tensors, by_source, by_sink) for actor in actors]
-    moving = True
-    while moving:
-        moving = False
-        for runner in runners:
-            moving |= runner.advance()
-    stuck = [f"{r.actor.name} waits for {r.waits}" for r in runners if not r.done]
-    if stuck:
-        raise GraphError(f"schedule stops before it ends: {'; '.join(stuck[:4])}")
-    outside = next(r for r in runners if r.outside)
+    short, parts = shortened(actors)
+    compact = programs(short)
+    lanes = balanced(compact, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], parts * tensors)
+    found = None
+    if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
+        found = sweep(compact, lanes, parts * tensors)
+    times = found or _stepped(short, channels, parts * tensors, lanes)
+    if isinstance(times, Deadlock):
+        return times
+    start, leaving = times
+    if not len(leaving):
+        raise GraphError("schedule: no token leaves the network")
+    beats = len(leaving) // tensors
+    ends = (leaving[beats - 1 :: beats] - start).tolist()
+    return Timing(int(leaving[0]) - start, tuple(ends))
+
+
+def _stepped(
+    actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, lanes: Sequence[Lane] | None
+) -> tuple[int, Times] | Deadlock:
+    """Run firing by firing, tensor by tensor where ``lanes`` says that tensors do not overlap, until it repeats."""
+    runners = _runners(actors, channels)
+    last = next((i for i, runner in enumerate(runners) if runner.leaves), 0)
+    watched, leaving = None if lanes is None else period(lanes), list[Times]()
+    for tensor in range(1, tensors + 1) if watched else [tensors]:
+        _move(runners, tensor)
+        if any(runner.tensors < tensor for runner in runners):
+            _move(runners, tensors)  # whatever can still fire does
+            return Deadlock(tuple(r.waits for r in runners if r.waits is not None and r.tensors < tensors))
+        leaving.append(runners[last].left())
+        settled = watched.add([runner.window() for runner in runners]) if watched else None
+        if settled is not None:
+            leaving = [continued(leaving, settled[0], settled[1][last], tensors)]
+            break
     start = min((r.first_take for r in runners if r.first_take is not None), default=0)
-    beats = len(outside.outside) // tensors
-    ends = tuple(t - start for t in outside.outside[beats - 1 :: beats])
-    return Timing(outside.outside[0] - start, ends)
+    return start, np.concatenate(leaving)
 
 
 def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> int | None:
@@ -177,95 +267,129 @@ def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) ->
 
     A channel whose sink is not among the actors never gives a slot back.
     """
-    lanes = [_Lane(channel) for channel in channels]
-    by_source = {lane.channel.source: lane for lane in lanes}
-    by_sink = {lane.channel.sink: lane for lane in lanes}
-    runners = [_Runner(actor, tensors, by_source, by_sink) for actor in actors]
-    while any(runner.advance() for runner in runners):
-        pass
-    return None if runners[0].done else sum(runner.outside_takes for runner in runners)
+    runners = _runners(actors, channels)
+    _move(runners, tensors)
+    return None if runners[0].tensors == tensors else sum(runner.outside_takes for runner in runners)
 
 
-class _Lane:
-    """Times of one channel: when each token becomes visible, when each slot came back."""
+class _Queue:
+    """Times of one channel towards one sink: when each token becomes visible, when each slot came back from there."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, sink: tuple[str, str]) -> None:
+        self.channel, self.sink = channel, sink
         self.visible: list[int] = []
         self.returned: list[int] = []
         self.taken = self.acquired = 0
 
 
-class _Runner:
-    """Carry one actor forward as far as the known times allow."""
+@dataclass(frozen=True)
+class _Ports:
+    """The queues at each port: one where a channel ends, one for each sink where it begins."""
 
-    def __init__(
-        self,
-        actor: Actor,
-        tensors: int,
-        by_source: Mapping[tuple[str, str], _Lane],
-        by_sink: Mapping[tuple[str, str], _Lane],
-    ) -> None:
-        self.actor, self.now, self.done, self.waits = actor, 0, False, ""
+    by_source: dict[tuple[str, str], list[_Queue]]
+    by_sink: dict[tuple[str, str], _Queue]
+
+
+class _Runner:
+    """Carry one actor forward as far as the known times allow.
+
+    ``tensors`` are those that it has finished, ``outside`` when its tokens for the outside left.
+    """
+
+    def __init__(self, actor: Actor, ports: _Ports) -> None:
+        self.actor, self.now, self.tensors = actor, 0, 0
+        self.waits: Wait | None = None
         self.outside: list[int] = []
         self.first_take: int | None = None
         self.outside_takes = 0
-        steps = _compact(_flat(actor.body))
-        self._steps = [self._bound(step, by_source, by_sink) for step in steps]
-        self._index, self._left = 0, tensors
+        steps = _steps(actor.body)
+        self.leaves = any((actor.name, port) not in ports.by_source for step in steps for port in step.publish)
+        self._steps = [self._bound(step, ports) for step in steps]
+        self._index, self._times = 0, list[int]()
 
     def _bound(
-        self, step: Step, by_source: Mapping[tuple[str, str], _Lane], by_sink: Mapping[tuple[str, str], _Lane]
-    ) -> tuple[list[_Lane | None], list[_Lane], list[_Lane], list[tuple[_Lane | None, int]], int]:
+        self, step: Step, ports: _Ports
+    ) -> tuple[list[_Queue | None], list[_Queue], list[_Queue], list[tuple[_Queue | None, int]], int]:
         name = self.actor.name
-        take = [by_sink.get((name, port)) for port in step.take]
-        free = [by_sink[name, port] for port in step.free if (name, port) in by_sink]
-        acquire = [by_source[name, port] for port in step.acquire if (name, port) in by_source]
-        publish = [(by_source.get((name, port)), self.actor.latency.get(port, 1)) for port in step.publish]
+        take = [ports.by_sink.get((name, port)) for port in step.take]
+        free = [ports.by_sink[name, port] for port in step.free if (name, port) in ports.by_sink]
+        acquire = [queue for port in step.acquire for queue in ports.by_source.get((name, port), [])]
+        publish = [
+            (queue, self.actor.latency.get(port, 1))
+            for port in step.publish
+            for queue in ports.by_source.get((name, port), [None])
+        ]
         return take, free, acquire, publish, step.dwell
 
-    def advance(self) -> bool:
+    def left(self) -> Times:
+        """Return the times of all tokens that left the network since the last call."""
+        times, self.outside = self.outside, []
+        return np.array(times, np.int64)
+
+    def window(self) -> Times:
+        """Return the times of all firings since the last call."""
+        times, self._times = self._times, []
+        return np.array(times, np.int64)
+
+    def advance(self, tensors: int) -> bool:
+        """Fire until ``tensors`` tensors are finished; tell whether anything moved."""
         moved = False
-        while not self.done:
+        while self.tensors < tensors:
             take, free, acquire, publish, dwell = self._steps[self._index]
             now = self.now
-            for lane in take:
-                if lane is None:
+            for queue in take:
+                if queue is None:
                     continue
-                if lane.taken >= len(lane.visible):
-                    self.waits = f"a token of {lane.channel.source[0]}"
+                if queue.taken >= len(queue.visible):
+                    self.waits = Wait(self.actor.name, queue.channel.source[0], queue.channel, False)
                     return moved
-                now = max(now, lane.visible[lane.taken])
-            for lane in acquire:
-                slot = lane.acquired - lane.channel.depth
-                if slot >= len(lane.returned):
-                    self.waits = f"a free slot towards {lane.channel.sink[0]}"
+                if queue.visible[queue.taken] > now:
+                    now = queue.visible[queue.taken]
+            for queue in acquire:
+                slot = queue.acquired - queue.channel.depth
+                if slot >= len(queue.returned):
+                    self.waits = Wait(self.actor.name, queue.sink[0], queue.channel, True)
                     return moved
-                if slot >= 0:
-                    now = max(now, lane.returned[slot])
-            for lane in take:
-                if lane is not None:
-                    lane.taken += 1
+                if slot >= 0 and queue.returned[slot] > now:
+                    now = queue.returned[slot]
+            for queue in take:
+                if queue is not None:
+                    queue.taken += 1
                     continue
                 self.outside_takes += 1
                 if self.first_take is None:
                     self.first_take = now
-            for lane in free:
-                lane.returned.append(now + 1)
-            for lane in acquire:
-                lane.acquired += 1
+            for queue in free:
+                queue.returned.append(now + 1)
+            for queue in acquire:
+                queue.acquired += 1
             for target, latency in publish:
                 (self.outside if target is None else target.visible).append(now + latency)
+            self._times.append(now)
             self.now = now + dwell
-            self._step()
+            self._index += 1
+            if self._index == len(self._steps):
+                self._index, self.tensors = 0, self.tensors + 1
             moved = True
         return moved
 
-    def _step(self) -> None:
-        self._index += 1
-        if self._index == len(self._steps):
-            self._index, self._left = 0, self._left - 1
-            self.done = self._left == 0
+
+def _runners(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[_Runner]:
+    ports = _Ports({}, {})
+    for channel in channels:
+        queues = {sink: _Queue(channel, sink) for sink in channel.sinks}
+        ports.by_source.setdefault(channel.source, []).extend(queues.values())
+        ports.by_sink.update(queues)
+    return [_Runner(actor, ports) for actor in actors]
+
+
+def _move(runners: Sequence[_Runner], tensors: int) -> None:
+    """Let all actors fire until each has finished ``tensors`` tensors, or none can."""
+    moving = True
+    while moving:
+        moving = False
+        for runner in runners:
+            moving |= runner.advance(tensors)
 
 
 def _flat(body: Sequence[Step | Loop]) -> Iterator[Step]:
@@ -275,6 +399,37 @@ def _flat(body: Sequence[Step | Loop]) -> Iterator[Step]:
         else:
             for _ in range(item.count):
                 yield from _flat(item.body)
+
+
+def _firings(body: tuple[Step | Loop, ...]) -> Firings:
+    """Return a loop nest in arrays, without running through its loops."""
+    return _kept(body) if _count(body) < ARRAYS else _nest(body)
+
+
+@lru_cache(256)
+def _kept(body: tuple[Step | Loop, ...]) -> Firings:
+    return _nest(body)
+
+
+def _nest(body: tuple[Step | Loop, ...]) -> Firings:
+    return joined(
+        [_once(item) if isinstance(item, Step) else _firings(item.body).repeated(item.count) for item in body]
+    )
+
+
+def _count(body: Sequence[Step | Loop]) -> int:
+    return sum(1 if isinstance(item, Step) else item.count * _count(item.body) for item in body)
+
+
+def _once(step: Step) -> Firings:
+    actions = {"take": step.take, "free": step.free, "acquire": step.acquire, "publish": step.publish}
+    ports = {(name, port): np.zeros(ports.count(port), np.int64) for name, ports in actions.items() for port in ports}
+    return Firings(np.array([step.dwell], np.int64), ports)
+
+
+@lru_cache(32)
+def _steps(body: tuple[Step | Loop, ...]) -> list[Step]:
+    return _compact(_flat(body))
 
 
 def _compact(steps: Iterator[Step]) -> list[Step]:

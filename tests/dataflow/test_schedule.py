@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step, Timing, run, shortened, stream
+from mase.dataflow import schedule
+from mase.dataflow.schedule import (
+    IN,
+    OUT,
+    Actor,
+    Channel,
+    Deadlock,
+    Loop,
+    Schedule,
+    Step,
+    Timing,
+    Wait,
+    attempt,
+    run,
+    shortened,
+    stream,
+)
 from mase.errors import GraphError
 
 DEEP = 1 << 40
@@ -19,19 +37,31 @@ DEEP = 1 << 40
 
 
 class Slots:
-    """A channel in one cycle: tokens with the cycle in which each is visible, slots with that of their return."""
+    """A channel in one cycle: what each sink has yet to take and when it is visible, and the slots that are free.
 
-    def __init__(self, depth: int) -> None:
+    A sink that frees its oldest token marks it; the slot is on its way back as soon as every sink has marked it.
+    """
+
+    def __init__(self, depth: int, sinks: int) -> None:
         self.free = depth
         self.returning: list[int] = []
-        self.tokens: list[int] = []
+        self.tokens: list[list[int]] = [[] for _ in range(sinks)]
+        self.held: list[set[int]] = []  # by slot in use, oldest first: the sinks that have not freed it
 
     def step(self, now: int) -> None:
         self.free += sum(t <= now for t in self.returning)
         self.returning = [t for t in self.returning if t > now]
 
-    def readable(self, now: int) -> bool:
-        return bool(self.tokens) and self.tokens[0] <= now
+    def publish(self, arrives: int) -> None:
+        for tokens in self.tokens:
+            tokens.append(arrives)
+        self.held.append(set(range(len(self.tokens))))
+
+    def give_back(self, sink: int, now: int) -> None:
+        next(holders for holders in self.held if sink in holders).discard(sink)
+        if not self.held[0]:
+            self.held.pop(0)
+            self.returning.append(now + 1)
 
 
 def steps(body: Sequence[Step | Loop]) -> Iterator[Step]:
@@ -45,8 +75,8 @@ def steps(body: Sequence[Step | Loop]) -> Iterator[Step]:
 
 def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, limit: int = 20_000) -> Timing | None:
     """Go through the cycles one by one; None where nothing moves any more."""
-    slots = [Slots(min(c.depth, 1 << 20)) for c in channels]
-    into = {c.sink: s for c, s in zip(channels, slots, strict=True)}
+    slots = [Slots(min(c.depth, 1 << 20), len(c.sinks)) for c in channels]
+    into = {port: (s, i) for c, s in zip(channels, slots, strict=True) for i, port in enumerate(c.sinks)}
     out_of = {c.source: s for c, s in zip(channels, slots, strict=True)}
     programs = {a.name: list(steps(a.body)) * tensors for a in actors}
     place, ready = dict.fromkeys(programs, 0), dict.fromkeys(programs, 0)
@@ -62,22 +92,25 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
             step = programs[actor.name][place[actor.name]]
             takes = [into.get((actor.name, p)) for p in step.take]
             acquires = [out_of[actor.name, p] for p in step.acquire if (actor.name, p) in out_of]
-            if not all(s is None or s.readable(now) for s in takes) or not all(s.free for s in acquires):
+            if not all(t is None or (t[0].tokens[t[1]] and t[0].tokens[t[1]][0] <= now) for t in takes) or not all(
+                s.free for s in acquires
+            ):
                 continue
-            for s in takes:
-                if s is not None:
-                    s.tokens.pop(0)
+            for taken in takes:
+                if taken is not None:
+                    taken[0].tokens[taken[1]].pop(0)
                 elif first is None:
                     first = now
             for p in step.free:
                 if (actor.name, p) in into:
-                    into[actor.name, p].returning.append(now + 1)
+                    channel, sink = into[actor.name, p]
+                    channel.give_back(sink, now)
             for s in acquires:
                 s.free -= 1
             for p in step.publish:
                 arrives = now + actor.latency.get(p, 1)
                 if (actor.name, p) in out_of:
-                    out_of[actor.name, p].tokens.append(arrives)
+                    out_of[actor.name, p].publish(arrives)
                 else:
                     outside[actor.name].append(arrives)
             place[actor.name] += 1
@@ -93,6 +126,22 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
     raise AssertionError("the brute simulator needs more cycles")
 
 
+@settings(max_examples=100)
+@given(st.data())
+def test_arrays_hold_the_firings_of_the_loop_nest(data: st.DataObject) -> None:
+    program = actor(data.draw, "a", data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
+    body = (Loop(data.draw(st.integers(1, 3)), program.body), *program.body)
+    flat, arrays = list(steps(body)), schedule._firings(body)
+    assert arrays.dwells.tolist() == [step.dwell for step in flat]
+    for action in ("take", "free", "acquire", "publish"):
+        for port in (IN, OUT):
+            expected = [i for i, step in enumerate(flat) if port in getattr(step, action)]
+            assert arrays.of(action).get(port, np.zeros(0)).tolist() == expected
+    merged = schedule._compact(iter(flat))
+    assert arrays.compact.dwells.tolist() == [step.dwell for step in merged]
+    assert arrays.compact.of("take")[IN].tolist() == [i for i, step in enumerate(merged) if IN in step.take]
+
+
 # -- random networks --------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +151,7 @@ def chain(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
     length = draw(st.integers(1, 4))
     tokens = [draw(st.integers(1, 5)) for _ in range(length + 1)]
     actors = [actor(draw, f"a{i}", tokens[i], tokens[i + 1]) for i in range(length)]
-    depths = st.integers(1, 6)
+    depths = st.one_of(st.integers(1, 6), st.just(DEEP))
     channels = [Channel((f"a{i}", OUT), (f"a{i + 1}", IN), draw(depths)) for i in range(length - 1)]
     return actors, channels
 
@@ -136,25 +185,80 @@ def diamond(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
     return [fork, *between, join], channels
 
 
+@st.composite
+def forks(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
+    """Draw a fork of one channel into two or three branches of up to two actors, and their join.
+
+    A branch of none is the shortcut of a residual.
+    """
+    tokens, branches = draw(st.integers(1, 4)), draw(st.integers(2, 3))
+    ports = tuple(f"p{i}" for i in range(branches))
+    depths = st.one_of(st.integers(1, 8), st.just(DEEP))
+    actors, channels, heads = [actor(draw, "fork", tokens, tokens)], list[Channel](), list[tuple[str, str]]()
+    for port in ports:
+        names = [f"{port}_{i}" for i in range(draw(st.integers(0, 2)))]
+        actors += [actor(draw, name, tokens, tokens) for name in names]
+        heads.append((names[0], IN) if names else ("join", port))
+        ends = [(names[i + 1], IN) if i + 1 < len(names) else ("join", port) for i in range(len(names))]
+        channels += [Channel((name, OUT), end, draw(depths)) for name, end in zip(names, ends, strict=True)]
+    channels.append(Channel(("fork", OUT), heads[0], draw(depths), tuple(heads[1:])))
+    body = (Loop(tokens, (Step(ports, ports, (OUT,), (OUT,), draw(st.integers(1, 3))),)),)
+    return [*actors, Actor("join", body, {OUT: 2})], channels
+
+
+@settings(max_examples=150)
+@given(forks(), st.sampled_from([1, 2, 3, 19]))
+def test_a_slot_returns_when_the_last_sink_has_freed_it(
+    network: tuple[list[Actor], list[Channel]], tensors: int
+) -> None:
+    compare(*network, tensors)
+
+
+@settings(max_examples=60)
+@given(forks(), st.integers(1, 3))
+def test_one_channel_with_many_sinks_is_as_many_channels_of_one_depth(
+    network: tuple[list[Actor], list[Channel]], tensors: int
+) -> None:
+    actors, channels = network
+    apart = [Channel(c.source, sink, c.depth) for c in channels for sink in c.sinks]
+    try:
+        expected = run(actors, channels, tensors)
+    except GraphError:
+        with pytest.raises(GraphError):
+            run(actors, apart, tensors)
+    else:
+        assert run(actors, apart, tensors) == expected
+
+
 @settings(max_examples=150)
 @given(chain(), st.integers(1, 4))
 def test_recurrence_equals_cycle_by_cycle_simulation(network: tuple[list[Actor], list[Channel]], tensors: int) -> None:
     compare(*network, tensors)
 
 
+@settings(max_examples=60)
+@given(chain(), st.integers(12, 30))
+def test_a_run_that_repeats_itself_is_continued(network: tuple[list[Actor], list[Channel]], tensors: int) -> None:
+    compare(*network, tensors)
+
+
 @settings(max_examples=100)
-@given(diamond(), st.integers(1, 3))
+@given(diamond(), st.sampled_from([1, 2, 3, 17]))
 def test_recurrence_is_exact_on_reconvergent_paths(network: tuple[list[Actor], list[Channel]], tensors: int) -> None:
     compare(*network, tensors)
 
 
 def compare(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> None:
+    """Compare both ways to run a network, firing by firing and in whole arrays, with the simulator."""
     expected = brute(actors, channels, tensors)
-    if expected is None:
-        with pytest.raises(GraphError, match="waits for"):
-            run(actors, channels, tensors)
-    else:
-        assert run(actors, channels, tensors) == expected
+    for arrays in (1, schedule.ARRAYS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(schedule, "ARRAYS", arrays)
+            if expected is None:
+                with pytest.raises(GraphError, match="waits for"):
+                    run(actors, channels, tensors)
+            else:
+                assert run(actors, channels, tensors) == expected
 
 
 @settings(max_examples=60)
@@ -176,6 +280,44 @@ def test_a_deeper_fifo_never_delays_anything(network: tuple[list[Actor], list[Ch
         assert all(deeper <= shallower for deeper, shallower in pairs)
 
 
+def line(firings: int, depth: int, dwells: Sequence[int] = (1, 2, 1)) -> tuple[list[Actor], list[Channel]]:
+    """Return a chain whose actors fire so often a tensor."""
+    loops = [(stream(take=True), Loop(firings - 2, (stream(take=True, produce=True, dwell=n),))) for n in dwells]
+    actors = [Actor(f"a{i}", (*loop, stream(produce=True)), {OUT: 3}) for i, loop in enumerate(loops)]
+    return actors, [Channel((f"a{i}", OUT), (f"a{i + 1}", IN), depth) for i in range(len(dwells) - 1)]
+
+
+def test_a_long_run_fires_only_until_it_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, tensors = line(20, 4), list[int]()
+    expected = brute(*network, 40)
+    assert expected is not None
+    move = schedule._move
+    monkeypatch.setattr(schedule, "_move", lambda runners, n: (tensors.append(n), move(runners, n))[1])
+    ends = run(*network, 100_000).completions
+    assert len(tensors) < 12
+    assert ends[:40] == expected.completions
+    assert ends[-1] - ends[9] == (100_000 - 10) * expected.interval
+
+
+@pytest.mark.parametrize("depth", [5, DEEP])
+def test_many_firings_a_tensor_run_in_arrays(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = line(6000, depth)
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule, "ARRAYS", 1 << 62)
+        expected = run(*network, 3)
+    monkeypatch.delattr(schedule, "_stepped")
+    assert run(*network, 3) == expected
+
+
+def test_arrays_give_up_where_times_never_settle() -> None:
+    network = line(3000, 1, (1, 1, 1))  # one slot: each firing waits for the one before it, there and back
+    programs = [schedule.Program(a.name, schedule._firings(a.body), a.latency) for a in network[0]]
+    lanes = schedule.balanced(programs, [(c.source, c.sink, c.depth) for c in network[1]], 1)
+    assert lanes is not None
+    assert schedule.sweep(programs, lanes, 1) is None
+    assert run(*network, 1) == brute(*network, 1)
+
+
 # -- by hand ----------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +336,16 @@ def test_a_credit_comes_back_a_cycle_after_the_slot_is_freed() -> None:
     assert run(actors, [Channel(("a", OUT), ("b", IN), 2)], 2).completions == (3, 5)
 
 
+def test_a_forked_slot_waits_for_the_slower_sink() -> None:
+    # One slot: published at 0, freed at 1 by the fast sink and at 1, 5 by the slow one, which holds for 4 cycles.
+    fast, slow = (
+        Actor(n, (Loop(2, (stream(take=True, produce=True, dwell=d),)),), {OUT: 1}) for n, d in (("b", 1), ("c", 4))
+    )
+    channel = Channel(("a", OUT), ("b", IN), 1, (("c", IN),))
+    assert run([pipe(), fast, slow], [channel], 2).completions == (4, 12)  # tokens at 0, 2, 6, 10 reach b a cycle later
+    assert channel.sinks == (("b", IN), ("c", IN))
+
+
 def test_interval_is_taken_over_the_last_half() -> None:
     assert Timing(0, (10, 14, 18, 22)).interval == 4
     assert Timing(0, (10, 14, 17, 22)).interval == Fraction(22 - 14, 2)
@@ -206,6 +358,38 @@ def test_a_network_that_cannot_finish_says_who_waits_for_whom() -> None:
     channels = [Channel(("a", OUT), ("greedy", IN), DEEP), Channel(("greedy", OUT), ("a", "back"), 1)]
     with pytest.raises(GraphError, match="a waits for a token of greedy; greedy waits for a token of a"):
         run([waits, greedy], channels, 1)
+
+
+def test_a_deadlock_is_data() -> None:
+    # The join takes both branches of two tokens in turn; "late" gives its first only after it has both.
+    late = Actor("late", (stream(take=True), stream(take=True, produce=True), stream(produce=True)), {OUT: 1})
+    join = Actor("join", (Loop(2, (Step(("long", "short"), ("long", "short"), (OUT,), (OUT,)),)),), {OUT: 1})
+    fork = Channel(("a", OUT), ("late", IN), 1, (("join", "short"),))
+    path = Channel(("late", OUT), ("join", "long"), 2)
+    found = attempt([pipe(), late, join], [fork, path], 3)
+    assert found == Deadlock(
+        (Wait("a", "join", fork, True), Wait("late", "a", fork, False), Wait("join", "late", path, False))
+    )
+    assert (
+        str(found)
+        == "a waits for a free slot towards join; late waits for a token of a; join waits for a token of late"
+    )
+    deep = replace(fork, depth=2)
+    assert attempt([pipe(), late, join], [deep, path], 3) == brute([pipe(), late, join], [deep, path], 3)
+
+
+def test_a_network_that_nothing_leaves_is_refused() -> None:
+    with pytest.raises(GraphError, match="no token leaves"):
+        run([Actor("a", (stream(take=True),), {})], [], 1)
+
+
+def test_ports_of_an_operator_are_those_of_its_actors() -> None:
+    a, b = pipe(), replace(pipe(), name="b")
+    assert [Schedule((a, b)).port(name) for name in (IN, OUT)] == [("a", IN), ("b", OUT)]
+    two = Schedule((a, b), ports={"x": ("a", IN), "y": ("b", IN), "sum": ("a", OUT)})
+    assert [two.port(name) for name in ("x", "y", "sum")] == [("a", IN), ("b", IN), ("a", OUT)]
+    with pytest.raises(KeyError):
+        two.port(IN)
 
 
 def test_steps_without_ports_hold_the_actor() -> None:

@@ -60,7 +60,7 @@ class Unit:
         """Return the cycle of the last beat of each sample, counted from the first beat in."""
         schedule = self.block.schedule()
         sink = replace(SINK, body=(Loop(self.block.stream_out.beats, SINK.body),))
-        out = Channel((schedule.actors[-1].name, OUT), (sink.name, IN), self.block.fifo)
+        out = Channel(schedule.port(OUT), (sink.name, IN), self.block.fifo)
         return list(run([*schedule.actors, sink], [*schedule.channels, out], SAMPLES).completions)
 
 
