@@ -120,7 +120,7 @@ def test_a_file_without_a_verdict_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nothing.sby", "."])
 def test_a_path_without_proofs_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="neither an .sby file nor a folder with one"):
+    with pytest.raises(ConfigError, match=r"neither an \.sby file nor a folder with one"):
         prove(tmp_path / name)
 
 
