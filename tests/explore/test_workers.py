@@ -110,4 +110,7 @@ def test_workers_whose_parent_is_killed_are_gone_at_once_and_say_nothing(tmp_pat
     parent.kill()
     out, err = parent.communicate(timeout=5)  # ends only when the last of the workers has closed them
     assert (out, err) == ("", "")
+    end = time.monotonic() + 2  # a process closes its files a moment before it is gone
+    while any(alive(worker) for worker in workers) and time.monotonic() < end:
+        time.sleep(0.01)
     assert not any(alive(worker) for worker in workers)
