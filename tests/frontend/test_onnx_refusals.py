@@ -189,7 +189,7 @@ def test_a_tensor_whose_data_do_not_fill_its_shape_is_named(tmp_path: Path) -> N
     model = onnx.load(str(path))
     model.graph.initializer[0].dims[0] = 5
     onnx.save(model, str(path))
-    with pytest.raises(GraphError, match=r"^model\.onnx: tensor 'c': is damaged: .*size 4 into shape \(5,\)$"):
+    with pytest.raises(GraphError, match=r"^model\.onnx: tensor 'c': the file is damaged: .*size 4 into shape \(5,\)$"):
         load(path)
 
 
