@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -106,6 +107,7 @@ def tree(count: Count, width: Count, most: Count, copies: Count) -> tuple[tuple[
     return tuple(zip(copies * (below // 2), nodes, np.minimum(width + level, most), strict=True))
 
 
+@lru_cache(maxsize=4096)
 def tile_lanes(size: int, *blocks: int) -> Lanes:
     """Return the least legal lanes for every number of tiles that ``size`` elements can be cut into, ascending.
 
@@ -122,7 +124,9 @@ def tile_lanes(size: int, *blocks: int) -> Lanes:
         lanes = lanes[(lanes % block == 0) | (block % lanes == 0)]
     if not lanes.size:
         raise UnsupportedOp(f"no number of lanes fits blocks of {' and '.join(map(str, blocks))}")
-    return lanes[np.unique(-(-size // lanes), return_index=True)[1]][::-1].copy()
+    lanes = lanes[np.unique(-(-size // lanes), return_index=True)[1]][::-1].copy()
+    lanes.flags.writeable = False  # every caller gets this one
+    return lanes
 
 
 def pairs(a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
