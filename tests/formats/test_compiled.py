@@ -30,6 +30,12 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let PyTorch's compiler choose its instructions: told to use none, it writes C++ that does not compile."""
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("text", TEXTS)
