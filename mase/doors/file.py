@@ -61,7 +61,14 @@ def content(path: str | Path, most: int, error: type[MaseError] = ConfigError, h
 
 
 def text(path: str | Path, most: int, error: type[MaseError] = ConfigError, hint: str = "") -> str:
-    """Return the UTF-8 text that a file holds; see :func:`content`."""
+    """Return the UTF-8 text that a file holds.
+
+    Args:
+        most, error, hint: see :func:`content`.
+
+    Raises:
+        MaseError: as :func:`content` does; or the file is not UTF-8, and then the first wrong byte is named.
+    """
     raw = content(path, most, error, hint)
     try:
         return raw.decode("utf-8")

@@ -24,6 +24,9 @@ def told(where: Callable[[], str]) -> Iterator[None]:
 
     Args:
         where: the file and, as far as it is known, the node.
+
+    Raises:
+        Unforeseen: what ran inside raised an error that is not a ``MaseError``.
     """
     try:
         yield

@@ -371,6 +371,7 @@ def parent(pair: Pair, folder: Path) -> Path:
         f"  {name} u_{i} ({', '.join(f'.{port}(1)' for port in ports[i])});\n" for i, name in enumerate(names)
     )
     folder.mkdir()
+    # The parent is a stand-in that ties every input to a constant of another width and leaves its outputs open.
     off = "/* verilator lint_off WIDTH */ /* verilator lint_off PINMISSING */"
     (folder / "parent.sv").write_text(f"{off}\nmodule parent;\n{body}endmodule\n")
     (folder / "parent.core").write_text(PARENT.format(a=pair.designs[0].top, b=pair.designs[1].top))
