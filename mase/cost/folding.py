@@ -148,8 +148,8 @@ def _of_operator(node: OpNode, op: HardwareOp, target: str, limit: int | None, b
     """Return the foldings of an operator that keep the limit; the one that is fixed by hand where there is one."""
     fixed = next((lanes for glob, lanes in by_hand.items() if fnmatchcase(node.path, glob)), None)
     if fixed is not None:
-        blocks = list(op.blocks(*fixed, {}).values())  # raises where they are not legal
-        fixed = blocks[0].stream_in.lanes, blocks[-1].stream_out.lanes
+        circuit = op.circuit(*fixed, {})  # raises where they are not legal
+        fixed = circuit.takes[0].lanes, circuit.gives[0].lanes
     table = _table(op.foldings, target, limit, fixed)
     if not table.cost.size:
         lanes = op.foldings.lanes() if fixed is None else fixed

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mase.dataflow.schedule import Schedule
+from mase.dataflow.schedule import IN, OUT, Schedule
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Work
 from mase.formats import Code
@@ -39,7 +39,11 @@ class MemoryImage:
 
 @dataclass(frozen=True, eq=False)
 class Block(ABC):
-    """One RTL instance: a stream in, a stream out, exact arithmetic, exact cycles.
+    """One RTL instance: streams in, streams out, exact arithmetic, exact cycles.
+
+    Its ports are those of the module: port ``a`` has the signals ``a_valid_i``, ``a_ready_o`` and ``a_data_i`` where
+    it is an input, and ``a_valid_o``, ``a_ready_i``, ``a_data_o`` and ``a_last_o`` where it is an output.
+    ``Schedule.ports`` says which actor stands behind each. Every output ends in a FIFO.
 
     Args:
         fifo: depth of the output FIFO, in beats.
@@ -50,17 +54,25 @@ class Block(ABC):
 
     @property
     @abstractmethod
-    def stream_in(self) -> StreamType:
-        """Stream that the block takes."""
+    def inputs(self) -> Mapping[str, StreamType]:
+        """Streams that the block takes, by port."""
 
     @property
     @abstractmethod
-    def stream_out(self) -> StreamType:
-        """Stream that the block gives."""
+    def outputs(self) -> Mapping[str, StreamType]:
+        """Streams that the block gives, by port."""
+
+    def depth(self, port: str) -> int:  # of a block with several outputs each has its own
+        """Return the depth of the FIFO behind an output, in beats."""
+        return self.fifo
 
     @abstractmethod
-    def compute(self, x: Code) -> Code:
-        """Return the codes that leave, exactly as the RTL computes them."""
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        """Return the codes that leave by each output, exactly as the RTL computes them.
+
+        Args:
+            inputs: codes ``[samples, rows, cols]`` of each input, in order of ``inputs``.
+        """
 
     @abstractmethod
     def schedule(self) -> Schedule:
@@ -77,6 +89,29 @@ class Block(ABC):
     @abstractmethod
     def work(self) -> Work:
         """Return what the block is made of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pipe(Block):
+    """A block with one input, ``in``, and one output, ``out``."""
+
+    @property
+    @abstractmethod
+    def stream_in(self) -> StreamType:
+        """Stream that the block takes."""
+
+    @property
+    @abstractmethod
+    def stream_out(self) -> StreamType:
+        """Stream that the block gives."""
+
+    @property
+    def inputs(self) -> Mapping[str, StreamType]:
+        return {IN: self.stream_in}
+
+    @property
+    def outputs(self) -> Mapping[str, StreamType]:
+        return {OUT: self.stream_out}
 
 
 def pack_words(codes: npt.NDArray[np.int64], width: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.block import LEAST_FIFO, Pipe
 from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
@@ -103,7 +103,7 @@ def _ends(rows: int, cols: int, lanes: int) -> Lanes:
 
 
 @dataclass(frozen=True, eq=False)
-class WidthConverter(Block):
+class WidthConverter(Pipe):
     """Move elements unchanged from ``source`` to ``target``, which hold the same number of them.
 
     With equal rows, tails are padded on both sides and rows start together; with different rows (a reshape) elements
@@ -153,9 +153,10 @@ class WidthConverter(Block):
             return side.lanes // self.unit
         return -(-(side.cols - (side.row_beats - 1) * side.lanes) // self.unit)
 
-    def compute(self, x: Code) -> Code:
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        x = inputs[0]
         blocks = None if x.exponent is None else x.exponent.reshape(-1, self.target.rows, _blocks(self.target))
-        return Code(x.mantissa.reshape(-1, self.target.rows, self.target.cols), blocks)
+        return (Code(x.mantissa.reshape(-1, self.target.rows, self.target.cols), blocks),)
 
     def firings(self) -> list[tuple[bool, bool]]:
         """Return (consumes, produces) of each firing of one sample, in order."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 from torch import Tensor
 
 from mase.dataflow.block import Block
+from mase.dataflow.circuit import Circuit
 from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Foldings
@@ -152,15 +153,23 @@ class HardwareOp(Op):
     @property
     def takes(self) -> StreamType:
         """Stream of its input at one lane."""
-        return next(iter(self.blocks(1, 1, {}).values())).stream_in
+        return self.circuit(1, 1, {}).takes[0]
 
-    @abstractmethod
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         """Return the RTL blocks in order of the stream, by role (``""`` the operator itself).
 
         Args:
             simd: input lanes. pe: output lanes. fifos: depth of the output FIFO by role.
         """
+        raise NotImplementedError(f"{type(self).__name__} overrides circuit")
+
+    def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
+        """Return the blocks by role with the wires between them; one in a row unless the operator says otherwise.
+
+        Args:
+            simd: lanes of every input. pe: lanes of the output. fifos: depth of the output FIFO by role.
+        """
+        return Circuit.chain(self.blocks(simd, pe, fifos))
 
     def settled(self) -> Mapping[str, Json]:
         """Return the attributes that building decided, such as the way to sum that ``auto`` chose."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mase.dataflow.block import Block
+from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
@@ -107,7 +107,7 @@ class Normaliser:
 
 
 @dataclass(frozen=True, eq=False)
-class BlockNormalise(Block):
+class BlockNormalise(Pipe):
     """Normalise a stream of exact integers, ``lanes`` a beat, through two banks.
 
     Args:
@@ -135,8 +135,8 @@ class BlockNormalise(Block):
     def stream_out(self) -> StreamType:
         return StreamType(self.rows, self.cols, self.lanes, self.grid)
 
-    def compute(self, x: Code) -> Code:
-        return normalise(x.mantissa.to(torch.float64), self.unit, self.grid)
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        return (normalise(inputs[0].mantissa.to(torch.float64), self.unit, self.grid),)
 
     def schedule(self) -> Schedule:
         beats = self.stream_in.row_beats

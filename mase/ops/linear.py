@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mase.dataflow.block import Block, MemoryImage, pack_words
+from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, signed_width
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
 from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
@@ -276,10 +276,13 @@ class Linear(HardwareOp):
         return self.bias.to(self.carrier)
 
     def reference(self, *inputs: Code) -> Code:
+        return self.out.apply(self.sums(inputs[0]))
+
+    def sums(self, x: Code) -> Tensor:
+        """Return what the accumulators hold at the end of each row, on one unit: exact integers."""
         if self.guard is not None:
-            return self.out.apply(self._aligned(inputs[0]))
-        t = self.x.integers(inputs[0], self.carrier) @ self._matrix
-        return self.out.apply(t.add_(self._start))
+            return self._aligned(x)
+        return (self.x.integers(x, self.carrier) @ self._matrix).add_(self._start)
 
     def _aligned(self, x: Code) -> Tensor:
         """Return sums on the grid of the least exponent: float64 integers with at most 53 significant bits."""
@@ -440,7 +443,7 @@ class Linear(HardwareOp):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearBlock(Block):
+class LinearBlock(Pipe):
     """The linear unit at one folding: ``simd`` inputs times ``pe`` outputs a cycle."""
 
     op: Linear
@@ -463,8 +466,8 @@ class LinearBlock(Block):
     def stream_out(self) -> StreamType:
         return StreamType(self.op.rows, self.op.outputs, self.pe, self.op.out.raw_grid(self.op.raw_width))
 
-    def compute(self, x: Code) -> Code:
-        return self.op.reference(x)
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        return (self.op.out.given(self.op.sums(*inputs)),)
 
     @property
     def in_tiles(self) -> int:

@@ -101,13 +101,22 @@ class Output:
 
     def apply(self, t: Tensor) -> Code:
         """Return the codes for integers ``[..., channels]`` held exactly; blocks lie along the last axis."""
+        given = self._given(t)
+        if not self.grid.block:
+            return Code(whole(given))
+        return normalise(given.to(torch.float64), self.unit, self.grid)
+
+    def given(self, t: Tensor) -> Code:
+        """Return what the unit itself gives for these integers: codes, or integers for the normaliser behind it."""
+        return Code(whole(self._given(t)))
+
+    def _given(self, t: Tensor) -> Tensor:
         if self.multiplier is not None:
             narrow = self.total < FLOAT_SAFE and t.dtype != torch.int64
             t = (t.to(torch.float64) if narrow else whole(t)) * self.multiplier
         if not self.grid.block:
-            return Code(whole(self.rounding.apply(t)))
-        t = t.to(torch.float64)
-        return normalise(t.clamp_min_(0.0) if self.relu else t, self.unit, self.grid)
+            return self.rounding.apply(t)
+        return t.clamp_min(0) if self.relu else t
 
     def scalar(self, row: list[int]) -> tuple[list[int], list[int] | None]:
         """Return mantissas and exponents of one row of Python integers: the oracle of :meth:`apply`."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mase.dataflow.block import Block
+from mase.dataflow.block import Block, Pipe
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
 from mase.dataflow.rounding import FLOAT_SAFE
 from mase.dataflow.schedule import Actor, Loop, Schedule, stream
@@ -133,8 +133,12 @@ class Requantize(HardwareOp):
         return cls(node.name, math.prod(y_type.shape[1:-1]), y_type.shape[-1], x, out)
 
     def reference(self, *inputs: Code) -> Code:
-        t = self.x.integers(inputs[0], torch.float64)
-        return self.out.apply(t if self.out.total < FLOAT_SAFE else whole(t))
+        return self.out.apply(self.integers(inputs[0]))
+
+    def integers(self, x: Code) -> Tensor:
+        """Return the input on one unit: exact integers."""
+        t = self.x.integers(x, torch.float64)
+        return t if self.out.total < FLOAT_SAFE else whole(t)
 
     def oracle(self, *inputs: Code) -> Code:
         code = inputs[0]
@@ -189,7 +193,7 @@ class Requantize(HardwareOp):
 
 
 @dataclass(frozen=True, eq=False)
-class RequantizeBlock(Block):
+class RequantizeBlock(Pipe):
     """The requantize unit on ``lanes`` elements a cycle."""
 
     op: Requantize
@@ -208,8 +212,8 @@ class RequantizeBlock(Block):
     def stream_out(self) -> StreamType:
         return StreamType(self.op.rows, self.op.cols, self.lanes, self.op.out.raw_grid(self.op.raw_width))
 
-    def compute(self, x: Code) -> Code:
-        return self.op.reference(x)
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        return (self.op.out.given(self.op.integers(*inputs)),)
 
     @property
     def latency(self) -> int:

@@ -63,7 +63,7 @@ def test_a_unit_divides_both_sides_and_its_elements_share_exponents(
 def test_codes_keep_their_order() -> None:
     block = converter((2, 4, 2), (4, 2, 2), blocked(2))
     code = Code(torch.arange(8).reshape(1, 2, 4), torch.tensor([[[1, 2], [3, 4]]]))
-    out = block.compute(code)
+    (out,) = block.compute(code)
     assert out.mantissa.tolist() == [[[0, 1], [2, 3], [4, 5], [6, 7]]]
     assert out.exponent is not None
     assert out.exponent.tolist() == [[[1], [2], [3], [4]]]

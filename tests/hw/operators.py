@@ -90,15 +90,7 @@ def linear(
     block = LinearBlock(op, *lanes, fifo=fifo)
     scope = "_".join(["linear", *map(str, (*sizes, *lanes, fifo)), *formats, *attrs.values()])
     code = _fed(block)
-    return Unit(_scope(scope), block, code, op.reference(code) if not op.out.grid.block else _raw(op, code))
-
-
-def _raw(op: Linear, code: Code) -> Code:
-    """Return what leaves before a block normaliser."""
-    assert op.guard is None
-    t = op.x.integers(code) @ op.w.integers(Code(op.weight, op.weight_exp)).T + op.bias
-    t = t if op.out.multiplier is None else t * op.out.multiplier
-    return Code((t.clamp(min=0) if op.out.relu else t).long())
+    return Unit(_scope(scope), block, code, *block.compute(code))
 
 
 def requantize(
@@ -112,11 +104,8 @@ def requantize(
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
     block = RequantizeBlock(Requantize("unit", 2, cols, x, out), lanes, fifo=fifo)
     code = _fed(block)
-    given = block.op.reference(code)
-    if y.block:
-        t = x.integers(code) * (1 if out.multiplier is None else out.multiplier)
-        given = Code((t.clamp(min=0) if relu else t).long())
-    return Unit(_scope(f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}"), block, code, given)
+    scope = f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}"
+    return Unit(_scope(scope), block, code, *block.compute(code))
 
 
 def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit: int, fifo: int) -> Unit:
@@ -125,7 +114,7 @@ def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit:
     block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
     code = _fed(block)
     return Unit(
-        _scope(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}"), block, code, block.compute(code)
+        _scope(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}"), block, code, *block.compute(code)
     )
 
 
@@ -136,7 +125,7 @@ def convert(before: tuple[int, int, int], after: tuple[int, int, int], size: int
         grid = MXInt(5, size, 3).grid(QuantParams(base=torch.tensor(0)), "unit")
     block = WidthConverter(StreamType(*before, grid), StreamType(*after, grid), fifo=fifo)
     code = _fed(block)
-    return Unit(_scope("_".join(map(str, ("convert", *before, *after, size, fifo)))), block, code, block.compute(code))
+    return Unit(_scope("_".join(map(str, ("convert", *before, *after, size, fifo)))), block, code, *block.compute(code))
 
 
 def _scope(text: str) -> str:
