@@ -92,6 +92,10 @@ class Activation(HardwareOp):
         return FUNCTIONS[record.attrs["function"]](inputs[0], {**record.attrs, **operands})
 
     @classmethod
+    def in_order(cls, record: Record) -> bool:
+        return True
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         return each(node.record.output.shape)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mase.blocks.table import LATENCY, Table, index, index_bits, table_work
 from mase.dataflow.block import Block
 from mase.dataflow.grid import activation_grid, produced_grid, signed_width
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format
@@ -22,6 +22,7 @@ from mase.formats.base import floor_log2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode
+from mase.ops.base import travel
 from mase.ops.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
 from mase.ops.exact import undefined, values
 
@@ -115,14 +116,12 @@ class Lookup:
     """y = T[x]: every word is the code of f(x), or, where the result has blocks, f(x) on a grid of its own.
 
     Args:
-        name: of the node. shape: of one sample. axis: of a tensor, which travels fastest and along which blocks lie.
-        x, y: grids of input and result. words: int64, in order of the index. unit: exponent of a word's 1 where the
-            result has blocks.
+        name: of the node. order: in which elements travel, on both sides. x, y: grids of input and result.
+        words: int64, in order of the index. unit: exponent of a word's 1 where the result has blocks.
     """
 
     name: str
-    shape: tuple[int, ...]
-    axis: int
+    order: Travel
     x: Grid
     y: Grid
     words: Tensor
@@ -151,7 +150,7 @@ class Lookup:
             codes = rounding(kind.format, mode, where).encode(real, replace(params, axis=-1)).mantissa
         words = torch.zeros(1 << index_bits(domain.grid), dtype=torch.int64)
         words[domain.index] = codes
-        return cls(node.name, kind.shape[1:], params.axis, domain.grid, y, words, unit)
+        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, unit)
 
     @cached_property
     def word_grid(self) -> Grid:
@@ -161,24 +160,17 @@ class Lookup:
         low, high = int(self.words.min()), int(self.words.max())
         return Grid(signed_width(low, high), True, low, high, self.unit)
 
-    def stream(self, lanes: int, grid: Grid) -> StreamType:
-        """Return the stream of one sample."""
-        return StreamType.of(self.shape, self.axis - (self.axis > 0), lanes, grid)
-
     def reference(self, *inputs: Code) -> Code:
-        found = self.words[index(self.x, inputs[0], self.axis)]
+        found = self.words[index(self.x, self.order.travelling(inputs[0], self.x.block))]
         if not self.y.block:
-            return Code(found)
-        code = normalise(found.movedim(self.axis, -1).to(torch.float64), self.unit, self.y)
-        assert code.exponent is not None
-        return Code(code.mantissa.movedim(-1, self.axis), code.exponent.movedim(-1, self.axis))
+            return self._held(Code(found), inputs[0])
+        return self._held(normalise(found.to(torch.float64), self.unit, self.y), inputs[0])
 
     def oracle(self, *inputs: Code) -> Code:
-        code, table = inputs[0], self.words.tolist()
-        moved = code.mantissa.movedim(self.axis, -1)
-        exps = None if code.exponent is None else code.exponent.movedim(self.axis, -1).flatten(0, -2).tolist()
+        code, table = self.order.travelling(inputs[0], self.x.block), self.words.tolist()
+        exps = None if code.exponent is None else code.exponent.flatten(0, 1).tolist()
         mantissas, exponents = [], []
-        for r, row in enumerate(moved.flatten(0, -2).tolist()):
+        for r, row in enumerate(code.mantissa.flatten(0, 1).tolist()):
             found = []
             for i, x in enumerate(row):
                 field = 0 if exps is None else exps[r][i // self.x.block] - self.x.base
@@ -187,29 +179,30 @@ class Lookup:
                 found, blocks = normalise_scalar(found, self.unit, self.y)
                 exponents.append(blocks)
             mantissas.append(found)
-        shape = moved.shape[:-1]
-        mantissa = torch.tensor(mantissas).reshape(moved.shape).movedim(-1, self.axis)
-        exponent = torch.tensor(exponents).reshape(*shape, -1).movedim(-1, self.axis) if self.y.block else None
-        return Code(mantissa, exponent)
+        mantissa = torch.tensor(mantissas).reshape(code.mantissa.shape)
+        exponent = torch.tensor(exponents).reshape(*mantissa.shape[:2], -1) if self.y.block else None
+        return self._held(Code(mantissa, exponent), inputs[0])
+
+    def _held(self, y: Code, x: Code) -> Code:
+        """Return codes of the result as the tensor holds them, shaped as the input."""
+        return self.order.held(y, x.mantissa.shape[1:], self.y.block)
 
     @cached_property
     def foldings(self) -> LookupFoldings:
-        stream, bits = self.stream(1, self.x), self.word_grid.width
+        rows, cols, bits = self.order.rows, self.order.cols, self.word_grid.width
         normaliser = self._normalise(self.y.block, 2).normaliser if self.y.block else None
-        return LookupFoldings(
-            stream.rows, stream.cols, index_bits(self.x), bits, self.x.block, self.y.block, normaliser
-        )
+        return LookupFoldings(rows, cols, index_bits(self.x), bits, self.x.block, self.y.block, normaliser)
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
-        source, target = self.stream(pe, self.x), self.stream(pe, self.word_grid)
+        source, target = self.order.stream(pe, self.x), self.order.stream(pe, self.word_grid)
         core = Table(source, target, self.words, fifo=fifos.get("", 2))
         if not self.y.block:
             return {"": core}
         return {"": core, "normalise": self._normalise(pe, fifos.get("normalise", 2))}
 
     def _normalise(self, lanes: int, fifo: int) -> BlockNormalise:
-        stream = self.stream(lanes, self.y)
-        return BlockNormalise(stream.rows, stream.cols, lanes, self.word_grid.width, self.unit, self.y, fifo=fifo)
+        rows, cols = self.order.rows, self.order.cols
+        return BlockNormalise(rows, cols, lanes, self.word_grid.width, self.unit, self.y, fifo=fifo)
 
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""
