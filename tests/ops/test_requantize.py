@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.blocks.output import Output
 from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams, parse
 from mase.netlist import build
-from mase.ops.output import Output
 from mase.ops.requantize import Requantize
 from mase.testing import Mapped, OpLaws
 from passes.map import Folding
