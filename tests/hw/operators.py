@@ -14,7 +14,9 @@ from cocotb.triggers import ClockCycles, FallingEdge
 from torch import Tensor
 
 from emit.verilog import library_files
+from mase.blocks.block_normalise import BlockNormalise
 from mase.blocks.fork import Fork
+from mase.blocks.output import Output
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
 from mase.dataflow.schedule import IN, Channel, Loop, run
@@ -24,9 +26,7 @@ from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
-from mase.ops.block_normalise import BlockNormalise
 from mase.ops.linear import Linear, LinearBlock
-from mase.ops.output import Output
 from mase.ops.requantize import Requantize, RequantizeBlock
 from mase.paths import cache_dir
 from tests.emit.designs import corners
