@@ -13,13 +13,14 @@ from mase.formats.base import Code, Format, pow2
 
 @dataclass(frozen=True)
 class Grid:
-    """Describe a tensor's codes: value = mantissa * 2**(exponent - base) * 2**unit * scale.
+    """Describe a tensor's codes: value = (mantissa - zero) * 2**(exponent - base) * 2**unit * scale.
 
     Args:
         width: bits of a mantissa. signed: two's complement. low, high: least and greatest mantissa.
         unit: exponent of the integer 1. scaled: a real scale (per tensor or channel) multiplies besides.
         block: elements that share an exponent; 0 where there are no exponents.
         exp_bits: bits of an exponent on the stream. base: least exponent. span: greatest exponent less ``base``.
+        zero: mantissa of real zero, a zero point.
     """
 
     width: int
@@ -32,6 +33,7 @@ class Grid:
     exp_bits: int = 0
     base: int = 0
     span: int = 0
+    zero: int = 0
 
     @property
     def reach(self) -> int:
