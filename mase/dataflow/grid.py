@@ -8,19 +8,18 @@ from mase.formats.grid import Grid, off_chip
 
 
 def activation_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
-    """Return the grid of the integers that a tensor on a stream stands for; a unit gets them decoded.
+    """Return the grid of the integers that a tensor on a stream stands for: a unit that takes it gets them decoded.
 
     Raises:
         UnsupportedOp: as :meth:`mase.formats.Format.grid`; or the format has a scale for each channel.
     """
+    return _one_scale(fmt, params, where).plain
+
+
+def _one_scale(fmt: Format, params: QuantParams, where: str) -> Grid:
+    grid = fmt.grid(params, where)
     if params.scale is not None and params.scale.numel() > 1:
         raise UnsupportedOp(f"{where}: {fmt} has a scale a channel; activations take one scale a tensor")
-    return _of_units(fmt, fmt.grid(params, where), where)
-
-
-def _of_units(fmt: Format, grid: Grid, where: str) -> Grid:
-    if grid.plain is not grid:
-        raise off_chip(fmt, where, "has codes that are not plain integers; on chip only weights may have these")
     return grid
 
 
@@ -33,9 +32,11 @@ def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     mode = getattr(fmt, "rounding", "even")
     if mode != "even":
         raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's field rounding decides")
-    if params.scale is not None and params.scale.numel() > 1:
-        raise UnsupportedOp(f"{where}: {fmt} has a scale a channel; activations take one scale a tensor")
-    grid = _of_units(fmt, fmt.grid(params, where), where)
+    grid = _one_scale(fmt, params, where)
+    if grid.plain is not grid:  # for now
+        raise off_chip(fmt, where, "has codes that are not plain integers; it may be the format of an input")
+    if grid.lift or grid.ceil:
+        raise off_chip(fmt, where, "has exponents by a rule that units do not have; it may be the format of an input")
     if not grid.rounds:
         raise off_chip(
             fmt, where, "needs another rounding than units have; it may be the format of an input or of weights"

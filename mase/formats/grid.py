@@ -59,7 +59,9 @@ class Pattern:
         field, fraction = number >> self.man, number & (1 << self.man) - 1
         hidden = (field > 0).to(torch.int64) if self.subnormal else torch.ones_like(field)
         digits = fraction + (hidden << self.man)
-        return torch.where(codes >> self.width - 1 & 1 == 1, -digits, digits), (field - int(self.subnormal)).clamp(min=0)
+        return torch.where(codes >> self.width - 1 & 1 == 1, -digits, digits), (field - int(self.subnormal)).clamp(
+            min=0
+        )
 
     def codes(self, v: Tensor) -> Tensor:
         """Return the codes nearest to float64 ``v``, ties to even, saturating; a zero has no sign."""
