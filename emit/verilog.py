@@ -18,6 +18,7 @@ from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
 from mase import __version__
 from mase.dataflow.block import MemoryImage
+from mase.dataflow.circuit import Pin
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
@@ -175,35 +176,37 @@ def _instance(
     """Return the text of one instance and note its memories."""
     item = netlist.instances[index]
     name = instances[item.name]
-    before = signals[netlist.instances[index - 1].stream] if index else signals[netlist.entry]
-    after = signals[item.stream]
+    ports = [("clk_i", "clk_i"), ("rst_ni", "run_q")]
+    for port in item.block.inputs:
+        before = signals[netlist.signal(Pin(item.name, port))]
+        ports += [(f"{port}_valid_i", f"{before}_valid"), (f"{port}_ready_o", f"{before}_ready")]
+        ports.append((f"{port}_data_i", f"{before}_data"))
+    for port in item.block.outputs:
+        after = signals[netlist.signal(Pin(item.name, port))]
+        ports += [(f"{port}_valid_o", f"{after}_valid"), (f"{port}_ready_i", f"{after}_ready")]
+        ports += [(f"{port}_data_o", f"{after}_data"), (f"{port}_last_o", f"{after}_last")]
+    widest = max(len(port) for port, _ in ports)
+    joined = ",\n".join(f"    .{port:<{widest}}({signal})" for port, signal in ports)
     values: dict[str, str] = {key: str(value) for key, value in item.block.sv_params().items()}
     for key, image in item.block.memories().items():
         file = f"mem/{top}__{name.removeprefix('u_')}_{identifier(key.removesuffix('File'), '')}.mem"
         memories[file] = image
         values[key] = f'{{MemDir, "/{file.removeprefix("mem/")}"}}'
     parameters = ",\n".join(f"    .{key}({value})" for key, value in values.items())
-    last = f"{after}_last"
-    return (
-        f"  {item.block.sv_module} #(\n{parameters}\n  ) {name} (\n"
-        f"    .clk_i      (clk_i),\n    .rst_ni     (run_q),\n"
-        f"    .in_valid_i ({before}_valid),\n    .in_ready_o ({before}_ready),\n    .in_data_i  ({before}_data),\n"
-        f"    .out_valid_o({after}_valid),\n    .out_ready_i({after}_ready),\n    .out_data_o ({after}_data),\n"
-        f"    .out_last_o ({last})\n  );\n"
-    )
+    return f"  {item.block.sv_module} #(\n{parameters}\n  ) {name} (\n{joined}\n  );\n"
 
 
 def _top(netlist: Netlist, top: str, signals: Names, body: list[str], memories: bool) -> str:
     parameters = '#(\n  parameter MemDir = "mem"  // folder of the memory images\n) ' if memories else ""
     feed, give = netlist.stream_in, netlist.stream_out
-    first, last = signals[netlist.entry], signals[netlist.instances[-1].edge]
+    first, last = signals[netlist.entry], signals[netlist.exits[0]]
     declared = [f"  logic {first}_valid;\n  logic {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
     unused = []
-    for item in netlist.instances:
-        signal, bits = signals[item.stream], item.block.stream_out.bits
+    for pin in netlist.fifos():
+        signal, bits = signals[netlist.signal(pin)], netlist.circuit.blocks[pin.block].outputs[pin.port].bits
         declared += [f"  logic {signal}_{part};" for part in ("valid", "ready", "last")]
         declared.append(f"  logic [{bits - 1}:0] {signal}_data;")
-        if item is not netlist.instances[-1]:
+        if pin not in netlist.circuit.outputs:
             unused.append(f"{signal}_last")
     spare = ""
     if unused:

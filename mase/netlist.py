@@ -1,11 +1,15 @@
-"""From a mapped graph to a chain of RTL blocks with channels between them: what emission and timing both read."""
+"""From a mapped graph to RTL blocks with wires between them: what emission and timing both read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from mase.blocks.fork import Fork
 from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, taken
 from mase.dataflow.sizing import UNBOUNDED, least_depths
 from mase.dataflow.stream import StreamType
@@ -14,10 +18,11 @@ from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
-from mase.lowering import Lowering
-from mase.ops.base import OPS, HardwareOp, builds, view
+from mase.lowering import Lowered, Lowering
+from mase.ops.base import OPS, HardwareOp, builds, travel, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
+CONVERT, FORK = "convert", "fork"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +30,9 @@ class Instance:
     """One RTL block in its place.
 
     Args:
-        node: graph node that it belongs to. role: ``""`` the operator, ``convert`` before it, ``normalise`` after it.
-        edge: name of the graph edge that its output stream is (a reshape that moves nothing gives it its own), or ""
+        node: graph node that it belongs to. role: ``""`` the operator, ``convert`` before an input of it, ``fork``
+            behind it where several take its result, else a part of it, such as ``normalise``.
+        edge: name of the graph edge that its output stream is (a view that moves nothing gives it its own), or ""
             inside a node.
     """
 
@@ -40,71 +46,124 @@ class Instance:
         """Name that is unique in the netlist."""
         return f"{self.node}.{self.role}" if self.role else self.node
 
-    @property
-    def stream(self) -> str:
-        """Name of its output stream, unique in the netlist: the edge, or a name of its own inside a node."""
-        return self.edge or f"{self.name}.out"
+    def fifo(self, port: str) -> str:
+        """Return the key under which the node's record holds the depth behind an output."""
+        return self.role if len(self.block.outputs) == 1 else f"{self.role}.{port}"
 
 
 @dataclass(frozen=True, eq=False)
 class Netlist:
-    """A chain of blocks.
+    """Blocks and wires.
 
     Args:
-        graph: the mapped graph. entry: name of the edge that the host encodes. stream_in: what it feeds.
-        instances: in order of the stream. ops: operator of each node.
+        graph: the mapped graph. entries, exits: names of the edges that the host encodes, and of those that it decodes.
+        circuit: blocks by instance name; its inputs are fed by the entries, its outputs give the exits.
+        instances: in an order in which producers come first. ops: operator of each node, in the same order.
+        named: output pins that are graph edges, by name of the edge.
     """
 
     graph: Graph
-    entry: str
-    stream_in: StreamType
+    entries: tuple[str, ...]
+    exits: tuple[str, ...]
+    circuit: Circuit
     instances: tuple[Instance, ...]
     ops: Mapping[str, HardwareOp]
-
-    @property
-    def stream_out(self) -> StreamType:
-        """What the last block gives."""
-        return self.instances[-1].block.stream_out
+    named: Mapping[str, Pin] = field(default_factory=dict)
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names of the graph nodes from the entry to the output; a reshape that moves nothing has no instance."""
-        return tuple(node.name for node in _chain(self.graph.node(self.entry)))
+        """Names of the operators between entries and exits; a view that moves nothing has no instance."""
+        return tuple(self.ops)
+
+    @property
+    def entry(self) -> str:
+        """Name of the edge that the host encodes, where there is one."""
+        return self.entries[0]
+
+    @property
+    def stream_in(self) -> StreamType:
+        """What the first entry feeds."""
+        return self.circuit.takes[0]
+
+    @property
+    def stream_out(self) -> StreamType:
+        """What the first exit gives."""
+        return self.circuit.gives[0]
+
+    def stream(self, edge: str) -> StreamType:
+        """Return the stream of a named edge, with the order in which its elements travel."""
+        if edge in self.entries:
+            found = self.circuit.takes[self.entries.index(edge)]
+        else:
+            pin = self.named[edge]
+            found = self.circuit.blocks[pin.block].outputs[pin.port]
+        return replace(found, travel=travel(self.graph.node(edge)))
 
     def edges(self) -> dict[str, StreamType]:
-        """Return the stream of each named edge, the entry first."""
-        return {self.entry: self.stream_in} | {i.edge: i.block.stream_out for i in self.instances if i.edge}
+        """Return the stream of each named edge, entries first."""
+        return {name: self.stream(name) for name in (*self.entries, *self.named)}
 
-    def codes(self, code: Code, oracle: bool = False) -> dict[str, Code]:
-        """Return the codes of every graph edge from those of the entry, by name.
+    def signal(self, pin: Pin) -> str:
+        """Return the name of the stream at a pin, unique in the netlist: the edge, or a name of its own."""
+        return self._signals[pin]
+
+    @cached_property
+    def _signals(self) -> dict[Pin, str]:
+        edges = {pin: name for name, pin in self.named.items()}
+        out = {pin: edges.get(pin, ".".join(pin)) for pin in self.fifos()}
+        into = {wire.sink: out[wire.source] for wire in self.circuit.wires}
+        return out | into | dict(zip(self.circuit.inputs, self.entries, strict=True))
+
+    def codes(self, *inputs: Code, oracle: bool = False) -> dict[str, Code]:
+        """Return the codes of every graph edge from those of the entries, by name.
 
         Args:
             oracle: compute on Python integers, one by one, instead of by the vectorised reference.
         """
-        values = {self.entry: code}
-        for name in self.nodes:
-            op, source = self.ops[name], values[self.graph.node(name).inputs[0].name]
-            values[name] = op.oracle(source) if oracle else op.reference(source)
+        values = dict(zip(self.entries, inputs, strict=True))
+        for name, op in self.ops.items():
+            sources = [values[source.name] for source in self.graph.node(name).inputs]
+            values[name] = op.oracle(*sources) if oracle else op.reference(*sources)
         return values
 
-    def network(self, depths: Mapping[str, int] | None = None) -> tuple[list[Actor], list[Channel]]:
-        """Return actors and channels for the recurrence; ``depths`` by instance name overrides the blocks' own."""
+    def network(self, depths: Mapping[Pin, int] | None = None) -> tuple[list[Actor], list[Channel]]:
+        """Return actors and channels for the recurrence; ``depths`` by output pin overrides the blocks' own.
+
+        The sinks are the last actors, one an exit; each is always ready, so a slot comes back one cycle after its beat
+        is visible.
+        """
         actors: list[Actor] = []
         channels: list[Channel] = []
-        above: tuple[tuple[str, str], int] | None = None  # what the stream comes from, and the depth of its FIFO
+        schedules = {instance.name: instance.block.schedule() for instance in self.instances}
+        sources, own = {wire.sink: wire.source for wire in self.circuit.wires}, self.depths()
+
+        def place(pin: Pin) -> tuple[str, str]:
+            return _inside(pin.block, *schedules[pin.block].port(pin.port))
+
+        def join(source: Pin, sink: tuple[str, str]) -> Channel:
+            return Channel(place(source), sink, {**own, **(depths or {})}[source])
+
         for instance in self.instances:
-            schedule = instance.block.schedule()
+            schedule = schedules[instance.name]
             for c in schedule.channels:
-                sink, *also = (_inside(instance, *end) for end in c.sinks)
-                channels.append(Channel(_inside(instance, *c.source), sink, c.depth, tuple(also)))
-            if above is not None:
-                channels.append(Channel(above[0], _inside(instance, *schedule.port(IN)), above[1]))
-            actors += [replace(actor, name=_inside(instance, actor.name, "")[0]) for actor in schedule.actors]
-            depth = (depths or {}).get(instance.name, instance.block.fifo)
-            above = _inside(instance, *schedule.port(OUT)), depth
-        if above is not None:  # the sink: always ready, so a slot comes back one cycle after its beat is visible
-            channels.append(Channel(above[0], (SINK.name, IN), above[1]))
-        return [*actors, replace(SINK, body=(Loop(self.stream_out.beats, SINK.body),))], channels
+                first, *also = (_inside(instance.name, *end) for end in c.sinks)
+                channels.append(Channel(_inside(instance.name, *c.source), first, c.depth, tuple(also)))
+            pins = [Pin(instance.name, port) for port in instance.block.inputs]
+            channels += [join(sources[pin], place(pin)) for pin in pins if pin in sources]
+            actors += [replace(actor, name=_inside(instance.name, actor.name, "")[0]) for actor in schedule.actors]
+        for i, (pin, stream) in enumerate(zip(self.circuit.outputs, self.circuit.gives, strict=True)):
+            sink = SINK.name if i == 0 else f"{SINK.name} {i}"
+            channels.append(join(pin, (sink, IN)))
+            actors.append(replace(SINK, name=sink, body=(Loop(stream.beats, SINK.body),)))
+        return actors, channels
+
+    def depths(self) -> dict[Pin, int]:
+        """Return the depth of the FIFO behind each output pin, in beats."""
+        return {pin: self.circuit.blocks[pin.block].depth(pin.port) for pin in self.fifos()}
+
+    def fifos(self) -> dict[Pin, tuple[Instance, str]]:
+        """Return the instance of each output pin, and the key of its FIFO in the record of its node."""
+        return {Pin(i.name, port): (i, i.fifo(port)) for i in self.instances for port in i.block.outputs}
 
     def timing(self, tensors: int = 3) -> Timing:
         """Return the exact cycles of ``tensors`` samples with the source always valid and the sink always ready."""
@@ -112,7 +171,7 @@ class Netlist:
 
     def backlog(self, given: int = 0) -> int:
         """Return how many input beats the blocks take while the sink takes ``given`` output beats and no more."""
-        actors, channels = self.network()
+        actors, channels = self.network()  # of several sinks the first one
         sink = replace(actors[-1], body=(Loop(given, SINK.body), Step(("never",))))
         channels.append(Channel(("nobody", OUT), (sink.name, "never"), 1))
         tensors, found = 1, None
@@ -137,58 +196,163 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
         lowering: keeps operators; one that serves several calls builds them once.
 
     Raises:
-        UnsupportedOp: a node has no hardware, or the graph branches; names node, source line and what is supported.
+        UnsupportedOp: a node has no hardware; names node, source line and what is supported.
     """
-    prefix = host_prefix(graph)
-    if not prefix:
-        raise UnsupportedOp(f"graph: has {len(graph.inputs)} inputs; hardware takes 1")
-    entry = graph.node(prefix[-1])
-    if entry.record.output.format is None:
-        raise UnsupportedOp(
-            f"{entry.where()}: the graph input has no format; quantize gives one (default.activation or inputs)"
-        )
-    if len(entry.record.output.shape) < 2:
-        raise UnsupportedOp(
-            f"{entry.where()}: a sample is one number without an axis; allowed are (batch, features) and more axes"
-        )
-    chain = _chain(entry)
-    if not chain:
+    entries = [_checked(node) for node in encoded(graph)]
+    nodes = _region(graph, entries)
+    if not nodes:
         raise UnsupportedOp("graph: there is nothing to build between input and output")
     lowered = (lowering or Lowering()).of(graph)
-    ops = {node.name: lowered.op(node) for node in chain}
-    instances: list[Instance] = []
-    stream: StreamType | None = None
-    for node in chain:
-        hw = node.record.hw or HwRecord()
-        if ops[node.name].foldings.follows and stream is not None:
-            hw = replace(hw, simd=stream.lanes)
-        blocks = ops[node.name].blocks(hw.simd, hw.pe, hw.fifos)
-        if blocks:
-            first = next(iter(blocks.values())).stream_in
-            if stream is not None and stream != first:
-                shaped = replace(first, grid=stream.grid)
-                converter = WidthConverter(stream, shaped, fifo=hw.fifos.get("convert", LEAST_FIFO))
-                instances.append(Instance(node.name, "convert", converter, ""))
-            roles = list(blocks)
-            for role, block in blocks.items():
-                instances.append(Instance(node.name, role, block, node.name if role == roles[-1] else ""))
-            stream = instances[-1].block.stream_out
-        elif instances:  # the same beats are rows of another shape
-            instances[-1] = replace(instances[-1], edge=node.name)
-    if not instances:
-        raise UnsupportedOp("graph: there is nothing to build between input and output")
-    feed = instances[0].block.stream_in
-    return Netlist(graph, entry.name, feed, tuple(instances), ops)
+    layout = _Layout(graph, entries, nodes, lowered)
+    for node in nodes:
+        layout.add(node)
+    return layout.netlist([node.name for node in graph.output.inputs])
+
+
+class _Layout:
+    """Lay blocks one after the other; each output pin has one taker, so a tensor with several goes through forks."""
+
+    def __init__(self, graph: Graph, entries: Sequence[OpNode], nodes: Sequence[OpNode], lowered: Lowered) -> None:
+        self.graph, self.entries = graph, [node.name for node in entries]
+        self.ops = {node.name: lowered.op(node) for node in nodes}
+        self.uses = Counter(source.name for node in nodes for source in node.inputs)
+        self.uses.update(node.name for node in graph.output.inputs)
+        self.instances: list[Instance] = []
+        self.blocks: dict[str, Block] = {}
+        self.wires: list[Wire] = []
+        self.inputs: dict[str, Pin] = {}  # what each entry feeds
+        self.named: dict[str, Pin] = {}
+        self.free: dict[str, list[Pin]] = {}  # by edge: pins that still have no taker
+
+    def add(self, node: OpNode) -> None:
+        """Lay the blocks of one node, and what its inputs need before it."""
+        op, hw = self.ops[node.name], node.record.hw or HwRecord()
+        sources = node.inputs
+        if op.foldings.follows and (come := self._stream(sources[0].name)) is not None:
+            hw = replace(hw, simd=come.lanes)
+        circuit = op.circuit(hw.simd, hw.pe, hw.fifos)
+        if not circuit.blocks:  # the same beats under another name
+            self._rename(sources[0].name, node)
+            return
+        taken = [
+            self._take(source.name, node, i, want, hw)
+            for i, (source, want) in enumerate(zip(sources, circuit.takes, strict=True))
+        ]
+        named = {role: f"{node.name}.{role}" if role else node.name for role in circuit.blocks}
+        for role, block in circuit.blocks.items():
+            self._place(Instance(node.name, role, block, node.name if role == circuit.outputs[0].block else ""))
+        self.wires += [Wire(*(Pin(named[pin.block], pin.port) for pin in wire)) for wire in circuit.wires]
+        for source, pin in zip(taken, circuit.inputs, strict=True):
+            self._join(source, Pin(named[pin.block], pin.port))
+        out = circuit.outputs[0]
+        self._give(node.name, Pin(named[out.block], out.port), hw)
+
+    def netlist(self, exits: Sequence[str]) -> Netlist:
+        """Return what was laid, ``exits`` leading outside."""
+        for name in exits:
+            if name in self.entries:
+                raise UnsupportedOp(f"{self.graph.node(name).where()}: leaves as it came; there is nothing to build")
+        outputs = tuple(self.free[name].pop(0) for name in exits)
+        circuit = Circuit(self.blocks, tuple(self.wires), tuple(self.inputs[name] for name in self.entries), outputs)
+        instances = tuple(self.instances)
+        return Netlist(self.graph, tuple(self.entries), tuple(exits), circuit, instances, self.ops, self.named)
+
+    def _place(self, instance: Instance) -> None:
+        self.instances.append(instance)
+        self.blocks[instance.name] = instance.block
+
+    def _stream(self, edge: str) -> StreamType | None:
+        """Return the stream of an edge that is laid; None where an entry waits for who takes it."""
+        pins = self.free.get(edge)
+        return self.blocks[pins[0].block].outputs[pins[0].port] if pins else None
+
+    def _take(self, edge: str, node: OpNode, index: int, want: StreamType, hw: HwRecord) -> Pin | str:
+        """Return the pin, or the entry, that feeds an input of a node; a converter stands before it if need be."""
+        if edge in self.entries and edge not in self.free and self.uses[edge] == 1:
+            return edge
+        if edge in self.entries and edge not in self.free:  # the first that takes it says how it comes
+            entry = self.graph.node(edge)
+            self.inputs[edge] = self._fork(edge, want, self.uses[edge], entry.record.hw or HwRecord())
+        pin = self.free[edge].pop(0)
+        have = self.blocks[pin.block].outputs[pin.port]
+        if have == want:
+            return pin
+        role = CONVERT if index == 0 else f"{CONVERT}{index}"
+        converter = WidthConverter(have, replace(want, grid=have.grid), fifo=hw.fifos.get(role, LEAST_FIFO))
+        self._place(Instance(node.name, role, converter, ""))
+        self._join(pin, Pin(self.instances[-1].name, IN))
+        return Pin(self.instances[-1].name, OUT)
+
+    def _join(self, source: Pin | str, sink: Pin) -> None:
+        if isinstance(source, str):
+            self.inputs[source] = sink
+        else:
+            self.wires.append(Wire(source, sink))
+
+    def _give(self, edge: str, pin: Pin, hw: HwRecord) -> None:
+        """Name a pin, and fork it where several take it."""
+        self.named[edge] = pin
+        self.free[edge] = [pin]
+        if self.uses[edge] > 1:
+            self.wires.append(Wire(pin, self._fork(edge, self._stream(edge), self.uses[edge], hw)))
+
+    def _fork(self, edge: str, stream: StreamType | None, takers: int, hw: HwRecord) -> Pin:
+        """Lay forks in a row, one less than there are takers, and return the pin that feeds the first."""
+        assert stream is not None
+        pins: list[Pin] = []
+        first = None
+        for i in range(takers - 1):
+            role = FORK if i == 0 else f"{FORK}{i}"
+            a, b = (hw.fifos.get(f"{role}.{port}", LEAST_FIFO) for port in ("a", "b"))
+            self._place(Instance(edge, role, Fork(stream, {"a": a, "b": b}), ""))
+            name = self.instances[-1].name
+            if first is None:
+                first = Pin(name, IN)
+            else:
+                self.wires.append(Wire(pins.pop(), Pin(name, IN)))
+            pins += [Pin(name, "a"), Pin(name, "b")]
+        assert first is not None
+        self.free[edge] = pins
+        return first
+
+    def _rename(self, edge: str, node: OpNode) -> None:
+        """Let a view take its input's pin, and the name of it where nobody else takes it."""
+        if edge in self.entries and edge not in self.free:
+            raise UnsupportedOp(
+                f"{node.where()}: reads the graph input, which others read too, as another shape; "
+                "allowed behind a graph input are operators, or one reshape alone"
+            )
+        pin = self.free[edge].pop(0)
+        if self.named.get(edge) == pin:
+            del self.named[edge]
+            self.instances = [replace(i, edge=node.name) if Pin(i.name, pin.port) == pin else i for i in self.instances]
+        self._give(node.name, pin, node.record.hw or HwRecord())
+
+
+def encoded(graph: Graph) -> list[OpNode]:
+    """Return the edges that the host encodes: each graph input, or the last of the views that follow it alone."""
+    return [graph.node(_prefix(node)[-1]) for node in graph.inputs]
+
+
+def _checked(found: OpNode) -> OpNode:
+    """Refuse an edge that the host cannot encode."""
+    if found.record.output.format is None:
+        raise UnsupportedOp(
+            f"{found.where()}: the graph input has no format; quantize gives one (default.activation or inputs)"
+        )
+    if len(found.record.output.shape) < 2:
+        raise UnsupportedOp(
+            f"{found.where()}: a sample is one number without an axis; allowed are (batch, features) and more axes"
+        )
+    return found
 
 
 def host_prefix(graph: Graph) -> list[str]:
-    """Return the graph input and the views that follow it alone: the host does these, and encodes the last.
+    """Return each graph input and the views that follow it alone: the host does these, and encodes the last."""
+    return [name for node in graph.inputs for name in _prefix(node)]
 
-    Graphs with several inputs encode at each input: the list is empty.
-    """
-    if len(graph.inputs) != 1:
-        return []
-    node = graph.inputs[0]
+
+def _prefix(node: OpNode) -> list[str]:
     out = [node.name]
     while len(node.users) == 1 and view(node.users[0]) and builds(node.users[0]):
         node = node.users[0]
@@ -196,40 +360,48 @@ def host_prefix(graph: Graph) -> list[str]:
     return out
 
 
-def sized(netlist: Netlist) -> dict[str, int]:
+def sized(netlist: Netlist) -> dict[Pin, int]:
     """Return the least FIFO depths, in order of the stream, that keep the steady interval of unbounded FIFOs."""
-    names = [instance.name for instance in netlist.instances]
-    actors, channels = netlist.network(dict.fromkeys(names, UNBOUNDED))
+    pins = netlist.fifos()
+    actors, channels = netlist.network(dict.fromkeys(pins, UNBOUNDED))
     fifos = [i for i, channel in enumerate(channels) if channel.depth == UNBOUNDED]
-    return dict(zip(names, least_depths(actors, channels, fifos), strict=True))
+    depths = least_depths(actors, channels, fifos)
+    found = {channels[i].source: depth for i, depth in zip(fifos, depths, strict=True)}
+    schedules = {i.name: i.block.schedule() for i in netlist.instances}
+    return {pin: found[_inside(pin.block, *schedules[pin.block].port(pin.port))] for pin in pins}
 
 
-def _inside(instance: Instance, actor: str, port: str) -> tuple[str, str]:
+def _inside(instance: str, actor: str, port: str) -> tuple[str, str]:
     """Return a port of an actor of a block by names that are unique in the netlist."""
-    return f"{instance.name}/{actor}" if actor else instance.name, port
+    return f"{instance}/{actor}" if actor else instance, port
 
 
-def _chain(entry: OpNode) -> list[OpNode]:
-    """Return the nodes from the entry to the output; refuse branches and nodes without hardware."""
-    out: list[OpNode] = []
-    node = entry
-    while True:
-        users = node.users
-        if len(users) != 1:
-            raise UnsupportedOp(
-                f"{node.where()}: has {len(users)} consumers; hardware takes chains, where each tensor has 1"
-            )
-        node = users[0]
-        if node.kind == "output":
-            return out
-        if not is_exact(node):
-            if has_formats(node):
-                op = OPS[node.kind]
-                assert issubclass(op, HardwareOp)
-                op.check_formats(node)  # raises: says which format
-            names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
-            formats = [t.format for t in (node.record.output, *node.record.operands.values())]
-            why = "not all its tensors have formats" if builds(node) and None in formats else "has no hardware"
-            target = node.record.attrs.get("target", "") or node.record.attrs.get("function", "")
-            raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")
-        out.append(node)
+def _region(graph: Graph, entries: Sequence[OpNode]) -> list[OpNode]:
+    """Return the nodes between entries and outputs in order; refuse what has no hardware."""
+    first, needed = {node.name for node in entries}, set[str]()
+    pending = list(graph.output.inputs)
+    while pending:
+        node = pending.pop()
+        if node.name in needed or node.name in first:
+            continue
+        needed.add(node.name)
+        pending += node.inputs
+    found = [node for node in graph.operators() if node.name in needed]
+    for node in found:
+        _check(node)
+    return found
+
+
+def _check(node: OpNode) -> None:
+    """Raise unless a node computes on integers and has hardware."""
+    if is_exact(node):
+        return
+    if has_formats(node):
+        op = OPS[node.kind]
+        assert issubclass(op, HardwareOp)
+        op.check_formats(node)  # raises: says which format
+    names = ", ".join(name for name, op in OPS.items() if issubclass(op, HardwareOp))
+    formats = [t.format for t in (node.record.output, *node.record.operands.values())]
+    why = "not all its tensors have formats" if builds(node) and None in formats else "has no hardware"
+    target = node.record.attrs.get("target", "") or node.record.attrs.get("function", "")
+    raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mase.dataflow.schedule import IN, OUT, Loop, Step
+from mase.dataflow.schedule import Loop, Step
 from mase.errors import FormatError
 from mase.formats.base import Code, Format, QuantParams, narrowed, parse
 from mase.graph import Graph
@@ -401,8 +401,9 @@ class OpLaws:
         for name, instance in self.instances():
             schedule, block = instance.block.schedule(), instance.block
             bodies = {actor.name: actor.body for actor in schedule.actors}
-            taken, given = (count_port(bodies[actor], port) for actor, port in map(schedule.port, (IN, OUT)))
-            assert (taken, given) == (block.stream_in.beats, block.stream_out.beats), name
+            for port, stream in {**block.inputs, **block.outputs}.items():
+                actor, inner = schedule.port(port)
+                assert count_port(bodies[actor], inner) == stream.beats, f"{name}: port {port}"
 
     @pytest.mark.sim
     def test_simulation_equals_reference_and_schedule(self, prove: Callable[[Mapping[str, Mapped]], None]) -> None:

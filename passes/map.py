@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from mase.cost.folding import Choice, Folded, fold, priced
+from mase.dataflow.circuit import Pin
+from mase.dataflow.schedule import OUT
 from mase.dataflow.width_converter import WidthConverter
 from mase.errors import ConfigError, suggest
 from mase.graph import Graph, HwRecord
 from mase.lowering import Lowering
-from mase.netlist import Netlist, build, sized
+from mase.netlist import CONVERT, Netlist, build, sized
 from passes.base import graph_pass
 
 
@@ -72,14 +74,16 @@ def map_graph(graph: Graph, config: MapConfig) -> tuple[Graph, MapReport]:
     }
     laid = build(graph.replace(records), lowering)
     depths = sized(laid)
-    for name, record in records.items():
-        assert record.hw is not None
-        fifos = {i.role: depths[i.name] for i in laid.instances if i.node == name}
-        records[name] = replace(record, hw=replace(record.hw, fifos=fifos))
+    fifos: dict[str, dict[str, int]] = {}
+    for pin, (instance, key) in laid.fifos().items():
+        fifos.setdefault(instance.node, {})[key] = depths[pin]
+    for name in {**records, **fifos}:  # an input that is forked has FIFOs too
+        record = records.get(name, graph.node(name).record)
+        records[name] = replace(record, hw=replace(record.hw or HwRecord(), fifos=fifos.get(name, {})))
     return graph.replace(records), _report(laid, folded, config.target, depths)
 
 
-def _report(laid: Netlist, folded: Folded, target: str, depths: Mapping[str, int]) -> MapReport:
+def _report(laid: Netlist, folded: Folded, target: str, depths: Mapping[Pin, int]) -> MapReport:
     chosen = {
         name: priced(laid.ops[name].foldings, target, *lanes)
         for name, lanes in zip(laid.nodes, folded.lanes, strict=True)
@@ -87,10 +91,11 @@ def _report(laid: Netlist, folded: Folded, target: str, depths: Mapping[str, int
     converters = {
         i.node: priced(i.block.foldings, target, i.block.source.lanes, i.block.target.lanes)
         for i in laid.instances
-        if i.role == "convert" and isinstance(i.block, WidthConverter)
+        if i.role.startswith(CONVERT) and isinstance(i.block, WidthConverter)
     }
+    named = {pin.block if pin.port == OUT else ".".join(pin): depth for pin, depth in depths.items()}
     slowest = max(laid.instances, key=lambda instance: instance.block.schedule().interval())
-    return MapReport(chosen, converters, depths, slowest.node, folded.cost, folded.interval)
+    return MapReport(chosen, converters, named, slowest.node, folded.cost, folded.interval)
 
 
 def check_globs(graph: Graph, config: MapConfig) -> None:

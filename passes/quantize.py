@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mase.calib.fit import fit
+from mase.calib.fit import fit, fit_edge
 from mase.errors import ConfigError, suggest
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record, new_type
 from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.lowering import lower
-from mase.netlist import host_prefix
-from mase.ops.base import OPS, HardwareOp, constant, moves
+from mase.netlist import encoded, host_prefix
+from mase.ops.base import OPS, HardwareOp, constant, fastest_axes, moves
 from passes.base import graph_pass
 
 
@@ -78,11 +78,12 @@ def quantize(graph: Graph, config: QuantizeConfig, calib: Iterable[Batch] = ()) 
 
 def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -> tuple[Graph, QuantizeReport]:
     """Do the same on activations that were observed before: float values by edge name."""
-    rules, prefix = Rules(config, graph), host_prefix(graph)
+    rules, prefix, axes = Rules(config, graph), host_prefix(graph), fastest_axes(graph)
+    host = {*prefix} - {node.name for node in encoded(graph)}
     records: dict[str, Record] = {}
     quant: dict[str, QuantParams] = {}
     for node in graph.nodes():
-        if node.kind == "output" or node.name in prefix[:-1]:
+        if node.kind == "output" or node.name in host:
             continue
         record = node.record
         is_input = node.kind == "input" or node.name in prefix
@@ -97,13 +98,13 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
             record = replace(record, attrs=rules.attrs(node))
         for role, text in rules.operands(node).items():
             key = record.key(role)
-            axes = OPS[node.kind].axes(record, role)
-            fmt, quant[key] = fit(text, node.tensor(role), f"quantize: {key}", axes)
+            along = OPS[node.kind].axes(record, role)
+            fmt, quant[key] = fit(text, node.tensor(role), f"quantize: {key}", along)
             record = replace(record, operands={**record.operands, role: new_type(record.operands[role], fmt)})
         chosen = rules.output(node, is_input)
         if chosen is not None:
             where = f"quantize: {'inputs' if is_input else node.path}"
-            fmt, quant[node.name] = fit(chosen, samples.get(node.name), where)
+            fmt, quant[node.name] = fit_edge(chosen, samples.get(node.name), where, axes[node.name])
             record = replace(record, output=new_type(record.output, fmt))
         records[node.name] = record
     done = graph.replace(records, quant=quant)

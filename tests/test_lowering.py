@@ -82,9 +82,7 @@ def same(a: Code, b: Code) -> bool:
 
 
 def test_random_points_of_random_graphs_are_scored_as_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "passes.map.sized", lambda laid: {i.name: i.block.fifo for i in laid.instances}
-    )  # slow, not asked
+    monkeypatch.setattr("passes.map.sized", lambda laid: laid.depths())  # slow, not asked
     rng, seen = Random(5), dict.fromkeys(("exact", "aligned", "refused", "scored", "behind a reshape", "by hand"), 0)
     for seed in range(16):
         torch.manual_seed(seed)

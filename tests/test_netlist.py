@@ -42,7 +42,7 @@ def blocks_end_early() -> Netlist:
 
 def test_closed_form_is_the_interval_once_fifos_are_deep(drawn_netlists: list[Netlist]) -> None:
     for netlist in [*drawn_netlists, blocks_end_early()]:
-        deep = dict.fromkeys([i.name for i in netlist.instances], UNBOUNDED)
+        deep = dict.fromkeys(netlist.fifos(), UNBOUNDED)
         assert run(*netlist.network(deep), LONG).interval == netlist.interval()
 
 
@@ -58,7 +58,7 @@ def test_sized_fifos_keep_the_closed_form(drawn_netlists: list[Netlist]) -> None
 def test_one_entry_less_lowers_the_throughput(drawn_netlists: list[Netlist]) -> None:
     tried = 0
     for netlist in drawn_netlists:
-        depths = {i.name: i.block.fifo for i in netlist.instances}
+        depths = netlist.depths()
         for name in [name for name, depth in depths.items() if depth > LEAST_FIFO]:
             fewer = run(*netlist.network({**depths, name: depths[name] - 1}), LONG).interval
             assert fewer > netlist.interval(), f"{name}: {depths[name]} is not the least depth"
@@ -70,9 +70,9 @@ def test_rows_do_not_make_sizing_longer() -> None:
     """Depths of 1 row and of 196 are those of a search over whole tensors; parts of tensors make it short."""
     few, many = (rows_of(rows) for rows in (1, 196))
     assert sized(few) == sized(many)
-    names = [i.name for i in many.instances]
     assert (
-        run(*many.network(sized(many)), 4).interval == run(*many.network(dict.fromkeys(names, UNBOUNDED)), 4).interval
+        run(*many.network(sized(many)), 4).interval
+        == run(*many.network(dict.fromkeys(many.fifos(), UNBOUNDED)), 4).interval
     )
 
 
@@ -87,7 +87,7 @@ def rows_of(rows: int) -> Netlist:
 
 def test_depths_are_those_of_the_mapped_graph(drawn_netlists: list[Netlist]) -> None:
     for netlist in drawn_netlists[:3]:
-        assert sized(netlist) == {i.name: i.block.fifo for i in netlist.instances}
+        assert sized(netlist) == netlist.depths()
 
 
 def test_depths_of_chains_stay_as_they_were(drawn_netlists: list[Netlist]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mase.calib.fit import fit
 from mase.dataflow.block import Block, pack_words
 from mase.dataflow.grid import activation_grid, produced_grid
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import WidthConverter
 from mase.dataflow.work import Work
 from mase.formats import Axes, Format, QuantParams
@@ -172,7 +172,14 @@ def _requantize(x_text: str, y_text: str, cols: int) -> Requantize:
     grid, out = activation_grid(*x_format, "point"), produced_grid(*y_format, "point")
     scale, target = (p.scale if g.scaled else None for g, (_, p) in ((grid, x_format), (out, y_format)))
     top = max(-grid.low, grid.high) << grid.span
-    return Requantize("point", 1, cols, grid, Output.of(out, scale, target, grid.unit, top, False, "even", "point"))
+    return Requantize(
+        "point",
+        1,
+        cols,
+        grid,
+        Output.of(out, scale, target, grid.unit, top, False, "even", "point"),
+        Travel.of((cols,)),
+    )
 
 
 def _converter(text: str, cols: int, a: int, b: int, fifo: int) -> WidthConverter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -76,6 +77,14 @@ def fit(text: str, x: Tensor | None, where: str, axes: Axes | None = None) -> tu
         return fmt, fmt.calibrate(x, -1 if axes is None else fmt.along(axes))
     except FormatError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def fit_edge(text: str, x: Tensor | None, where: str, axis: int) -> tuple[Format, QuantParams]:
+    """Do as :func:`fit` for a tensor that a node produces, whose blocks and channels lie along ``axis``."""
+    if axis == -1:
+        return fit(text, x, where)
+    fmt, params = fit(text, x, where, Axes(axis, axis))
+    return fmt, replace(params, axis=axis)
 
 
 def fit_point(width: int, signed: bool, x: Tensor) -> Fixed:

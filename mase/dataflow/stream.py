@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,75 @@ from mase.formats.grid import Grid
 Bits = npt.NDArray[np.uint8]
 
 
+class Travel(NamedTuple):
+    """Say in which order the elements of a sample travel.
+
+    Args:
+        axes: sizes that the flat index of an element factors into. order: axes as they travel, the last one fastest.
+    """
+
+    axes: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], axis: int = -1) -> Self:
+        """Return the order in which one axis of a sample is the fastest, and the others keep theirs."""
+        axes = tuple(shape) or (1,)
+        fastest = axis % len(axes)
+        return cls(axes, (*(i for i in range(len(axes)) if i != fastest), fastest))
+
+    @property
+    def cols(self) -> int:
+        """Elements of a row: along the fastest axis."""
+        return self.axes[self.order[-1]]
+
+    @property
+    def rows(self) -> int:
+        """Rows of a sample."""
+        return math.prod(self.axes[i] for i in self.order[:-1])
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether elements travel as the tensor holds them; axes of size 1 do not count."""
+        moved = [i for i in self.order if self.axes[i] > 1]
+        return moved == sorted(moved)
+
+    def stream(self, lanes: int, grid: Grid) -> StreamType:
+        """Return the stream of such a tensor."""
+        return StreamType(self.rows, self.cols, lanes, grid, self)
+
+    def travelling(self, code: Code, block: int = 0) -> Code:
+        """Return codes ``[samples, rows, cols]`` in the order in which they travel, from those that the tensor holds.
+
+        Args:
+            block: elements of a row that share an exponent; 0 without exponents.
+        """
+        mantissa = self._moved(code.mantissa, self.axes).reshape(-1, self.rows, self.cols)
+        if code.exponent is None:
+            return Code(mantissa)
+        axes = self.block_axes(block)
+        return Code(mantissa, self._moved(code.exponent, axes).reshape(-1, self.rows, axes[self.order[-1]]))
+
+    def held(self, code: Code, shape: Sequence[int], block: int = 0) -> Code:
+        """Return codes as a tensor of this shape holds them, from ``[samples, rows, cols]``; exponents by block."""
+        mantissa = self._back(code.mantissa, self.axes).reshape(-1, *shape)
+        if code.exponent is None:
+            return Code(mantissa)
+        return Code(mantissa, self._back(code.exponent, self.block_axes(block)))
+
+    def block_axes(self, block: int) -> tuple[int, ...]:
+        """Return the axes of a sample's exponents: the fastest one counts blocks."""
+        blocks = -(-self.cols // max(1, block))
+        return tuple(blocks if i == self.order[-1] else size for i, size in enumerate(self.axes))
+
+    def _moved(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        return x.reshape(-1, *axes).permute(0, *(1 + i for i in self.order))
+
+    def _back(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        moved = x.reshape(-1, *(axes[i] for i in self.order))
+        return moved.permute(0, *(1 + self.order.index(i) for i in range(len(axes)))).contiguous()
+
+
 @dataclass(frozen=True)
 class StreamType:
     """Describe a stream: rows of ``cols`` elements, ``lanes`` a beat; rows never share a beat, tail lanes carry 0.
@@ -31,31 +100,14 @@ class StreamType:
     channels of a pixel together. Blocks neither know nor care, so streams of different orders are equal.
 
     Args:
-        axes: sizes that the elements of a sample factor into, as the tensor holds them. order: these axes as they
-            travel, the last one fastest; ``rows`` is the product of all but it, and ``cols`` its size. Both are empty
-            where elements travel as the tensor holds them.
+        travel: how the tensor's elements come to travel so; None where they travel as the tensor holds them.
     """
 
     rows: int
     cols: int
     lanes: int
     grid: Grid
-    axes: tuple[int, ...] = field(default=(), compare=False)
-    order: tuple[int, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def of(cls, shape: Sequence[int], axis: int, lanes: int, grid: Grid) -> Self:
-        """Build for a tensor of which one axis travels fastest, and the others in their order.
-
-        Args:
-            shape: of a sample. axis: of the sample; negative ones count from the end.
-        """
-        axes = tuple(shape) or (1,)
-        order = (*(i for i in range(len(axes)) if i != axis % len(axes)), axis % len(axes))
-        rows, cols = math.prod(axes) // max(1, axes[order[-1]]), axes[order[-1]]
-        if order == tuple(range(len(axes))):
-            return cls(rows, cols, lanes, grid)
-        return cls(rows, cols, lanes, grid, axes, order)
+    travel: Travel | None = field(default=None, compare=False)
 
     @property
     def row_beats(self) -> int:
@@ -84,34 +136,33 @@ class StreamType:
 
     def pack(self, code: Code) -> Bits:
         """Return ``[samples, beats, bytes]`` from codes whose last axis is ``cols``."""
-        mantissa = self._travelling(code.mantissa, self.axes).reshape(-1, self.rows, self.cols).numpy()
+        code = self._rows(code)
+        mantissa = code.mantissa.numpy()
         padded = _pad(mantissa, self.row_beats * self.lanes)
         parts = [_to_bits(padded.reshape(-1, self.beats, self.lanes), self.grid.width)]
         if self.grid.block:
             assert code.exponent is not None
-            blocks = -(-self.cols // self.grid.block)
-            exponent = self._travelling(code.exponent, self._block_axes()).reshape(-1, self.rows, blocks).numpy()
-            exponent = exponent - self.grid.base
+            exponent = code.exponent.numpy() - self.grid.base
             index = self._block_of_beat()
             spread = _pad(exponent, int(index.max()) + 1)[..., index]
             parts.append(_to_bits(spread.reshape(-1, self.beats, self.exponents), self.grid.exp_bits))
         return np.packbits(np.concatenate(parts, -1), axis=-1, bitorder="little")
 
     def unpack(self, data: Bits) -> Code:
-        """Return codes ``[samples, rows, cols]`` from ``[samples, beats, bytes]``, with an order ``[samples, *axes]``."""
+        """Return codes ``[samples, rows, cols]`` as they travel, from ``[samples, beats, bytes]``."""
         raw = np.unpackbits(data, axis=-1, bitorder="little")[..., : self.bits]
         split, lanes = self.lanes * self.grid.width, self.row_beats * self.lanes
         mantissa = _from_bits(raw[..., :split].reshape(*raw.shape[:2], self.lanes, self.grid.width), self.grid.signed)
         mantissa = mantissa.reshape(raw.shape[0], self.rows, lanes)[..., : self.cols]
         if not self.grid.block:
-            return Code(self._held(mantissa, self.axes))
+            return Code(torch.from_numpy(np.ascontiguousarray(mantissa)))
         fields = raw[..., split:].reshape(*raw.shape[:2], self.exponents, self.grid.exp_bits)
         per_row = self.row_beats * self.exponents
         exponent = _from_bits(fields, False).reshape(raw.shape[0], self.rows, per_row) + self.grid.base
         blocks = -(-self.cols // self.grid.block)
         first = np.arange(blocks) * self.grid.block // self.lanes * self.exponents
         inside = np.arange(blocks) % max(1, self.lanes // self.grid.block)
-        return Code(self._held(mantissa, self.axes), self._held(exponent[..., first + inside], self._block_axes()))
+        return Code(torch.from_numpy(np.ascontiguousarray(mantissa)), torch.from_numpy(exponent[..., first + inside]))
 
     def tails(self, data: Bits) -> bool:
         """Tell whether all lanes past the end of a row carry code 0."""
@@ -121,40 +172,19 @@ class StreamType:
         lanes = raw.reshape(raw.shape[0], self.rows, self.row_beats * self.lanes, self.grid.width)
         return not lanes[:, :, self.cols :].any()
 
-    def travelling(self, code: Code) -> Code:
-        """Return codes ``[samples, rows, cols]`` in the order in which they travel, from those of the tensor."""
-        mantissa = self._travelling(code.mantissa, self.axes).reshape(-1, self.rows, self.cols)
+    def held(self, code: Code, shape: Sequence[int]) -> Code:
+        """Return codes as a tensor of this shape holds them, from ``[samples, rows, cols]``."""
+        travel = self.travel or Travel.of(shape)
+        return travel.held(code, shape, self.grid.block)
+
+    def _rows(self, code: Code) -> Code:
+        """Return codes ``[samples, rows, cols]`` from those that the tensor holds."""
+        if self.travel is not None:
+            return self.travel.travelling(code, self.grid.block)
+        mantissa = code.mantissa.reshape(-1, self.rows, self.cols)
         if code.exponent is None:
             return Code(mantissa)
-        return Code(mantissa, self._travelling(code.exponent, self._block_axes()).reshape(-1, self.rows, self._blocks))
-
-    def held(self, code: Code) -> Code:
-        """Return codes ``[samples, *axes]`` as the tensor holds them, from ``[samples, rows, cols]``."""
-        exponent = None if code.exponent is None else self._held(code.exponent.numpy(), self._block_axes())
-        return Code(self._held(code.mantissa.numpy(), self.axes), exponent)
-
-    @property
-    def _blocks(self) -> int:
-        """Blocks of a row."""
-        return -(-self.cols // max(1, self.grid.block))
-
-    def _block_axes(self) -> tuple[int, ...]:
-        """Return the axes of exponents as the tensor holds them: the fastest one counts blocks."""
-        if not self.order:
-            return ()
-        return tuple(self._blocks if i == self.order[-1] else size for i, size in enumerate(self.axes))
-
-    def _travelling(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-        if not self.order:
-            return x
-        return x.reshape(-1, *axes).permute(0, *(1 + i for i in self.order))
-
-    def _held(self, x: npt.NDArray[np.int64], axes: tuple[int, ...]) -> Tensor:
-        found = torch.from_numpy(np.ascontiguousarray(x))
-        if not self.order:
-            return found
-        moved = found.reshape(-1, *(axes[i] for i in self.order))
-        return moved.permute(0, *(1 + self.order.index(i) for i in range(len(axes)))).contiguous()
+        return Code(mantissa, code.exponent.reshape(mantissa.shape[0], self.rows, -1))
 
     def _block_of_beat(self) -> npt.NDArray[np.int64]:
         """Return, beat by beat of a row, the index of each block touched (those past the end carry ``base``)."""

@@ -12,11 +12,11 @@ from torch import Tensor
 from mase.dataflow.block import Block
 from mase.dataflow.circuit import Circuit
 from mase.dataflow.grid import activation_grid, produced_grid
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError
 from mase.formats import Axes, Code
-from mase.graph import Json, OpNode, Record
+from mase.graph import Graph, Json, OpNode, Record
 from mase.ops.operations import Operations
 from mase.registry import Registry
 
@@ -83,6 +83,28 @@ class Op(ABC):
     def epilogue(cls, record: Record) -> str:
         """Return the function that a node is, where it may become the ``activation`` of the node before it, else ""."""
         return ""
+
+    @classmethod
+    def contracts(cls, record: Record, index: int, rank: int) -> int | None:
+        """Return the axis of an input that a node works along, the batch counted: there it travels fastest.
+
+        Args:
+            index: of the input. rank: its number of axes.
+
+        Returns:
+            the axis, such as the channels for a convolution; None where the node takes elements in any order.
+        """
+        return None
+
+    @classmethod
+    def in_order(cls, record: Record) -> bool:
+        """Tell whether a node gives the elements of its result in the order in which those of input 0 come."""
+        return False
+
+    @classmethod
+    def keeps_axes(cls, record: Record) -> bool:
+        """Tell whether each axis of the result is the same one of every input, perhaps of another size."""
+        return cls.in_order(record)
 
     @classmethod
     def channels(cls, record: Record) -> int | None:
@@ -181,6 +203,65 @@ class HardwareOp(Op):
 
 
 OPS: Registry[type[Op]] = Registry("op", "mase.ops")
+
+
+def travel(node: OpNode) -> Travel:
+    """Return the order in which the elements of a node's result travel on chip.
+
+    The axis that the format's parameters name travels fastest. What comes and goes element by element, or only has
+    another name, keeps the order of its input.
+    """
+    found, at = Travel.of(node.record.output.shape[1:], _of_sample(node)), node
+    while at.kind in OPS and OPS[at.kind].in_order(at.record):
+        at = at.inputs[0]
+    if at is not node:
+        come = Travel.of(at.record.output.shape[1:], _of_sample(at))
+        return found if come.plain and found.plain else come
+    return found
+
+
+def _of_sample(node: OpNode) -> int:
+    axis = node.params().axis
+    return axis - 1 if axis > 0 else axis
+
+
+def fastest_axes(graph: Graph) -> dict[str, int]:
+    """Return, by edge, the axis that travels fastest and along which blocks lie, the batch counted; -1 is the last.
+
+    It is the axis that the first consumer which has one works along; those that keep all axes ask the consumers of
+    their own result. Where nobody says, it is the axis that the producer gives its channels on, or takes its input
+    along.
+    """
+    asked: dict[str, int | None] = {}
+    for node in reversed(list(graph.nodes())):
+        if node.kind != "output":
+            asked[node.name] = _asked(node, asked)
+    found: dict[str, int] = {}
+    for node in graph.nodes():
+        if node.kind == "output":
+            continue
+        axis, rank = asked[node.name], len(node.record.output.shape)
+        if axis is None and node.kind in OPS:
+            axis = OPS[node.kind].channels(node.record)
+            if axis is None and node.inputs and len(node.inputs[0].record.output.shape) == rank:
+                axis = found[node.inputs[0].name]
+        found[node.name] = -1 if axis is None or axis == rank - 1 else axis
+    return found
+
+
+def _asked(node: OpNode, asked: Mapping[str, int | None]) -> int | None:
+    """Return the axis of a result that the first consumer with one works along."""
+    rank = len(node.record.output.shape)
+    for user in node.users:
+        if user.kind not in OPS:
+            continue
+        op = OPS[user.kind]
+        for index, source in enumerate(user.inputs):
+            if source.name == node.name and (axis := op.contracts(user.record, index, rank)) is not None:
+                return axis % rank
+        if op.keeps_axes(user.record) and len(user.record.output.shape) == rank and asked.get(user.name) is not None:
+            return asked[user.name]
+    return None
 
 
 def moves(node: OpNode) -> bool:

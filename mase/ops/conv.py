@@ -46,6 +46,10 @@ class Conv(Op):
         return FORWARD[weight.ndim](x, weight, bias, stride, padding, dilation, groups)
 
     @classmethod
+    def contracts(cls, record: Record, index: int, rank: int) -> int | None:
+        return rank - len(record.operands["weight"].shape) + 1
+
+    @classmethod
     def channels(cls, record: Record) -> int | None:
         sizes = len(record.operands["weight"].shape) - 2
         return None if record.attrs.get("transposed") else len(record.output.shape) - sizes - 1

@@ -29,6 +29,10 @@ class Elementwise(Op):
         return cls.functions[attrs.get("function", cls.usual)](a, b)
 
     @classmethod
+    def in_order(cls, record: Record) -> bool:
+        return True
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         return each(node.record.output.shape)
 

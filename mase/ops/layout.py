@@ -95,6 +95,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 VIEWS = frozenset(
     {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "slice", "select", "expand"}
 )  # functions that look at the memory of their input in another way
+RENAMES = frozenset({"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"})
+SAME_AXES = frozenset({"concat", "slice", "gather", "pad", "flip", "roll", "nearest", "repeat", "contiguous"})
 SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 
 
@@ -132,6 +134,14 @@ class Layout(HardwareOp):
     @classmethod
     def view(cls, record: Record) -> bool:
         return record.attrs.get("function", "reshape") in VIEWS
+
+    @classmethod
+    def in_order(cls, record: Record) -> bool:
+        return record.attrs.get("function", "reshape") in RENAMES
+
+    @classmethod
+    def keeps_axes(cls, record: Record) -> bool:
+        return record.attrs.get("function", "reshape") in SAME_AXES
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:

@@ -137,6 +137,10 @@ class Linear(HardwareOp):
         return frozenset() if {"activation", "columns"} & record.attrs.keys() else frozenset({"relu"})
 
     @classmethod
+    def contracts(cls, record: Record, index: int, rank: int) -> int | None:
+        return rank - 2 if record.attrs.get("columns") else rank - 1
+
+    @classmethod
     def channels(cls, record: Record) -> int | None:
         odd = {"activation", "transposed", "columns"} & record.attrs.keys()
         return None if odd else len(record.output.shape) - 1

@@ -49,6 +49,10 @@ class Normalise(Op):
         return Affine(1, p["mean"], scale, shift)
 
     @classmethod
+    def in_order(cls, record: Record) -> bool:
+        return bool(record.attrs["function"] == "batch")
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         function, roles = node.record.attrs["function"], node.record.operands
         return each(node.record.output.shape, COSTS[function] + ("weight" in roles) + ("bias" in roles))

@@ -63,6 +63,12 @@ class Pool(Op):
         return y
 
     @classmethod
+    def contracts(cls, record: Record, index: int, rank: int) -> int | None:
+        if record.attrs["function"] in AXES:
+            return None
+        return rank - len(record.attrs["size"]) - 1
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         attrs, before, after = node.record.attrs, node.inputs[0].record.output.shape, node.record.output.shape
         if attrs["function"] in AXES:

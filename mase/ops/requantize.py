@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +15,13 @@ from mase.dataflow.block import Block, Pipe
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
 from mase.dataflow.rounding import FLOAT_SAFE
 from mase.dataflow.schedule import Actor, Loop, Schedule, stream
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp
+from mase.ops.base import OPS, Family, HardwareOp, travel
 from mase.ops.block_normalise import Normaliser
 from mase.ops.operations import Operations, each
 from mase.ops.output import Output
@@ -95,6 +94,7 @@ class Requantize(HardwareOp):
 
     Args:
         name: of the node. rows, cols: shape of one sample. x: grid of the input. out: multiplier and rounding.
+        order: in which elements travel, on both sides.
     """
 
     kind: ClassVar[str] = "requantize"
@@ -105,10 +105,15 @@ class Requantize(HardwareOp):
     cols: int
     x: Grid
     out: Output
+    order: Travel
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return inputs[0]
+
+    @classmethod
+    def in_order(cls, record: Record) -> bool:
+        return True
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:
@@ -130,10 +135,16 @@ class Requantize(HardwareOp):
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
         out = Output.of(y, scale, target, x.unit, top, cls.relu(record), record.attrs.get("rounding", "even"), where)
-        return cls(node.name, math.prod(y_type.shape[1:-1]), y_type.shape[-1], x, out)
+        order = travel(source)
+        return cls(node.name, order.rows, order.cols, x, out, order)
 
     def reference(self, *inputs: Code) -> Code:
-        return self.out.apply(self.integers(inputs[0]))
+        rows = self.order.travelling(inputs[0], self.x.block)
+        return self._held(self.out.apply(self.integers(rows)), inputs[0])
+
+    def _held(self, y: Code, x: Code) -> Code:
+        """Return codes of the result as the tensor holds them, shaped as the input."""
+        return self.order.held(y, x.mantissa.shape[1:], self.out.grid.block)
 
     def integers(self, x: Code) -> Tensor:
         """Return the input on one unit: exact integers."""
@@ -141,7 +152,7 @@ class Requantize(HardwareOp):
         return t if self.out.total < FLOAT_SAFE else whole(t)
 
     def oracle(self, *inputs: Code) -> Code:
-        code = inputs[0]
+        code = self.order.travelling(inputs[0], self.x.block)
         rows = code.mantissa.reshape(-1, self.cols).tolist()
         exps = None if code.exponent is None else code.exponent.reshape(len(rows), -1).tolist()
         mantissas, exponents = [], []
@@ -153,7 +164,7 @@ class Requantize(HardwareOp):
             exponents.append(e)
         shape = code.mantissa.shape[:-1]
         exponent = None if not self.out.grid.block else torch.tensor(exponents).reshape(*shape, -1)
-        return Code(torch.tensor(mantissas).reshape(*shape, self.cols), exponent)
+        return self._held(Code(torch.tensor(mantissas).reshape(*shape, self.cols), exponent), inputs[0])
 
     @property
     def raw_width(self) -> int:

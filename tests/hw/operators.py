@@ -18,7 +18,7 @@ from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
 from mase.dataflow.schedule import IN, OUT, Channel, Loop, run
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
@@ -104,7 +104,7 @@ def requantize(
     x, y = fx.grid(px, "unit"), fy.grid(py, "unit")
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
-    block = RequantizeBlock(Requantize("unit", 2, cols, x, out), lanes, fifo=fifo)
+    block = RequantizeBlock(Requantize("unit", 2, cols, x, out, Travel.of((2, cols))), lanes, fifo=fifo)
     code = _fed(block)
     scope = f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}"
     return Unit(_scope(scope), block, code, *block.compute(code))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.dataflow.stream import Travel
 from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams, parse
 from mase.netlist import build
@@ -63,7 +64,9 @@ def op_between(
     gx, gy = fx.grid(px, "here"), fy.grid(py, "here")
     scales = px.scale if gx.scaled else None, py.scale if gy.scaled else None
     top = max(-gx.low, gx.high) << gx.span
-    return Requantize("node", 1, x.shape[-1], gx, Output.of(gy, *scales, gx.unit, top, relu, rounding, "here"))
+    return Requantize(
+        "node", 1, x.shape[-1], gx, Output.of(gy, *scales, gx.unit, top, relu, rounding, "here"), Travel.of(x.shape[1:])
+    )
 
 
 def codes(source: str, x: Tensor) -> Code:
@@ -144,7 +147,7 @@ def test_border_inputs_follow_the_node_and_not_its_rival(mode: str, rival: type,
     fmt = parse("int8")
     grid = fmt.grid(QuantParams(scale=torch.tensor(1.0)), "here")
     out = Output.of(grid, torch.tensor(5.0).double(), torch.tensor(8.0).double(), 0, 127, False, mode, "here")
-    op = Requantize("node", 1, len(inputs), grid, out)
+    op = Requantize("node", 1, len(inputs), grid, out, Travel.of((len(inputs),)))
     assert out.multiplier is not None
     assert Fraction(int(out.multiplier), 1 << out.shift) == Fraction(5, 8)
     found = op.reference(Code(torch.tensor([inputs]))).mantissa[0].tolist()
