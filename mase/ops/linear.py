@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mase.blocks.output import Output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, signed_width
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
@@ -32,7 +33,6 @@ from mase.graph import Json, OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, not_negative
 from mase.ops.linear_foldings import LinearFoldings
 from mase.ops.operations import Operations
-from mase.ops.output import Output
 
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to

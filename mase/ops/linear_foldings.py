@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mase.blocks.block_normalise import Normaliser
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
-from mase.ops.block_normalise import Normaliser
 
 
 @dataclass(frozen=True)

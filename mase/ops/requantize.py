@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.blocks.block_normalise import Normaliser
+from mase.blocks.output import Output
 from mase.dataflow.block import Block, Pipe
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
 from mase.dataflow.rounding import FLOAT_SAFE
@@ -22,9 +24,7 @@ from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, travel
-from mase.ops.block_normalise import Normaliser
 from mase.ops.operations import Operations, each
-from mase.ops.output import Output
 
 
 @dataclass(frozen=True)

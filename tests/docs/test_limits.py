@@ -62,7 +62,6 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
 @pytest.mark.parametrize(
     ("model", "x", "text"),
     [
-        (Residual(), (X,), "has 2 consumers; hardware takes chains"),
         (TwoOut(), (X,), "returns more than one tensor"),
         (nn.Sequential(nn.Conv2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): has no hardware"),
         (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
@@ -77,12 +76,6 @@ def test_models_beyond_the_limits_are_refused_by_name(
     model: nn.Module, x: tuple[Tensor, ...], text: str, tmp_path: Path
 ) -> None:
     assert text in refusal(model, x, FIXED, tmp_path)
-
-
-def test_a_second_input_is_refused(tmp_path: Path) -> None:
-    graph = mase.trace(TwoIn().eval(), (X, X))
-    with pytest.raises(MaseError, match="2 inputs"):
-        mase.emit(graph, tmp_path / "rtl")
 
 
 NOT_ON_CHIP = {
