@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.blocks.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
 from mase.blocks.table import LATENCY, Table, index, index_bits, table_work
 from mase.dataflow.block import Block
-from mase.dataflow.grid import activation_grid, produced_grid, signed_width
+from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format
 from mase.formats.base import floor_log2
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import OpNode
 from mase.ops.base import travel
-from mase.ops.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
 from mase.ops.exact import undefined, values
 
 MOST_BITS = 10  # of a code without blocks: a block RAM has as many words
