@@ -76,7 +76,7 @@ def fed(graph: Graph, x: Tensor) -> Code:
     entry = graph.node(netlist.entry)
     values = run(graph, (x[:REAL],), keep=True)
     corner = corners(netlist.stream_in, CORNERS, torch.Generator().manual_seed(1))
-    held = netlist.stream_in.held(corner, entry.record.output.shape[1:])
+    held = netlist.stream(netlist.entry).held(corner, entry.record.output.shape[1:])
     return joined([values.codes[netlist.entry], held])
 
 

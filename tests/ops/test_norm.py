@@ -75,7 +75,7 @@ def test_codes_are_those_of_the_real_norm(name: str) -> None:
     source, fmt = node.inputs[0], node.record.output.format
     assert fmt is not None and source.record.output.format is not None
     x = source.record.output.format.decode(code, source.params())
-    real = alone(node.record.output.shape[1], x.ndim == 4).double()(x)
+    real = alone(node.record.output.shape[1], x.ndim == 4).double()(x).detach()
     real = real.relu() if "activation" in node.record.attrs else real
     step = float(fmt.decode(Code(torch.tensor([1])), node.params()))
     low, high = (end * step for end in fmt.code_range())
