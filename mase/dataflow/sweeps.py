@@ -2,7 +2,8 @@
 
 With the waits of an actor known, its times are t = D + max-accumulate(waits - D), where D are the sums of its dwells.
 Waits for credits feed back, so the times of a tensor begin at a lower bound and only grow from sweep to sweep. Every
-dependency takes a cycle or more, so the equations have one solution, and times that no longer move are that solution.
+channel takes a cycle or more and the firings of an actor are in order, also those that take no time, so the equations
+have one solution, and times that no longer move are that solution.
 """
 
 from __future__ import annotations
@@ -46,12 +47,6 @@ class Firings:
         """Return these firings so many times."""
         starts = np.arange(count)[:, None] * self.count
         return Firings(np.tile(self.dwells, count), {key: (starts + i).reshape(-1) for key, i in self.ports.items()})
-
-    @cached_property
-    def plain(self) -> bool:
-        """Tell whether each firing takes a cycle or more and acts on a port once at most."""
-        twice = any((i[1:] == i[:-1]).any() for i in self.ports.values())
-        return self.count > 0 and bool(self.dwells.min() >= 1) and not twice
 
     @cached_property
     def compact(self) -> Firings:
@@ -120,7 +115,7 @@ class Lane:
 def balanced(
     programs: Sequence[Program], channels: Sequence[tuple[Port, Port, int]], tensors: int
 ) -> list[Lane] | None:
-    """Return the lanes of a network in which tensors do not overlap and every wait takes a cycle; None for others.
+    """Return the lanes of a network in which tensors do not overlap and every channel takes a cycle; None for others.
 
     Args:
         channels: source, sink and depth of each.
@@ -130,11 +125,7 @@ def balanced(
     counts: dict[tuple[Port, str], int] = {}
     for program in programs:
         firings = program.firings
-        if (
-            not firings.count
-            or firings.dwells.min() < 1
-            or any((np.diff(i) == 0).any() for i in firings.ports.values())
-        ):
+        if not firings.count or any((np.diff(i) == 0).any() for i in firings.ports.values()):
             return None  # the last: a port twice in one firing
         counts |= {((program.name, port), action): len(i) for (action, port), i in firings.ports.items()}
     places, out = {program.name: i for i, program in enumerate(programs)}, list[Lane]()
@@ -156,29 +147,27 @@ def period(lanes: Sequence[Lane]) -> Period:
     return Period(reach, *ends)
 
 
-def sweep(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> tuple[int, Times] | None:
-    """Return when the first token comes from outside, and when tokens leave the first actor that gives any.
+def sweep(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> tuple[int, list[Times]] | None:
+    """Return when the first token comes from outside, and when tokens leave by each output, in order of actors.
 
-    None where tokens leave through several ports, and where the times of a tensor still move after many sweeps, perhaps
-    for ever because the network stops.
+    None where the times of a tensor still move after many sweeps, perhaps for ever because the network stops.
     """
     actors = [_bound(program, lanes) for program in programs]
-    last = next((i for i, actor in enumerate(actors) if actor.outside), None)
-    if last is None or len(actors[last].outside) > 1:
-        return None
-    outside, latency = actors[last].outside[0]
-    start, leaving, found = 0, list[Times](), period(lanes)
+    outputs = [(i, port, late) for i, actor in enumerate(actors) for port, late in actor.outside]
+    start, leaving, found = 0, [list[Times]() for _ in outputs], period(lanes)
     for tensor in range(tensors):
         if not _settle(actors, lanes):
             return None
         if tensor == 0:
             start = min((int(a.times[a.entries.min()]) for a in actors if len(a.entries)), default=0)
-        leaving.append(actors[last].times[outside] + latency)
+        for times, (i, port, late) in zip(leaving, outputs, strict=True):
+            times.append(actors[i].times[port] + late)
         settled = found.add([actor.times for actor in actors])
         if settled is not None:
             lag, distances = settled
-            return start, continued(leaving, lag, distances[last], tensors)
-    return start, np.concatenate(leaving)
+            ends = zip(leaving, outputs, strict=True)
+            return start, [continued(times, lag, distances[i], tensors) for times, (i, _, _) in ends]
+    return start, [np.concatenate(times) for times in leaving]
 
 
 def peaks(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> dict[tuple[Port, Port], int] | None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mase.blocks.output import Output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
-from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, signed_width
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
 from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
@@ -27,7 +27,7 @@ from mase.dataflow.work import Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, not_negative
@@ -156,7 +156,7 @@ class Linear(HardwareOp):
         super().check_formats(node)
         weight = node.record.operands["weight"].format
         assert weight is not None
-        weight.grid(node.params("weight"), node.where())
+        weight.weight_grid(node.params("weight"), node.where())
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -212,15 +212,14 @@ class Linear(HardwareOp):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w = w_format[0].grid(w_format[1], where)
+        w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
-        code = w_format[0].encode(weight, w_format[1])
         if w.block:
             assert code.exponent is not None
             least, most = int(code.exponent.min()), int(code.exponent.max())
             w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
-        scale = _product(x_format[1].scale if x.scaled else None, w_format[1].scale if w.scaled else None)
+        scale = _product(x_format[1].scale if x.scaled else None, w_scale)
         real = torch.zeros(weight.shape[0]) if bias is None else bias
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
