@@ -18,8 +18,8 @@ from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
 from mase import __version__
 from mase.dataflow.block import MemoryImage
-from mase.dataflow.stream import Travel
 from mase.dataflow.circuit import Pin
+from mase.dataflow.stream import Travel
 from mase.deadlock import timed
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
