@@ -18,11 +18,13 @@ LATENCY = 1  # a beat lies in both FIFOs one cycle after it was taken, so FIFOs 
 
 @dataclass(frozen=True, eq=False)
 class Fork(Block):
-    """Give each beat twice. A beat is taken once both FIFOs have a slot for it, and leaves each when its reader takes it.
+    """Give each beat twice.
+
+    A beat is taken once both FIFOs have a slot for it, and leaves each when its reader takes it.
 
     Args:
-        stream: of the input and of both outputs. depths: of the FIFO behind ``a`` and of that behind ``b``, in beats; by
-            default both are ``fifo``.
+        stream: of the input and of both outputs. depths: of the FIFO behind ``a`` and of that behind ``b``, in beats;
+            by default both are ``fifo``.
     """
 
     stream: StreamType

@@ -152,8 +152,8 @@ class WindowFoldings:
     def buffer(self, lanes: Count, pace: Count) -> Count:
         """Return the least depths that keep the rate where a window takes ``pace`` cycles."""
         beats, pace = np.broadcast_arrays(self.beats(lanes), pace)
-        found = [least_buffer(self.windows, *pair) for pair in zip(beats.ravel().tolist(), pace.ravel().tolist())]
-        return np.array(found).reshape(beats.shape)
+        pairs = zip(beats.ravel().tolist(), pace.ravel().tolist(), strict=True)
+        return np.array([least_buffer(self.windows, *pair) for pair in pairs]).reshape(beats.shape)
 
     def fifo(self) -> int:
         """Return a FIFO depth that keeps one beat a cycle."""

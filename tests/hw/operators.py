@@ -25,7 +25,8 @@ from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
 from mase.ops.block_normalise import BlockNormalise
-from mase.ops.linear import Linear, LinearBlock
+from mase.ops.linear import Linear
+from mase.ops.mac import LinearBlock
 from mase.ops.output import Output
 from mase.ops.requantize import Requantize, RequantizeBlock
 from mase.paths import cache_dir
@@ -137,7 +138,13 @@ def _image(size: tuple[int, int], cols: int, lanes: int, block: int) -> StreamTy
 
 
 def bordered(
-    size: tuple[int, int], border: Border, cols: int, lanes: int, fifo: int, block: int = 0, code: tuple[int, int] = (0, 0)
+    size: tuple[int, int],
+    border: Border,
+    cols: int,
+    lanes: int,
+    fifo: int,
+    block: int = 0,
+    code: tuple[int, int] = (0, 0),
 ) -> Unit:
     """Return a border around images; size of a block, or 0; code: mantissa and exponent of the border."""
     block_of = Pad(_image(size, cols, lanes, block), size, border, *code, fifo=fifo)
