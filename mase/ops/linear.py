@@ -88,6 +88,17 @@ class Linear(Mac):
     # -- from a node ------------------------------------------------------------------------------------------------
 
     @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        super().check_formats(node)
+        order, _ = _parts(node, travel(node.inputs[0]))
+        weight = node.record.operands["weight"].format
+        assert weight is not None
+        if order is not None and weight.grid(node.params("weight"), node.where()).block:
+            raise UnsupportedOp(
+                f"{node.where()}: weights in blocks ({weight}) behind a flattened image; allowed are formats without blocks"
+            )
+
+    @classmethod
     def from_node(cls, node: OpNode) -> Self:
         formats, weight, bias = cls.operands(node)
         source, rows = node.inputs[0], math.prod(node.record.output.shape[1:-1])

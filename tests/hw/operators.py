@@ -158,7 +158,8 @@ def windows(
 ) -> Unit:
     """Return windows of images; pace: cycles of a beat that the buffer is for; more: slots than the least."""
     source = _image(where.image, cols, lanes, block)
-    buffer = least_buffer(where, source.row_beats, where.taps * source.row_beats * pace) + more
+    read = where.taps * source.row_beats
+    buffer = least_buffer(where, source.row_beats, read * pace, read) + more
     window = Window(source, where, buffer, groups, fifo=fifo)
     fed = _fed(window)
     pairs = [n for pair in (where.image, where.kernel, where.stride, where.dilation) for n in pair]
