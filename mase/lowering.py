@@ -16,6 +16,7 @@ from hashlib import blake2b
 
 from mase.graph import Graph, OpNode, Record
 from mase.ops.base import OPS, HardwareOp
+from mase.ops.decoded import Decoded
 
 FIELDS = tuple(field.name for field in fields(Record) if field.name != "hw")
 KEPT = 1 << 28  # bytes of weights whose operators are kept beyond their graph; the least recently used one goes first
@@ -31,7 +32,7 @@ def lower(node: OpNode) -> HardwareOp:
     """
     op = OPS[node.kind]
     assert issubclass(op, HardwareOp), f"{node.where()}: has no hardware"
-    return op.from_node(node)
+    return Decoded.of(op.from_node(node), node)
 
 
 class Lowering:

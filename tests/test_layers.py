@@ -20,6 +20,7 @@ ROOMS = {"mase", "passes", "emit", "tests", "bench"}
 INNER = {  # rooms inside mase that know little: what they may import of it besides themselves
     "mase.formats": {"mase.errors", "mase.registry", "mase.files", "mase.doors"},
     "mase.dataflow": {"mase.errors", "mase.formats"},
+    "mase.blocks": {"mase.errors", "mase.formats", "mase.dataflow"},
 }
 
 
@@ -68,6 +69,8 @@ def offences(module: str, source: str) -> list[str]:
         ("mase.dataflow.stream", "from mase.formats import Code\nfrom mase.dataflow import grid", []),
         ("mase.dataflow.stream", "from mase.graph import Graph", ["mase.graph.Graph"]),
         ("mase.dataflow.stream", "from mase import ops", ["mase.ops"]),
+        ("mase.blocks.output", "from mase.dataflow.stream import StreamType", []),
+        ("mase.blocks.output", "from mase.ops.base import Op", ["mase.ops.base.Op"]),
         ("mase.formats.fixed", "from mase.dataflow.stream import StreamType", ["mase.dataflow.stream.StreamType"]),
         ("passes.quantize", "from mase.graph import Graph", []),
         ("passes.quantize", "from emit.sim import simulate", ["emit.sim.simulate"]),

@@ -125,22 +125,6 @@ def test_a_sink_that_takes_more_lets_more_in_and_a_sample_more_one_sample(drawn_
         assert netlist.frames_inside() == held[out - 1] // size > 0
 
 
-def test_a_branch_is_refused_by_name() -> None:
-    class Fork(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.fc(x)
-            return y.relu() + y
-
-    graph, _ = trace_module(Fork().eval(), (torch.randn(2, 3),))
-    config = QuantizeConfig(NodeFormats("fixed4.2", "fixed4.2"))
-    with pytest.raises(UnsupportedOp, match=r"node 'fc' .*2 consumers"):
-        build(quantize.run(graph, config, [torch.randn(2, 3)])[0])
-
-
 def test_an_unformatted_input_is_refused() -> None:
     network = Network(
         "plain", [nn.Linear(3, 2)], torch.randn(2, 3), "fixed8.4", {"0": NodeFormats("int4", output="int4")}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.blocks.output import Output
 from mase.calib.fit import fit
 from mase.dataflow.block import Block, pack_words
 from mase.dataflow.grid import activation_grid, produced_grid
@@ -19,7 +20,6 @@ from mase.dataflow.width_converter import WidthConverter
 from mase.dataflow.work import Work
 from mase.formats import Axes, Format, QuantParams
 from mase.ops.linear import Linear
-from mase.ops.output import Output
 from mase.ops.requantize import Requantize
 
 FRAME = "frame_rom depth 1"  # the point that measures the frame around memories and products alone

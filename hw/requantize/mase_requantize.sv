@@ -46,14 +46,13 @@ module mase_requantize #(
 
   localparam int A = XWidth + (XSigned ? 0 : 1);
   localparam int Shifted = A + ((XExpBits == 0) ? 0 : (1 << XExpBits) - 1);
-  localparam int Raw = Shifted + MultBits;
-  localparam int Stages = 1 + ((MultBits != 0) ? 1 : 0) + (RawOut ? 0 : 1);
   localparam int BeatWidth = (Beats > 1) ? $clog2(Beats) : 1;
+  localparam int MultPort = (MultBits != 0) ? MultBits : 1;
 
-  logic                 fire, credit, last;
-  logic [BeatWidth-1:0] beat_q;
-  logic [Stages-1:0]    valid_q, last_q;
-  logic [OutBits-1:0]   result;
+  logic                     fire, credit, last, fire_q, last_q, y_valid, y_last;
+  logic [BeatWidth-1:0]     beat_q;
+  logic [Lanes*Shifted-1:0] t;
+  logic [OutBits-1:0]       y;
 
   assign in_ready_o = credit;
   assign fire       = in_valid_i && credit;
@@ -61,19 +60,18 @@ module mase_requantize #(
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
-      beat_q  <= '0;
-      valid_q <= '0;
+      beat_q <= '0;
+      fire_q <= 1'b0;
     end else begin
       if (fire) beat_q <= last ? '0 : beat_q + BeatWidth'(1);
-      valid_q <= Stages'({valid_q, fire});
+      fire_q <= fire;
     end
   end
-  always_ff @(posedge clk_i) last_q <= Stages'({last_q, last});
+  always_ff @(posedge clk_i) last_q <= last;
 
   for (genvar l = 0; l < Lanes; l++) begin : gen_lane
     logic signed [A-1:0]       x;
     logic signed [Shifted-1:0] shifted_q;
-    logic [Raw-1:0]            t;
     if (XSigned) begin : gen_signed
       assign x = in_data_i[l*XWidth +: XWidth];
     end else begin : gen_unsigned
@@ -87,37 +85,33 @@ module mase_requantize #(
         shifted_q <= Shifted'(x) << in_data_i[Lanes*XWidth + Index*XExpBits +: XExpBits];
       end
     end
-    if (MultBits == 0) begin : gen_unit
-      assign t = shifted_q;
-    end else begin : gen_mult
-      localparam logic signed [MultBits:0] M = (MultBits + 1)'(Mult);
-      logic signed [Raw-1:0] product_q;
-      always_ff @(posedge clk_i) product_q <= Raw'(shifted_q * M);
-      assign t = product_q;
-    end
-    if (RawOut) begin : gen_raw
-      assign result[l*OutWidth +: OutWidth] = (Relu && t[Raw-1]) ? '0 : t;
-    end else begin : gen_round
-      logic [OutWidth-1:0] y, y_q;
-      mase_round #(
-        .InWidth(Raw), .OutWidth(OutWidth), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft),
-        .RoundMode(RoundMode), .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu)
-      ) u_round (
-        .in_i (t),
-        .out_o(y)
-      );
-      always_ff @(posedge clk_i) y_q <= y;
-      assign result[l*OutWidth +: OutWidth] = y_q;
-    end
+    assign t[l*Shifted +: Shifted] = shifted_q;
   end
+
+  mase_output #(
+    .Lanes(Lanes), .InWidth(Shifted), .MultBits(MultBits), .RawOut(RawOut), .OutWidth(OutWidth),
+    .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft),
+    .RoundMode(RoundMode)
+  ) u_output (
+    .clk_i  (clk_i),
+    .rst_ni (rst_ni),
+    .valid_i(fire_q),
+    .last_i (last_q),
+    .t_i    (t),
+    .mult_i ({Lanes{MultPort'(Mult)}}),
+    .exp_i  ({Lanes{1'b0}}),
+    .valid_o(y_valid),
+    .last_o (y_last),
+    .y_o    (y)
+  );
 
   mase_credit_fifo #(.Width(OutBits + 1), .Depth(FifoDepth)) u_fifo (
     .clk_i      (clk_i),
     .rst_ni     (rst_ni),
     .take_i     (fire),
     .credit_o   (credit),
-    .push_i     (valid_q[Stages-1]),
-    .push_data_i({last_q[Stages-1], result}),
+    .push_i     (y_valid),
+    .push_data_i({y_last, y}),
     .out_valid_o(out_valid_o),
     .out_ready_i(out_ready_i),
     .out_data_o ({out_last_o, out_data_o})

@@ -1,21 +1,27 @@
-"""The cheapest lanes of a chain of operators, exactly: every folding of each, and the converters between them.
+"""The cheapest lanes of a graph of operators, exactly: every folding of each, and what stands between them.
 
-Dynamic programming along the chain: what lies downstream sees only the output lanes of an operator. So the least cost
-of a chain up to an operator is kept for each of its output lanes, and no combination of foldings is ever left out.
+Each operator has two variables, its input lanes and its output lanes (one where both are always equal). The tables
+that depend on them are the foldings of operators, the width converters on every wire, and the forks. Their least sum
+(:mod:`mase.cost.elimination`) leaves no combination of foldings out.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import NoReturn
+from functools import cached_property, lru_cache
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from mase.blocks.fork import ForkFoldings
 from mase.cost.device import device
+from mase.cost.elimination import Factor, least
 from mase.cost.resources import Resources, bill
 from mase.dataflow.width_converter import ConverterFoldings
 from mase.dataflow.work import Foldings, Lanes
@@ -45,16 +51,41 @@ class Choice:
 
 @dataclass(frozen=True)
 class Folded:
-    """A chain with its lanes.
+    """A graph with its lanes.
 
     Args:
-        lanes: input and output lanes of each node. cost: of operators and converters, in LUT-equivalents.
+        lanes: input and output lanes of each node. cost: of operators, converters and forks, in LUT-equivalents.
         interval: cycles a sample of the slowest of them.
+        exact: False where so many branches are open at once that only part of the foldings could be compared.
     """
 
     lanes: tuple[tuple[int, int], ...]
     cost: float
     interval: int
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Say who takes from whom.
+
+    Args:
+        producers: of each node, by its place, one an input; ``~k`` is entry k, what the host feeds.
+        outputs: places of the nodes whose results leave, once for each time that they do.
+    """
+
+    producers: tuple[tuple[int, ...], ...]
+    outputs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, nodes: Sequence[OpNode]) -> Self:
+        """Return the wiring of nodes of a graph in topological order; what comes from others is an entry."""
+        places = {node.name: i for i, node in enumerate(nodes)}
+        for node in nodes:
+            for source in node.inputs:
+                places.setdefault(source.name, len(nodes) - len(places) - 1)
+        inputs = tuple(tuple(places[source.name] for source in node.inputs) for node in nodes)
+        return cls(inputs, tuple(places[node.name] for node in nodes[0].graph.output.inputs if node.name in places))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,54 +97,103 @@ class Table:
     cost: Costs
     cycles: Lanes
 
+    @cached_property
+    def square(self) -> bool:
+        """Tell whether both lanes are always equal: then they are one variable."""
+        return self.simd == self.pe and bool(np.array_equal(np.isfinite(self.cost), np.eye(len(self.pe), dtype=bool)))
 
-def fold(
-    nodes: Sequence[OpNode], ops: Sequence[HardwareOp], target: str, limit: int | None, by_hand: ByHand | None = None
-) -> Folded:
-    """Return the cheapest lanes of a chain in which nothing takes more than ``limit`` cycles a sample.
+    @cached_property
+    def diagonal(self) -> Table:
+        """The prices where both lanes are equal, by lanes."""
+        return Table(self.simd, self.pe, self.cost.diagonal(), self.cycles.diagonal())
 
-    A node that follows (a reshape) takes the lanes that come to it and gives those of the next operator. FIFO depths
-    are not known before the whole netlist is: each block is priced with ``Foldings.fifos``.
+
+class Link(NamedTuple):
+    """A stretch of wire: from an operator or an entry through nodes that follow to an operator, or to where it ends.
 
     Args:
-        nodes, ops: in order of the stream; the first has lanes of its own.
+        source: place of what it comes from. through: places of the nodes. sink: place of the operator, or None where
+            the stream leaves or forks: then it keeps its lanes. port: of the operator.
+    """
+
+    source: int
+    through: tuple[int, ...]
+    sink: int | None
+    port: int = 0
+
+    @property
+    def first(self) -> int:
+        """Place of the first node that it leads to."""
+        return self.through[0] if self.through or self.sink is None else self.sink
+
+
+class Priced(NamedTuple):
+    """A table with its variables, what it is, and the node that it stands before."""
+
+    scope: tuple[int, ...]
+    table: Table
+    what: str
+    node: int
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The wires between operators.
+
+    Args:
+        links: by what they lead to, in topological order. roots: of a node whose stream keeps its lanes, the operator
+            or entry that gave them. fed: the operator that an entry has its lanes from; of others the first consumer.
+        forks: place of each tensor with several consumers, and how many forks it takes.
+    """
+
+    links: tuple[Link, ...]
+    roots: Mapping[int, int]
+    fed: Mapping[int, int]
+    forks: tuple[tuple[int, int], ...]
+
+
+def fold(
+    nodes: Sequence[OpNode],
+    ops: Sequence[HardwareOp],
+    target: str,
+    limit: int | None,
+    by_hand: ByHand | None = None,
+    wiring: Wiring | None = None,
+) -> Folded:
+    """Return the cheapest lanes of an acyclic graph in which nothing takes more than ``limit`` cycles a sample.
+
+    A node that follows (a reshape) takes the lanes that come to it and gives those of the next operator; it keeps them
+    where its result leaves or has several consumers. An entry has the lanes of the first operator that takes from it. A
+    tensor with several consumers forks at the lanes of its producer. FIFO depths are not known before the whole netlist
+    is: each block is priced with ``Foldings.fifos``.
+
+    Args:
+        nodes, ops: in topological order. wiring: theirs, where it is known already.
 
     Raises:
         UnsupportedOp: the limit cannot be kept; says by which node. UnknownName: there is no such target.
     """
-    places = [i for i, op in enumerate(ops) if not op.foldings.follows]
-    tables = [_of_operator(nodes[i], ops[i], target, limit, by_hand or {}) for i in places]
-    links = [
-        _between(_converters(ops[i + 1 : j + 1]), target, limit, before.pe, after.simd)
-        for i, j, before, after in zip(places, places[1:], tables, tables[1:], strict=False)
-    ]
-    best = reach = np.zeros(len(tables[0].simd))  # least costs so far, by output lanes and by input lanes
-    ins, outs = list[Lanes](), list[Lanes]()  # what gave them
-    for k, table in enumerate(tables):
-        if k:
-            reach, found = _least(best, links[k - 1].cost)
-            outs.append(found)
-            if np.isinf(reach).all():
-                _too_slow(
-                    nodes[places[k - 1] + 1], "the width converter", links[k - 1].cycles[np.isfinite(best)], limit
-                )
-        best, found = _least(reach, table.cost)
-        ins.append(found)
-    tail = _between(_converters(ops[places[-1] + 1 :]), target, limit, tables[-1].pe, tables[-1].pe)
-    total = best + tail.cost.diagonal()
-    if np.isinf(total).all():
-        _too_slow(nodes[places[-1] + 1], "the width converter", tail.cycles.diagonal()[np.isfinite(best)], limit)
-    out = int(total.argmin())
-    chosen, cycles = list[tuple[int, int]](), [int(tail.cycles[out, out])]
-    cost = float(total[out])
-    for k in range(len(tables) - 1, -1, -1):
-        into = int(ins[k][out])
-        chosen.insert(0, (tables[k].simd[into], tables[k].pe[out]))
-        cycles.append(int(tables[k].cycles[into, out]))
-        if k:
-            out = int(outs[k - 1][into])
-            cycles.append(int(links[k - 1].cycles[out, into]))
-    return Folded(_with_followers(places, chosen, len(ops)), cost, max(cycles))
+    wiring = wiring or Wiring.of(nodes)
+    routes = _routes(wiring, tuple(op.foldings.follows for op in ops))
+    tables = {
+        i: _of_operator(nodes[i], op, target, limit, by_hand or {})
+        for i, op in enumerate(ops)
+        if not op.foldings.follows
+    }
+    for link in routes.links:
+        if (root := routes.roots.get(link.source, link.source)) < 0 and root not in routes.fed:
+            raise UnsupportedOp(
+                f"{nodes[link.first].where()}: no operator with lanes of its own takes what it is given"
+            )
+    variables = _Variables(tables, routes)
+    operators = [variables.operator(place) for place in tables]
+    wires = [variables.link(link, _converters(ops, link), target, limit) for link in routes.links]
+    wires += [variables.fork(place, _forked(ops, routes, place), count, target, limit) for place, count in routes.forks]
+    found = least(variables.sizes, [Factor(one.scope, one.table.cost) for one in (*operators, *wires)])
+    if math.isinf(found.cost):
+        _blame(nodes, variables.sizes, operators, wires, limit)
+    cycles = [int(one.table.cycles[tuple(found.values[v] for v in one.scope)]) for one in (*operators, *wires)]
+    return Folded(variables.lanes(found.values, len(ops)), found.cost, max(cycles), found.exact)
 
 
 def priced(foldings: Foldings, target: str, simd: int, pe: int) -> Choice:
@@ -122,26 +202,119 @@ def priced(foldings: Foldings, target: str, simd: int, pe: int) -> Choice:
     return Choice(simd, pe, int(foldings.cycles(simd, pe)), Resources(*total[:, 0].tolist()), float(cost[0]))
 
 
-def _with_followers(places: Sequence[int], chosen: Sequence[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
-    """Return the lanes of all nodes of a chain: a follower gives what the next operator takes, the last what comes."""
-    out: list[tuple[int, int]] = []
-    lanes = 0
-    for place, (simd, pe) in zip(places, chosen, strict=True):
-        for _ in range(len(out), place):
-            out.append((lanes, simd))
-            lanes = simd
-        out.append((simd, pe))
-        lanes = pe
-    return (*out, *[(lanes, lanes)] * (size - len(out)))
+class _Variables:
+    """Number the lanes that are chosen: input and output lanes of each operator, in order; one where they are equal."""
+
+    def __init__(self, tables: Mapping[int, Table], routes: Routes) -> None:
+        self._tables, self._routes = tables, routes
+        self._simd: dict[int, int] = {}
+        self._pe: dict[int, int] = {}
+        self._values: list[Lane] = []  # of each variable
+        for place, table in tables.items():
+            self._simd[place] = len(self._values)
+            self._values += [table.simd] if table.square else [table.simd, table.pe]
+            self._pe[place] = len(self._values) - 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of values of each variable."""
+        return tuple(map(len, self._values))
+
+    def operator(self, place: int) -> Priced:
+        """Return the prices of an operator."""
+        table, scope = self._tables[place], (self._simd[place], self._pe[place])
+        return Priced(scope[:1], table.diagonal, "", place) if table.square else Priced(scope, table, "", place)
+
+    def link(self, link: Link, converters: tuple[ConverterFoldings, ...], target: str, limit: int | None) -> Priced:
+        """Return the prices of the converters of a stretch of wire."""
+        ends = self._ends(link)
+        table = _between(converters, target, limit, *(self._values[v] for v in ends))
+        if ends[0] == ends[1]:
+            return Priced(ends[:1], table.diagonal, "the width converter", link.first)
+        return Priced(ends, table, "the width converter", link.first)
+
+    def fork(self, place: int, foldings: ForkFoldings, count: int, target: str, limit: int | None) -> Priced:
+        """Return the prices of the forks of a tensor."""
+        variable = self._of_tensor(place)
+        table = _forks(foldings, count, target, limit, self._values[variable])
+        return Priced((variable,), table, "the fork", place if place >= 0 else self._routes.fed[place])
+
+    def lanes(self, values: Sequence[int], size: int) -> tuple[tuple[int, int], ...]:
+        """Return input and output lanes of each node from the index of each variable."""
+        chosen = [lanes[i] for lanes, i in zip(self._values, values, strict=True)]
+        out = [(0, 0)] * size
+        for place in self._tables:
+            out[place] = chosen[self._simd[place]], chosen[self._pe[place]]
+        for link in self._routes.links:
+            lanes = tuple(chosen[v] for v in self._ends(link))
+            for place in link.through:
+                out[place] = lanes[0], lanes[1]
+                lanes = lanes[1], lanes[1]
+        return tuple(out)
+
+    def _ends(self, link: Link) -> tuple[int, int]:
+        source = self._of_tensor(link.source)
+        return source, source if link.sink is None else self._simd[link.sink]
+
+    def _of_tensor(self, place: int) -> int:
+        """Return the variable of the lanes at which a tensor leaves its producer."""
+        place = self._routes.roots.get(place, place)
+        return self._pe[place] if place >= 0 else self._simd[self._routes.fed[place]]
 
 
-def _converters(ops: Sequence[HardwareOp]) -> tuple[ConverterFoldings, ...]:
-    """Return what may stand before the last operator: a converter, or one for each reshape."""
-    followers = tuple(op.foldings for op in ops if op.foldings.follows)
-    if not followers and ops:
-        return (ConverterFoldings.of(ops[-1].takes),)
+@lru_cache(maxsize=64)
+def _routes(wiring: Wiring, follows: tuple[bool, ...]) -> Routes:
+    """Return the stretches of wire between operators, and the forks."""
+    uses = Counter(wiring.outputs)
+    for sources in wiring.producers:
+        uses.update(sources)
+
+    def upstream(place: int) -> tuple[int, tuple[int, ...]]:
+        through = list[int]()
+        while place >= 0 and follows[place] and uses[place] == 1:
+            through.insert(0, place)
+            place = wiring.producers[place][0]
+        return place, tuple(through)
+
+    links = list[Link]()
+    for place, sources in enumerate(wiring.producers):
+        if not follows[place]:
+            links += [Link(*upstream(source), place, port) for port, source in enumerate(sources)]
+        elif uses[place] != 1 or place in wiring.outputs:  # its stream forks or leaves
+            source, through = upstream(sources[0])
+            links.append(Link(source, (*through, place), None))
+    roots: dict[int, int] = {}
+    for link in links:
+        if link.sink is None:
+            roots[link.through[-1]] = roots.get(link.source, link.source)
+    fed: dict[int, int] = {}
+    for link in links:
+        if link.sink is not None:
+            fed.setdefault(roots.get(link.source, link.source), link.sink)
+    forks = tuple((place, count - 1) for place, count in sorted(uses.items()) if count > 1)
+    return Routes(tuple(links), roots, fed, forks)
+
+
+def _converters(ops: Sequence[HardwareOp], link: Link) -> tuple[ConverterFoldings, ...]:
+    """Return what may stand on a stretch of wire: a converter, or one for each reshape."""
+    followers = tuple(ops[place].foldings for place in link.through)
+    if not followers:
+        assert link.sink is not None
+        return (ConverterFoldings.of(ops[link.sink].takes[link.port]),)
     assert all(isinstance(one, ConverterFoldings) for one in followers)
     return followers  # type: ignore[return-value]  # just checked
+
+
+def _forked(ops: Sequence[HardwareOp], routes: Routes, place: int) -> ForkFoldings:
+    """Return the fork of a tensor before its lanes are known."""
+    if place < 0:
+        link = next(link for link in routes.links if link.source == place)
+        first = _converters(ops, link)[0]
+        return ForkFoldings(*first.before, first.width, first.block, first.exp_bits)
+    foldings = ops[place].foldings
+    if isinstance(foldings, ConverterFoldings):
+        return ForkFoldings(*foldings.after, foldings.width, foldings.block, foldings.exp_bits)
+    return ForkFoldings.of(ops[place].gives[0])
 
 
 def _of_operator(node: OpNode, op: HardwareOp, target: str, limit: int | None, by_hand: ByHand) -> Table:
@@ -153,24 +326,29 @@ def _of_operator(node: OpNode, op: HardwareOp, target: str, limit: int | None, b
     table = _table(op.foldings, target, limit, fixed)
     if not table.cost.size:
         lanes = op.foldings.lanes() if fixed is None else fixed
-        _too_slow(node, "" if fixed is None else "the chosen folding", np.asarray(op.foldings.cycles(*lanes)), limit)
+        least = int(np.min(op.foldings.cycles(*lanes)))
+        _too_slow(node, "" if fixed is None else "the chosen folding", least, limit)
     return table
 
 
-def _too_slow(node: OpNode, what: str, cycles: Lanes, limit: int | None) -> NoReturn:
-    found = (
-        f"{what} takes {cycles.min()} cycles a sample"
-        if what
-        else f"needs {cycles.min()} cycles a sample at full width"
-    )
+def _blame(
+    nodes: Sequence[OpNode], sizes: Sequence[int], operators: list[Priced], wires: list[Priced], limit: int | None
+) -> NoReturn:
+    """Raise UnsupportedOp for the first wire that cannot keep the limit together with what stands before it."""
+
+    def feasible(count: int) -> list[Factor]:
+        every = (*operators, *wires[:count])
+        return [Factor(one.scope, np.where(np.isinf(one.table.cost), np.inf, 0.0)) for one in every]
+
+    at = bisect_left(range(1, len(wires)), True, key=lambda count: math.isinf(least(sizes, feasible(count)).cost))
+    wire = wires[at]
+    cycles = least(sizes, [*feasible(at), Factor(wire.scope, wire.table.cycles.astype(np.float64))]).cost
+    _too_slow(nodes[wire.node], wire.what, int(cycles), limit)
+
+
+def _too_slow(node: OpNode, what: str, cycles: int, limit: int | None) -> NoReturn:
+    found = f"{what} takes {cycles} cycles a sample" if what else f"needs {cycles} cycles a sample at full width"
     raise UnsupportedOp(f"{node.where()}: {found}; map.interval allows {limit}")
-
-
-def _least(start: Costs, cost: Costs) -> tuple[Costs, Lanes]:
-    """Return, for each column, the least sum of a start and a cost, and the row that gives it (of equals the first)."""
-    total = start[:, None] + cost
-    rows = total.argmin(0)
-    return total[rows, np.arange(rows.size)], rows
 
 
 @lru_cache(maxsize=2048)
@@ -213,3 +391,11 @@ def _prices(foldings: Foldings, target: str, simd: Lanes, pe: Lanes) -> tuple[Co
     if isinstance(foldings, ConverterFoldings):
         total[:, foldings.equal(simd, pe)] = 0
     return total, total[0] + where.dsp_weight * total[2] + where.bram_weight * total[3]
+
+
+@lru_cache(maxsize=512)
+def _forks(foldings: ForkFoldings, count: int, target: str, limit: int | None, lanes: Lane) -> Table:
+    """Price ``count`` forks of one tensor at each of some lanes."""
+    every = np.array(lanes)
+    cost, cycles = count * _prices(foldings, target, every, every)[1], foldings.cycles(every, every)
+    return Table(lanes, lanes, cost if limit is None else np.where(cycles > limit, np.inf, cost), cycles)

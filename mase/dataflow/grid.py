@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from mase.errors import UnsupportedOp
 from mase.formats import Format, QuantParams
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, off_chip
 
 
 def activation_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
-    """Return the grid of a tensor that travels on a stream.
+    """Return the grid of the integers that a tensor on a stream stands for: a unit that takes it gets them decoded.
 
     Raises:
         UnsupportedOp: as :meth:`mase.formats.Format.grid`; or the format has a scale for each channel.
     """
+    return _one_scale(fmt, params, where).plain
+
+
+def _one_scale(fmt: Format, params: QuantParams, where: str) -> Grid:
+    grid = fmt.grid(params, where)
     if params.scale is not None and params.scale.numel() > 1:
         raise UnsupportedOp(f"{where}: {fmt} has a scale a channel; activations take one scale a tensor")
-    return fmt.grid(params, where)
+    return grid
 
 
 def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
@@ -27,7 +32,16 @@ def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     mode = getattr(fmt, "rounding", "even")
     if mode != "even":
         raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's field rounding decides")
-    return activation_grid(fmt, params, where)
+    grid = _one_scale(fmt, params, where)
+    if grid.plain is not grid:  # for now
+        raise off_chip(fmt, where, "has codes that are not plain integers; it may be the format of an input")
+    if grid.lift or grid.ceil:
+        raise off_chip(fmt, where, "has exponents by a rule that units do not have; it may be the format of an input")
+    if not grid.rounds:
+        raise off_chip(
+            fmt, where, "needs another rounding than units have; it may be the format of an input or of weights"
+        )
+    return grid
 
 
 def check_lanes(where: str, grid: Grid, lanes: int) -> None:
@@ -37,8 +51,3 @@ def check_lanes(where: str, grid: Grid, lanes: int) -> None:
             f"{where}: {lanes} lanes do not fit blocks of {grid.block}; "
             f"allowed are divisors and multiples of {grid.block}"
         )
-
-
-def signed_width(low: int, high: int) -> int:
-    """Return the bits of the smallest two's complement word that holds ``low`` to ``high``."""
-    return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length() if high > 0 else 0) + 1

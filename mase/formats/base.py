@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.util import find_spec
@@ -73,6 +73,14 @@ class Axes(NamedTuple):
 
     channel: int = 0
     sums: int = -1
+
+
+class Constants(NamedTuple):
+    """Weights as integers: their grid, which is plain, their codes on it, and a real scale if the grid has one."""
+
+    grid: Grid
+    code: Code
+    scale: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -189,8 +197,22 @@ class Format(ABC):
         Raises:
             UnsupportedOp: hardware cannot compute with the format, or with these fields of it; says what is allowed.
         """
-        *names, last = (name for name, cls in FORMATS.items() if cls.grid is not Format.grid)
-        raise UnsupportedOp(f"{where}: format {self} has no hardware; allowed are {', '.join(names)} and {last}")
+        streams = [name for name, cls in FORMATS.items() if cls.grid is not Format.grid]
+        constants = [name for name, cls in FORMATS.items() if cls.weight_grid is not Format.weight_grid]
+        if type(self).weight_grid is not Format.weight_grid:
+            raise UnsupportedOp(f"{where}: format {self} is for weights alone; allowed here are {listed(streams)}")
+        allowed = listed(name for name in FORMATS if name in streams + constants)
+        raise UnsupportedOp(f"{where}: format {self} has no hardware; allowed are {allowed}")
+
+    def weight_grid(self, params: QuantParams, where: str) -> Grid:
+        """Return the grid of the integers that weights become, as :meth:`constants` does; see :meth:`grid`."""
+        return self.grid(params, where).plain
+
+    def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
+        """Return weights as integers."""
+        grid = self.grid(params, where)
+        code = grid.decoded(self.encode(x, params), params.axis)
+        return Constants(grid.plain, code, params.scale if grid.scaled else None)
 
     def quantize(self, x: Tensor, params: QuantParams | None = None, out: Tensor | None = None) -> Tensor:
         """Return ``decode(encode(x))`` in the dtype of ``x``; the gradient passes where ``x`` is not clipped.
@@ -321,6 +343,13 @@ class _StraightThrough(torch.autograd.Function):
 
 SHARED = ("scale", "zero_point", "base", "offset", "threshold")  # the tensors of QuantParams
 COMPILE_FROM = 1 << 16  # elements from which compiling pays
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a sentence has them."""
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
+
 
 FORMATS: Registry[type[Format]] = Registry("format", "mase.formats")
 

@@ -24,7 +24,17 @@ from mase.formats.base import (
     text_form,
     within,
 )
-from mase.formats.blocks import RULE_WORDS, TILE, Rule, check_block, read_tile, sharing, threshold, tile_text
+from mase.formats.blocks import (
+    RULE_WORDS,
+    TILE,
+    Rule,
+    check_block,
+    read_tile,
+    sharing,
+    threshold,
+    tile_text,
+)
+from mase.formats.grid import Grid
 from mase.formats.mxint import IntegerBlocks
 from mase.formats.rounding import Rounding
 
@@ -122,3 +132,19 @@ class BFP(IntegerBlocks):
             "Ceil": int(self.rule == "ceil"),
             "SignMagnitude": int(self.code == "sm"),
         }
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        self._check_on_chip(where)
+        base = self.base(params)
+        return Grid(
+            self.width,
+            True,
+            *self.code_range(),
+            unit=base - self.offset,
+            block=self.block,
+            exp_bits=self.exp_bits,
+            base=base,
+            span=self.span,
+            lift=self._lift,
+            ceil=self.rule == "ceil",
+        )

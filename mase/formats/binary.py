@@ -11,7 +11,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mase.formats.base import FORMATS, Layout, QuantParams, Words, checked, one_of, text_form
+from mase.formats.base import FORMATS, Code, Constants, Layout, QuantParams, Words, checked, one_of, text_form
+from mase.formats.grid import Grid, off_chip
 from mase.formats.scaled import FLOAT32, PER, Per, ScaledFormat
 
 PER_LETTERS: Mapping[str, Per] = {"": "tensor", "c": "channel", "u": "none"}
@@ -51,6 +52,22 @@ class SignFormat(ScaledFormat):
         sizes = list(shape) or [1]
         count = {"none": 0, "tensor": 1, "channel": sizes[axis]}[self.per]
         return sum(bits for _, bits in self.layout().element) + 32 * count / max(1, math.prod(sizes))
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        if self.per != "none" and params.scale is None:
+            raise off_chip(self, where, "has no scale")
+        return Grid(2, True, -1, 1, scaled=self.per != "none", rounds=False)  # a threshold is no rounding
+
+    def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
+        grid, code = self.grid(params, where), self.encode(x, params)
+        if not grid.scaled:
+            return Constants(grid, code, None)
+        scale = self._spread(params, x).scale
+        assert params.scale is not None
+        assert scale is not None
+        some = params.scale[params.scale > 0]  # what a scale of 0 weighs is 0, under any scale
+        other = torch.where(params.scale > 0, params.scale, some.max() if some.numel() else 1.0)
+        return Constants(grid, Code(code.mantissa * (scale > 0)), other)
 
     def _shared_fields(self) -> tuple[tuple[tuple[str, int], ...], str]:
         return ((), "") if self.per == "none" else ((("scale", 32),), self.per)

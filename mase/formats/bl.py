@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -25,6 +25,7 @@ from mase.formats.base import (
     within,
 )
 from mase.formats.blocks import TILE, BlockFormat, check_block, read_tile, sharing, threshold, tile_text
+from mase.formats.grid import Grid
 from mase.formats.log import Log
 
 
@@ -102,6 +103,14 @@ class BlockLog(BlockFormat):
 
     def _published(self, blocks: Tensor) -> Tensor:
         return compat.mase_block_log(blocks, self.width - 1, self.exp_bits)
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        self._check_on_chip(where)
+        base = self.base(params)
+        element = self.element.grid(params, where)
+        return replace(
+            element, unit=element.unit + base, block=self.block, exp_bits=self.exp_bits, base=base, span=self.span
+        )
 
     def layout(self) -> Layout:
         return Layout(self.element.layout().element, (("bias", self.exp_bits),), sharing(self.tile))

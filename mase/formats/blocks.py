@@ -28,6 +28,7 @@ from mase.formats.base import (
     within,
 )
 from mase.formats.chunks import Scratch, chunks
+from mase.formats.grid import off_chip
 from mase.formats.rounding import MODES
 
 Rule = Literal["floor", "ceil", "rceil", "even"]
@@ -236,6 +237,15 @@ class BlockFormat(Format):
     def values(self) -> Tensor:
         low, high = self.code_range()
         return self._get(torch.arange(low, high + 1))
+
+    def _check_on_chip(self, where: str) -> None:
+        """Raise UnsupportedOp unless hardware has the fields that all block formats have."""
+        if self.outer:
+            raise off_chip(self, where, "has blocks over several axes; hardware takes blocks along one axis")
+        if self._nan != "error":
+            raise off_chip(self, where, "encodes NaN; none travels on chip")
+        if self.compat:
+            raise off_chip(self, where, f"follows {self.compat}; hardware follows the specification")
 
     def _exponent(self, blocks: Tensor) -> Tensor:
         """Return the exponents that float64 ``[..., block]`` ask for, before the window; zero blocks ask for least."""

@@ -2,24 +2,100 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mase.errors import UnsupportedOp
-from mase.formats.base import Code, Format, pow2
+from mase.formats.base import Code, Format, floor_log2, pow2
+from mase.formats.whole import whole
+
+MOST_INTEGER = 20  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Codes of a sign, an exponent and a mantissa, sign on top: the value is +-digits * 2**shift.
+
+    Args:
+        exp, man: bits of exponent and mantissa. top: greatest code of a number, sign left out.
+        subnormal: exponents 0 and 1 weigh the same, and 0 has no hidden digit; else all codes have one.
+        own: on chip, digits keep an exponent of their own; else a code becomes the integer digits << shift.
+    """
+
+    exp: int
+    man: int
+    top: int
+    subnormal: bool = True
+    own: bool = False
+
+    @property
+    def width(self) -> int:
+        """Bits of a code."""
+        return 1 + self.exp + self.man
+
+    @property
+    def most_shift(self) -> int:
+        """Greatest shift."""
+        return max(0, (self.top >> self.man) - self.subnormal)
+
+    @property
+    def most_digits(self) -> int:
+        """Greatest digits, of any exponent."""
+        return min((2 << self.man) - 1, self.top) if self.subnormal else (2 << self.man) - 1
+
+    @property
+    def most(self) -> int:
+        """Greatest integer."""
+        field, fraction = self.top >> self.man, self.top & (1 << self.man) - 1
+        hidden = int(field > 0 or not self.subnormal)
+        return fraction + (hidden << self.man) << self.most_shift
+
+    def split(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return signed digits and shifts, int64; what lies above ``top`` counts as ``top``."""
+        number = (codes & (1 << self.width - 1) - 1).clamp(max=self.top)
+        field, fraction = number >> self.man, number & (1 << self.man) - 1
+        hidden = (field > 0).to(torch.int64) if self.subnormal else torch.ones_like(field)
+        digits = fraction + (hidden << self.man)
+        return torch.where(codes >> self.width - 1 & 1 == 1, -digits, digits), (field - int(self.subnormal)).clamp(
+            min=0
+        )
+
+    def codes(self, v: Tensor) -> Tensor:
+        """Return the codes nearest to float64 ``v``, ties to even, saturating; a zero has no sign."""
+        exponent = floor_log2(v.abs()).clamp_(self.man, 1000)
+        digits = (v.abs() * pow2(self.man - exponent)).round_().clamp_(max=2.0 ** (self.man + 1))
+        number = (whole(digits) + (exponent - self.man << self.man)).clamp_(max=self.top)
+        return number + ((v < 0) & (number > 0)).to(torch.int64) * (1 << self.width - 1)
+
+    def scalar(self, t: int, down: int) -> int:
+        """Return the code nearest to t / 2**down, by integers alone: the oracle of :meth:`codes`."""
+        size, drop = abs(t), max(abs(t).bit_length() - 1 - self.man, down)
+        digits = size << -drop if drop <= 0 else size >> drop
+        rest = 0 if drop <= 0 else size - (digits << drop)
+        if drop > 0 and (2 * rest > 1 << drop or (2 * rest == 1 << drop and digits % 2 == 1)):
+            digits += 1
+        number = min(digits + (drop - down << self.man), self.top)
+        return number + (1 << self.width - 1) * (t < 0 and number > 0)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Describe a tensor's codes: value = mantissa * 2**(exponent - base) * 2**unit * scale.
+    """Describe a tensor's codes: value = (mantissa - zero) * 2**(exponent - base) * 2**unit * scale.
+
+    A mantissa is the code itself, or what its bit pattern says. Codes that are integers, with a zero of 0, are *plain*:
+    units multiply and add these alone; others are decoded before and encoded after.
 
     Args:
-        width: bits of a mantissa. signed: two's complement. low, high: least and greatest mantissa.
+        width: bits of a code. signed: two's complement. low, high: least and greatest code.
         unit: exponent of the integer 1. scaled: a real scale (per tensor or channel) multiplies besides.
         block: elements that share an exponent; 0 where there are no exponents.
         exp_bits: bits of an exponent on the stream. base: least exponent. span: greatest exponent less ``base``.
+        zero: code of real zero, a zero point. pattern: how a code is read that is not an integer.
+        lift: a block's exponent lies so far below that of its greatest magnitude. ceil: one above where that magnitude
+            is not a power of two. rounds: units round to these codes; else only a host or weights give them.
     """
 
     width: int
@@ -32,11 +108,46 @@ class Grid:
     exp_bits: int = 0
     base: int = 0
     span: int = 0
+    zero: int = 0
+    pattern: Pattern | None = None
+    lift: int = 0
+    ceil: bool = False
+    rounds: bool = True
+
+    @cached_property
+    def plain(self) -> Grid:
+        """Return the grid of the integers that the codes stand for."""
+        if self.pattern is None:
+            return self if not self.zero else self._within(self.low - self.zero, self.high - self.zero)
+        if not self.pattern.own:
+            return self._within(-self.pattern.most, self.pattern.most)
+        span = self.span + self.pattern.most_shift
+        digits = self._within(-self.pattern.most_digits, self.pattern.most_digits)
+        return replace(digits, block=1, exp_bits=max(1, span.bit_length()), span=span)
+
+    def _within(self, low: int, high: int) -> Grid:
+        width = signed_width(low, high)
+        return replace(self, width=width, signed=True, low=low, high=high, zero=0, pattern=None)
+
+    def decoded(self, code: Code, axis: int = -1) -> Code:
+        """Return the codes of :attr:`plain`, blocks along ``axis``."""
+        if self.pattern is None:
+            return code if not self.zero else Code(code.mantissa - self.zero, code.exponent)
+        digits, shift = self.pattern.split(code.mantissa)
+        if not self.pattern.own:
+            return Code(digits << shift, code.exponent)
+        exponent = shift + self.base
+        if self.block:
+            assert code.exponent is not None
+            blocks = code.exponent.repeat_interleave(self.block, axis)
+            exponent = shift + blocks.narrow(axis, 0, shift.shape[axis])
+        return Code(digits, exponent)
 
     @property
     def reach(self) -> int:
         """Greatest absolute value of an integer, a mantissa shifted by its exponent."""
-        return max(-self.low, self.high) << self.span
+        plain = self.plain
+        return max(-plain.low, plain.high) << plain.span
 
     @property
     def element_bits(self) -> int:
@@ -45,6 +156,8 @@ class Grid:
 
     def integers(self, code: Code, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return mantissa << (exponent - base), blocks along the last axis, exact in ``dtype``."""
+        if self.plain is not self:
+            return self.plain.integers(self.decoded(code), dtype)
         mantissa = code.mantissa.to(dtype)
         if not self.block:
             return mantissa
@@ -55,6 +168,11 @@ class Grid:
     def exponents_per_beat(self, lanes: int) -> int:
         """Return how many exponents travel with a beat of ``lanes`` elements."""
         return max(1, lanes // self.block) if self.block else 0
+
+
+def signed_width(low: int, high: int) -> int:
+    """Return the bits of the smallest two's complement word that holds ``low`` to ``high``."""
+    return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length() if high > 0 else 0) + 1
 
 
 def off_chip(fmt: Format, where: str, why: str) -> UnsupportedOp:

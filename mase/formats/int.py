@@ -16,7 +16,9 @@ from mase.formats import compat
 from mase.formats.base import (
     FORMATS,
     ROUNDING_WORDS,
+    Code,
     Compat,
+    Constants,
     Kernel,
     Layout,
     QuantParams,
@@ -30,7 +32,7 @@ from mase.formats.base import (
 from mase.formats.blocks import MAX_BLOCK, Tiling
 from mase.formats.chunks import Scratch
 from mase.formats.fixed import saturating
-from mase.formats.grid import Grid, off_chip
+from mase.formats.grid import Grid, off_chip, signed_width
 from mase.formats.rounding import MODES, Rounding, rounded
 from mase.formats.scaled import Per, ScaledFormat
 from mase.formats.scales import SCALE_BITS, SCALE_TYPES, ScaleType, round_scale
@@ -38,6 +40,7 @@ from mase.formats.whole import whole
 
 ZERO = torch.zeros(())
 ROW = 1024  # elements that are rounded again together
+GROUP_BITS = 11  # of a group's scale on chip
 
 Zero = Literal["none", "int", "real"]
 ZERO_LETTERS: Mapping[str, Zero] = {"": "none", "a": "int", "r": "real"}
@@ -152,20 +155,59 @@ class Int(ScaledFormat):
         return {"Width": self.width, "Signed": int(self.zero == "none")}
 
     def grid(self, params: QuantParams, where: str) -> Grid:
-        if self.zero != "none":
-            found = "zero point" if self.zero == "int" else "real offset"
-            raise off_chip(self, where, f"has a {found}; hardware takes symmetric integers")
-        if self.full:
-            why = "has a scale with a sign; hardware takes positive scales, so no full range"
-            raise off_chip(self, where, why)
         if self.group:
-            why = "has a scale for each of several groups; hardware takes one a tensor or a channel"
-            raise off_chip(self, where, why)
+            raise off_chip(self, where, "has a scale for each of several groups; on chip only weights may have these")
+        scale, zeros = self._on_chip(params, where)
+        if not bool((scale > 0).all()):
+            raise off_chip(self, where, "has a scale below 0; on chip only weights may have one")
+        if zeros.numel() > 1:
+            raise off_chip(self, where, "has several zero points; on chip only weights may have these")
+        codes = self.width, self.zero == "none", *self.code_range()
+        unit = int(floor_log2(scale.double())) if self.power and not self.channel else 0
+        return Grid(*codes, unit=unit, scaled=not self.power or self.channel, zero=int(zeros))
+
+    def weight_grid(self, params: QuantParams, where: str) -> Grid:
+        scale, zeros = self._on_chip(params, where)
+        low, high = (code - zeros for code in self.code_range())
+        factor = torch.sign(scale).to(torch.int64)
+        unit, scaled = 0, not self.power or self.channel
+        block = exp_bits = base = span = 0
+        if self.group and self.power:
+            exponent = floor_log2(scale.abs().double())
+            base, span = int(exponent.min()), int(exponent.max() - exponent.min())
+            unit, scaled, block, exp_bits = base, False, self.group, max(1, span.bit_length())
+        elif self.group:
+            factor, fraction = _snapped(scale)
+            unit, scaled = -fraction, False
+        elif not scaled:
+            unit = int(floor_log2(scale.abs().double()))
+        ends = torch.stack([low * factor, high * factor])
+        least, most = int(ends.min()), int(ends.max())
+        return Grid(signed_width(least, most), True, least, most, unit, scaled, block, exp_bits, base, span)
+
+    def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
+        grid, exponent = self.weight_grid(params, where), None
+        scale, _ = self._on_chip(params, where)
+        factor = torch.sign(scale).to(torch.int64)
+        if self.group and self.power:
+            exponent = floor_log2(scale.abs().double())
+        elif self.group:
+            factor, fraction = _snapped(scale)
+            scale = factor.double() * 2.0**-fraction  # codes are those of this scale
+        code = self.encode(x, replace(params, scale=scale)).mantissa
+        if params.zero_point is not None:
+            code = code - self._spread_one(params.zero_point, params.axis, x.shape)
+        code = code * self._spread_one(factor, params.axis, x.shape)
+        return Constants(grid, Code(code, exponent), scale.abs() if grid.scaled else None)
+
+    def _on_chip(self, params: QuantParams, where: str) -> tuple[Tensor, Tensor]:
+        """Return scales and zero points, shaped alike; refuse what hardware does not have."""
+        if self.zero == "real":
+            raise off_chip(self, where, "has a real offset; hardware takes integer zero points")
         if params.scale is None:
             raise off_chip(self, where, "has no scale")
-        if self.power and not self.channel:
-            return Grid(self.width, True, *self.code_range(), unit=int(floor_log2(params.scale.double())))
-        return Grid(self.width, True, *self.code_range(), scaled=True)
+        zeros = torch.zeros((), dtype=torch.int64) if params.zero_point is None else params.zero_point
+        return params.scale, zeros.expand_as(params.scale) if zeros.ndim == 0 else zeros
 
     @property
     def _offset_type(self) -> str:
@@ -302,6 +344,14 @@ class Int(ScaledFormat):
     def _tie_free(self, scale: Tensor) -> bool:
         """Tell whether every tie, an odd multiple of scale / 2, is a float32: then no other quotient rounds onto it."""
         return not bool((scale.view(torch.int32) & (1 << self.width + 1) - 1).any())
+
+
+def _snapped(scale: Tensor) -> tuple[Tensor, int]:
+    """Return ``(m, k)`` with m integers of up to 11 bits, a sign aside, and scale ~ m * 2**-k, one k for all."""
+    k = GROUP_BITS - math.frexp(float(scale.abs().max()))[1]
+    k -= bool((torch.ldexp(scale.abs().double(), torch.tensor(k)).round() >= 1 << GROUP_BITS).any())
+    m = whole(torch.ldexp(scale.abs().double(), torch.tensor(k)).round().clamp(min=1.0))
+    return torch.where(scale < 0, -m, m), k
 
 
 def _rows(x: Tensor) -> Tensor:

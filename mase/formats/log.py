@@ -32,6 +32,7 @@ from mase.formats.base import (
 )
 from mase.formats.blocks import FIELD
 from mase.formats.chunks import Scratch
+from mase.formats.grid import Grid, Pattern, off_chip
 from mase.formats.minifloat import AUTO
 
 # Significands from here round up to the next power of two: the least above sqrt(2), the midpoint of the logarithm,
@@ -130,6 +131,13 @@ class Log(Format):
 
     def sv_params(self) -> Mapping[str, int]:
         return {"ExpBits": self.width - 1, "Bias": self.bias}
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        if self.compat:
+            raise off_chip(self, where, f"follows {self.compat}; hardware follows the specification")
+        pattern = Pattern(self.width - 1, 0, (1 << self.width - 1) - 1, subnormal=False, own=True)
+        # the midpoint of a logarithm is no number that a unit could compare with
+        return Grid(self.width, False, *self.code_range(), unit=-self.bias, pattern=pattern, rounds=False)
 
     def _emulate(self, x: Tensor, params: QuantParams) -> Tensor | None:
         if self.compat != "mase":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -36,6 +36,7 @@ from mase.formats.base import (
 )
 from mase.formats.blocks import FIELD
 from mase.formats.chunks import Scratch
+from mase.formats.grid import MOST_INTEGER, Grid, Pattern, off_chip
 from mase.formats.rounding import MODES, Rounding, rounded
 from mase.formats.scaled import FLOAT32, PER, Per, ScaledFormat
 from mase.formats.whole import whole
@@ -244,6 +245,27 @@ class Minifloat(ScaledFormat):
 
     def sv_params(self) -> Mapping[str, int]:
         return {"ExpBits": self.exp, "ManBits": self.man, "Bias": self.bias, "Special": SPECIALS.index(self.special)}
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        if self.nan != "error" or self.overflow != "saturate":
+            raise off_chip(self, where, "encodes NaN or infinity; neither travels on chip")
+        if self.compat:
+            raise off_chip(self, where, f"follows {self.compat}; hardware follows the specification")
+        if self.per != "none" and params.scale is None:
+            raise off_chip(self, where, "has no scale")
+        return replace(self.element_grid(0), scaled=self.per != "none")
+
+    def element_grid(self, unit: int) -> Grid:
+        """Return the grid of numbers times 2**unit."""
+        pattern = Pattern(self.exp, self.man, self.top_code)
+        own = pattern.most.bit_length() + 1 > MOST_INTEGER
+        return Grid(
+            self.width,
+            False,
+            *self.code_range(),
+            unit=unit + self.least_exponent - self.man,
+            pattern=replace(pattern, own=own),
+        )
 
     def _kernel(self, params: QuantParams) -> Kernel | None:
         def kernel(x: Tensor, out: Tensor, scratch: Scratch) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -19,6 +19,7 @@ from mase.formats.base import (
     Compat,
     Layout,
     NanPolicy,
+    QuantParams,
     Words,
     compat_words,
     one_of,
@@ -37,6 +38,7 @@ from mase.formats.blocks import (
     tile_text,
 )
 from mase.formats.chunks import Scratch
+from mase.formats.grid import Grid
 from mase.formats.minifloat import Minifloat
 from mase.formats.rounding import Rounding
 
@@ -66,6 +68,22 @@ class FloatBlocks(BlockFormat):
 
     def _rounder(self) -> Callable[[Tensor, Scratch], None] | None:
         return self.element.round_ if self.element.fast and not self.compat else None
+
+    def grid(self, params: QuantParams, where: str) -> Grid:
+        self._check_on_chip(where)
+        base, rule = self.base(params), getattr(self, "rule", "floor")
+        element = self.element.element_grid(base - self.offset)
+        simple = rule in ("floor", "ceil")  # the other rules compare the maximum with more than a power of two
+        return replace(
+            element,
+            block=self.block,
+            exp_bits=self.exp_bits,
+            base=base,
+            span=self.span,
+            lift=self._lift,
+            ceil=rule == "ceil",
+            rounds=simple,
+        )
 
 
 @FORMATS.add("mxfp")

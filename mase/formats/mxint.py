@@ -29,7 +29,7 @@ from mase.formats.base import (
 )
 from mase.formats.blocks import OCP_BASE, TILE, BlockFormat, check_block, read_tile, sharing, tile_text
 from mase.formats.chunks import Scratch
-from mase.formats.grid import Grid, off_chip
+from mase.formats.grid import Grid
 from mase.formats.rounding import Rounding, rounded
 from mase.formats.whole import whole
 
@@ -150,11 +150,6 @@ class MXInt(IntegerBlocks):
         return {"Width": self.width, "Block": self.block, "ExpBits": self.exp_bits}
 
     def grid(self, params: QuantParams, where: str) -> Grid:
-        if self.outer:
-            raise off_chip(self, where, "has blocks over several axes; hardware takes blocks along one axis")
-        if self.nan != "error":
-            raise off_chip(self, where, "encodes NaN; none travels on chip")
-        if self.compat:
-            raise off_chip(self, where, f"follows {self.compat}; hardware follows the specification")
+        self._check_on_chip(where)
         (low, high), base, unit = self.code_range(), self.base(params), self.base(params) - (self.width - 2)
         return Grid(self.width, True, low, high, unit, False, self.block, self.exp_bits, base, self.span)

@@ -15,6 +15,7 @@ from mase.errors import FormatError
 from mase.formats.base import (
     FORMATS,
     Code,
+    Constants,
     Format,
     Kernel,
     Layout,
@@ -27,6 +28,7 @@ from mase.formats.base import (
 )
 from mase.formats.blocks import MAX_BLOCK, Tiling, block_pieces, greatest, sharing
 from mase.formats.chunks import Scratch
+from mase.formats.grid import Grid, off_chip
 from mase.formats.minifloat import Minifloat
 
 ELEMENT = Minifloat(2, 1)
@@ -116,6 +118,26 @@ class NVFP4(Format):
 
     def sv_params(self) -> Mapping[str, int]:
         return {"ExpBits": ELEMENT.exp, "ManBits": ELEMENT.man, "Block": self.block}
+
+    def weight_grid(self, params: QuantParams, where: str) -> Grid:
+        if params.scale is None:
+            raise off_chip(self, where, "has no scale")
+        q, s = ELEMENT.grid(params, where), SCALE.grid(params, where)
+        assert q.pattern is not None
+        assert s.pattern is not None
+        top, span = q.pattern.most * s.pattern.most_digits, s.pattern.most_shift
+        codes = top.bit_length() + 1, True, -top, top
+        return Grid(*codes, q.unit + s.unit, self.two_level, self.block, span.bit_length(), 0, span)
+
+    def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
+        grid, code = self.weight_grid(params, where), self.encode(x, params)
+        assert code.scale is not None
+        q, s = ELEMENT.grid(params, where), SCALE.grid(params, where)
+        assert s.pattern is not None
+        digits, exponent = s.pattern.split(code.scale)
+        digits = digits.repeat_interleave(self.block, params.axis).narrow(params.axis, 0, x.shape[params.axis])
+        mantissa = q.decoded(code).mantissa * digits
+        return Constants(grid, Code(mantissa, exponent), self._tensor_scale(params).double() if grid.scaled else None)
 
     def _tensor_scale(self, params: QuantParams) -> Tensor:
         """Return the tensor's scale, float32, in its limits."""

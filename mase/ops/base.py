@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 from torch import Tensor
@@ -172,10 +173,15 @@ class HardwareOp(Op):
     def foldings(self) -> Foldings:
         """Everything that cycles and hardware depend on but the lanes."""
 
-    @property
-    def takes(self) -> StreamType:
-        """Stream of its input at one lane."""
-        return self.circuit(1, 1, {}).takes[0]
+    @cached_property
+    def takes(self) -> tuple[StreamType, ...]:
+        """Streams of its inputs at one lane."""
+        return self.circuit(1, 1, {}).takes
+
+    @cached_property
+    def gives(self) -> tuple[StreamType, ...]:
+        """Streams of its results at one lane."""
+        return self.circuit(1, 1, {}).gives
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         """Return the RTL blocks in order of the stream, by role (``""`` the operator itself).

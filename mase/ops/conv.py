@@ -179,6 +179,7 @@ class Conv(Mac):
             attrs=record.attrs,
             positive=not_negative(source),
             parts=lambda x: x.flatten(2).transpose(1, 2),
+            sets=record.attrs.get("groups", 1),
             border=border,
             windows=windows,
             before=Travel.of(source.record.output.shape[1:], 0),
@@ -246,8 +247,8 @@ class Conv(Mac):
         return height - border.top - border.bottom, width - border.left - border.right
 
     @property
-    def takes(self) -> StreamType:
-        return StreamType(math.prod(self.size), self.channels_in, 1, self.x)
+    def takes(self) -> tuple[StreamType, ...]:
+        return (StreamType(math.prod(self.size), self.channels_in, 1, self.x),)
 
     @cached_property
     def foldings(self) -> ConvFoldings:
@@ -269,7 +270,7 @@ class Conv(Mac):
 
     def _front(self, simd: int, buffer: int, fifos: Mapping[str, int]) -> dict[str, Pipe]:
         """Return what stands before the unit, by role."""
-        out, stream = dict[str, Pipe](), replace(self.takes, lanes=simd)
+        out, stream = dict[str, Pipe](), replace(self.takes[0], lanes=simd)
         if any(self.border):
             out[PAD] = Pad(stream, self.size, self.border, fifo=fifos.get(PAD, LEAST_FIFO))
             stream = out[PAD].stream_out
@@ -290,12 +291,15 @@ def _off_chip(node: OpNode) -> str:
         return f"its input {shape} has no batch; on chip it has one"
     if attrs.get("padding_mode", "zeros") != "zeros":
         return f"padding_mode {attrs['padding_mode']}; on chip: zeros"
-    if attrs.get("groups", 1) != 1:
-        return f"has {attrs['groups']} groups; on chip: 1"
     for what, edge in (("its input travels", source), ("its result is to travel", node)):
         if not _by_pixels(edge):
             fastest = 1 + travel(edge).order[-1]
             return f"{what} with axis {fastest} fastest; a convolution on chip takes and gives all channels of a pixel"
+    fmt, part = source.record.output.format, weight[1]
+    assert fmt is not None
+    block = fmt.grid(source.params(), node.where()).block
+    if block and attrs.get("groups", 1) > 1 and part % block:
+        return f"blocks of {block} do not tile the {part} channels of a group; allowed are divisors of {part}"
     return ""
 
 

@@ -95,7 +95,8 @@ class Linear(Mac):
         assert weight is not None
         if order is not None and weight.grid(node.params("weight"), node.where()).block:
             raise UnsupportedOp(
-                f"{node.where()}: weights in blocks ({weight}) behind a flattened image; allowed are formats without blocks"
+                f"{node.where()}: weights in blocks ({weight}) behind a flattened image; "
+                "allowed are formats without blocks"
             )
 
     @classmethod

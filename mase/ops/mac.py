@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mase.blocks.output import Output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
-from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, signed_width
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
 from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
@@ -27,12 +28,11 @@ from mase.dataflow.work import Work
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.base import pow2
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode
 from mase.ops.base import Family, HardwareOp
-from mase.ops.mac_foldings import LinearFoldings, region_of
-from mase.ops.output import Output
+from mase.ops.mac_foldings import LinearFoldings
 
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
 AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
@@ -116,7 +116,7 @@ class Mac(HardwareOp):
         super().check_formats(node)
         weight = node.record.operands["weight"].format
         assert weight is not None
-        weight.grid(node.params("weight"), node.where())
+        weight.weight_grid(node.params("weight"), node.where())
 
     @classmethod
     def operands(cls, node: OpNode) -> tuple[tuple[Formatted, Formatted, Formatted], Tensor, Tensor | None]:
@@ -175,17 +175,16 @@ class Mac(HardwareOp):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w = w_format[0].grid(w_format[1], where)
+        w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
-        code = w_format[0].encode(weight, w_format[1])
         code = Code(parts(code.mantissa), None if code.exponent is None else parts(code.exponent))
         outputs, taps, cols = code.mantissa.shape
         if w.block:
             assert code.exponent is not None
             least, most = int(code.exponent.min()), int(code.exponent.max())
             w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
-        scale = _product(x_format[1].scale if x.scaled else None, w_format[1].scale if w.scaled else None)
+        scale = _product(x_format[1].scale if x.scaled else None, w_scale)
         real = torch.zeros(outputs) if bias is None else bias
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
@@ -325,7 +324,7 @@ class Mac(HardwareOp):
     @property
     def region(self) -> int:
         """Elements of a part that share both exponents."""
-        return region_of(self.taps, self.cols, self.x.block, self.w.block)
+        return math.gcd(self.x.block, self.w.block)
 
     @property
     def regions(self) -> int:
@@ -468,19 +467,14 @@ class LinearBlock(Pipe):
     def __post_init__(self) -> None:
         op = self.op
         where, part = f"{op.kind} {op.name!r}", op.outputs // op.sets
-        for what, value, most in (("simd", self.simd, op.inputs), ("pe", self.pe, op.outputs)):
+        for what, value, most in (("simd", self.simd, op.cols), ("pe", self.pe, part)):
             if value < 1:
                 raise UnsupportedOp(f"{where}: {what} is {value}; allowed is 1..{most}")
         for grid, lanes in ((op.x, self.simd), (op.w, self.simd), (op.out.grid, self.pe)):
             check_lanes(where, grid, lanes)
-        for grid in (op.x, op.w):
-            if not op.core.ends_with_parts(self.simd, grid.block):
-                raise UnsupportedOp(
-                    f"{where}: blocks of {grid.block} over {op.cols} channels in beats of {self.simd} lanes go on in "
-                    f"the next pixel; allowed are multiples of {grid.block}, and lanes whose blocks fill a pixel"
-                )
-        if op.sets > 1 and part % self.pe:
-            raise UnsupportedOp(f"{where}: pe is {self.pe}; allowed are divisors of {part}, the outputs of a group")
+        for what, value, whole_of in (("simd", self.simd, op.cols), ("pe", self.pe, part)):
+            if op.sets > 1 and whole_of % value:
+                raise UnsupportedOp(f"{where}: {what} is {value}; allowed are divisors of {whole_of}, those of a group")
 
     @property
     def stream_in(self) -> StreamType:
@@ -524,20 +518,22 @@ class LinearBlock(Pipe):
         return Schedule((Actor("", (Loop(self.op.rows * self.op.sets, row),), {"out": self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
-        op, core = self.op, self.op.core
+        op = self.op
         return {
-            "Rows": op.rows,
-            "Inputs": op.inputs if op.taps == 1 else self.in_tiles * self.simd,
-            "Outputs": op.outputs,
+            "Rows": op.rows * op.sets,
+            "Parts": op.taps,
+            "Inputs": op.cols,
+            "Sets": op.sets,
+            "Outputs": op.outputs // op.sets,
             "Simd": self.simd,
             "Pe": self.pe,
             "XWidth": op.x.width,
             "XSigned": int(op.x.signed),
             "XExpBits": op.x.exp_bits,
-            "XBlock": max(1, int(core.block(op.x.block, self.simd))),
+            "XBlock": max(1, op.x.block),
             "WWidth": op.w.width,
             "WExpBits": op.weight_exp_bits,
-            "WBlock": max(1, int(core.block(op.w.block, self.simd))),
+            "WBlock": max(1, op.w.block),
             "Aligned": int(op.guard is not None),
             "Guard": op.guard or 0,
             "ExpWidth": max(1, op.exp_max.bit_length()),
@@ -549,7 +545,7 @@ class LinearBlock(Pipe):
         }
 
     def memories(self) -> Mapping[str, MemoryImage]:
-        op, o, k = self.op, self.out_tiles, self.in_tiles
+        op, o, k = self.op, self.op.sets * self.out_tiles, self.in_tiles
         weight = self._padded(op.weight, op.cols, k * self.simd)
         tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
         tiled = {"BiasFile": (op.bias, op.bias_width)}
@@ -574,21 +570,18 @@ class LinearBlock(Pipe):
 
     def _padded(self, x: Tensor, size: int, words: int) -> npt.NDArray[np.int64]:
         """Return ``[tiles * pe, words]`` from ``[outputs, taps * size]``, each part filled up with zeros."""
-        taps, more = self.op.taps, self.out_tiles * self.pe - self.op.outputs
+        taps, more = self.op.taps, self.op.sets * self.out_tiles * self.pe - self.op.outputs
         parts = x.numpy().reshape(-1, taps, size)
         return np.pad(parts, ((0, more), (0, 0), (0, words // taps - size))).reshape(-1, words)
 
     def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
         op, bits = self.op, self.op.weight_exp_bits
         exps = max(1, self.simd // op.w.block)
-        beats = max(1, int(op.core.block(op.w.block, self.simd)) // self.simd)  # of a word
+        beats = max(1, op.w.block // self.simd)  # of a word
         words = op.taps * -(-self.in_tiles // op.taps // beats)
         table = self._padded(exponent - op.w.base, exponent.shape[1] // op.taps, words * exps)
-        table = (
-            table.reshape(self.out_tiles, self.pe, words, exps)
-            .transpose(0, 2, 1, 3)
-            .reshape(self.out_tiles * words, -1)
-        )
+        tiles = op.sets * self.out_tiles
+        table = table.reshape(tiles, self.pe, words, exps).transpose(0, 2, 1, 3).reshape(tiles * words, -1)
         layout = (
             f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, "
             f"at bit p * {exps * bits}"
@@ -640,7 +633,7 @@ class _Terms:
         """Return bias mantissas and exponents, bound, width and unit of the aligned accumulator."""
         assert self.guard is not None
         _, taps, cols = self.code.mantissa.shape
-        region = region_of(taps, cols, self.x.block, self.w.block)
+        region = math.gcd(self.x.block, self.w.block)
         part = region * max(abs(self.low), self.x.high) * max(abs(self.w.low), self.w.high)
         part = max(part, 1 << BIAS_BITS)
         real = self.bias * 2.0**-self.unit

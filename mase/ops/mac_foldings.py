@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from mase.blocks.block_normalise import Normaliser
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
-from mase.errors import UnsupportedOp
-from mase.ops.block_normalise import Normaliser
-
-
-def region_of(taps: int, cols: int, x_block: int, w_block: int) -> int:
-    """Return the elements of a part of a row that share both exponents; 0 for a block where there are none."""
-    blocks = [block for block in (x_block, w_block) if block and (taps == 1 or block < cols)]
-    return math.gcd(*blocks) if blocks else cols
 
 
 @dataclass(frozen=True)
@@ -65,32 +56,11 @@ class LinearFoldings(Foldings):
         return self.inputs // self.taps
 
     def lanes(self) -> tuple[Lanes, Lanes]:
-        simd, pe = (
-            tile_lanes(self.cols, self.x_block, self.w_block),
-            tile_lanes(self.outputs // self.sets, self.out_block),
-        )
-        for block in (self.x_block, self.w_block):
-            simd = simd[np.broadcast_to(self.ends_with_parts(simd, block), simd.shape)]
-        if self.sets > 1:  # beats hold outputs of one set, and inputs of one
+        simd = tile_lanes(self.cols, self.x_block, self.w_block)
+        pe = tile_lanes(self.outputs // self.sets, self.out_block)
+        if self.sets > 1:  # a beat holds inputs of one set, and outputs of one
             simd, pe = simd[self.cols % simd == 0], pe[self.outputs // self.sets % pe == 0]
-        if not simd.size:
-            raise UnsupportedOp(
-                f"no number of lanes fits blocks of {self.x_block} and {self.w_block} over {self.cols} channels"
-            )
         return pairs(simd, pe)
-
-    def block(self, block: int, simd: Count) -> Count:
-        """Return the elements that share an exponent as the unit counts them, fill of a part included."""
-        if self.taps == 1 or block < self.cols:
-            return block
-        return np.where(np.greater_equal(simd, block), block, ceil_div(self.cols, simd) * simd)
-
-    def ends_with_parts(self, simd: Count, block: int) -> Any:
-        """Tell whether beats of a block never span two parts."""
-        if self.taps == 1 or not block:
-            return True
-        size = np.maximum(1, self.block(block, simd) // simd)
-        return np.equal(ceil_div(self.cols, simd) % size, 0)
 
     def tiles(self, simd: Count) -> Count:
         """Return the beats of a row."""
@@ -117,7 +87,7 @@ class LinearFoldings(Foldings):
         """Return the beats that complete a region of constant exponents, in aligned mode."""
         if self.guard is None:
             return 1
-        return np.maximum(1, np.gcd(self.block(self.x_block, simd), self.block(self.w_block, simd)) // simd)
+        return np.maximum(1, np.gcd(self.x_block, self.w_block) // simd)
 
     def latency(self, simd: Count) -> Count:
         """Return the cycles from the last firing of a tile to its output beat."""
@@ -145,7 +115,8 @@ class LinearFoldings(Foldings):
             shapes.append((pe * self.mult_bits, o))
         if self.w_block:
             exps = np.maximum(1, simd // self.w_block)
-            shapes.append((pe * exps * self.w_exp_bits, o * ceil_div(k, self._word_beats(simd))))
+            words = self.taps * ceil_div(k // self.taps, self._word_beats(simd))
+            shapes.append((pe * exps * self.w_exp_bits, o * words))
         return shapes
 
     def _core(self, simd: Count, pe: Count, fifo: Count) -> Work:
@@ -196,7 +167,7 @@ class LinearFoldings(Foldings):
 
     def _word_beats(self, simd: Count) -> Count:
         """Return the beats that share a word of weight exponents."""
-        return np.maximum(1, self.block(self.w_block, simd) // simd)
+        return np.maximum(1, self.w_block // simd)
 
     def _stage_add(self, latency: Count) -> Count:
         """Return the stage at which the accumulator adds."""

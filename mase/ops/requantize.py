@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.blocks.block_normalise import Normaliser
+from mase.blocks.output import Output
 from mase.dataflow.block import Block, Pipe
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
 from mase.dataflow.rounding import FLOAT_SAFE
@@ -22,9 +24,7 @@ from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, travel
-from mase.ops.block_normalise import Normaliser
 from mase.ops.operations import Operations, each
-from mase.ops.output import Output
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ class Requantize(HardwareOp):
         return each(node.record.output.shape)
 
     @classmethod
-    def relu(cls, record: Record) -> bool:
-        """Tell whether negative values become 0."""
-        return False
+    def from_node(cls, node: OpNode) -> Self:
+        return cls.of(node)
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
+    def of(cls, node: OpNode, relu: bool = False) -> Self:
+        """Build for the input and the result of a node; ``relu``: negative values become 0."""
         source, record, where = node.inputs[0], node.record, node.where()
         x_type, y_type = source.record.output, record.output
         assert x_type.format is not None and y_type.format is not None
@@ -134,7 +134,7 @@ class Requantize(HardwareOp):
         top = max(-x.low, x.high) << x.span
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
-        out = Output.of(y, scale, target, x.unit, top, cls.relu(record), record.attrs.get("rounding", "even"), where)
+        out = Output.of(y, scale, target, x.unit, top, relu, record.attrs.get("rounding", "even"), where)
         order = travel(source)
         return cls(node.name, order.rows, order.cols, x, out, order)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mase.dataflow.grid import activation_grid, check_lanes, signed_width
+from mase.dataflow.grid import activation_grid, check_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import QuantParams
+from mase.formats.grid import signed_width
 from mase.formats.int import Int
 from mase.formats.mxint import MXInt
 

@@ -97,8 +97,8 @@ MUTANTS = (
 # Each works in a simulation whose registers begin at zero; what it does from noise depends on the simulator. The third
 # is cleared by a reset of several cycles, as the synchroniser makes it, and not by a flush, which lasts one.
 NOT_RESET = (
-    Mutant("valid_not_reset", "rtl/*__linear.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
-    Mutant("done_not_reset", "rtl/*__linear.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
+    Mutant("valid_not_reset", "rtl/*__linear_core.sv", swapped(r"valid_q <= '0;\n", "\n"), ""),
+    Mutant("done_not_reset", "rtl/*__linear_core.sv", swapped(r"done_q  <= '0;\n", "\n"), ""),
     Mutant("leave_not_reset", "rtl/*__block_normalise.sv", swapped(r"else valid_q <=", "valid_q <="), ""),
 )
 

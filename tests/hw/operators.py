@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import cocotb
 import torch
@@ -13,26 +14,27 @@ from cocotb.triggers import ClockCycles, FallingEdge
 from torch import Tensor
 
 from emit.verilog import library_files
+from mase.blocks.block_normalise import BlockNormalise
+from mase.blocks.fork import Fork
+from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
 from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
-from mase.dataflow.schedule import IN, OUT, Channel, Loop, run
+from mase.dataflow.schedule import IN, Channel, Loop, run
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
-from mase.ops.block_normalise import BlockNormalise
 from mase.ops.linear import Linear
 from mase.ops.mac import LinearBlock
-from mase.ops.output import Output
 from mase.ops.requantize import Requantize, RequantizeBlock
 from mase.paths import cache_dir
 from tests.emit.designs import corners
 from tests.hw.bench import Instance, bench
-from tests.hw.stream import Stream, check_registered, cycle, receive, reset, run_block, send, start, transfer
+from tests.hw.stream import Beat, Stream, check_registered, cycle, receive, reset, run_block, send, start
 
 TOP = "operator_bench"
 SAMPLES = 4
@@ -42,29 +44,43 @@ STALLS = ((0.4, 0.4),) if ICARUS else ((0.5, 0.0), (0.0, 0.6), (0.4, 0.4))
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One block, and the codes that go in and come out."""
+    """One block, and the codes that go in and come out, in order of its ports."""
 
     scope: str
     block: Block
-    fed: Code
-    given: Code
+    fed: tuple[Code, ...]
+    given: tuple[Code, ...]
 
-    def words(self) -> list[int]:
-        """Return the beats that go in."""
-        return _beats(self.block.stream_in, self.fed)
+    @classmethod
+    def of(cls, scope: str, block: Block) -> Unit:
+        """Feed a block corners of codes."""
+        draws = torch.Generator().manual_seed(9)
+        fed = tuple(corners(stream, SAMPLES, draws) for stream in block.inputs.values())
+        return cls(_scope(scope), block, fed, block.compute(*fed))
 
-    def expected(self) -> list[tuple[int, int]]:
-        """Return the beats that come out, each with its ``last``."""
-        beats = self.block.stream_out.beats
-        words = _beats(self.block.stream_out, self.given)
-        return [(word, int(i % beats == beats - 1)) for i, word in enumerate(words)]
+    def words(self) -> list[list[int]]:
+        """Return the beats that go in, by input."""
+        return [_beats(*pair) for pair in zip(self.block.inputs.values(), self.fed, strict=True)]
 
-    def completions(self) -> list[int]:
-        """Return the cycle of the last beat of each sample, counted from the first beat in."""
+    def expected(self) -> list[list[tuple[int, int]]]:
+        """Return the beats that come out, each with its ``last``, by output."""
+        return [_marked(*pair) for pair in zip(self.block.outputs.values(), self.given, strict=True)]
+
+    def completions(self) -> list[list[int]]:
+        """Return the cycle of the last beat of each sample, counted from the first beat in, by output."""
         schedule = self.block.schedule()
-        sink = replace(SINK, body=(Loop(self.block.stream_out.beats, SINK.body),))
-        out = Channel(schedule.port(OUT), (sink.name, IN), self.block.fifo)
-        return list(run([*schedule.actors, sink], [*schedule.channels, out], SAMPLES).completions)
+        sinks, channels = [], list(schedule.channels)
+        for port, stream in self.block.outputs.items():
+            sinks.append(replace(SINK, name=f"sink of {port}", body=(Loop(stream.beats, SINK.body),)))
+            channels.append(Channel(schedule.port(port), (sinks[-1].name, IN), self.block.depth(port)))
+        actors = [*schedule.actors, *sinks]
+        return [
+            list(run([sink, *(a for a in actors if a is not sink)], channels, SAMPLES).completions) for sink in sinks
+        ]
+
+
+def _marked(stream: StreamType, code: Code) -> list[tuple[int, int]]:
+    return [(word, int(i % stream.beats == stream.beats - 1)) for i, word in enumerate(_beats(stream, code))]
 
 
 def _beats(stream: StreamType, code: Code) -> list[int]:
@@ -75,10 +91,6 @@ def _beats(stream: StreamType, code: Code) -> list[int]:
 def _formatted(text: str, x: Tensor) -> tuple[Format, QuantParams]:
     fmt = parse(text)
     return fmt, fmt.calibrate(x, fmt.along(Axes()))
-
-
-def _fed(block: Block) -> Code:
-    return corners(block.stream_in, SAMPLES, torch.Generator().manual_seed(9))
 
 
 def linear(
@@ -92,8 +104,7 @@ def linear(
     op = Linear.build("unit", "unit", rows, x, w, y, weight, bias, attrs={"accumulation": "auto", **attrs})
     block = LinearBlock(op, *lanes, fifo=fifo)
     scope = "_".join(["linear", *map(str, (*sizes, *lanes, fifo)), *formats, *attrs.values()])
-    code = _fed(block)
-    return Unit(_scope(scope), block, code, *block.compute(code))
+    return Unit.of(scope, block)
 
 
 def requantize(
@@ -106,29 +117,33 @@ def requantize(
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
     block = RequantizeBlock(Requantize("unit", 2, cols, x, out, Travel.of((2, cols))), lanes, fifo=fifo)
-    code = _fed(block)
-    scope = f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}"
-    return Unit(_scope(scope), block, code, *block.compute(code))
+    return Unit.of(f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}", block)
 
 
 def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit: int, fifo: int) -> Unit:
     """Return a block normaliser of 14-bit integers on two rows a sample."""
     grid = MXInt(width, size, exp_bits).grid(QuantParams(base=torch.tensor(-3)), "unit")
     block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
-    code = _fed(block)
-    return Unit(
-        _scope(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}"), block, code, *block.compute(code)
-    )
+    return Unit.of(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}", block)
 
 
 def convert(before: tuple[int, int, int], after: tuple[int, int, int], size: int, fifo: int) -> Unit:
     """Return a converter between streams (rows, cols, lanes); size of a block, or 0."""
-    grid = Grid(5, True, -16, 15)
-    if size:
-        grid = MXInt(5, size, 3).grid(QuantParams(base=torch.tensor(0)), "unit")
-    block = WidthConverter(StreamType(*before, grid), StreamType(*after, grid), fifo=fifo)
-    code = _fed(block)
-    return Unit(_scope("_".join(map(str, ("convert", *before, *after, size, fifo)))), block, code, *block.compute(code))
+    block = WidthConverter(StreamType(*before, _grid(size)), StreamType(*after, _grid(size)), fifo=fifo)
+    return Unit.of("_".join(map(str, ("convert", *before, *after, size, fifo))), block)
+
+
+def fork(shape: tuple[int, int, int], size: int, depth_a: int, depth_b: int) -> Unit:
+    """Return a fork of a stream (rows, cols, lanes); size of a block, or 0."""
+    depths = {"a": depth_a, "b": depth_b}
+    return Unit.of(
+        "_".join(map(str, ("fork", *shape, size, *depths.values()))), Fork(StreamType(*shape, _grid(size)), depths)
+    )
+
+
+def _grid(size: int) -> Grid:
+    """Return a grid of 5 bits with blocks of a size, or none."""
+    return MXInt(5, size, 3).grid(QuantParams(base=torch.tensor(0)), "unit") if size else Grid(5, True, -16, 15)
 
 
 def _image(size: tuple[int, int], cols: int, lanes: int, block: int) -> StreamType:
@@ -148,9 +163,8 @@ def bordered(
 ) -> Unit:
     """Return a border around images; size of a block, or 0; code: mantissa and exponent of the border."""
     block_of = Pad(_image(size, cols, lanes, block), size, border, *code, fifo=fifo)
-    fed = _fed(block_of)
     parts = ("pad", *size, *border, cols, lanes, block, *(abs(n) for n in code), fifo)
-    return Unit(_scope("_".join(map(str, parts))), block_of, fed, *block_of.compute(fed))
+    return Unit.of("_".join(map(str, parts)), block_of)
 
 
 def windows(
@@ -161,10 +175,9 @@ def windows(
     read = where.taps * source.row_beats
     buffer = least_buffer(where, source.row_beats, read * pace, read) + more
     window = Window(source, where, buffer, groups, fifo=fifo)
-    fed = _fed(window)
     pairs = [n for pair in (where.image, where.kernel, where.stride, where.dilation) for n in pair]
     parts = ("window", *pairs, cols, lanes, block, groups, buffer, fifo)
-    return Unit(_scope("_".join(map(str, parts))), window, fed, *window.compute(fed))
+    return Unit.of("_".join(map(str, parts)), window)
 
 
 def _scope(text: str) -> str:
@@ -197,6 +210,9 @@ def units() -> tuple[Unit, ...]:
         convert((2, 9, 1), (2, 9, 8), 8, 2),
         convert((3, 8, 4), (1, 24, 16), 2, 3),
         convert((1, 10, 3), (5, 2, 1), 0, 5),
+        fork((1, 1, 1), 0, 2, 2),
+        fork((2, 7, 3), 0, 2, 9),
+        fork((3, 6, 2), 4, 5, 3),
         bordered((2, 3), Border(1, 0, 2, 1), 5, 2, 4),
         bordered((3, 1), Border(0, 2, 0, 0), 4, 4, 2, code=(-16, 0)),
         bordered((1, 4), Border(1, 1, 1, 1), 3, 4, 3, block=2, code=(-15, 5)),
@@ -284,42 +300,66 @@ def run_operators(test_module: str, work: Path, simulator: str) -> None:
 # -- what every block must do -----------------------------------------------------------------------------------------
 
 
-def streams(dut: HierarchyObject, unit: Unit) -> tuple[Stream, Stream]:
-    return Stream.of(dut, "in", unit.scope), Stream.of(dut, "out", unit.scope)
+Streams = tuple[list[Stream], list[Stream]]
+
+
+def streams(dut: HierarchyObject, unit: Unit) -> Streams:
+    """Return the streams that enter and those that leave."""
+    ins, outs = unit.block.inputs, unit.block.outputs
+    return [Stream.of(dut, port, unit.scope) for port in ins], [Stream.of(dut, port, unit.scope) for port in outs]
+
+
+async def move(unit: Unit, sides: Streams, stalls: tuple[float, float] = (0.0, 0.0)) -> tuple[int, list[list[Beat]]]:
+    """Send all samples in and take what comes out; return the cycle of the first beat in, and the beats by output."""
+    sending = [
+        cocotb.start_soon(send(stream, words, stalls[0], Random(2 * i + 1)))
+        for i, (stream, words) in enumerate(zip(sides[0], unit.words(), strict=True))
+    ]
+    taking = [
+        cocotb.start_soon(receive(stream, len(beats), stalls[1], Random(2 * i + 2)))
+        for i, (stream, beats) in enumerate(zip(sides[1], unit.expected(), strict=True))
+    ]
+    found = [await task for task in taking]
+    first = min([(await task)[0] for task in sending])
+    assert [[(beat.data, beat.last) for beat in beats] for beats in found] == unit.expected()
+    return first, found
+
+
+def ends(found: list[list[Beat]], begin: int) -> list[list[int]]:
+    """Return the cycles from ``begin`` to the last beat of each sample, by output."""
+    return [[beat.cycle - begin for beat in beats if beat.last] for beats in found]
 
 
 async def gives_what_the_reference_gives(dut: HierarchyObject, unit: Unit, stalls: tuple[float, float]) -> None:
     await start(dut)
-    expected = unit.expected()
-    _, beats = await transfer(*streams(dut, unit), unit.words(), len(expected), stalls)
-    assert [(beat.data, beat.last) for beat in beats] == expected
+    await move(unit, streams(dut, unit), stalls)
 
 
 async def takes_the_cycles_of_its_schedule(dut: HierarchyObject, unit: Unit) -> None:
     await start(dut)
-    taken, beats = await transfer(*streams(dut, unit), unit.words(), len(unit.expected()))
-    assert [(beat.data, beat.last) for beat in beats] == unit.expected()
-    ends = [beat.cycle - taken[0] for beat in beats if beat.last]
-    assert ends == unit.completions()
+    first, found = await move(unit, streams(dut, unit))
+    assert ends(found, first) == unit.completions()
 
 
 async def starts_over_after_a_reset(dut: HierarchyObject, unit: Unit) -> None:
     await start(dut)
-    source, sink = streams(dut, unit)
-    tasks = [cocotb.start_soon(send(source, unit.words())), cocotb.start_soon(receive(sink, 10**6))]
-    await ClockCycles(dut.clk_i, unit.completions()[1] - 1)
-    for task in tasks:
+    sides = streams(dut, unit)
+    tasks = [cocotb.start_soon(send(*pair)) for pair in zip(sides[0], unit.words(), strict=True)]
+    takers = [cocotb.start_soon(receive(stream, 10**6)) for stream in sides[1]]
+    await ClockCycles(dut.clk_i, min(cycles[1] for cycles in unit.completions()) - 1)
+    for task in (*tasks, *takers):
         task.cancel()
     await FallingEdge(dut.clk_i)
-    source.valid.value, sink.ready.value = 0, 0
+    for stream in (*sides[0], *sides[1]):
+        (stream.valid if stream.enters else stream.ready).value = 0
     await reset(dut)
     begin = cycle()
-    taken, beats = await transfer(source, sink, unit.words(), len(unit.expected()))
-    assert [(beat.data, beat.last) for beat in beats] == unit.expected()
-    assert beats[-1].cycle - taken[0] == unit.completions()[-1]
-    assert taken[0] == begin or beats[0].cycle <= taken[0]  # what needs no input may come first
+    first, found = await move(unit, sides)
+    assert ends(found, first) == unit.completions()
+    assert first == begin or found[0][0].cycle <= first  # what needs no input may come first
 
 
 async def has_no_path_through_the_handshake(dut: HierarchyObject, unit: Unit) -> None:
     await start(dut)
-    await check_registered(*streams(dut, unit), cycles=60)
+    ins, outs = streams(dut, unit)
+    await check_registered(*ins, *outs, cycles=60)

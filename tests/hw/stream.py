@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 from unittest import mock
@@ -41,8 +42,9 @@ class Beat:
 
 @dataclass(frozen=True)
 class Stream:
-    """The signals of one stream of a block."""
+    """The signals of one stream of a block, which takes it (``enters``) or gives it."""
 
+    enters: bool
     clock: LogicObject
     valid: LogicObject
     ready: LogicObject
@@ -57,7 +59,7 @@ class Stream:
             valid, ready = (getattr(block, f"{name}_{signal}", None) for signal in (f"valid_{into}", f"ready_{out}"))
             if valid is not None and ready is not None:
                 last = getattr(block, f"{name}_last_{into}", None)
-                return Stream(dut.clk_i, valid, ready, getattr(block, f"{name}_data_{into}"), last)
+                return Stream(into == "i", dut.clk_i, valid, ready, getattr(block, f"{name}_data_{into}"), last)
         raise AssertionError(f"{block._path}: no stream {name}")
 
 
@@ -168,24 +170,34 @@ async def transfer(
     return await sending, beats
 
 
-async def check_registered(source: Stream, sink: Stream, cycles: int, seed: int = 0) -> None:
-    """Fail if ``in_ready_o`` or ``out_valid_o`` follows any input of the handshake within a cycle."""
-    rng, offer = Random(seed), None
+async def check_registered(*streams: Stream, cycles: int, seed: int = 0) -> None:
+    """Fail if ``ready_o`` of an input or ``valid_o`` of an output follows any input of the handshakes within a cycle.
+
+    Args:
+        streams: all of the block, in any order.
+    """
+    rng, offers = Random(seed), dict[int, int]()
+    inputs = [i for i, stream in enumerate(streams) if stream.enters]
     for _ in range(cycles):
-        if offer is None and rng.random() < 0.6:
-            offer = rng.getrandbits(len(source.data))
-        levels = (int(offer is not None), int(rng.random() < 0.5))
+        for i in inputs:
+            if i not in offers and rng.random() < 0.6:
+                offers[i] = rng.getrandbits(len(streams[i].data))
+        last = tuple(int(i in offers if stream.enters else rng.random() < 0.5) for i, stream in enumerate(streams))
         seen = set()
-        for valid, ready in ((0, 0), (0, 1), (1, 0), (1, 1), levels):  # the last one counts at the rising edge
-            source.valid.value, sink.ready.value = valid, ready
-            source.data.value = rng.getrandbits(len(source.data)) if offer is None else offer
-            await Timer(100, "ps")
-            seen.add((int(source.ready.value), int(sink.valid.value)))
-        assert len(seen) == 1, f"cycle {cycle()}: (in_ready_o, out_valid_o) took the values {sorted(seen)}"
-        if levels[0] and int(source.ready.value):
-            offer = None
-        await FallingEdge(source.clock)
-    source.valid.value, sink.ready.value = 0, 0
+        for levels in (*product((0, 1), repeat=len(streams)), last):  # the last one counts at the rising edge
+            for i, (stream, level) in enumerate(zip(streams, levels, strict=True)):
+                (stream.valid if stream.enters else stream.ready).value = level
+                if stream.enters:
+                    stream.data.value = offers[i] if i in offers else rng.getrandbits(len(stream.data))
+            await Timer(50, "ps")
+            seen.add(tuple(int((stream.ready if stream.enters else stream.valid).value) for stream in streams))
+        assert len(seen) == 1, f"cycle {cycle()}: (ready_o of inputs, valid_o of outputs) took {sorted(seen)}"
+        for i in inputs:
+            if last[i] and int(streams[i].ready.value):
+                offers.pop(i)
+        await FallingEdge(streams[0].clock)
+    for stream in streams:
+        (stream.valid if stream.enters else stream.ready).value = 0
 
 
 def run_block(

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from mase.blocks.block_normalise import normalise, normalise_scalar
+from mase.blocks.output import Output
 from mase.dataflow.grid import activation_grid
 from mase.dataflow.stream import StreamType, Travel
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.netlist import build
-from mase.ops.block_normalise import normalise, normalise_scalar
 from mase.ops.linear import Linear
-from mase.ops.output import Output
 from mase.ops.requantize import Requantize
 from mase.testing import same_codes
 from tests.emit.designs import corners

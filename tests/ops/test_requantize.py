@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.blocks.output import Output
 from mase.dataflow.stream import Travel
 from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams, parse
 from mase.netlist import build
-from mase.ops.output import Output
 from mase.ops.requantize import Requantize
 from mase.testing import Mapped, OpLaws
 from passes.map import Folding

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mase.blocks.block_normalise import BlockNormalise, normalise, normalise_scalar
 from mase.dataflow.schedule import run
 from mase.formats import QuantParams
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
-from mase.ops.block_normalise import BlockNormalise, normalise, normalise_scalar
 from mase.testing import module_parameters
 
 

@@ -1,4 +1,4 @@
-"""The output side that linear and requantize share: multiplier, then one rounding or one block normalisation."""
+"""The output side that computing units share: multiplier, then one rounding or one block normalisation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mase.blocks.block_normalise import BlockNormalise, normalise, normalise_scalar
 from mase.dataflow.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
-from mase.ops.block_normalise import BlockNormalise, normalise, normalise_scalar
 
 MOST_SHIFT = 900  # powers of two, far from the ends of float64
 
