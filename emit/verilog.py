@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from emit import axis, library, package
+from emit.certify import certify
 from emit.design import SCHEMA, Design, Direction, Edge, Ends, Port, edge_json, port_json
 from emit.names import Names, identifier, port_names, top_name
 from mase import __version__
@@ -124,6 +125,8 @@ def render(
     files["SHA256SUMS"] = sums = _sums(files)
     manifest["digest"] = hashlib.sha256(sums.encode()).hexdigest()
     files |= package.render(manifest, ends, edges, _vectors(netlist, ends))
+    certified = certify(netlist, top, {i.name: instances[i.name] for i in netlist.instances})
+    files["certificate.json"] = json.dumps(certified, sort_keys=True) + "\n"
     files["design.json"] = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     return files
 
@@ -373,7 +376,7 @@ def _random(edge: Edge, generator: torch.Generator) -> Code:
     mantissa = torch.randint(grid.low, grid.high + 1, shape, generator=generator)
     if not grid.block:
         return Code(mantissa)
-    blocks = [-(-size // grid.block) if i == edge.axis else size for i, size in enumerate(shape)]
+    blocks = (VECTORS, *edge.travel.block_axes(grid.block))
     return Code(mantissa, grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator))
 
 

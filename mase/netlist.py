@@ -148,7 +148,8 @@ class Netlist:
             schedule = schedules[instance.name]
             for c in schedule.channels:
                 first, *also = (_inside(instance.name, *end) for end in c.sinks)
-                channels.append(Channel(_inside(instance.name, *c.source), first, c.depth, tuple(also)))
+                source = _inside(instance.name, *c.source)
+                channels.append(replace(c, source=source, sink=first, also=tuple(also)))
             pins = [Pin(instance.name, port) for port in instance.block.inputs]
             channels += [join(sources[pin], place(pin)) for pin in pins if pin in sources]
             actors += [replace(actor, name=_inside(instance.name, actor.name, "")[0]) for actor in schedule.actors]
@@ -156,6 +157,10 @@ class Netlist:
             channels.append(join(pin, (_sink(i), IN)))
             actors.append(replace(SINK, name=_sink(i), body=(Loop(stream.beats, SINK.body),)))
         return actors, channels
+
+    def place(self, pin: Pin) -> tuple[str, str]:
+        """Return the actor and its port behind a pin, by the names that :meth:`network` gives them."""
+        return _inside(pin.block, *self.circuit.blocks[pin.block].schedule().port(pin.port))
 
     def depths(self) -> dict[Pin, int]:
         """Return the depth of the FIFO behind each output pin, in beats."""
@@ -198,7 +203,7 @@ class Netlist:
         actors, channels = self.network()
         beats = self.circuit.takes[entry].beats
         source = Actor("the source", (Loop(beats - 1, (Step((), (), (OUT,), (OUT,)),)), Step((NEVER,))), {})
-        channels += [Channel((source.name, OUT), self._place(self.circuit.inputs[entry]), beats), _never(source)]
+        channels += [Channel((source.name, OUT), self.place(self.circuit.inputs[entry]), beats), _never(source)]
         found = attempt([source, *actors], channels, 1)
         assert isinstance(found, Deadlock)
         return _sink(out) not in {wait.actor for wait in found.waits}
@@ -211,7 +216,7 @@ class Netlist:
         actors = [actor for actor in actors if actor.name not in stuck]
         actors += [replace(sink, body=(Loop(stuck[sink.name], SINK.body), Step((NEVER,)))) for sink in held]
         channels += [_never(sink) for sink in held]
-        places = [self._place(self.circuit.inputs[i]) for i in entries]
+        places = [self.place(self.circuit.inputs[i]) for i in entries]
         sizes = [self.circuit.takes[i].beats for i in entries]
         tensors = 1
         while True:  # every FIFO has an end, so some number of samples does not fit
@@ -219,10 +224,6 @@ class Netlist:
             found = taken(actors, channels, tensors)
             if all(found[place] < tensors * beats for place, beats in zip(places, sizes, strict=True)):
                 return tuple(found[place] for place in places)
-
-    def _place(self, pin: Pin) -> tuple[str, str]:
-        """Return the port of the actor behind a pin."""
-        return _inside(pin.block, *self.circuit.blocks[pin.block].schedule().port(pin.port))
 
     def interval(self) -> int:
         """Return the closed form of the interval: valid once FIFOs are deep enough."""
