@@ -26,7 +26,7 @@ from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
 from mase.calib.fit import check as check_format
-from mase.checks import check_chain, check_data, check_fit
+from mase.checks import check_data, check_fit, check_hardware
 from mase.config import RunConfig
 from mase.cost.device import device
 from mase.cost.estimate import Cost, estimate_graph
@@ -373,7 +373,7 @@ class Run:
         split = head(self.data.validation, section.samples)
         float_score = score(model, split)
         bounds = (Constraint("accuracy", ">=", float_score - section.tolerance - 1e-9), LEGAL)
-        check_chain(graph)
+        check_hardware(graph)
         axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
         journal = self.folder / "study.journal"
         base = self.config.model_dump(
@@ -764,7 +764,7 @@ def sizes(made: Run) -> dict[str, str]:
     if config.train is not None:
         found["train"] = f"{config.train.epochs} epochs, about {_train_seconds(model, made):.0f} s"
     if config.search is not None:
-        check_chain(graph)
+        check_hardware(graph)
         axes = space(graph, tuple(config.search.weight), tuple(config.search.activation), config.search.tie)
         start, scorer = time.perf_counter(), made.scorer(graph, samples)
         for point in axes.uniform_points()[:2]:
