@@ -32,9 +32,9 @@ def _explained(netlist: Netlist, found: Deadlock) -> str:
                 short, long = (" -> ".join(path) for path in meeting)
                 depth = netlist.depths()[pin]
                 return (
-                    f"{netlist.graph.node(meeting[0][-1]).where()}: the design would stop, since two paths meet here and "
-                    f"one is too short: {short} has a FIFO of {depth} beats and needs {sized(netlist)[pin]} while {long} "
-                    "fills; the map pass gives that depth"
+                    f"{netlist.graph.node(meeting[0][-1]).where()}: the design would stop, since two paths meet "
+                    f"here and one is too short: {short} has a FIFO of {depth} beats and needs {sized(netlist)[pin]} "
+                    f"while {long} fills; the map pass gives that depth"
                 )
     return f"graph: the design stops before its end: {found}"
 
