@@ -101,7 +101,7 @@ class Reduction:
         """Return exact integers ``[samples, groups, cols]`` from codes ``[samples, groups * taps, cols]``."""
         reach = 1 if self.weight is None else int(self.weight.abs().max())
         dtype = carrier(max(self.bound, 1), self.x.reach, reach)
-        rows = self.x.integers(x, dtype).unflatten(1, (-1, self.taps))
+        rows: Tensor = self.x.integers(x, dtype).unflatten(1, (-1, self.taps))
         if self.maximum:
             return rows.amax(2)
         if self.weight is None:
@@ -120,7 +120,7 @@ class Reduction:
         if self.weight is None:
             return sum(column)
         start = 0 if self.bias is None else int(self.bias[c])
-        return start + sum(x * w for x, w in zip(column, self.weight[:, c].tolist(), strict=True))
+        return start + sum(x * int(w) for x, w in zip(column, self.weight[:, c].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,11 @@ class Reduce(Pipe):
         """Bits of the integers that are rounded."""
         return self.reduction.acc_width + self.out.mult_bits
 
+    @property
+    def raw(self) -> bool:
+        """Tell whether exact integers leave, for the block behind it."""
+        return bool(self.out.sv_params(self.raw_width)["RawOut"])
+
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.out.given(self.reduction.integers(*inputs)),)
 
@@ -295,8 +300,8 @@ class Reduce(Pipe):
     def foldings(self) -> ReduceFoldings:
         """All that its hardware depends on but the lanes."""
         red, out, normaliser = self.reduction, self.out, None
-        if out.grid.block:
-            normaliser = out.normaliser(self.groups, red.cols, out.grid.block, self.raw_width, 2).normaliser
+        if self.raw:
+            normaliser = out.normaliser(self.groups, red.cols, max(1, out.grid.block), self.raw_width, 2).normaliser
         rounded = normaliser is None
         return ReduceFoldings(
             self.groups,
