@@ -126,7 +126,7 @@ class Pool(Reducing):
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
-        _grids(node)
+        cls.from_node(node)  # cheap, as there are no weights
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -198,9 +198,7 @@ def _windows(node: OpNode) -> tuple[Places, list[int]]:
     sizes, results = shape[2:], after[2:]
     if attrs["function"] in SIZES:
         if any(size % result for size, result in zip(sizes, results, strict=True)):
-            raise UnsupportedOp(
-                f"{where}: {sizes} elements to {results} make windows of several sizes; that has no hardware"
-            )
+            raise UnsupportedOp(f"{where}: {results} windows of {sizes} elements differ in size; that has no hardware")
         kernel = stride = [size // result for size, result in zip(sizes, results, strict=True)]
         if math.prod(results) == 1:  # of any number of axes
             return Places((1, math.prod(sizes)), Border(), None, math.prod(sizes)), []
@@ -215,9 +213,7 @@ def _windows(node: OpNode) -> tuple[Places, list[int]]:
         for size, result, k, s, p, d in zip(sizes, results, kernel, stride, padding, dilation, strict=True)
     ]
     if attrs["function"] == "average" and any(end > p for end, p in zip(ends, padding, strict=True)):
-        raise UnsupportedOp(
-            f"{where}: the last window is a partial one, with a mean of its own (ceil); that has no hardware"
-        )
+        raise UnsupportedOp(f"{where}: the last window holds fewer elements (ceil); that has no hardware")
     _check_covered(where, sizes, results, kernel, stride, padding, dilation)
     border = _flat([(p, max(p, end)) for p, end in zip(padding, ends, strict=True)], (0, 0))
     pairs = [_flat(values, 1) for values in (kernel, stride, dilation)]
