@@ -17,13 +17,14 @@ from mase.blocks.pad import Border
 from mase.blocks.reduce import EXACT_BITS, Reduction
 from mase.blocks.window import Windows
 from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.stream import Travel
 from mase.errors import UnsupportedOp
 from mase.formats import Format, QuantParams
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode, Record
 from mase.ops.base import not_negative
-from mase.ops.reducing import Places, Reducing, orders
+from mase.ops.reducing import Places, Reducing
 
 Formatted = tuple[Format, QuantParams]
 
@@ -64,13 +65,9 @@ class Depthwise(Reducing):
         if (found := attrs.get("accumulation", "auto")) not in ("auto", "exact"):
             raise UnsupportedOp(f"{where}: accumulation {found!r} of a depthwise convolution; allowed: exact")
         x, y = activation_grid(*formats[0], where), produced_grid(*formats[2], where)
-        taps, unit, scaled = weight_integers(*formats[1], weight, where)
-        parts = [
-            p.scale for p, on in ((formats[0][1], x.scaled), (formats[1][1], scaled)) if on and p.scale is not None
-        ]
-        scale = None if not parts else torch.stack([p.double().reshape(-1).expand(len(weight)) for p in parts]).prod(0)
-        if scale is not None and all(p.numel() == 1 for p in parts):
-            scale = scale[:1]
+        taps, unit, w_scale = weight_integers(*formats[1], weight, where)
+        x_scale = formats[0][1].scale if x.scaled else None
+        scale = _product(x_scale, w_scale)
         start = None if bias is None else _start(bias, scale, x.unit + unit, where)
         low = max(x.low, 0) if not_negative(node.inputs[0]) else x.low
         reduction = Reduction(x, low, len(taps), len(weight), weight=taps, bias=start, where=where)
@@ -79,26 +76,26 @@ class Depthwise(Reducing):
         out = Output.of(y, scale, target, x.unit + unit, reduction.bound, relu, mode, where)
         size = windows.image[0] - border.top - border.bottom, windows.image[1] - border.left - border.right
         places = Places.of(size, border, windows.kernel, windows.stride, windows.dilation)
-        come, give = orders(node, ())
-        return cls(node.name, places, reduction, out, come, give, node.record.output.shape[1:])
+        shape = node.record.output.shape[1:]
+        come, give = Travel.of(node.inputs[0].record.output.shape[1:], 0), Travel.of(shape, 0)
+        return cls(node.name, places, reduction, out, come, give, shape)
 
     def settled(self) -> Mapping[str, Json]:
         return {"accumulation": "exact"}
 
 
-def weight_integers(fmt: Format, params: QuantParams, weight: Tensor, where: str) -> tuple[Tensor, int, bool]:
-    """Return weights as integers ``[pixels of a window, channels]``, the exponent of their unit, and if scales remain.
+def weight_integers(fmt: Format, params: QuantParams, weight: Tensor, where: str) -> tuple[Tensor, int, Tensor | None]:
+    """Return weights as integers ``[pixels of a window, channels]``, the exponent of their unit, and their real scale.
 
     Each weight is alone in its block, so that its exponent becomes part of the integer.
     """
     if not bool(torch.isfinite(weight).all()):
         raise UnsupportedOp(f"{where}: the weight holds infinity or NaN; allowed are finite numbers")
-    coded = fmt.grid(params, where)
-    code, grid = coded.decoded(fmt.encode(weight, params), 1), coded.plain
+    grid, code, scale = fmt.constants(weight, params, where)
     integers, unit = code.mantissa, grid.unit
     if code.exponent is not None:
         integers, unit = _shifted(integers, code.exponent, grid, where)
-    return integers.flatten(1).T.contiguous(), unit, grid.scaled
+    return integers.flatten(1).T.contiguous(), unit, scale
 
 
 def _shifted(mantissa: Tensor, exponent: Tensor, grid: Grid, where: str) -> tuple[Tensor, int]:
@@ -112,6 +109,14 @@ def _shifted(mantissa: Tensor, exponent: Tensor, grid: Grid, where: str) -> tupl
     if grid.element_bits + int(above[mantissa != 0].max() if used.numel() else 0) > EXACT_BITS:
         raise UnsupportedOp(f"{where}: exponents of weights lie too far apart; use a smaller exponent window")
     return torch.where(mantissa == 0, 0, mantissa << above.clamp(max=EXACT_BITS)), grid.unit + least - grid.base
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Return the product of two scales, of one number or one a channel."""
+    if a is None or b is None:
+        found = a if b is None else b
+        return None if found is None else found.double().reshape(-1)
+    return a.double().reshape(-1) * b.double().reshape(-1)
 
 
 def _start(bias: Tensor, scale: Tensor | None, unit: int, where: str) -> Tensor:

@@ -21,7 +21,7 @@ from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, not_negative, one_of
 from mase.ops.operations import Operations, each
-from mase.ops.reducing import Places, Reducing, orders
+from mase.ops.reducing import Places, Reducing, images, orders
 
 WINDOWS = ("max", "average")
 SIZES = ("adaptive_max", "adaptive_average")
@@ -132,8 +132,8 @@ class Pool(Reducing):
     def from_node(cls, node: OpNode) -> Self:
         function, source = node.record.attrs["function"], node.inputs[0]
         x, y, params = _grids(node)
-        places, reduced = _along(node) if function in AXES else _windows(node)
-        come, give = orders(node, reduced)
+        places, reduced = _along(node) if function in AXES else (_windows(node), [])
+        come, give = orders(node, reduced) if function in AXES else images(node)
         low = max(x.low, 0) if not_negative(source) else x.low
         reduction = Reduction(x, low, places.taps, come.cols, function in GREATEST, where=node.where())
         out = _output(node, reduction, y, params)
@@ -189,8 +189,8 @@ def _along(node: OpNode) -> tuple[Places, list[int]]:
     return Places((groups, taps), Border(), None, taps), [axis - 1 for axis in axes]
 
 
-def _windows(node: OpNode) -> tuple[Places, list[int]]:
-    """Return the windows of a function over them; no axis vanishes."""
+def _windows(node: OpNode) -> Places:
+    """Return the windows of a function over them."""
     attrs, where, shape = node.record.attrs, node.where(), node.inputs[0].record.output.shape
     after, count = node.record.output.shape, len(attrs["size"])
     if len(shape) != count + 2:
@@ -201,7 +201,7 @@ def _windows(node: OpNode) -> tuple[Places, list[int]]:
             raise UnsupportedOp(f"{where}: {results} windows of {sizes} elements differ in size; that has no hardware")
         kernel = stride = [size // result for size, result in zip(sizes, results, strict=True)]
         if math.prod(results) == 1:  # of any number of axes
-            return Places((1, math.prod(sizes)), Border(), None, math.prod(sizes)), []
+            return Places((1, math.prod(sizes)), Border(), None, math.prod(sizes))
         padding, dilation = [0] * count, [1] * count
     else:
         kernel, stride = attrs["size"], attrs.get("stride", attrs["size"])
@@ -217,7 +217,7 @@ def _windows(node: OpNode) -> tuple[Places, list[int]]:
     _check_covered(where, sizes, results, kernel, stride, padding, dilation)
     border = _flat([(p, max(p, end)) for p, end in zip(padding, ends, strict=True)], (0, 0))
     pairs = [_flat(values, 1) for values in (kernel, stride, dilation)]
-    return Places.of(_flat(sizes, 1), Border(*border[0], *border[1]), *pairs), []
+    return Places.of(_flat(sizes, 1), Border(*border[0], *border[1]), *pairs)
 
 
 def _flat(values: Sequence[Any], other: Any) -> tuple[Any, Any]:  # Any: numbers, or pairs of them

@@ -13,14 +13,14 @@ import torch
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad, PadFoldings
 from mase.blocks.reduce import Reduce, ReduceFoldings, Reduction
-from mase.blocks.window import Pair, Window, WindowFoldings, Windows, least_buffer
+from mase.blocks.window import Pair, Window, WindowFoldings, Windows
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode
-from mase.ops.base import HardwareOp, travel
+from mase.ops.base import HardwareOp, by_pixels, travel
 
 PAD, WINDOW, NORMALISE = "pad", "window", "normalise"
 
@@ -48,6 +48,11 @@ class ReducingFoldings(Foldings):
             found = found if part is None else np.maximum(found, part.cycles(pe))
         return found
 
+    def buffer(self, lanes: Count) -> Count:
+        """Return the depth of the buffer of windows that keeps the unit busy."""
+        assert self.window is not None
+        return self.window.buffer(lanes, self.core.taps * self.core.beats(lanes))
+
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         before = {PAD: self.pad, WINDOW: self.window}
         return {**{role: part.fifo() for role, part in before.items() if part is not None}, **self.core.fifos(pe)}
@@ -57,8 +62,7 @@ class ReducingFoldings(Foldings):
         if self.pad is not None:
             out[PAD] = self.pad.work(pe, fifos[PAD])
         if self.window is not None:
-            depth = self.window.buffer(pe, self.core.taps * self.core.beats(pe))
-            out[WINDOW] = self.window.work(pe, depth, fifos[WINDOW])
+            out[WINDOW] = self.window.work(pe, self.buffer(pe), fifos[WINDOW])
         return {**out, **self.core.work(pe, fifos)}
 
 
@@ -184,8 +188,7 @@ class Reducing(HardwareOp):
         if (windows := self.places.cut) is None:
             return {}
         stream = StreamType(windows.pixels, self.reduction.cols, lanes, self.reduction.x)
-        depth = least_buffer(windows, stream.row_beats, windows.taps * stream.row_beats)
-        return {WINDOW: Window(stream, windows, depth, fifo=fifos.get(WINDOW, LEAST_FIFO))}
+        return {WINDOW: Window(stream, windows, int(self.foldings.buffer(lanes)), fifo=fifos.get(WINDOW, LEAST_FIFO))}
 
     def _core(self, lanes: int, fifos: Mapping[str, int]) -> Reduce:
         return Reduce(self.places.groups, lanes, self.reduction, self.out, fifo=fifos.get("", LEAST_FIFO))
@@ -209,6 +212,20 @@ class Reducing(HardwareOp):
 
     def warnings(self) -> tuple[str, ...]:
         return self.out.warnings
+
+
+def images(node: OpNode) -> tuple[Travel, Travel]:
+    """Return how input and result of a node travel, which are images.
+
+    Raises:
+        UnsupportedOp: not pixel by pixel.
+    """
+    for edge in (node.inputs[0], node):
+        if not by_pixels(edge):
+            what = "its result" if edge is node else "its input"
+            raise UnsupportedOp(f"{node.where()}: {what} does not travel pixel by pixel; that has no hardware")
+    come, give = (Travel.of(edge.record.output.shape[1:], 0) for edge in (node.inputs[0], node))
+    return come, give
 
 
 def orders(node: OpNode, reduced: Sequence[int]) -> tuple[Travel, Travel]:
