@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from emit import axis, library, package
+from emit.certify import certify
 from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
 from mase import __version__
@@ -127,6 +128,8 @@ def render(
     files["SHA256SUMS"] = sums = _sums(files)
     manifest["digest"] = hashlib.sha256(sums.encode()).hexdigest()
     files |= package.render(manifest, edges, _vectors(netlist, edges))
+    certified = certify(netlist, top, {i.name: instances[i.name] for i in netlist.instances})
+    files["certificate.json"] = json.dumps(certified, sort_keys=True) + "\n"
     files["design.json"] = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     return files
 
