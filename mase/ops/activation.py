@@ -17,7 +17,7 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, need, not_negative, one_of
-from mase.ops.lookup import Domain, Lookup, rounding
+from mase.ops.lookup import Domain, Lookup, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.requantize import Requantize
 
@@ -123,10 +123,12 @@ class Activation(HardwareOp):
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
-        super().check_formats(node)
         function = node.record.attrs["function"]
-        if function != "relu":
+        if function == "relu":
+            super().check_formats(node)
+        else:
             Domain(node, _least(node.inputs[0])).check(node, function, _attrs(node))
+            result_grid(node)
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mase.blocks.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
 from mase.blocks.table import LATENCY, Table, index, index_bits, table_work
 from mase.dataflow.block import Block
-from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.grid import produced_grid, stream_grid
 from mase.dataflow.stream import Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
@@ -79,7 +79,7 @@ class Domain:
         source = node.inputs[0]
         fmt, params = source.record.output.format, replace(source.params(), axis=-1)
         assert fmt is not None
-        self.format, self.grid = fmt, activation_grid(fmt, source.params(), node.where())
+        self.format, self.grid = fmt, stream_grid(fmt, source.params(), node.where())
         x = self.grid
         bits, most = index_bits(x), MOST_BLOCK_BITS if x.block else MOST_BITS
         if bits > most:
@@ -95,7 +95,7 @@ class Domain:
         else:
             all_codes = Code(codes.unsqueeze(0))
         real = fmt.decode(all_codes, params).flatten()
-        kept = real >= least
+        kept = real.isfinite() & (real >= least)
         self.codes, self.index = all_codes.mantissa.flatten()[kept], index(x, all_codes).flatten()[kept]
         self.values: list[float] = real[kept].tolist()
 
@@ -138,7 +138,7 @@ class Lookup:
         domain.check(node, function, attrs)
         kind, params = node.record.output, node.params()
         assert kind.format is not None
-        y = produced_grid(kind.format, params, where)
+        y = result_grid(node)
         real = torch.tensor(values(function, attrs, domain.values), dtype=torch.float64)
         unit = 0
         if y.block:
@@ -207,6 +207,15 @@ class Lookup:
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""
         return ()
+
+
+def result_grid(node: OpNode) -> Grid:
+    """Return the grid of a result: a table gives any codes, a normaliser those of some block formats."""
+    fmt, params, where = node.record.output.format, node.params(), node.where()
+    assert fmt is not None
+    grid = stream_grid(fmt, params, where)
+    mode = getattr(fmt, "rounding", "even")
+    return produced_grid(fmt, params, where) if grid.block or mode != "even" else grid
 
 
 def rounding(fmt: Format, mode: str, where: str) -> Format:

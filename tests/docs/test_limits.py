@@ -41,9 +41,9 @@ class Permuted(Residual):
         return self.fc(x).unflatten(1, (8, 8)).transpose(1, 2)
 
 
-class Cosine(nn.Module):
+class Logarithm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.cos()
+        return x.log()
 
 
 class Sorted(nn.Module):
@@ -66,9 +66,8 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
         (nn.Sequential(nn.Conv2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): has no hardware"),
         (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
-        (nn.Sequential(nn.Linear(64, 4), nn.GELU()), (X,), "node '1' (activation) gelu: has no hardware"),
         (Permuted(), (X,), "has no hardware"),
-        (nn.Sequential(nn.Linear(64, 4), Cosine()), (X,), "has no hardware"),
+        (nn.Sequential(nn.Linear(64, 4), Logarithm()), (X,), "a table of an infinite range"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )

@@ -58,6 +58,8 @@ def cases() -> Mapping[str, Mapped]:
         "tanh_int": mapped("int6", "int6", 1, 1, nn.Tanh(), "half_up"),
         "prelu_ten_bits": mapped("fixed10.5", "mxint4b8e3", (3, 5), 8, nn.PReLU()),
         "hardswish_blocks": mapped("mxint5b4e4", "mxint5b4e4", 8, 8, nn.Hardswish()),
+        "gelu_minifloat": mapped("e4m3", "e3m2", 5, 2, nn.GELU()),
+        "silu_zero_point": mapped("int6a", "int5a", 3, 2, nn.SiLU()),
         "relu6_images": mapped("ufixed6.3", "ufixed5.2", (3, 2, 2), 2, nn.ReLU6()),
     }
 
