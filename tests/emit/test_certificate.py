@@ -88,7 +88,7 @@ def set_parameter(folder: Path, instance: str, key: str, value: int, file: str =
         entry["parameters"][key] = value
         (folder / "design.json").write_text(json.dumps(manifest))
     if file in {"both", "rtl"}:
-        (path,) = [p for p in (folder / "rtl").glob("*.sv") if f") {instance} (" in p.read_text()]
+        path = folder / "rtl" / f"{facts_of(folder)['top']}.sv"
         text = path.read_text()
         end = text.index(f") {instance} (")
         start = text.rindex("#(", 0, end)
