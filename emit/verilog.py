@@ -20,6 +20,7 @@ from emit.names import Names, identifier, top_name
 from mase import __version__
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.circuit import Pin
+from mase.dataflow.stream import Travel
 from mase.deadlock import timed
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
@@ -297,7 +298,8 @@ def _vectors(netlist: Netlist, edges: list[Edge]) -> dict[str, Code]:
     mantissa = torch.randint(grid.low, grid.high + 1, shape, generator=generator)
     exponent = None
     if grid.block:
-        blocks = (*shape[:-1], -(-shape[-1] // grid.block))
+        travel = entry.stream.travel or Travel.of(entry.shape)
+        blocks = (VECTORS, *travel.block_axes(grid.block))
         exponent = grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator)
     values = netlist.codes(Code(mantissa, exponent))
     return {"input": values[entry.name], "output": values[edges[-1].name]}

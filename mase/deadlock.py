@@ -31,10 +31,10 @@ def _explained(netlist: Netlist, found: Deadlock) -> str:
             if port != pin.port and (meeting := _paths(netlist, pin, Pin(pin.block, port))):
                 short, long = (" -> ".join(path) for path in meeting)
                 depth = netlist.depths()[pin]
+                where = netlist.graph.node(meeting[0][-1]).where()
                 return (
-                    f"{netlist.graph.node(meeting[0][-1]).where()}: the design would stop, since two paths meet "
-                    f"here and one is too short: {short} has a FIFO of {depth} beats and needs {sized(netlist)[pin]} "
-                    f"while {long} fills; the map pass gives that depth"
+                    f"{where}: the design would stop, since two paths meet here and one is too short: {short} has a FIFO "
+                    f"of {depth} beats and needs {sized(netlist)[pin]} while {long} fills; the map pass gives that depth"
                 )
     return f"graph: the design stops before its end: {found}"
 
