@@ -21,12 +21,12 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Edge:
-    """A named edge: codes that software and hardware agree on.
+class Wire:
+    """A stream of codes in the top.
 
     Args:
-        name: of the graph node that produces it. path: its module path. signal: base name in the top module.
-        shape: of one sample. stream: how codes become beats. format, params: how codes become reals.
+        name: unique in the design. path: module path of the node. signal: base name in the top module.
+        shape: of one sample. stream: how codes become beats.
     """
 
     name: str
@@ -34,6 +34,23 @@ class Edge:
     signal: str
     shape: tuple[int, ...]
     stream: StreamType
+
+    def shaped(self, code: Code) -> Code:
+        """Return codes with the sample's own shape; blocks lie along its last axis."""
+        n = code.mantissa.shape[0]
+        blocks = -(-self.shape[-1] // max(1, self.stream.grid.block))
+        exponent = None if code.exponent is None else code.exponent.reshape(n, *self.shape[:-1], blocks)
+        return Code(code.mantissa.reshape(n, *self.shape), exponent)
+
+
+@dataclass(frozen=True, eq=False)
+class Edge(Wire):
+    """A named edge: codes that software and hardware agree on. Its name is that of the graph node that produces it.
+
+    Args:
+        format, params: how codes become reals.
+    """
+
     format: Format
     params: QuantParams
 
@@ -45,13 +62,6 @@ class Edge:
         """Return real values, float64 ``[samples, *shape]``."""
         return self.format.decode(self.shaped(code), self.params)
 
-    def shaped(self, code: Code) -> Code:
-        """Return codes with the sample's own shape; blocks lie along its last axis."""
-        n = code.mantissa.shape[0]
-        blocks = -(-self.shape[-1] // max(1, self.stream.grid.block))
-        exponent = None if code.exponent is None else code.exponent.reshape(n, *self.shape[:-1], blocks)
-        return Code(code.mantissa.reshape(n, *self.shape), exponent)
-
 
 @dataclass(frozen=True, eq=False)
 class Design:
@@ -61,6 +71,7 @@ class Design:
         folder: where it lies. top: name of the top module. input_shape: of one sample, as the model takes it.
         edges: named edges in order; the first is the input, the last the output.
         manifest: the whole of ``design.json``.
+        wires: what a simulation records instead of the named edges; none by default.
     """
 
     folder: Path
@@ -68,6 +79,12 @@ class Design:
     input_shape: tuple[int, ...]
     edges: tuple[Edge, ...]
     manifest: Mapping[str, Any]
+    wires: tuple[Wire, ...] = ()
+
+    @property
+    def recorded(self) -> tuple[Wire, ...]:
+        """Streams that a simulation records."""
+        return self.wires or self.edges
 
     @property
     def input(self) -> Edge:

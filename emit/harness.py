@@ -1,4 +1,4 @@
-"""The C++ program around the verilated model: feeds files, records every named edge, counts cycles."""
+"""The C++ program around the verilated model: feeds files, records every named edge or wire, counts cycles."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def bundle(designs: Sequence[Design]) -> str:
 
 
 def control(designs: Sequence[Design]) -> str:
-    """Return the Verilator configuration that lets the harness read the named edges."""
+    """Return the Verilator configuration that lets the harness read the recorded streams."""
     lines = ["`verilator_config"]
     for design in designs:
-        for edge in design.edges:
+        for edge in design.recorded:
             names = (f"{edge.signal}_{part}" for part in ("valid", "ready", "data"))
             lines.extend(f'public_flat_rd -module "{design.top}" -var "{name}"' for name in names)
     return "\n".join(lines) + "\n"
@@ -53,7 +53,7 @@ def _design_table(index: int, design: Design) -> str:
     feed, give = design.input.stream, design.output.stream
     port = {name: f"&top.d{index}_{name}" for name in ("rst_ni", "flush_i", "error_o", *PORTS)}
     edges = []
-    for edge in design.edges:
+    for edge in design.recorded:
         base = f"&top.rootp->bundle__DOT__u_{index}__DOT__{edge.signal}"
         edges.append(f'{{"{edge.signal}", {base}_valid, {base}_ready, {base}_data, {edge.stream.bytes}}}')
     pointers = ", ".join(port[name] for name in ("rst_ni", "flush_i", "error_o", *PORTS))
