@@ -76,7 +76,7 @@ def render(
         files[memory] = image.text()
     rtl = [f"rtl/{path.name}" for path in sources] + [f"rtl/{top}.sv"]
     around = [file for name in (*axis.MODULES, f"{top}_axis") if (file := f"rtl/{name}.sv") not in rtl]
-    facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(), axis_pad)
+    facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(0, 0), axis_pad)
     timing, known = timed(netlist, 4), _library()
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
@@ -117,7 +117,7 @@ def render(
         "axis": facts,
         "clock_mhz": clock_mhz,
         "buffers": {
-            "input_beats": netlist.backlog(),
+            "input_beats": netlist.backlog()[0],
             "note": "input beats that are taken while the sink is never ready",
         },
     }
