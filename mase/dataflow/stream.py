@@ -195,11 +195,11 @@ class StreamType:
     def _rows(self, code: Code) -> Code:
         """Return codes ``[samples, rows, cols]`` from those that the tensor holds."""
         if self.travel is not None:
-            return self.travel.travelling(code, self.grid.block)
+            code = self.travel.travelling(code, self.grid.block)
         mantissa = code.mantissa.reshape(-1, self.rows, self.cols)
         if code.exponent is None:
             return Code(mantissa)
-        return Code(mantissa, code.exponent.reshape(-1, self.rows, -(-self.cols // self.grid.block)))
+        return Code(mantissa, code.exponent.reshape(mantissa.shape[0], self.rows, -1))
 
     def _block_of_beat(self) -> npt.NDArray[np.int64]:
         """Return, beat by beat of a row, the index of each block touched (those past the end carry ``base``)."""

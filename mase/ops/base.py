@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, Self
@@ -106,6 +106,15 @@ class Op(ABC):
     def keeps_axes(cls, record: Record) -> bool:
         """Tell whether each axis of the result is the same one of every input, perhaps of another size."""
         return cls.in_order(record)
+
+    @classmethod
+    def carried(cls, record: Record, shape: Sequence[int], axis: int) -> int | None:
+        """Return the axis of the result that one of input 0 becomes; None where it becomes none.
+
+        Args:
+            shape: of input 0, the batch counted.
+        """
+        return axis if cls.keeps_axes(record) else None
 
     @classmethod
     def channels(cls, record: Record) -> int | None:
@@ -249,8 +258,8 @@ def fastest_axes(graph: Graph) -> dict[str, int]:
         axis, rank = asked[node.name], len(node.record.output.shape)
         if axis is None and node.kind in OPS:
             axis = OPS[node.kind].channels(node.record)
-            if axis is None and node.inputs and len(node.inputs[0].record.output.shape) == rank:
-                axis = found[node.inputs[0].name]
+            if axis is None and node.inputs:
+                axis = _carried(node, found[node.inputs[0].name])
         found[node.name] = -1 if axis is None or axis == rank - 1 else axis
     return found
 
@@ -265,9 +274,22 @@ def _asked(node: OpNode, asked: Mapping[str, int | None]) -> int | None:
         for index, source in enumerate(user.inputs):
             if source.name == node.name and (axis := op.contracts(user.record, index, rank)) is not None:
                 return axis % rank
-        if op.keeps_axes(user.record) and len(user.record.output.shape) == rank and asked.get(user.name) is not None:
-            return asked[user.name]
+        if (wanted := asked.get(user.name)) is None:
+            continue
+        if op.keeps_axes(user.record) and len(user.record.output.shape) == rank:
+            return wanted
+        for axis in range(1, rank):
+            if op.carried(user.record, node.record.output.shape, axis) == wanted:
+                return axis
     return None
+
+
+def _carried(node: OpNode, axis: int) -> int | None:
+    """Return the axis of a result that one of input 0 becomes, or is beside as many others."""
+    shape, op = node.inputs[0].record.output.shape, OPS[node.kind]
+    found = op.carried(node.record, shape, axis % len(shape)) if shape else None
+    same = len(shape) == len(node.record.output.shape)
+    return axis % len(shape) if found is None and same and shape and not op.moves(node.record) else found
 
 
 def moves(node: OpNode) -> bool:
