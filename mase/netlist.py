@@ -148,7 +148,8 @@ class Netlist:
             schedule = schedules[instance.name]
             for c in schedule.channels:
                 first, *also = (_inside(instance.name, *end) for end in c.sinks)
-                channels.append(Channel(_inside(instance.name, *c.source), first, c.depth, tuple(also)))
+                source = _inside(instance.name, *c.source)
+                channels.append(replace(c, source=source, sink=first, also=tuple(also)))
             pins = [Pin(instance.name, port) for port in instance.block.inputs]
             channels += [join(sources[pin], place(pin)) for pin in pins if pin in sources]
             actors += [replace(actor, name=_inside(instance.name, actor.name, "")[0]) for actor in schedule.actors]
@@ -156,6 +157,10 @@ class Netlist:
             channels.append(join(pin, (_sink(i), IN)))
             actors.append(replace(SINK, name=_sink(i), body=(Loop(stream.beats, SINK.body),)))
         return actors, channels
+
+    def place(self, pin: Pin) -> tuple[str, str]:
+        """Return the actor and its port behind a pin, by the names that :meth:`network` gives them."""
+        return _inside(pin.block, *self.circuit.blocks[pin.block].schedule().port(pin.port))
 
     def depths(self) -> dict[Pin, int]:
         """Return the depth of the FIFO behind each output pin, in beats."""

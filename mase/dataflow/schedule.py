@@ -81,12 +81,14 @@ class Channel:
     Args:
         also: further sinks. Each takes every token when it can, and a slot is free once all of them have freed it: this
             is the eager fork. Channels of their own from one port are a fork whose branches have slots of their own.
+        parameter: of the RTL block that a channel lies in, where one gives it its depth.
     """
 
     source: tuple[str, str]
     sink: tuple[str, str]
     depth: int
     also: tuple[tuple[str, str], ...] = ()
+    parameter: str = ""
 
     @property
     def sinks(self) -> tuple[tuple[str, str], ...]:

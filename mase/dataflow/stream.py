@@ -199,7 +199,7 @@ class StreamType:
         mantissa = code.mantissa.reshape(-1, self.rows, self.cols)
         if code.exponent is None:
             return Code(mantissa)
-        return Code(mantissa, code.exponent.reshape(mantissa.shape[0], self.rows, -1))
+        return Code(mantissa, code.exponent.reshape(-1, self.rows, -(-self.cols // self.grid.block)))
 
     def _block_of_beat(self) -> npt.NDArray[np.int64]:
         """Return, beat by beat of a row, the index of each block touched (those past the end carry ``base``)."""

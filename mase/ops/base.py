@@ -23,6 +23,7 @@ from mase.registry import Registry
 
 Family = Literal["compute", "function", "format-change", "other"]  # what a picture colours a node by
 MANY = 1 << 30  # inputs, of a kind that takes any number
+IMAGE = 4  # axes of a batch of images, whose channels are axis 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,11 @@ class Op(ABC):
     def not_negative(cls, node: OpNode) -> bool:
         """Tell whether a node is proven to give no negative value."""
         return node.record.attrs.get("activation") == "relu"
+
+    @classmethod
+    def index_format(cls, node: OpNode) -> str:
+        """Return the format of a result that is not a real number, such as an index, as text; "" of all others."""
+        return ""
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
@@ -243,9 +249,9 @@ def _of_sample(node: OpNode) -> int:
 def fastest_axes(graph: Graph) -> dict[str, int]:
     """Return, by edge, the axis that travels fastest and along which blocks lie, the batch counted; -1 is the last.
 
-    It is the axis that the first consumer which has one works along; those that keep all axes ask the consumers of
-    their own result. Where nobody says, it is the axis that the producer gives its channels on, or takes its input
-    along.
+    It is the axis that the first consumer which has one works along. Those that keep all axes ask the consumers of
+    their own result, and where they have several inputs take the channels of images, else the last axis. Where nobody
+    says, it is the axis that the producer gives its channels on, or takes its input along.
     """
     asked: dict[str, int | None] = {}
     for node in reversed(list(graph.nodes())):
@@ -274,7 +280,10 @@ def _asked(node: OpNode, asked: Mapping[str, int | None]) -> int | None:
         for index, source in enumerate(user.inputs):
             if source.name == node.name and (axis := op.contracts(user.record, index, rank)) is not None:
                 return axis % rank
-        if (wanted := asked.get(user.name)) is None:
+        wanted, wide = asked.get(user.name), len(user.record.output.shape)
+        if wanted is None and len(user.inputs) > 1 and op.keeps_axes(user.record):
+            wanted = 1 if wide == IMAGE else wide - 1  # its inputs have to agree
+        if wanted is None:
             continue
         if op.keeps_axes(user.record) and len(user.record.output.shape) == rank:
             return wanted
