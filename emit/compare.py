@@ -18,6 +18,7 @@ from mase.errors import ConfigError, GraphError
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.graph import Graph
+from mase.interpreter import Batch
 from mase.netlist import Instance, Netlist, build
 
 TRIED = 1 << 22  # elements of the inputs that are changed at a time to see what an element depends on
@@ -120,23 +121,25 @@ class Comparison:
         return f"{self.design}: {told}. The first: {self.first}"
 
 
-def compare(graph: Graph, design: Design, x: Tensor) -> Comparison:
+def compare(graph: Graph, design: Design, x: Batch) -> Comparison:
     """Run samples through the RTL and compare every wire with what its block should give.
 
     Args:
-        graph: the mapped graph that the design was emitted from. x: model inputs ``[samples, *input_shape]``.
+        graph: the mapped graph that the design was emitted from. x: model inputs ``[samples, *shape]``: a tensor, one
+            tensor an input, or tensors by name.
 
     Raises:
         ConfigError: there is no sample. GraphError: the design is not of this graph.
         ToolError: the RTL does not compile, or stops; says who waits on whom.
     """
-    if not x.shape[0]:
-        raise ConfigError("compare: found 0 samples; allowed is 1 or more")
     check_edges(graph, design)
     netlist = build(graph)
-    tapped, code = tap(netlist, design), design.encode(x)
-    (result,) = simulate_many([Job(tapped, code)], flags_for(design, x.shape[0]))
-    return judge(netlist, code, result)
+    tapped, codes = tap(netlist, design), design.encode(x)
+    samples = len(codes[0].mantissa)
+    if not samples:
+        raise ConfigError("compare: found 0 samples; allowed is 1 or more")
+    (result,) = simulate_many([Job(tapped, codes)], flags_for(design, samples))
+    return judge(netlist, codes, result)
 
 
 def tap(netlist: Netlist, design: Design) -> Design:
@@ -156,16 +159,17 @@ def tap(netlist: Netlist, design: Design) -> Design:
     return replace(design, wires=tuple(wires))
 
 
-def judge(netlist: Netlist, code: Code, result: SimResult) -> Comparison:
+def judge(netlist: Netlist, codes: Sequence[Code], result: SimResult) -> Comparison:
     """Compare the recorded wires of a simulation.
 
     Args:
-        code: of the entry, as it was fed. result: of a design from :func:`tap`.
+        codes: of each entry, as they were fed. result: of a design from :func:`tap`.
     """
     names = {(item["node"], item["role"]): item["name"] for item in result.design.manifest["instances"]}
-    entry = netlist.stream(netlist.entry)
-    fed = entry.unpack(entry.pack(code))  # as it travels
-    expected = netlist.circuit.run(fed)
+    streams = [netlist.stream(name) for name in netlist.entries]
+    fed = [stream.unpack(stream.pack(code)) for stream, code in zip(streams, codes, strict=True)]  # as they travel
+    expected = netlist.circuit.run(*fed)
+    expected |= {Pin("", name): code for name, code in zip(netlist.entries, fed, strict=True)}
     rows, first = [], None
     for instance in netlist.instances:
         rtl = names[instance.node, instance.role]
@@ -176,10 +180,8 @@ def judge(netlist: Netlist, code: Code, result: SimResult) -> Comparison:
             rows.append(WireResult(*where, wrong.numel(), int(wrong.sum())))
             if first is None and rows[-1].mismatches:
                 sample, row, column = wrong.nonzero()[0].tolist()
-                first = _fault(
-                    netlist, instance, pin, rtl, {**expected, Pin("", ""): fed}, result.codes, (sample, row, column)
-                )
-    return Comparison(result.design.top, len(code.mantissa), tuple(rows), first)
+                first = _fault(netlist, instance, pin, rtl, expected, result.codes, (sample, row, column))
+    return Comparison(result.design.top, len(codes[0].mantissa), tuple(rows), first)
 
 
 def _wire(pin: Pin) -> str:
@@ -206,9 +208,10 @@ def _fault(
     sample, row, column = at
     block, grid = instance.block, instance.block.outputs[pin.port].grid
     sources = {wire.sink: wire.source for wire in netlist.circuit.wires}
-    feeds = [sources.get(Pin(instance.name, port), Pin("", "")) for port in block.inputs]
+    sources |= {pin: Pin("", name) for pin, name in zip(netlist.circuit.inputs, netlist.entries, strict=True)}
+    feeds = [sources[Pin(instance.name, port)] for port in block.inputs]
     inputs = [_one(expected[feed], sample) for feed in feeds]
-    titles = [_wire(feed) if feed.block else netlist.entry for feed in feeds]
+    titles = [_wire(feed) if feed.block else feed.port for feed in feeds]
     inside = block.inside(*inputs)
     return Fault(
         _wire(pin),

@@ -176,7 +176,7 @@ class Netlist:
 
     def backlog(self, given: int = 0) -> tuple[int, ...]:
         """Return how many beats each entry takes while every sink takes ``given`` beats and no more."""
-        return self._held(dict.fromkeys(range(len(self.exits)), given), range(len(self.entries)))
+        return self.held(dict.fromkeys(range(len(self.exits)), given), range(len(self.entries)))
 
     def frames_inside(self, entry: int, out: int) -> int:
         """Return how many samples may have entered whole while the first of them has not left by an exit whole.
@@ -185,7 +185,7 @@ class Netlist:
             entry, out: by index. The other exits may give what they have.
         """
         beats = self.circuit.takes[entry].beats
-        return self._held({out: self.circuit.gives[out].beats - 1}, [entry])[0] // beats
+        return self.held({out: self.circuit.gives[out].beats - 1}, [entry])[0] // beats
 
     def sources(self, out: int) -> list[int]:
         """Return the entries, by index, that an exit depends on."""
@@ -208,7 +208,7 @@ class Netlist:
         assert isinstance(found, Deadlock)
         return _sink(out) not in {wait.actor for wait in found.waits}
 
-    def _held(self, given: Mapping[int, int], entries: Sequence[int]) -> tuple[int, ...]:
+    def held(self, given: Mapping[int, int], entries: Sequence[int]) -> tuple[int, ...]:
         """Return how many beats entries take while some sinks, by index, take so many beats and no more."""
         actors, channels = self.network()
         stuck = {_sink(i): beats for i, beats in given.items()}

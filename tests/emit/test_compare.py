@@ -45,7 +45,9 @@ def _found(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Co
     designs = [mutated(case, folder, mutant) for mutant in (None, *mutants)]
     netlist = build(case.graph)
     results = simulate_many([Job(tap(netlist, design), case.code) for design in designs])
-    return {name: judge(netlist, case.code, result) for name, result in zip(("sound", *BROKEN), results, strict=True)}
+    return {
+        name: judge(netlist, (case.code,), result) for name, result in zip(("sound", *BROKEN), results, strict=True)
+    }
 
 
 @pytest.mark.sim
