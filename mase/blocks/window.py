@@ -230,7 +230,7 @@ class Window(Pipe):
             Actor(WRITE, (Loop(self.source.beats, (write,)),), {BUFFER: 1}),
             Actor(READ, body, {OUT: LATENCY}),
         )
-        return Schedule(actors, (Channel((WRITE, BUFFER), (READ, BUFFER), self.buffer),))
+        return Schedule(actors, (Channel((WRITE, BUFFER), (READ, BUFFER), self.buffer, parameter="Depth"),))
 
     def sv_params(self) -> Mapping[str, int]:
         windows, source = self.windows, self.source

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from mase.calib.fit import fit, fit_edge
-from mase.formats import Format, QuantParams
+from mase.formats import Format, QuantParams, parse
 from mase.graph import Graph, OpNode, Record, new_type
 from mase.netlist import encoded, host_prefix
-from mase.ops.base import OPS, HardwareOp, fastest_axes, moves
+from mase.ops.base import OPS, HardwareOp, constant, fastest_axes, moves
 
 Fitted = tuple[Format, QuantParams]
 
@@ -47,6 +47,11 @@ def weights(node: OpNode) -> list[str]:
 def follows(node: OpNode) -> bool:
     """Tell whether a node has the format of its input, because it only moves elements."""
     return moves(node) and len(node.inputs) == 1
+
+
+def rounds(node: OpNode) -> bool:
+    """Tell whether a result may have a format: integers name things, and a constant is not a measured range."""
+    return node.kind != "opaque" and not constant(node) and node.record.output.dtype.startswith(("float", "bfloat"))
 
 
 class Assignment:
@@ -90,11 +95,17 @@ class Assignment:
                 one = given[name] = chosen.get(name, Chosen())
                 for role, text in one.operands:
                     quant[node.record.key(role)] = self.weight(node, role, text)[1]
-                fmt = None
+                fmt = self._own(node, records)
                 if one.output is not None:
                     fmt, quant[name] = self.edge(node, one.output)
             records[name] = self._record(node, given[name], fmt)
         return records, quant
+
+    def _own(self, node: OpNode, records: Mapping[str, Record]) -> Format | None:
+        """Return the format of a result that is an index, where its input has a format; nobody chooses it."""
+        text = OPS[node.kind].index_format(node) if node.kind in OPS else ""
+        sources = (records[source.name].output.format for source in node.inputs if source.name in records)
+        return parse(text) if text and any(sources) else None
 
     def edge(self, node: OpNode, text: str) -> Fitted:
         """Return the format of a node's result and its parameters."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from mase.dataflow import compiled
 from mase.dataflow.block import LEAST_FIFO
 from mase.dataflow.schedule import OUT, Actor, Channel, Deadlock, Loop, Step, Timing, attempt, programs, shortened
-from mase.dataflow.sweeps import balanced, peaks
+from mase.dataflow.sweeps import Port, balanced, peaks
 from mase.errors import GraphError
 
 UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
@@ -44,6 +45,32 @@ def least_depths(actors: Sequence[Actor], channels: Sequence[Channel], fifos: Se
         if network.keeps(found, 4 * tensors, target):
             return found
         tensors *= 2
+
+
+def needs(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[int]:
+    """Return the least depth of each channel that keeps the interval while all others stay as they are.
+
+    Raises:
+        GraphError: the network stops.
+    """
+    network = _Network(tuple(shortened(actors)[0]), tuple(channels), tuple(range(len(channels))))
+    depths = [channel.depth for channel in channels]
+    first = network.run(depths, LEAST_TENSORS)
+    if isinstance(first, Deadlock):
+        raise GraphError(f"schedule stops before it ends: {first}")
+    tensors = 4 * max(LEAST_TENSORS, 2 * math.ceil(first.first / first.interval) + 2)
+    target, found = network.interval(depths, tensors), list(depths)
+    for at, depth in enumerate(depths):
+        low, high = min(depth, LEAST_FIFO), depth
+        middle = depth - 1  # mostly not enough: depths are the least already
+        while low < high:
+            if network.keeps([*depths[:at], middle, *depths[at + 1 :]], tensors, target):
+                high = middle
+            else:
+                low = middle + 1
+            middle = (low + high) // 2
+        found[at] = high
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +124,14 @@ class _Network:
                     sources.append(source)
                     channels.append(Channel((source.name, OUT), (program.name, port), UNBOUNDED))
         every = programs([*sources, *self.actors])
-        lanes = balanced(every, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], tensors)
-        found = None if lanes is None else peaks(every, lanes, tensors)
+        queues = [(c.source, sink, c.depth) for c in channels for sink in c.sinks]
+        ran = compiled.run(every, queues, tensors, used=True)
+        found: dict[tuple[Port, Port], int] | None
+        if ran is not None:
+            found = {(source, sink): used for (source, sink, _), used in zip(queues, ran.used, strict=True)}
+        else:
+            lanes = balanced(every, queues, tensors)
+            found = None if lanes is None else peaks(every, lanes, tensors)
         if found is None:
             return [LEAST_FIFO] * len(self.fifos)
         used = [max(found[c.source, sink] for sink in c.sinks) for c in (channels[i] for i in self.fifos)]
