@@ -18,7 +18,7 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import MANY, OPS, HardwareOp, not_negative, one_of
+from mase.ops.base import MANY, OPS, HardwareOp, not_negative, one_of, travel
 from mase.ops.operations import Operations
 
 Function = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
@@ -110,7 +110,8 @@ class Layout(HardwareOp):
     of slice, view and expand may be ``[input, axis]``, that of a further input.
 
     Args:
-        name: of the node. before, after: (rows, cols) of one sample. shape: of one sample. grid: of both sides.
+        name: of the node. before, after: (rows, cols) of one sample as it travels. shape: of one sample.
+        grid: of both sides.
     """
 
     kind: ClassVar[str] = "layout"
@@ -174,7 +175,11 @@ class Layout(HardwareOp):
     def check_formats(cls, node: OpNode) -> None:
         fmt = node.record.output.format
         assert fmt is not None
-        fmt.grid(node.params(), node.where())
+        if fmt.grid(node.params(), node.where()).block and not travel(node.inputs[0]).plain:
+            raise UnsupportedOp(
+                f"{node.where()}: takes apart an image whose blocks ({fmt}) lie along its channels; "
+                "allowed are formats without blocks, or images of one pixel"
+            )
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -186,8 +191,8 @@ class Layout(HardwareOp):
             )
         assert y_type.format is not None
         grid = y_type.format.grid(node.params(), node.where())
-        before = (math.prod(x_type.shape[1:-1]), x_type.shape[-1])
-        after = (math.prod(y_type.shape[1:-1]), y_type.shape[-1])
+        come, go = travel(source), travel(node)
+        before, after = (come.rows, come.cols), (go.rows, go.cols)
         if grid.block and before[1] != after[1] and (before[1] % grid.block or after[1] % grid.block):
             raise UnsupportedOp(
                 f"{node.where()}: blocks of {grid.block} do not tile rows of {before[1]} and of {after[1]}; "
