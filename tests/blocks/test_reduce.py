@@ -100,7 +100,7 @@ MUTANTS = (
     ),
     Mutant("always_written", FILE, swapped(r"if \(valid\) bank", "bank"), "values"),
     Mutant("place_too_early", FILE, swapped(r"held = bank\[place\]", "held = bank[beat_q]"), "values"),
-    Mutant("exponent_dropped", FILE, swapped(r"Shifted'\(x\) << in_data_i", "Shifted'(x) | 0 & in_data_i"), "values"),
+    Mutant("exponent_halved", FILE, swapped(r"<< (in_data_i\[.*?\]);", r"<< (\1 >> 1);"), "values"),
     Mutant("row_too_few", FILE, swapped(r"TapWidth'\(Taps - 1\)", "TapWidth'(Taps - 2)"), ""),
     Mutant("weights_not_back", FILE, swapped(r"Addr'\(Words - 1\)\) \? '0", "Addr'(Words - 1)) ? Addr'(1)"), "values"),
     Mutant("credit_ignored", FILE, swapped(r"in_ready_o = !tap_last \|\| credit", "in_ready_o = 1'b1 || credit"), ""),
