@@ -126,7 +126,7 @@ def _verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     for i, name in enumerate(["sound", *(mutant.name for mutant in MUTANTS)]):
         found = ""
         for stall in (0.0, 0.7):
-            jobs = [Job(d, case.code if j == i else rows(case.code, slice(0))) for j, d in enumerate(designs)]
+            jobs = [Job(d, (case.code if j == i else rows(case.code, slice(0)),)) for j, d in enumerate(designs)]
             jobs[i] = replace(jobs[i], stall_out=stall)
             try:
                 found += verdict(case, designs[i], simulate_many(jobs)[i]) if not stall else ""
