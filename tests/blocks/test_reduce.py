@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from emit.sim import Job, simulate_many
+from emit.synth import synthesize_module
+from emit.verilog import library_files
 from mase.blocks.output import Output
 from mase.blocks.reduce import Reduce, Reduction
 from mase.cost.device import device
@@ -88,6 +90,20 @@ class TestCycles:
                 assert float(np.max(getattr(alone, name))) == pytest.approx(
                     float(np.broadcast_to(getattr(together, name), lanes.shape)[i])
                 )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_it_costs_what_synthesis_gives(self, weighted: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randint(-8, 8, (9, 24), generator=generator) if weighted else None
+        bias = torch.randint(-99, 99, (24,), generator=generator) if weighted else None
+        block = unit(Reduction(PLAIN, -16, 9, 24, weight=weight, bias=bias), lanes=8, groups=16)
+        images = {name: image.text() for name, image in block.memories().items()}
+        found = synthesize_module(block.sv_module, block.sv_params(), images, library_files([block.sv_module]))
+        total = bill(block.work(), device("xcup"))
+        assert float(total.lut) == pytest.approx(found.lut, rel=0.2)
+        assert float(total.ff) == pytest.approx(found.ff, rel=0.05)
+        assert (float(total.dsp), float(total.bram)) == (found.dsp, found.bram)
 
 
 # -- mistakes in the RTL ----------------------------------------------------------------------------------------------
