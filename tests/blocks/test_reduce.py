@@ -101,7 +101,8 @@ class TestCycles:
         images = {name: image.text() for name, image in block.memories().items()}
         found = synthesize_module(block.sv_module, block.sv_params(), images, library_files([block.sv_module]))
         total = bill(block.work(), device("xcup"))
-        assert float(total.lut) == pytest.approx(found.lut, rel=0.2)
+        # Whether Yosys puts the choice between sum and start into the adder depends on names: a LUT a bit.
+        assert float(total.lut) == pytest.approx(found.lut, rel=0.3)
         assert float(total.ff) == pytest.approx(found.ff, rel=0.05)
         assert (float(total.dsp), float(total.bram)) == (found.dsp, found.bram)
 
