@@ -69,6 +69,11 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
         (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
         (Permuted(), (X,), "has no hardware"),
+        (
+            nn.Sequential(nn.AdaptiveAvgPool2d(3)),
+            (X.reshape(4, 1, 8, 8),),
+            "(3, 3) windows of (8, 8) elements differ in size",
+        ),
         (nn.Sequential(nn.Linear(64, 4), Logarithm()), (X,), "a table of an infinite range"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
@@ -123,6 +128,11 @@ def test_activations_have_limits_that_weights_have_not(text: str, why: str, tmp_
 def test_blocks_do_not_cross_a_reshape_that_they_do_not_tile(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Unflatten(1, (8, 8)), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 2))
     assert "do not tile" in refusal(model, (X,), {"weight": "int8", "activation": "mxint8b8e4"}, tmp_path)
+
+
+def test_wide_exponent_windows_are_not_pooled(tmp_path: Path) -> None:
+    model, formats = nn.Sequential(nn.AvgPool2d(2)), {"activation": "mxint8"}
+    assert "use a smaller exponent window" in refusal(model, (X.reshape(4, 1, 8, 8),), formats, tmp_path)
 
 
 def test_a_graph_with_an_opaque_node_runs_but_is_not_saved(tmp_path: Path) -> None:
