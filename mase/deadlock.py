@@ -33,8 +33,9 @@ def _explained(netlist: Netlist, found: Deadlock) -> str:
                 depth = netlist.depths()[pin]
                 where = netlist.graph.node(meeting[0][-1]).where()
                 return (
-                    f"{where}: the design would stop, since two paths meet here and one is too short: {short} has a FIFO "
-                    f"of {depth} beats and needs {sized(netlist)[pin]} while {long} fills; the map pass gives that depth"
+                    f"{where}: the design would stop, since two paths meet here and one is too short: {short} has "
+                    f"a FIFO of {depth} beats and needs {sized(netlist)[pin]} while {long} fills; "
+                    "the map pass gives that depth"
                 )
     return f"graph: the design stops before its end: {found}"
 

@@ -20,6 +20,7 @@ from mase.blocks.fork import Fork
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
 from mase.blocks.pair import Pair, Pairing, Scale
+from mase.blocks.reduce import Reduce, Reduction
 from mase.blocks.reorder import Nest, Order, Reorder
 from mase.blocks.slice import Cut, Slice
 from mase.blocks.window import Window, Windows, least_buffer
@@ -106,6 +107,37 @@ def linear(
     block = LinearBlock(op, *lanes, fifo=fifo)
     scope = "_".join(["linear", *map(str, (*sizes, *lanes, fifo)), *formats, *attrs.values()])
     return Unit.of(scope, block)
+
+
+def parts(
+    name: str,
+    formats: tuple[str, str, str],
+    sizes: tuple[int, int, int, int, int],
+    lanes: tuple[int, int],
+    fifo: int,
+) -> Unit:
+    """Return a linear unit on rows of several parts, of several sets: sizes (rows, taps, columns, outputs, sets)."""
+    torch.manual_seed(sum(sizes))
+    rows, taps, cols, outputs, sets = sizes
+    weight, bias = torch.randn(outputs, taps * cols), torch.randn(outputs)
+    x, w, y = (_formatted(text, data) for text, data in zip(formats, (bias, weight, 2 * bias), strict=True))
+    if w[0].weight_grid(w[1], "unit").block:  # blocks lie along the columns of a part
+        w = w[0], w[0].calibrate(weight.unflatten(1, (taps, cols)))
+        weight = weight.unflatten(1, (taps, cols))
+    op = Linear.build(
+        "unit",
+        "unit",
+        rows,
+        x,
+        w,
+        y,
+        weight,
+        bias,
+        attrs={"accumulation": "aligned(2)" if "blocks" in name else "exact"},
+        parts=lambda t: t if t.ndim == 3 else t.unflatten(1, (taps, -1)),
+        sets=sets,
+    )
+    return Unit.of("_".join(["parts", name, *map(str, (*sizes, *lanes, fifo))]), LinearBlock(op, *lanes, fifo=fifo))
 
 
 def requantize(
@@ -225,6 +257,33 @@ def windows(
     return Unit.of("_".join(map(str, parts)), window)
 
 
+def reduced(
+    shape: tuple[int, int, int],
+    lanes: int,
+    fifo: int,
+    source: str,
+    target: str,
+    maximum: bool = False,
+    weight: int = 0,
+    relu: bool = False,
+) -> Unit:
+    """Return a reduction of (groups, taps, cols); weight: bits of its weights, 0 for none."""
+    groups, taps, cols = shape
+    torch.manual_seed(sum(shape))
+    (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
+    x, y = fx.grid(px, "unit"), fy.grid(py, "unit")
+    high = (1 << weight) >> 1
+    weights = torch.randint(-high, high, (taps, cols)) if weight else None
+    bias = torch.randint(-99, 99, (cols,)) if weight else None
+    reduction = Reduction(x, x.low, taps, cols, maximum, weights, bias)
+    scale = px.scale if x.scaled else None
+    if weight and scale is not None:
+        scale = scale * (1 + torch.rand(cols))  # a multiplier a column
+    out = Output.of(y, scale, py.scale if y.scaled else None, x.unit, reduction.bound, relu, "even", "unit")
+    parts = ("reduce", *shape, lanes, fifo, source, target, maximum, weight)
+    return Unit.of("_".join(map(str, parts)), Reduce(groups, lanes, reduction, out, fifo=fifo))
+
+
 def _scope(text: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in text).replace("__", "_").strip("_")
 
@@ -279,6 +338,11 @@ def units() -> tuple[Unit, ...]:
         linear(("mxint5b4e4", "mxint4b8e4", "int7"), (2, 13, 3), (2, 1), 5, accumulation="aligned(3)"),
         linear(("mxint4b2e3", "int4p", "fixed6.2"), (1, 9, 2), (4, 2), 4, accumulation="aligned(0)"),
         linear(("fixed6.4", "int4", "mxint4b4e3"), (2, 3, 7), (3, 2), 3, activation="relu"),
+        parts("plain", ("fixed6.4", "int5c", "int6"), (2, 3, 5, 4, 1), (2, 3), 4),
+        parts("blocks", ("mxint5b4e3", "mxint4b4e2", "fixed7.3"), (2, 3, 6, 3, 1), (2, 2), 3),
+        parts("exact", ("int5", "mxint4b8e2", "mxint5b2e3"), (1, 4, 5, 2, 1), (1, 2), 2),
+        parts("sets", ("fixed6.4", "int5c", "int6"), (2, 2, 4, 6, 3), (2, 1), 4),
+        parts("set_blocks", ("mxint5b2e3", "mxint4b4e2", "fixed7.3"), (2, 2, 4, 4, 2), (4, 2), 5),
         requantize("fixed6.4", "fixed4.1", 7, 3, 2),
         requantize("int5", "ufixed4.3", 1, 1, 6, "half_up", relu=True),
         requantize("mxint5b2e3", "int4", 5, 4, 5, "trunc"),
@@ -303,6 +367,7 @@ def units() -> tuple[Unit, ...]:
         bordered((3, 1), Border(0, 2, 0, 0), 4, 4, 2, code=(-16, 0)),
         bordered((1, 4), Border(1, 1, 1, 1), 3, 4, 3, block=2, code=(-15, 5)),
         bordered((2, 2), Border(0, 0, 0, 3), 7, 2, 5, block=4, code=(3, 7)),
+        bordered((1, 3), Border(0, 1, 1, 0), 5, 4, 4, block=2, code=(1, 6)),
         windows(Windows((5, 7), (3, 3)), 1, 1, 4),
         windows(Windows((7, 5), (2, 3), (2, 1)), 5, 2, 2),
         windows(Windows((5, 6), (2, 2), (3, 3)), 3, 2, 3, pace=4),  # gaps between windows, tails below and right
@@ -312,6 +377,13 @@ def units() -> tuple[Unit, ...]:
         windows(Windows((4, 4), (4, 4)), 2, 1, 5, pace=9),  # one window: the whole image
         windows(Windows((4, 5), (3, 3)), 12, 2, 4, block=2, groups=3),
         windows(Windows((3, 3), (1, 1), (2, 2)), 1, 1, 2, pace=9),  # one slot
+        reduced((1, 1, 1), 1, 2, "fixed5.2", "fixed5.2", maximum=True),
+        reduced((2, 3, 7), 2, 5, "fixed5.2", "fixed5.2", maximum=True),
+        reduced((3, 4, 5), 2, 3, "mxint5b2e3", "mxint4b4e4", maximum=True),
+        reduced((3, 2, 3), 4, 4, "ufixed4.3", "fixed5.2"),
+        reduced((2, 9, 6), 4, 5, "mxint4b4e3", "int6"),
+        reduced((2, 3, 5), 2, 6, "int5", "int5", weight=4, relu=True),
+        reduced((3, 2, 4), 4, 3, "fixed5.2", "mxint4b2e3", weight=3),
     )
 
 
