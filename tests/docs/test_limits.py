@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mase
@@ -36,9 +38,13 @@ class TwoOut(Residual):
         return self.fc(x), x
 
 
-class Permuted(Residual):
+class Moved(Residual):
+    def __init__(self, move: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.move = move
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x).unflatten(1, (8, 8)).transpose(1, 2)
+        return self.move(self.fc(x))
 
 
 class Logarithm(nn.Module):
@@ -68,12 +74,15 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
         (nn.Sequential(nn.Conv1d(8, 2, 3, padding=1, padding_mode="circular")), (X.reshape(4, 8, 8),), "padding_mode"),
         (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
-        (Permuted(), (X,), "has no hardware"),
         (
             nn.Sequential(nn.AdaptiveAvgPool2d(3)),
             (X.reshape(4, 1, 8, 8),),
             "(3, 3) windows of (8, 8) elements differ in size",
         ),
+        (Moved(lambda x: x.roll(1, 1)), (X,), "roll: has no hardware"),
+        (Moved(lambda x: x[:, [3, 1]]), (X,), "has no hardware"),
+        (Moved(lambda x: F.pad(x.unflatten(1, (8, 8)), (0, 0, 1, 0), value=0.3)), (X,), "that the grid cannot code"),
+        (Moved(lambda x: x + x[:, :1]), (X,), "differ; hardware takes two tensors of the result's shape"),
         (nn.Sequential(nn.Linear(64, 4), Logarithm()), (X,), "a table of an infinite range"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
