@@ -300,14 +300,22 @@ def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: 
             write_atomic(dump / f"{edge.signal}.npy", _npy(edge.decode(result.codes[edge.name]).numpy()))
     activity = {edge.path: vars(result.edges[edge.name]) for edge in design.edges}
     found = {
-        "samples": x.shape[0],
+        "samples": len(x[0]),
         "first_output_cycles": result.first_output,
         "latency_cycles": result.latency,
         "interval_cycles": float(result.interval),
+        "outputs": {
+            port.name: {
+                "first_output_cycles": c.first,
+                "latency_cycles": c.latency,
+                "interval_cycles": float(c.interval),
+            }
+            for port, c in zip(design.outputs, result.cycles.each, strict=True)
+        },
         "edges": activity,
     }
     rows = [[path, a["beats"], a["stalled"], a["idle"]] for path, a in activity.items()]
-    title = f"{x.shape[0]} samples: latency {result.latency}, interval {float(result.interval):g} cycles"
+    title = f"{len(x[0])} samples: latency {result.latency}, interval {float(result.interval):g} cycles"
     _give(found, as_json, lambda: _table(title, ["edge", "beats", "stalled", "idle"], rows))
     return 0
 
@@ -349,7 +357,7 @@ def verify(
     if junit is not None:
         proving.junit(proof, junit)
     if dump is not None:
-        proving.dump(interpret(built, (x,), keep=True), dump)
+        proving.dump(interpret(built, x, keep=True), dump)
     seen = None if proof.ok else proving.window(design, x, proof, window or folder)
     extra = {"window": None if seen is None else str(seen.file)}
 

@@ -209,7 +209,7 @@ def test_the_users_own_model_and_data_run_from_a_file_beside_the_configuration(t
     said: list[str] = []
     made = flow.open_run(tmp_path / "mine.yaml", tmp_path / "run", flow.Notices(say=said.append))
     done = flow.upto(made, "emit")
-    assert done.design is not None and done.design.input_shape == (6,)
+    assert done.design is not None and done.design.inputs[0].shape == (6,)
     assert [text for text in said if "mine.py" in text]
 
 
