@@ -107,6 +107,7 @@ def drawn_branches(rng: Random) -> nn.Module:
 
     first = nn.Conv2d(3, size, 3, padding=1) if image else nn.Linear(5, size)
     joins = [Beside(rng.random() < 0.3, branch(), branch()) for _ in range(rng.randint(1, 2))]
+    joins += [Beside(False, nn.Sequential(), nn.Sequential())] if rng.random() < 0.3 else []
     middle = [part for join in joins for part in (join, *[nn.ReLU()] * rng.randint(0, 1))]
     last = [nn.Flatten(), nn.Linear(size * 12, 4)] if image else [nn.Linear(size, 4)]
     return nn.Sequential(first, *middle, *last)
@@ -179,15 +180,16 @@ def test_random_points_of_graphs_that_branch_are_scored_as_they_are_built() -> N
     seen = dict.fromkeys(
         ("refused", "vectors", "images", "blocks in images", "forks", "converters", "twice the same"), 0
     )
-    for seed in range(12):
+    for seed in range(10):
         torch.manual_seed(seed)
-        model, interval = drawn_branches(rng), rng.choice((None, 40, 1000))
+        model = drawn_branches(rng)
         image = isinstance(model[0], nn.Conv2d)  # type: ignore[index]  # a sequential model
+        interval = rng.choice((None, 1, 400, 400) if image else (None, 4, 4))
         x = torch.randn(12, *((3, 3, 4) if image else (5,)))
         scorer, samples = scorer_of(model, x, Target("xcup", interval))
         axes, points = space(scorer.graph, WEIGHTS, FORMATS), np.random.default_rng(seed)
         weights = {name: "int4c" for name in axes.names if image and name == f"{scorer.exit.path}.weight"}
-        for point in [{**axes.sample(points), **weights} for _ in range(3)]:
+        for point in [{**axes.sample(points), **weights} for _ in range(2)]:
             built = compared(scorer, point, samples, x)
             if built is None:
                 seen["refused"] += 1
