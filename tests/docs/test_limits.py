@@ -68,11 +68,9 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
 @pytest.mark.parametrize(
     ("model", "x", "text"),
     [
-        (TwoOut(), (X,), "returns more than one tensor"),
         (nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): is transposed"),
         (nn.Sequential(nn.Conv3d(1, 2, 2)), (X.reshape(4, 1, 4, 4, 4),), "(conv): runs over 3 axes"),
         (nn.Sequential(nn.Conv1d(8, 2, 3, padding=1, padding_mode="circular")), (X.reshape(4, 8, 8),), "padding_mode"),
-        (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
         (
             nn.Sequential(nn.AdaptiveAvgPool2d(3)),
@@ -91,6 +89,36 @@ def test_models_beyond_the_limits_are_refused_by_name(
     model: nn.Module, x: tuple[Tensor, ...], text: str, tmp_path: Path
 ) -> None:
     assert text in refusal(model, x, FIXED, tmp_path)
+
+
+class Unread(Residual):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "output", "text"),
+    [
+        (TwoOut(), (X,), (0, 1), "node 'x' (input): leaves as it came"),
+        (Unread(), (X, X), None, "node 'y' (input): no output depends on it"),
+    ],
+)
+def test_inputs_and_outputs_beyond_the_limits_are_refused_by_name(
+    model: nn.Module, x: tuple[Tensor, ...], output: tuple[int, ...] | None, text: str, tmp_path: Path
+) -> None:
+    graph = mase.quantize(mase.trace(model.eval(), x, output=output), {"default": FIXED}, [x])
+    with pytest.raises(MaseError) as caught:
+        mase.emit(graph, tmp_path / "rtl")
+    assert text in str(caught.value)
+    assert not (tmp_path / "rtl").exists()
+
+
+@pytest.mark.parametrize("model", [TwoIn(), Residual()])
+def test_what_is_no_limit_any_more_is_built(model: nn.Module, tmp_path: Path) -> None:
+    x = (X,) * (2 if isinstance(model, TwoIn) else 1)
+    graph = mase.quantize(mase.trace(model.eval(), x), {"default": FIXED}, [x])
+    design = mase.emit(graph, tmp_path / "rtl")
+    assert (len(design.inputs), len(design.outputs)) == (len(x), 1)
 
 
 NOT_ON_CHIP = {
