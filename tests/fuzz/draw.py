@@ -78,7 +78,8 @@ def _skeleton(rng: Random) -> Recipe | None:
         latest = max(free)
         sources = [latest]
         if made.inputs == 2:
-            same = [i for i, other in enumerate(shapes) if other == shapes[latest] and i > 0]
+            like = shapes[latest] if made.op != "layout" else None
+            same = [i for i, other in enumerate(shapes) if i > 0 and (like is None or other == like)]
             if not same:
                 continue
             sources = rng.sample([latest, rng.choice(same)], 2)
