@@ -61,6 +61,8 @@ def drawn(seed: int) -> Recipe:
         except MaseError as error:
             refusals[str(error)[-60:]] += 1
             continue
+        except Exception:  # noqa: BLE001 - a fault, which whoever runs the recipe sees and reports
+            return recipe
         if netlist.interval() <= MOST_CYCLES and netlist.ops:
             return recipe
         refusals["too many cycles"] += 1
