@@ -99,7 +99,7 @@ class Netlist:
             pin = self.named[edge]
             found = self.circuit.blocks[pin.block].outputs[pin.port]
         order = travel(self.graph.node(edge))
-        if order.plain:  # perhaps in other rows: a view may have made one row of them
+        if order.plain and order.rows != found.rows:  # a view has made other rows of them
             order = Travel((found.rows, found.cols), (0, 1))
         return replace(found, travel=order)
 
