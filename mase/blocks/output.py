@@ -108,7 +108,9 @@ class Output:
 
     def given(self, t: Tensor) -> Code:
         """Return what the unit itself gives for these integers: codes, or integers for the normaliser behind it."""
-        return Code(whole(self._given(t)))
+        given = self._given(t)
+        wide = given.is_floating_point() and given.numel() > 0 and float(given.abs().max()) >= 2.0**INT_BITS
+        return Code(given if wide else whole(given))  # wide ones have 53 significant bits, so float64 holds them
 
     def _given(self, t: Tensor) -> Tensor:
         if self.multiplier is not None:
@@ -117,6 +119,16 @@ class Output:
         if not self.grid.block:
             return self.rounding.apply(t)
         return t.clamp_min(0) if self.relu else t
+
+    def describe(self, column: int) -> str:
+        """Say what becomes of the integers of one column."""
+        words = ["max(t, 0)"] if self.relu else []
+        if self.multiplier is not None:
+            words.append(f"times {int(self.multiplier[column if self.multiplier.numel() > 1 else 0])}")
+        if self.grid.block:
+            return ", ".join([*words, "left to the block normaliser"])
+        divided = f"over 2**{self.shift}" if self.shift >= 0 else f"times 2**{-self.shift}"
+        return ", ".join([*words, divided, f"rounded {self.mode}, within {self.grid.low}..{self.grid.high}"])
 
     def scalar(self, row: list[int]) -> tuple[list[int], list[int] | None]:
         """Return mantissas and exponents of one row of Python integers: the oracle of :meth:`apply`."""
