@@ -25,13 +25,12 @@ Direction = Literal["in", "out"]
 
 
 @dataclass(frozen=True, eq=False)
-class Edge:
-    """A named edge: codes that software and hardware agree on.
+class Wire:
+    """A stream of codes in the top.
 
     Args:
-        name: of the graph node that produces it. path: its module path. signal: base name in the top module.
+        name: unique in the design. path: module path of the node. signal: base name in the top module.
         shape: of one sample. stream: how codes become beats, and in which order elements travel.
-        format, params: how codes become reals. sources: names of the edges that it comes from.
     """
 
     name: str
@@ -39,6 +38,20 @@ class Edge:
     signal: str
     shape: tuple[int, ...]
     stream: StreamType
+
+    def shaped(self, code: Code) -> Code:
+        """Return codes as the tensor holds them, from ``[samples, rows, cols]`` as they travel."""
+        return self.stream.held(code, self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Edge(Wire):
+    """A named edge: codes that software and hardware agree on. Its name is that of the graph node that produces it.
+
+    Args:
+        format, params: how codes become reals. sources: names of the edges that it comes from.
+    """
+
     format: Format
     params: QuantParams
     sources: tuple[str, ...] = ()
@@ -60,10 +73,6 @@ class Edge:
     def decode(self, code: Code) -> Tensor:
         """Return real values, float64 ``[samples, *shape]``, from codes as the tensor holds them."""
         return self.format.decode(code, self.params)
-
-    def shaped(self, code: Code) -> Code:
-        """Return codes as the tensor holds them, from ``[samples, rows, cols]`` as they travel."""
-        return self.stream.held(code, self.shape)
 
     def exponents(self, code: Code) -> Tensor:
         """Return the exponent of each element ``[samples, *shape]``, of codes as the tensor holds them."""
@@ -131,6 +140,7 @@ class Design:
     Args:
         folder: where it lies. top: name of the top module. ends: its streams.
         edges: named edges, each behind those that it comes from. manifest: the whole of ``design.json``.
+        wires: what a simulation records instead of the named edges; none by default.
     """
 
     folder: Path
@@ -138,6 +148,12 @@ class Design:
     ends: Ends
     edges: tuple[Edge, ...]
     manifest: Mapping[str, Any]
+    wires: tuple[Wire, ...] = ()
+
+    @property
+    def recorded(self) -> tuple[Wire, ...]:
+        """Streams that a simulation records."""
+        return self.wires or self.edges
 
     @property
     def inputs(self) -> tuple[Port, ...]:

@@ -1,4 +1,4 @@
-"""The C++ program around the verilated model: feeds files, records every named edge, counts cycles."""
+"""The C++ program around the verilated model: feeds files, records every named edge or wire, counts cycles."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ _OUT = ("valid_o", "ready_i", "data_o", "last_o")
 
 
 def control(designs: Sequence[Design]) -> str:
-    """Return the Verilator configuration that lets the harness read the named edges."""
+    """Return the Verilator configuration that lets the harness read the recorded streams."""
     lines = ["`verilator_config"]
     for design in designs:
-        for edge in design.edges:
+        for edge in design.recorded:
             names = (f"{edge.signal}_{part}" for part in ("valid", "ready", "data"))
             lines.extend(f'public_flat_rd -module "{design.top}" -var "{name}"' for name in names)
     return "\n".join(lines) + "\n"
@@ -68,7 +68,7 @@ def program(designs: Sequence[Design]) -> str:
 
 def _design_table(index: int, design: Design) -> str:
     edges = []
-    for edge in design.edges:
+    for edge in design.recorded:
         base = f"&top.rootp->bundle__DOT__u_{index}__DOT__{edge.signal}"
         edges.append(f'{{"{edge.signal}", {base}_valid, {base}_ready, {base}_data, {edge.stream.bytes}}}')
     common = ", ".join(f"&top.d{index}_{name}" for name in COMMON)

@@ -196,11 +196,11 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
         states = [
             f"{edge.path}: {'valid' if edges[edge.signal]['valid'] else 'empty'}"
             f"/{'ready' if edges[edge.signal]['ready'] else 'busy'} after {edges[edge.signal]['beats']} beats"
-            for edge in design.edges
+            for edge in design.recorded
         ]
         raise RtlFault(f"simulation of {design.top}: {report['fault']} at {_got(design, report)}; {'; '.join(states)}")
     codes, activity, times = {}, {}, {}
-    for edge, e in zip(design.edges, report["edges"], strict=True):
+    for edge, e in zip(design.recorded, report["edges"], strict=True):
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
         beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
         if not edge.stream.tails(beats):

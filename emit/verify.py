@@ -196,7 +196,7 @@ def prove(
     samples = min(len(tensor) for tensor in inputs)
     if not samples or (chunk is not None and chunk < 1):
         raise ConfigError(f"verify: found {samples} samples, {chunk} a chunk; allowed is 1 or more of both")
-    _check(graph, design)
+    check_edges(graph, design)
     lowering = lowering or Lowering()
     size = min(chunk or _chunk(design), samples)
     timing = build(graph, lowering).timing(size)
@@ -241,7 +241,8 @@ class _Part:
     late: Late | None
 
 
-def _check(graph: Graph, design: Design) -> None:
+def check_edges(graph: Graph, design: Design) -> None:
+    """Raise GraphError where the edges of a design are not those of a graph."""
     types = {node.name: node.record.output for node in graph.nodes()}
     for edge in design.edges:
         kind = types.get(edge.name)

@@ -100,6 +100,7 @@ def render(
                 "node": i.node,
                 "role": i.role,
                 "parameters": dict(i.block.sv_params()),
+                "outputs": {port: signals[netlist.signal(Pin(i.name, port))] for port in i.block.outputs},
             }
             for i in netlist.instances
         ],

@@ -372,6 +372,44 @@ def verify(
 
 
 @app.command()
+def compare(
+    folder: Folder,
+    data: DataFile = None,
+    rtl: Annotated[
+        Path | None,
+        typer.Option(
+            "--rtl",
+            parser=_place("--rtl"),
+            metavar="PATH",
+            help="emitted folder to compare, such as an edited copy; the run's own by default",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare every wire of the RTL, the inner ones too, and name the first block and element that differ.
+
+    That element comes with its operands, the accumulator, and how it is rounded.
+
+    [bold]Examples[/]
+
+        mase compare runs/quickstart
+
+        mase compare runs/quickstart --rtl edited --json
+
+        mase compare runs/quickstart/rtl --data mine.npy
+    """
+    from emit.compare import compare as all_wires
+    from emit.design import Design
+    from mase.flow import finished
+
+    inner = (folder / "design.json").is_file()  # the emitted folder of a run
+    built, design, x = finished(folder.parent if inner else folder, data)
+    found = all_wires(built, design if rtl is None else Design.load(rtl), x)
+    _give(found.to_json(), as_json, lambda: print(found))
+    return 0 if found.ok else 1
+
+
+@app.command()
 def synth(
     folder: Folder,
     target: Annotated[str | None, typer.Option("--target", help="device; the run's own by default")] = None,

@@ -488,6 +488,9 @@ class LinearBlock(Pipe):
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.op.out.given(self.op.sums(*inputs)),)
 
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.op.sums(*inputs), self.op.out.describe
+
     @property
     def in_tiles(self) -> int:
         """Beats of the contraction."""
