@@ -134,7 +134,7 @@ def run(
     room: list[int] = []
     for program, one in zip(programs, sorted_, strict=True):
         assert one is not None
-        given = program.firings.of("publish")
+        given = {port: at for port, at in program.firings.of("publish").items() if len(at)}
         for port in sorted(given, key=lambda port: int(given[port][0])):
             if (program.name, port) not in by_source:
                 outputs[program.name, port] = len(outputs)

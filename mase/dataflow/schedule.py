@@ -463,8 +463,9 @@ def _kept(body: tuple[Step | Loop, ...]) -> Firings:
 
 
 def _nest(body: tuple[Step | Loop, ...]) -> Firings:
+    done = [item for item in body if isinstance(item, Step) or item.count]  # a port that never fires is not there
     return joined(
-        [_once(item) if isinstance(item, Step) else _firings(item.body).repeated(item.count) for item in body]
+        [_once(item) if isinstance(item, Step) else _firings(item.body).repeated(item.count) for item in done]
     )
 
 
