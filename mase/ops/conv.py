@@ -263,8 +263,10 @@ class Conv(Mac):
 
     @property
     def _passes(self) -> bool:
-        """Tell whether pixels are summed as they come."""
-        return self.windows.trivial
+        """Tell whether pixels are summed as they come: one by one, or the whole image in one window."""
+        where = self.windows
+        whole = where.kernel == where.image and where.dilation == (1, 1) and self.sets == 1
+        return where.trivial or whole
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         unit = self.unit(simd, pe, fifos)
