@@ -144,7 +144,7 @@ def run(
             for action, port in done:
                 place, late = (program.name, port), program.latency.get(port, 1)
                 if action in ("take", "free"):
-                    at = [by_sink[place]] if place in by_sink else [-1] * (action == "take")
+                    at = [by_sink[place]] if place in by_sink else [-1] * (action == "free")
                     code = ACTIONS[action] if place in by_sink else ENTER
                 else:
                     inside = place in by_source
