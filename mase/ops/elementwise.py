@@ -94,23 +94,37 @@ class Elementwise(HardwareOp):
         """Return the arithmetic of grids a and b into y."""
 
     @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        super().check_formats(node)
+        cls._sides(node)
+
+    @classmethod
     def from_node(cls, node: OpNode) -> Self:
-        record, where, order = node.record, node.where(), travel(node)
-        shape = record.output.shape
-        swapped = bool(record.attrs.get("reverse", False))
-        sources = node.inputs[::-1] if swapped else node.inputs
+        record, where = node.record, node.where()
+        (come_a, a, scale_a), (come_b, b, scale_b) = cls._sides(node)
+        assert record.output.format is not None
+        y = produced_grid(record.output.format, node.params(), where)
+        scale = Scale(scale_a, scale_b, node.params().scale if y.scaled else None)
+        pairing, out = cls.paired(record, a, b, y, scale, record.attrs.get("rounding", "even"), where)
+        sides, swapped = ((come_a, a), (come_b, b)), _swapped(record)
+        return cls(node.name, record.output.shape[1:], travel(node), sides, pairing, out, swapped)
+
+    @classmethod
+    def _sides(cls, node: OpNode) -> list[tuple[Travel, Grid, Tensor | None]]:
+        """Return order, grid and scale of a and of b.
+
+        Raises:
+            UnsupportedOp: they are not of the result's shape, or travel otherwise.
+        """
+        where, shape, order = node.where(), node.record.output.shape, travel(node)
+        sources = node.inputs[::-1] if _swapped(node.record) else node.inputs
         for source in sources:
             if source.record.output.shape != shape:
                 raise UnsupportedOp(
                     f"{where}: the shapes {source.record.output.shape} and {shape} differ; "
                     "hardware takes two tensors of the result's shape"
                 )
-        (come_a, a, scale_a), (come_b, b, scale_b) = (cls._side(source, order, where) for source in sources)
-        assert record.output.format is not None
-        y = produced_grid(record.output.format, node.params(), where)
-        scale = Scale(scale_a, scale_b, node.params().scale if y.scaled else None)
-        pairing, out = cls.paired(record, a, b, y, scale, record.attrs.get("rounding", "even"), where)
-        return cls(node.name, shape[1:], order, ((come_a, a), (come_b, b)), pairing, out, swapped)
+        return [cls._side(source, order, where) for source in sources]
 
     @staticmethod
     def _side(source: OpNode, order: Travel, where: str) -> tuple[Travel, Grid, Tensor | None]:
@@ -183,3 +197,7 @@ class Elementwise(HardwareOp):
 
     def warnings(self) -> tuple[str, ...]:
         return self.out.warnings
+
+
+def _swapped(record: Record) -> bool:
+    return bool(record.attrs.get("reverse", False))

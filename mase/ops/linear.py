@@ -93,7 +93,7 @@ class Linear(Mac):
         order, _ = _parts(node, travel(node.inputs[0]))
         weight = node.record.operands["weight"].format
         assert weight is not None
-        if order is not None and weight.grid(node.params("weight"), node.where()).block:
+        if order is not None and weight.weight_grid(node.params("weight"), node.where()).block:
             raise UnsupportedOp(
                 f"{node.where()}: weights in blocks ({weight}) behind a flattened image; "
                 "allowed are formats without blocks"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mase
@@ -36,9 +38,13 @@ class TwoOut(Residual):
         return self.fc(x), x
 
 
-class Permuted(Residual):
+class Moved(Residual):
+    def __init__(self, move: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.move = move
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x).unflatten(1, (8, 8)).transpose(1, 2)
+        return self.move(self.fc(x))
 
 
 class Logarithm(nn.Module):
@@ -62,16 +68,19 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
 @pytest.mark.parametrize(
     ("model", "x", "text"),
     [
-        (TwoOut(), (X,), "returns more than one tensor"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): has no hardware"),
-        (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
+        (nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): is transposed"),
+        (nn.Sequential(nn.Conv3d(1, 2, 2)), (X.reshape(4, 1, 4, 4, 4),), "(conv): runs over 3 axes"),
+        (nn.Sequential(nn.Conv1d(8, 2, 3, padding=1, padding_mode="circular")), (X.reshape(4, 8, 8),), "padding_mode"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
-        (Permuted(), (X,), "has no hardware"),
         (
             nn.Sequential(nn.AdaptiveAvgPool2d(3)),
             (X.reshape(4, 1, 8, 8),),
             "(3, 3) windows of (8, 8) elements differ in size",
         ),
+        (Moved(lambda x: x.roll(1, 1)), (X,), "roll: has no hardware"),
+        (Moved(lambda x: x[:, [3, 1]]), (X,), "has no hardware"),
+        (Moved(lambda x: F.pad(x.unflatten(1, (8, 8)), (0, 0, 1, 0), value=0.3)), (X,), "that the grid cannot code"),
+        (Moved(lambda x: x + x[:, :1]), (X,), "differ; hardware takes two tensors of the result's shape"),
         (nn.Sequential(nn.Linear(64, 4), Logarithm()), (X,), "a table of an infinite range"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
@@ -80,6 +89,36 @@ def test_models_beyond_the_limits_are_refused_by_name(
     model: nn.Module, x: tuple[Tensor, ...], text: str, tmp_path: Path
 ) -> None:
     assert text in refusal(model, x, FIXED, tmp_path)
+
+
+class Unread(Residual):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "output", "text"),
+    [
+        (TwoOut(), (X,), (0, 1), "node 'x' (input): leaves as it came"),
+        (Unread(), (X, X), None, "node 'y' (input): no output depends on it"),
+    ],
+)
+def test_inputs_and_outputs_beyond_the_limits_are_refused_by_name(
+    model: nn.Module, x: tuple[Tensor, ...], output: tuple[int, ...] | None, text: str, tmp_path: Path
+) -> None:
+    graph = mase.quantize(mase.trace(model.eval(), x, output=output), {"default": FIXED}, [x])
+    with pytest.raises(MaseError) as caught:
+        mase.emit(graph, tmp_path / "rtl")
+    assert text in str(caught.value)
+    assert not (tmp_path / "rtl").exists()
+
+
+@pytest.mark.parametrize("model", [TwoIn(), Residual()])
+def test_what_is_no_limit_any_more_is_built(model: nn.Module, tmp_path: Path) -> None:
+    x = (X,) * (2 if isinstance(model, TwoIn) else 1)
+    graph = mase.quantize(mase.trace(model.eval(), x), {"default": FIXED}, [x])
+    design = mase.emit(graph, tmp_path / "rtl")
+    assert (len(design.inputs), len(design.outputs)) == (len(x), 1)
 
 
 NOT_ON_CHIP = {

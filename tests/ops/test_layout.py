@@ -1,25 +1,29 @@
-"""Flatten and reshape: every element in its place, whatever the lanes."""
+"""Layouts: every element in its place, whatever the lanes, and by the simplest block."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mase.errors import GraphError, UnsupportedOp
 from mase.frontend.module import trace_module
 from mase.graph import Record, TensorType
+from mase.interpreter import run
 from mase.netlist import build
 from mase.ops.layout import FUNCTIONS, NEEDS, Layout
-from mase.testing import Mapped, OpLaws
-from passes.map import Folding
+from mase.testing import Mapped, OpLaws, same_codes
+from passes.map import Folding, MapConfig, map_graph
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
+from tests.ops import branches
+from tests.ops.branches import Joined
 from tests.ops.single import compute, draw, refused
 
 
@@ -49,11 +53,148 @@ def cases() -> Mapping[str, Mapped]:
     }
 
 
+def moved(
+    shape: tuple[int, ...], fmt: str, function: Callable[[Tensor, Tensor], Tensor], lanes: tuple[int, int] = (1, 1)
+) -> Mapped:
+    """Return a function of relu(x) and of another ReLU of x; lanes of what moves elements."""
+    x = branches.draw(6, *shape, seed=len(shape))
+    graph = branches.quantized(Joined(function, nn.ReLU(), nn.ReLU()), x, fmt, {"*": fmt})
+    paths = {node.path: lanes for node in graph.operators() if node.kind == "layout"}
+    return branches.mapped(graph, x, paths if lanes != (1, 1) else {})
+
+
+@cache
+def moves() -> Mapping[str, Mapped]:
+    """Return cuts, joins, borders and reorder buffers: of rows and inside rows, with steps, in blocks."""
+    return {
+        "rows": moved((5, 4), "fixed6.3", lambda a, _: a[:, 1:3], (4, 4)),
+        "inside": moved((3, 8), "fixed6.3", lambda a, _: a[:, :, 2:6], (2, 2)),
+        "steps": moved((3, 7), "fixed6.3", lambda a, _: a[:, :, 1::2]),
+        "blocks": moved((5, 4), "mxint5b2e3", lambda a, _: a[:, ::2], (4, 4)),
+        "select": moved((3, 4), "int5", lambda a, _: a[:, :, -1]),
+        "chunk": moved((4, 4), "fixed6.3", lambda a, _: a.chunk(2, 1)[0] + a.chunk(2, 1)[1]),
+        "concat": moved((3, 4), "fixed6.3", lambda a, b: torch.cat((a, b), 1), (3, 3)),
+        "beside": moved((3, 4), "mxint5b2e3", lambda a, b: torch.cat((a, b, a), 2), (4, 4)),
+        "stack": moved((3, 4), "int5", lambda a, b: torch.stack((a, b), 1), (2, 2)),
+        "pad": moved((3, 4), "mxint5b2e3", lambda a, _: F.pad(a, (0, 0, 2, 1)), (4, 4)),
+        "flip": moved((3, 4), "fixed6.3", lambda a, _: a.flip(1), (4, 4)),
+        "turned": moved((3, 4), "fixed6.3", lambda a, _: a.flip(2)),
+        "again": moved((2, 4), "fixed6.3", lambda a, _: a[:, :, None].expand(-1, -1, 3, -1), (2, 2)),
+    }
+
+
 class TestLaws(OpLaws):
     kind = "layout"
 
     def graphs(self) -> Mapping[str, Mapped]:
-        return cases()
+        return {**cases(), **moves()}
+
+
+def modules(mapped: Mapped) -> list[str]:
+    """Return the modules that move elements."""
+    found = [i.block.sv_module for i in build(mapped.graph).instances if not i.role.startswith(("fork", "convert"))]
+    return [name for name in found if name not in {"mase_requantize", "mase_block_normalise", "mase_linear"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rows", ["mase_slice"]),
+        ("chunk", ["mase_slice", "mase_slice", "mase_pair"]),
+        ("beside", ["mase_concat", "mase_concat"]),
+        ("stack", ["mase_concat"]),
+        ("pad", ["mase_pad"]),
+        ("flip", ["mase_reorder"]),
+    ],
+)
+def test_the_block_is_the_simplest_that_does_it(name: str, expected: list[str]) -> None:
+    assert modules(moves()[name]) == expected
+
+
+def test_a_permutation_that_nobody_minds_is_a_view() -> None:
+    """Without a reader that says otherwise the result travels as its input does."""
+    found = moved((3, 4), "fixed6.3", lambda a, _: a.permute(0, 2, 1))
+    assert modules(found) == []
+    netlist = build(found.graph)
+    assert (netlist.stream_out.rows, netlist.stream_out.cols) == (3, 4)
+    codes = netlist.codes(found.code)
+    assert torch.equal(codes["permute"].mantissa, codes["left"].mantissa.permute(0, 2, 1))
+
+
+IMAGES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pad": lambda a, _: F.pad(a, (1, 2, 0, 1)),
+    "shuffle": lambda a, _: F.pixel_shuffle(a, 2),
+    "unshuffle": lambda a, _: F.pixel_unshuffle(a, 2),
+    "concat": lambda a, b: torch.cat((a, b), 1),
+    "corner": lambda a, _: a[:, 1:3, 1:, :1],
+    "channels": lambda a, _: a[:, ::3],
+    "last": lambda a, _: a.permute(0, 2, 3, 1),
+    "transposed": lambda a, _: a.transpose(2, 3),
+    "halves": lambda a, _: torch.cat((a.chunk(2, 1)[1], a.chunk(2, 1)[0]), 1),
+}
+
+
+class Imaged(nn.Module):
+    """A function between layers that take images by their channels."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.left, self.right = function, nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.left(x), self.right(x))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_travel_by_pixel_through_every_move(name: str) -> None:
+    torch.manual_seed(0)
+    x = branches.draw(6, 4, 2, 4)
+    graph = branches.quantized(Imaged(IMAGES[name]), x, "fixed7.4", {"*": NodeFormats("int4", output="fixed7.4")})
+    values = run(graph, (x,), keep=True)
+    netlist = build(map_graph(graph, MapConfig())[0])
+    code = values.codes[netlist.entry]
+    found, oracle = netlist.codes(code), netlist.codes(code, oracle=True)
+    out = graph.output.inputs[0].name
+    expected = IMAGES[name](found["left"].mantissa.double(), found.get("right", found["left"]).mantissa.double())
+    assert torch.equal(found[out].mantissa, expected.long())
+    for edge, one in found.items():
+        assert same_codes(one, oracle[edge]), edge
+    entry = netlist.stream(netlist.entry)
+    blocks = netlist.circuit.run(entry.unpack(entry.pack(code)))
+    for edge, pin in netlist.named.items():
+        stream = netlist.stream(edge)
+        shape = graph.node(edge).record.output.shape[1:]
+        assert same_codes(stream.held(blocks[pin], shape), found[edge]), edge
+
+
+def test_what_has_no_block_is_refused_by_name() -> None:
+    refusals: Mapping[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
+        "layout.* pad has a padding that the grid cannot code": (
+            "fixed6.3",
+            lambda a, _: F.pad(a, (0, 0, 1, 0), value=0.3),
+        ),
+        "slice breaks blocks of 2": ("mxint5b2e3", lambda a, _: a[:, :, 1:3]),
+        "roll: has no hardware": ("fixed6.3", lambda a, _: a.roll(1, 1)),
+        "pad pads more than": ("fixed6.3", lambda a, _: F.pad(a, (1, 1))),
+        "repeat_each|expand|repeat": ("mxint5b2e3", lambda a, _: a.repeat_interleave(3, 2)),
+    }
+    for why, (fmt, function) in refusals.items():
+        x = branches.draw(6, 3, 4)
+        graph = branches.quantized(Joined(function, nn.ReLU(), nn.ReLU()), x, fmt, {"*": fmt})
+        with pytest.raises(UnsupportedOp, match=why):
+            build(graph)
+
+
+def test_tensors_of_different_formats_do_not_join() -> None:
+    x = branches.draw(6, 3, 4)
+    model = Joined(lambda a, b: torch.cat((a, b), 1), nn.ReLU(), nn.ReLU())
+    graph = branches.quantized(model, x, "fixed6.3", {"left": "fixed6.3", "*": "fixed6.2"})
+    with pytest.raises(UnsupportedOp, match=r"input 'left' has fixed6\.3 and the result fixed6\.2; a requantize node"):
+        build(graph)
+    below = Joined(lambda a, b: torch.cat((a, b), 1), nn.ReLU(), nn.Identity())  # whose range is another one
+    scaled = branches.quantized(below, x - 2, "int6", {"*": "int6"})
+    with pytest.raises(UnsupportedOp, match="'left' has int6 with other parameters; a requantize node"):
+        build(scaled)
 
 
 def test_flatten_at_the_input_is_the_hosts() -> None:
@@ -145,6 +286,6 @@ def test_every_function_is_tested_and_names_the_attribute_that_it_lacks(function
         refused(f"{function} has no {NEEDS[function][0]}", "layout", (X,), {"function": function})
 
 
-def test_only_reshape_has_hardware() -> None:
+def test_all_but_a_few_functions_may_have_hardware() -> None:
     records = {f: Record("layout", "a", TensorType((1,)), {"function": f}) for f in FUNCTIONS}
-    assert [f for f, record in records.items() if Layout.builds(record)] == ["reshape"]
+    assert {f for f, record in records.items() if not Layout.builds(record)} == {"gather", "roll", "cast"}
