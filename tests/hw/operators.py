@@ -463,21 +463,23 @@ class Round:
     signed: int = 1
     narrow: int = 0
     relu: int = 0
+    zero: int = 0
 
     @property
     def scope(self) -> str:
-        return "round_" + "_".join(str(getattr(self, field.name)) for field in fields(self))
+        return "round_" + "_".join(str(getattr(self, field.name)).replace("-", "m") for field in fields(self))
 
     @property
     def parameters(self) -> dict[str, int]:
-        names = ("InWidth", "OutWidth", "ShiftRight", "ShiftLeft", "RoundMode", "OutSigned", "Narrow", "Relu")
+        names = ("InWidth", "OutWidth", "ShiftRight", "ShiftLeft", "RoundMode", "OutSigned", "Narrow", "Relu", "Zero")
         return dict(zip(names, (getattr(self, field.name) for field in fields(self)), strict=True))
 
-    def rounding(self) -> Rounding:
+    def rounded(self, t: int) -> int:
         """Return the same in software."""
         high = (1 << self.out_width - self.signed) - 1
-        low = 0 if self.relu or not self.signed else -high if self.narrow else -high - 1
-        return Rounding(self.right - self.left, low, high, MODES[self.mode])
+        low = 0 if not self.signed else -high if self.narrow else -high - 1
+        bounds = 0 if self.relu else low - self.zero, high - self.zero
+        return self.zero + Rounding(self.right - self.left, *bounds, MODES[self.mode]).scalar(t)
 
 
 ROUNDS = (
@@ -491,6 +493,10 @@ ROUNDS = (
     Round(9, 5, 3, signed=0),
     Round(9, 5, 3, narrow=1),
     Round(9, 5, 3, relu=1),
+    Round(9, 5, 3, signed=0, zero=19),
+    Round(9, 5, 3, signed=0, zero=31, relu=1),
+    Round(9, 5, 2, zero=-11, mode=1),
+    Round(4, 6, left=3, zero=9, relu=1),
     Round(9, 1, 4),
     Round(9, 1, 4, signed=0, mode=1),
     Round(1, 1),
