@@ -12,7 +12,7 @@ from mase.errors import UnsupportedOp
 from mase.formats.base import Code, Format, floor_log2, pow2
 from mase.formats.whole import whole
 
-MOST_INTEGER = 20  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
+MOST_INTEGER = 16  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Pattern:
 
     def scalar(self, t: int, down: int) -> int:
         """Return the code nearest to t / 2**down, by integers alone: the oracle of :meth:`codes`."""
+        if t == 0:
+            return 0
         size, drop = abs(t), max(abs(t).bit_length() - 1 - self.man, down)
         digits = size << -drop if drop <= 0 else size >> drop
         rest = 0 if drop <= 0 else size - (digits << drop)

@@ -408,8 +408,8 @@ class Linear(HardwareOp):
     def foldings(self) -> LinearFoldings:
         x, w, out = self.x, self.w, self.out
         normaliser = None
-        if out.grid.block:
-            normaliser = out.normaliser(self.rows, self.outputs, out.grid.block, self.raw_width, 2).normaliser
+        if out.raw:
+            normaliser = out.normaliser(self.rows, self.outputs, 1, self.raw_width, 2).normaliser
         return LinearFoldings(
             self.rows,
             self.inputs,
@@ -436,7 +436,7 @@ class Linear(HardwareOp):
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         core = LinearBlock(self, simd, pe, fifo=fifos.get("", 2))
-        if not self.out.grid.block:
+        if not self.out.raw:
             return {"": core}
         fifo = fifos.get("normalise", 2)
         return {"": core, "normalise": self.out.normaliser(self.rows, self.outputs, pe, self.raw_width, fifo)}
