@@ -19,6 +19,7 @@ from emit.names import Names, identifier, top_name
 from mase import __version__
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.circuit import Pin
+from mase.deadlock import timed
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
 from mase.graph import Graph
@@ -76,7 +77,7 @@ def render(
     rtl = [f"rtl/{path.name}" for path in sources] + [f"rtl/{top}.sv"]
     around = [file for name in (*axis.MODULES, f"{top}_axis") if (file := f"rtl/{name}.sv") not in rtl]
     facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(), axis_pad)
-    timing, known = netlist.timing(4), _library()
+    timing, known = timed(netlist, 4), _library()
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "version": __version__,

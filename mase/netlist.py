@@ -199,7 +199,9 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
         UnsupportedOp: a node has no hardware; names node, source line and what is supported.
     """
     entries = [_checked(node) for node in encoded(graph)]
-    nodes = _region(graph, entries)
+    nodes = region(graph)
+    for node in nodes:
+        _check(node)
     if not nodes:
         raise UnsupportedOp("graph: there is nothing to build between input and output")
     lowered = (lowering or Lowering()).of(graph)
@@ -376,9 +378,9 @@ def _inside(instance: str, actor: str, port: str) -> tuple[str, str]:
     return f"{instance}/{actor}" if actor else instance, port
 
 
-def _region(graph: Graph, entries: Sequence[OpNode]) -> list[OpNode]:
-    """Return the nodes between entries and outputs in order; refuse what has no hardware."""
-    first, needed = {node.name for node in entries}, set[str]()
+def region(graph: Graph) -> list[OpNode]:
+    """Return the nodes between the edges that the host encodes and the outputs, in order: what becomes hardware."""
+    first, needed = {node.name for node in encoded(graph)}, set[str]()
     pending = list(graph.output.inputs)
     while pending:
         node = pending.pop()
@@ -386,10 +388,7 @@ def _region(graph: Graph, entries: Sequence[OpNode]) -> list[OpNode]:
             continue
         needed.add(node.name)
         pending += node.inputs
-    found = [node for node in graph.operators() if node.name in needed]
-    for node in found:
-        _check(node)
-    return found
+    return [node for node in graph.operators() if node.name in needed]
 
 
 def _check(node: OpNode) -> None:

@@ -8,27 +8,27 @@ edges by all that lies before them, prices of foldings by operator.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
-from mase.calib.fit import fit
-from mase.cost.folding import ByHand, fold
+from mase.calib.assign import Assignment, Chosen, arithmetic, follows, weights
+from mase.cost.folding import ByHand, Wiring, fold
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
-from mase.formats import Code, Format, QuantParams
-from mase.graph import Graph, OpNode, Record, new_type
+from mase.formats import Code, Format
+from mase.graph import Graph, OpNode
 from mase.lowering import Key, Lowered, Lowering
 from mase.metrics.accuracy import accuracy
-from mase.netlist import host_prefix
-from mase.ops.base import OPS, HardwareOp, moves
+from mase.netlist import encoded, region
 
 INPUT = "input"
 REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}
 KEPT = 1 << 26  # bytes of layer outputs kept; the least recently used one goes first
-Fitted = tuple[Format, QuantParams]
+WORTH = 1 << 16  # elements of codes from which a narrower copy is kept
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,26 @@ class Scorer:
     exact hardware exists; then accuracy is 0 and the others are 1e12).
 
     Args:
-        graph: float graph, a chain of operators. inputs, labels: what is scored. samples: float values of every edge
-            on calibration data, by edge name. target: what it is built for.
+        graph: float graph of operators. inputs, labels: what is scored, of a graph with one input. samples: float
+            values of every edge on calibration data, by edge name. target: what it is built for.
     """
 
     def __init__(
         self, graph: Graph, inputs: Tensor, labels: Tensor, samples: Mapping[str, Tensor], target: Target
     ) -> None:
-        self.graph, self.labels, self.samples, self.target = graph, labels, samples, target
-        prefix = host_prefix(graph)
-        self.entry = graph.node(prefix[-1])
-        self.chain = [node for node in graph.operators() if node.name not in prefix]
+        self.graph, self.labels, self.target = graph, labels, target
+        (self.entry,), self.exit = encoded(graph), graph.output.inputs[0]
+        self.nodes = region(graph)
         self.inputs = inputs.reshape(inputs.shape[0], *self.entry.record.output.shape[1:])
+        self._sources = {node.name: tuple(source.name for source in node.inputs) for node in self.nodes}
+        self._wiring = Wiring.of(self.nodes)
+        self._assignment = Assignment(graph, samples)
+        self._choosing = [
+            (node, tuple(role for role in weights(node) if role != "bias"), tuple(arithmetic(node).items()))
+            for node in self.nodes
+            if not follows(node)
+        ]
         self._lowering = Lowering()
-        self._fits: dict[tuple[str, str], Fitted] = {}
-        self._records: dict[tuple[str, ...], Record] = {}
         self._codes: OrderedDict[Key, Code] = OrderedDict()
         self._kept = 0  # bytes
         self._scores: dict[Key, float] = {}
@@ -82,91 +87,85 @@ class Scorer:
     def config(self, point: Mapping[str, object]) -> tuple[str, dict[str, dict[str, str]]]:
         """Return the input's format and, by path, the formats of each node: what the quantize pass takes."""
         formats: dict[str, dict[str, str]] = {}
-        for node in self.chain:
-            if not moves(node):
-                formats[node.path] = {"output": str(point[f"{node.path}.activation"])}
-                if node.record.operands:
-                    formats[node.path]["weight"] = str(point[f"{node.path}.weight"])
+        for node, roles, _ in self._choosing:
+            formats[node.path] = {"output": str(point[f"{node.path}.activation"])}
+            if roles:
+                formats[node.path]["weight"] = str(point[f"{node.path}.weight"])
         return str(point[f"{INPUT}.activation"]), formats
 
     def lowered(self, point: Mapping[str, object]) -> Lowered:
         """Return the operators of a point: of the whole graph with these formats, as the quantize pass gives them."""
-        text = str(point[f"{INPUT}.activation"])
-        fmt, params = self._fit(self.entry, text)
-        records, quant = {self.entry.name: self._record(self.entry, text, fmt)}, {self.entry.name: params}
-        for node in self.chain:
-            if not moves(node):
-                text = str(point[f"{node.path}.activation"])
-                fmt, params = self._fit(node, text)
-            quant[node.name] = params
-            weight = str(point[f"{node.path}.weight"]) if node.record.operands else ""
-            if weight:
-                quant[node.record.key("weight")] = self._fit(node, weight, "weight")[1]
-            records[node.name] = self._record(node, text, fmt, weight)
-        return self._lowering.of(self.graph.overlaid(records, quant))
+        chosen = {self.entry.name: Chosen(str(point[f"{INPUT}.activation"]))}
+        for node, roles, attrs in self._choosing:
+            weight = str(point[f"{node.path}.weight"]) if roles else ""
+            operands = tuple((role, weight) for role in roles)
+            chosen[node.name] = Chosen(str(point[f"{node.path}.activation"]), operands, attrs)
+        return self._lowering.of(self.graph.overlaid(*self._assignment.of(chosen)))
 
     def _score(self, point: Mapping[str, object]) -> dict[str, float]:
         lowered = self.lowered(point)
-        ops = [lowered.op(node) for node in self.chain]
-        folded = fold(self.chain, ops, self.target.device, self.target.interval, self.target.folding)
-        key = lowered.key(self.chain[-1])
+        ops = [lowered.op(node) for node in self.nodes]
+        target = self.target
+        folded = fold(self.nodes, ops, target.device, target.interval, target.folding, self._wiring)
+        key = lowered.key(self.exit)
         score = self._scores.get(key)
         if score is None:
-            score = self._scores[key] = self._accuracy(lowered, ops)
+            score = self._scores[key] = self._accuracy(lowered)
         interval = float(folded.interval)
         return {"accuracy": score, "cost": folded.cost, "bits": self._bits(point), "interval": interval, "legal": 1.0}
 
     def _bits(self, point: Mapping[str, object]) -> float:
-        bits = 0.0
-        for node in self.chain:
-            if node.record.operands:
-                fmt, params = self._fit(node, str(point[f"{node.path}.weight"]), "weight")
-                shape = node.tensor("weight").shape
-                bits += fmt.bits(shape, params.axis) * math.prod(shape)
-        return bits
+        """Return the stored bits of all weights; one that several nodes share counts once."""
+        bits: dict[str, float] = {}
+        for node, roles, _ in self._choosing:
+            for role in roles:
+                fmt, params = self._assignment.weight(node, role, str(point[f"{node.path}.weight"]))
+                shape = node.record.operands[role].shape
+                bits[node.record.key(role)] = fmt.bits(shape, params.axis) * math.prod(shape)
+        return sum(bits.values())
 
-    def _accuracy(self, lowered: Lowered, ops: Sequence[HardwareOp]) -> float:
-        """Run from the last edge whose codes are kept."""
-        edges = [self.entry, *self.chain]
-        keys = [lowered.key(node) for node in edges]
-        start = next((i for i in range(len(keys) - 1, -1, -1) if keys[i] in self._codes), 0)
-        first, last = (OpNode(lowered.graph, edges[i].node) for i in (0, -1))
-        if keys[start] not in self._codes:
-            self._keep(keys[0], _format(first).encode(self.inputs, first.params()))
-        code = self._codes[keys[start]]
-        self._codes.move_to_end(keys[start])
-        for key, op in zip(keys[start + 1 :], ops[start:], strict=True):
-            code = op.reference(code)
-            self._keep(key, code)
-        return accuracy(_format(last).decode(code, last.params()), self.labels)
+    def _accuracy(self, lowered: Lowered) -> float:
+        """Compute the codes of the exit from the edges whose codes are kept."""
+        keys = {node.name: lowered.key(node) for node in (self.entry, *self.nodes)}
+        codes, needed = self._known(keys)
+        uses = Counter(source for name in needed for source in self._sources.get(name, ()))
+        if self.entry.name in needed:
+            first = OpNode(lowered.graph, self.entry.node)
+            codes[first.name] = self._keep(keys[first.name], _format(first).encode(self.inputs, first.params()))
+        for node in self.nodes:
+            if node.name in needed:
+                sources = self._sources[node.name]
+                found = lowered.op(node).reference(*(codes[source] for source in sources))
+                codes[node.name] = self._keep(keys[node.name], found)
+                uses.subtract(sources)
+                for source in {*sources}:
+                    if not uses[source] and source != self.exit.name:
+                        del codes[source]
+        last = OpNode(lowered.graph, self.exit.node)
+        return accuracy(_format(last).decode(codes[last.name], last.params()), self.labels)
 
-    def _keep(self, key: Key, code: Code) -> None:
-        self._codes[key] = code
-        self._kept += _bytes(code)
+    def _known(self, keys: Mapping[str, Key]) -> tuple[dict[str, Code], set[str]]:
+        """Return kept codes by edge, and the edges that must be computed between them and the exit."""
+        codes: dict[str, Code] = {}
+        needed, pending = set[str](), [self.exit.name]
+        while pending:
+            name = pending.pop()
+            if name in needed or name in codes:
+                continue
+            if keys[name] in self._codes:
+                self._codes.move_to_end(keys[name])
+                codes[name] = _wide(self._codes[keys[name]])
+            else:
+                needed.add(name)
+                pending += self._sources.get(name, ())
+        return codes, needed
+
+    def _keep(self, key: Key, code: Code) -> Code:
+        self._codes[key] = small = _narrow(code)
+        self._kept += _bytes(small)
         while self._kept > KEPT and len(self._codes) > 1:
             self._kept -= _bytes(self._codes.popitem(last=False)[1])
-
-    def _fit(self, node: OpNode, text: str, role: str = "") -> Fitted:
-        key = node.record.key(role) if role else node.name
-        if (key, text) not in self._fits:
-            data = node.tensor(role) if role else self.samples.get(node.name)
-            axes = OPS[node.kind].axes(node.record, role) if role else None
-            self._fits[key, text] = fit(text, data, key, axes)
-        return self._fits[key, text]
-
-    def _record(self, node: OpNode, text: str, fmt: Format, weight: str = "") -> Record:
-        """Return the record of a node with these formats, the same object every time."""
-        key = (node.name, text, weight)
-        if key not in self._records:
-            record = replace(node.record, output=new_type(node.record.output, fmt))
-            if node.kind != "input" and not moves(node):
-                record = replace(record, attrs={**record.attrs, "rounding": "even"})
-            if weight:
-                kind = new_type(record.operands["weight"], self._fit(node, weight, "weight")[0])
-                attrs = {**record.attrs, "accumulation": "auto"}
-                record = replace(record, operands={**record.operands, "weight": kind}, attrs=attrs)
-            self._records[key] = record
-        return self._records[key]
+        return code
 
 
 def _format(node: OpNode) -> Format:
@@ -179,22 +178,35 @@ def _bytes(code: Code) -> int:
     return code.mantissa.nbytes + (0 if code.exponent is None else code.exponent.nbytes)
 
 
+def _narrow(code: Code) -> Code:
+    """Return codes in the narrowest integers that hold them, where that saves much."""
+    x = code.mantissa
+    if x.numel() < WORTH or x.dtype != torch.int64:
+        return code
+    low, high = (int(bound) for bound in x.aminmax())
+    holding = (
+        d for d in (torch.int8, torch.int16, torch.int32) if torch.iinfo(d).min <= low <= high <= torch.iinfo(d).max
+    )
+    return replace(code, mantissa=x.to(next(holding, x.dtype)))
+
+
+def _wide(code: Code) -> Code:
+    return replace(code, mantissa=code.mantissa.long()) if code.mantissa.dtype != torch.int64 else code
+
+
 def space(graph: Graph, weight: tuple[str, ...], activation: tuple[str, ...], tie: bool = False) -> Space:
     """Return the axes of a graph: ``input.activation``, and ``<path>.weight`` and ``<path>.activation`` of each layer.
 
     Args:
         tie: one value for all weights, one for all activations.
     """
-    prefix = host_prefix(graph)
-    axes = [Axis(f"{INPUT}.activation", activation)]
-    for node in graph.operators():
-        if node.name in prefix or moves(node):
-            continue
-        if node.record.operands:
-            axes.append(Axis(f"{node.path}.weight", weight))
-        axes.append(Axis(f"{node.path}.activation", activation))
+    axes = {f"{INPUT}.activation": activation}
+    for node in region(graph):
+        if not follows(node):
+            axes |= {f"{node.path}.weight": weight} if set(weights(node)) - {"bias"} else {}
+            axes[f"{node.path}.activation"] = activation  # calls of one module share their formats
     ties: tuple[tuple[str, ...], ...] = ()
     if tie:
-        groups = [tuple(a.name for a in axes if a.name.endswith(end)) for end in (".weight", ".activation")]
+        groups = [tuple(name for name in axes if name.endswith(end)) for end in (".weight", ".activation")]
         ties = tuple(group for group in groups if len(group) > 1)
-    return Space(tuple(axes), ties)
+    return Space(tuple(Axis(name, values) for name, values in axes.items()), ties)

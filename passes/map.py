@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from mase.blocks.fork import Fork
 from mase.cost.folding import Choice, Folded, fold, priced
 from mase.dataflow.circuit import Pin
 from mase.dataflow.schedule import OUT
@@ -46,18 +47,21 @@ class MapReport:
 
     Args:
         choices: lanes and price by node, those of reshapes included.
-        converters: the width converters, by the node that they stand before.
+        converters, forks: what stands between nodes, by instance.
         fifos: depths by instance. bottleneck: the node that sets the pace.
-        cost: of all choices and converters, in LUT-equivalents before FIFOs have their depths: what a search scores.
+        cost: of all these, in LUT-equivalents before FIFOs have their depths: what a search scores.
         interval: cycles a sample.
+        exact: False where so many branches are open at once that only part of the foldings could be compared.
     """
 
     choices: Mapping[str, Choice]
     converters: Mapping[str, Choice]
+    forks: Mapping[str, Choice]
     fifos: Mapping[str, int]
     bottleneck: str
     cost: float
     interval: int
+    exact: bool
 
 
 @graph_pass("map", MapConfig, requires=("formats",), provides=("hardware",))
@@ -89,13 +93,18 @@ def _report(laid: Netlist, folded: Folded, target: str, depths: Mapping[Pin, int
         for name, lanes in zip(laid.nodes, folded.lanes, strict=True)
     }
     converters = {
-        i.node: priced(i.block.foldings, target, i.block.source.lanes, i.block.target.lanes)
+        i.name: priced(i.block.foldings, target, i.block.source.lanes, i.block.target.lanes)
         for i in laid.instances
         if i.role.startswith(CONVERT) and isinstance(i.block, WidthConverter)
     }
+    forks = {
+        i.name: priced(i.block.foldings, target, i.block.stream.lanes, i.block.stream.lanes)
+        for i in laid.instances
+        if isinstance(i.block, Fork)
+    }
     named = {pin.block if pin.port == OUT else ".".join(pin): depth for pin, depth in depths.items()}
     slowest = max(laid.instances, key=lambda instance: instance.block.schedule().interval())
-    return MapReport(chosen, converters, named, slowest.node, folded.cost, folded.interval)
+    return MapReport(chosen, converters, forks, named, slowest.node, folded.cost, folded.interval, folded.exact)
 
 
 def check_globs(graph: Graph, config: MapConfig) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mase.calib.fit import fit, fit_edge
+from mase.calib.assign import Assignment, Chosen, arithmetic, weights
 from mase.errors import ConfigError, suggest
-from mase.formats import QuantParams
-from mase.graph import Graph, OpNode, Record, new_type
+from mase.graph import Graph, OpNode, Record
 from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.lowering import lower
-from mase.netlist import encoded, host_prefix
-from mase.ops.base import OPS, HardwareOp, constant, fastest_axes, moves
+from mase.netlist import host_prefix
+from mase.ops.base import constant
 from passes.base import graph_pass
 
 
@@ -78,35 +76,9 @@ def quantize(graph: Graph, config: QuantizeConfig, calib: Iterable[Batch] = ()) 
 
 def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -> tuple[Graph, QuantizeReport]:
     """Do the same on activations that were observed before: float values by edge name."""
-    rules, prefix, axes = Rules(config, graph), host_prefix(graph), fastest_axes(graph)
-    host = {*prefix} - {node.name for node in encoded(graph)}
-    records: dict[str, Record] = {}
-    quant: dict[str, QuantParams] = {}
-    for node in graph.nodes():
-        if node.kind == "output" or node.name in host:
-            continue
-        record = node.record
-        is_input = node.kind == "input" or node.name in prefix
-        if moves(node) and len(node.inputs) == 1 and not is_input:
-            source = node.inputs[0].name
-            fmt = records[source].output.format if source in records else None
-            if source in quant:
-                quant[node.name] = quant[source]
-            records[node.name] = replace(record, output=new_type(record.output, fmt))
-            continue
-        if not is_input:
-            record = replace(record, attrs=rules.attrs(node))
-        for role, text in rules.operands(node).items():
-            key = record.key(role)
-            along = OPS[node.kind].axes(record, role)
-            fmt, quant[key] = fit(text, node.tensor(role), f"quantize: {key}", along)
-            record = replace(record, operands={**record.operands, role: new_type(record.operands[role], fmt)})
-        chosen = rules.output(node, is_input)
-        if chosen is not None:
-            where = f"quantize: {'inputs' if is_input else node.path}"
-            fmt, quant[node.name] = fit_edge(chosen, samples.get(node.name), where, axes[node.name])
-            record = replace(record, output=new_type(record.output, fmt))
-        records[node.name] = record
+    rules, assignment = Rules(config, graph), Assignment(graph, samples)
+    chosen = {node.name: rules.chosen(node, node.name in assignment.entries) for node in assignment.nodes}
+    records, quant = assignment.of(chosen)
     done = graph.replace(records, quant=quant)
     done, warnings = settle(done)
     return done.verify(), _report(done, warnings)
@@ -151,22 +123,18 @@ class Rules:
                 return replace(base, **given)
         return base
 
-    def attrs(self, node: OpNode) -> dict[str, Any]:
-        """Return the node's attributes with accumulation and rounding."""
-        formats, attrs = self.formats(node.path), dict(node.record.attrs)
-        if node.kind == "opaque":
-            return attrs
-        if issubclass(OPS[node.kind], HardwareOp) and node.record.operands:
-            attrs["accumulation"] = formats.accumulation or "auto"
-        attrs["rounding"] = formats.rounding or "even"
-        return attrs
+    def chosen(self, node: OpNode, is_input: bool) -> Chosen:
+        """Return what a node gets."""
+        if is_input:
+            return Chosen(self.output(node, is_input))
+        formats = self.formats(node.path)
+        attrs = arithmetic(node, formats.accumulation, formats.rounding)
+        return Chosen(self.output(node, is_input), tuple(self.operands(node).items()), tuple(attrs.items()))
 
     def operands(self, node: OpNode) -> dict[str, str]:
         """Return text forms by role, for the parameters that get a format."""
         formats = self.formats(node.path)
-        takes = () if node.kind in ("opaque", "input") else OPS[node.kind].weights
-        roles = [role for role in node.record.operands if role in takes]
-        texts = {role: formats.bias if role == "bias" else formats.weight for role in roles}
+        texts = {role: formats.bias if role == "bias" else formats.weight for role in weights(node)}
         return {role: text for role, text in texts.items() if text is not None}
 
     def output(self, node: OpNode, is_input: bool) -> str | None:

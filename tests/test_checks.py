@@ -88,7 +88,7 @@ class Branches(nn.Module):
     [
         (Branches(lambda a, b: a + b), "has 2 consumers"),
         (Branches(lambda a, b: torch.cat([a, b], 1)), "has 2 consumers"),
-        (nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), "has no hardware"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.Linear(4, 2)), "has no hardware"),
         (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 1, 2)), "has no hardware"),
         (nn.Flatten(), "there is nothing to build between input and output"),
     ],

@@ -32,7 +32,7 @@ class Mixed(nn.Module):
         self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x).sigmoid())
+        return self.second(self.first(x).softmax(-1))
 
 
 def quantized(model: nn.Module, config: QuantizeConfig, x: Tensor = X) -> Graph:
@@ -71,28 +71,28 @@ def test_a_node_is_exact_when_all_it_touches_has_formats_and_it_has_hardware() -
     graph = quantized(Mixed(), DEFAULT)
     assert {node.path: is_exact(node) for node in graph.operators()} == {
         "first": True,
-        "sigmoid": False,
+        "softmax": False,
         "second": True,
     }
-    node = graph.node("sigmoid")
+    node = graph.node("softmax")
     free = replace(node.record, output=new_type(node.record.output, None))
-    assert not is_exact(graph.replace({"sigmoid": free}).node("second"))
+    assert not is_exact(graph.replace({"softmax": free}).node("second"))
 
 
 def test_a_node_without_hardware_runs_in_float_on_decoded_values() -> None:
     graph = quantized(Mixed(), DEFAULT)
     values = run(graph, (X,), keep=True)
-    expected = values.real("first").float().sigmoid()  # in the traced dtype
-    assert torch.equal(values.codes["sigmoid"].mantissa, parse("fixed8.4").encode(expected).mantissa)
+    expected = values.real("first").float().softmax(-1)  # in the traced dtype
+    assert torch.equal(values.codes["softmax"].mantissa, parse("fixed8.4").encode(expected).mantissa)
 
 
 def test_a_node_between_formats_takes_float_and_gives_codes() -> None:
     graph = quantized(Mixed(), DEFAULT)
-    node = graph.node("sigmoid")
-    graph = graph.replace({"sigmoid": replace(node.record, output=new_type(node.record.output, None))})
+    node = graph.node("softmax")
+    graph = graph.replace({"softmax": replace(node.record, output=new_type(node.record.output, None))})
     values = run(graph, (X,), keep=True)
     weight = parse("int4").quantize(graph.tensors["second.weight"], graph.params("second.weight"))
-    y = torch.nn.functional.linear(values.reals["sigmoid"], weight, graph.tensors["second.bias"])
+    y = torch.nn.functional.linear(values.reals["softmax"], weight, graph.tensors["second.bias"])
     assert torch.equal(values.codes["second"].mantissa, parse("fixed8.4").encode(y).mantissa)
 
 
@@ -100,7 +100,7 @@ def test_every_value_can_be_observed_while_it_is_there() -> None:
     graph, seen = quantized(Mixed(), DEFAULT), dict[str, Tensor]()
     run(graph, (X,), observe=lambda node, value: seen.update({node.path: value}))
     values = run(graph, (X,), keep=True)
-    assert list(seen) == ["x", "first", "sigmoid", "second"]
+    assert list(seen) == ["x", "first", "softmax", "second"]
     assert all(torch.equal(seen[node.path], values.real(node.name)) for node in graph.nodes() if node.kind != "output")
 
 

@@ -70,7 +70,7 @@ def scored_codes(scorer: Scorer, lowered: Lowered, x: Tensor) -> dict[str, Code]
     entry = OpNode(lowered.graph, scorer.entry.node)
     assert entry.record.output.format is not None
     codes = {entry.name: entry.record.output.format.encode(x, entry.params())}
-    for node in scorer.chain:
+    for node in scorer.nodes:
         codes[node.name] = lowered.op(node).reference(codes[node.inputs[0].name])
     return codes
 
@@ -105,7 +105,7 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built(monkeypatch
             expected = run(mapped, (x,), keep=True).codes
             for edge, code in scored_codes(scorer, lowered, x).items():
                 assert same(code, expected[edge]), f"seed {seed}, {edge}, {point}"
-            for node in scorer.chain:
+            for node in scorer.nodes:
                 made, scored = built.ops[node.name], lowered.op(node)
                 assert made.foldings == scored.foldings
                 if isinstance(made, Linear):
@@ -144,7 +144,7 @@ def test_what_is_proven_behind_a_reshape_is_scored() -> None:
     torch.manual_seed(0)
     scorer, samples = scorer_of(relu_and_reshape(), torch.randn(64, 12), Target("xcup", None))
     point = {name: "mxint6b2e5" for name in space(scorer.graph, ("mxint6b2e5",), ("mxint6b2e5",)).names}
-    last = scorer.chain[-1]
+    last = scorer.nodes[-1]
     scored, built = scorer.lowered(point).op(last), build(quantized(scorer, point, samples)).ops[last.name]
     assert isinstance(scored, Linear)
     assert isinstance(built, Linear)

@@ -4,16 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from mase.dataflow.block import Block
+import numpy as np
+
+from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.schedule import IN, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Work
+from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.formats import Code
 
 A, B = "a", "b"
 LATENCY = 1  # a beat lies in both FIFOs one cycle after it was taken, so FIFOs of depth 2 keep a beat a cycle
+
+
+@dataclass(frozen=True)
+class ForkFoldings(Foldings):
+    """A fork before its lanes are known: those of the stream that it takes.
+
+    Args:
+        rows, cols: of the stream. width, block, exp_bits: of the elements, block and exp_bits 0 without exponents.
+    """
+
+    rows: int
+    cols: int
+    width: int
+    block: int
+    exp_bits: int
+    follows: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, stream: StreamType) -> Self:
+        """Build for a stream; its lanes do not matter."""
+        grid = stream.grid
+        return cls(stream.rows, stream.cols, grid.width, grid.block, grid.exp_bits)
+
+    def lanes(self) -> tuple[Lanes, Lanes]:
+        lanes = tile_lanes(self.cols, self.block)
+        return lanes, lanes
+
+    def cycles(self, simd: Count, pe: Count) -> Count:
+        return self.rows * ceil_div(self.cols, simd)
+
+    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
+        return {A: LEAST_FIFO, B: LEAST_FIFO}
+
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        bits = simd * self.width + (np.maximum(1, simd // self.block) * self.exp_bits if self.block else 0)
+        return {"": Work(fifos=tuple((bits + 1, fifos[port]) for port in (A, B)), counters=(self.cycles(simd, pe),))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +75,11 @@ class Fork(Block):
     def outputs(self) -> Mapping[str, StreamType]:
         return {A: self.stream, B: self.stream}
 
+    @property
+    def foldings(self) -> ForkFoldings:
+        """All that its hardware depends on but the lanes."""
+        return ForkFoldings.of(self.stream)
+
     def depth(self, port: str) -> int:
         return self.depths.get(port, self.fifo)
 
@@ -53,5 +96,5 @@ class Fork(Block):
         return {"Width": self.stream.bits, "Beats": self.stream.beats, **depths}
 
     def work(self) -> Work:
-        fifos = tuple((self.stream.bits + 1, self.depth(port)) for port in (A, B))
-        return Work(fifos=fifos, counters=(self.stream.beats,))
+        lanes, depths = self.stream.lanes, {port: self.depth(port) for port in (A, B)}
+        return self.foldings.work(lanes, lanes, depths)[""]

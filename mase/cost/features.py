@@ -47,8 +47,9 @@ def features(work: Work, device: Device) -> Features:
     """Return what Yosys makes of a block, for one folding or for many at once."""
     states = sum(clog2(n) for n in work.counters)
     hard = [(count, tiles(a, b, device), a, b) for count, a, b in work.multipliers]
-    roms = [(bits, depth, memory.rom(bits, depth)) for bits, depth in work.roms]
-    logic = tuple((np.where(blocks > 0, 0, columns(bits, depth)), depth) for bits, depth, blocks in roms)
+    kinds = [*((1, bits, depth) for bits, depth in work.roms), *work.tables]
+    roms = [(n, bits, depth, memory.rom(bits, depth)) for n, bits, depth in kinds]
+    logic = tuple((n * np.where(blocks > 0, 0, columns(bits, depth)), depth) for n, bits, depth, blocks in roms)
     rams = [(bits, depth, memory.ram(bits, depth)) for bits, depth in work.buffers]
     plain = [memory.lutram(bits, depth) for bits, depth in (*work.fifos, *work.banks)]
     depths = [depth for _, depth in work.fifos]
@@ -60,7 +61,7 @@ def features(work: Work, device: Device) -> Features:
     return Features(
         ff=ff,
         dsp=sum(count * n for count, n, _, _ in hard),
-        bram=sum(blocks for _, _, blocks in roms) + sum(ram.bram for _, _, ram in rams),
+        bram=sum(n * blocks for n, _, _, blocks in roms) + sum(ram.bram for _, _, ram in rams),
         lut=sum(plain)
         + sum(ram.lut for _, _, ram in rams)
         + sum(bits * np.where(line, ceil_div(cycles, LONGEST_LINE), 0) for bits, cycles, line in long),

@@ -14,18 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from typing import ClassVar, NamedTuple, NoReturn, Self
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from mase.blocks.fork import ForkFoldings
 from mase.cost.device import device
 from mase.cost.elimination import Factor, least
 from mase.cost.resources import Resources, bill
-from mase.dataflow.block import LEAST_FIFO
-from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import ConverterFoldings
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Foldings, Lanes
 from mase.errors import UnsupportedOp
 from mase.graph import OpNode
 from mase.ops.base import HardwareOp
@@ -151,42 +150,6 @@ class Routes:
     roots: Mapping[int, int]
     fed: Mapping[int, int]
     forks: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class ForkFoldings(Foldings):
-    """A fork before its lanes are known: those of the stream that it takes.
-
-    Args:
-        rows, cols: of the stream. width, block, exp_bits: of the elements, block and exp_bits 0 without exponents.
-    """
-
-    rows: int
-    cols: int
-    width: int
-    block: int
-    exp_bits: int
-    follows: ClassVar[bool] = True
-
-    @classmethod
-    def of(cls, stream: StreamType) -> Self:
-        """Build for a stream; its lanes do not matter."""
-        grid = stream.grid
-        return cls(stream.rows, stream.cols, grid.width, grid.block, grid.exp_bits)
-
-    def lanes(self) -> tuple[Lanes, Lanes]:
-        lanes = tile_lanes(self.cols, self.block)
-        return lanes, lanes
-
-    def cycles(self, simd: Count, pe: Count) -> Count:
-        return self.rows * ceil_div(self.cols, simd)
-
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"a": LEAST_FIFO, "b": LEAST_FIFO}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        bits = simd * self.width + (np.maximum(1, simd // self.block) * self.exp_bits if self.block else 0)
-        return {"": Work(fifos=tuple((bits + 1, fifos[port]) for port in "ab"), counters=(self.cycles(simd, pe),))}
 
 
 def fold(

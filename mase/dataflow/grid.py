@@ -13,10 +13,15 @@ def activation_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     Raises:
         UnsupportedOp: as :meth:`mase.formats.Format.grid`; or the format has a scale for each channel.
     """
-    return _one_scale(fmt, params, where).plain
+    return stream_grid(fmt, params, where).plain
 
 
-def _one_scale(fmt: Format, params: QuantParams, where: str) -> Grid:
+def stream_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
+    """Return the grid of the codes of a tensor on a stream.
+
+    Raises:
+        UnsupportedOp: as :func:`activation_grid`.
+    """
     grid = fmt.grid(params, where)
     if params.scale is not None and params.scale.numel() > 1:
         raise UnsupportedOp(f"{where}: {fmt} has a scale a channel; activations take one scale a tensor")
@@ -32,7 +37,7 @@ def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     mode = getattr(fmt, "rounding", "even")
     if mode != "even":
         raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's field rounding decides")
-    grid = _one_scale(fmt, params, where)
+    grid = stream_grid(fmt, params, where)
     if not grid.rounds:
         raise off_chip(
             fmt, where, "needs another rounding than units have; it may be the format of an input or of weights"

@@ -33,7 +33,11 @@ ARRAYS = 2048  # firings of an actor a tensor from which whole arrays are faster
 
 @dataclass(frozen=True)
 class Step:
-    """One firing: ports by name for each of the four actions, and the cycles until the next firing may follow."""
+    """One firing: ports by name for each of the four actions, and the cycles until the next firing may follow.
+
+    Firings without a dwell share a cycle: several tokens are taken, or several slots given back, at once. A slot may be
+    given back before its token was taken, or was even there: nobody waits for that token.
+    """
 
     take: tuple[str, ...] = ()
     free: tuple[str, ...] = ()

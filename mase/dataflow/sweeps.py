@@ -2,7 +2,8 @@
 
 With the waits of an actor known, its times are t = D + max-accumulate(waits - D), where D are the sums of its dwells.
 Waits for credits feed back, so the times of a tensor begin at a lower bound and only grow from sweep to sweep. Every
-dependency takes a cycle or more, so the equations have one solution, and times that no longer move are that solution.
+channel takes a cycle or more and the firings of an actor are in order, also those that take no time, so the equations
+have one solution, and times that no longer move are that solution.
 """
 
 from __future__ import annotations
@@ -46,12 +47,6 @@ class Firings:
         """Return these firings so many times."""
         starts = np.arange(count)[:, None] * self.count
         return Firings(np.tile(self.dwells, count), {key: (starts + i).reshape(-1) for key, i in self.ports.items()})
-
-    @cached_property
-    def plain(self) -> bool:
-        """Tell whether each firing takes a cycle or more and acts on a port once at most."""
-        twice = any((i[1:] == i[:-1]).any() for i in self.ports.values())
-        return self.count > 0 and bool(self.dwells.min() >= 1) and not twice
 
     @cached_property
     def compact(self) -> Firings:
@@ -120,7 +115,7 @@ class Lane:
 def balanced(
     programs: Sequence[Program], channels: Sequence[tuple[Port, Port, int]], tensors: int
 ) -> list[Lane] | None:
-    """Return the lanes of a network in which tensors do not overlap and every wait takes a cycle; None for others.
+    """Return the lanes of a network in which tensors do not overlap and every channel takes a cycle; None for others.
 
     Args:
         channels: source, sink and depth of each.
@@ -130,11 +125,7 @@ def balanced(
     counts: dict[tuple[Port, str], int] = {}
     for program in programs:
         firings = program.firings
-        if (
-            not firings.count
-            or firings.dwells.min() < 1
-            or any((np.diff(i) == 0).any() for i in firings.ports.values())
-        ):
+        if not firings.count or any((np.diff(i) == 0).any() for i in firings.ports.values()):
             return None  # the last: a port twice in one firing
         counts |= {((program.name, port), action): len(i) for (action, port), i in firings.ports.items()}
     places, out = {program.name: i for i, program in enumerate(programs)}, list[Lane]()

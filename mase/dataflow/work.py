@@ -30,7 +30,8 @@ class Work:
         muxes: (bits, inputs) of choices. gates: (bits, inputs) of wide ands, ors and encoders.
         shifters: (count, bits, greatest shift). rounders: (count, bits in, bits out). counters: numbers of states.
         registers: bits that no other entry has. delays: (bits, cycles) of lines without reset or taps.
-        roms: (bits, depth), a register behind each. wires: ROMs of (bits, depth) with equal words: no memory.
+        roms: (bits, depth), a register behind each. tables: ROMs of (count, bits, depth), each with an address of its
+            own. wires: ROMs of (bits, depth) with equal words: no memory.
         fifos: (bits, depth). buffers: RAM of (bits, depth) with one address, read into a register.
         banks: RAM of (bits, depth) with two addresses, read without one.
     """
@@ -45,6 +46,7 @@ class Work:
     registers: Count = 0
     delays: tuple[tuple[Count, Count], ...] = ()
     roms: tuple[tuple[Count, Count], ...] = ()
+    tables: tuple[tuple[Count, Count, Count], ...] = ()
     wires: tuple[tuple[Count, Count], ...] = ()
     fifos: tuple[tuple[Count, Count], ...] = ()
     buffers: tuple[tuple[Count, Count], ...] = ()

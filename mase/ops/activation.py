@@ -1,19 +1,24 @@
-"""Functions of one element; ReLU alone has hardware: its own rounding to its own format (hw/requantize)."""
+"""Functions of one element: a ReLU that stands alone (hw/requantize), all others by a table (hw/table)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mase.errors import GraphError
+from mase.dataflow.block import Block
+from mase.dataflow.work import Foldings
+from mase.errors import GraphError, UnsupportedOp
+from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, need, one_of
+from mase.ops.base import OPS, Family, HardwareOp, need, not_negative, one_of
+from mase.ops.lookup import Domain, Lookup, result_grid, rounding
+from mase.ops.operations import Operations, each
 from mase.ops.requantize import Requantize
 
 Function = Callable[[Tensor, Mapping[str, Any]], Tensor]
@@ -59,21 +64,40 @@ FUNCTIONS: Mapping[str, Function] = {
 }  # by name: what eager computes, on the input and the attributes (prelu: with its weight)
 
 
+NOT_NEGATIVE = frozenset(
+    {"relu", "relu6", "relu_squared", "sigmoid", "hardsigmoid", "softplus", "exp", "sqrt", "rsqrt", "square", "abs"}
+)
+
+
 @OPS.add("activation")
 @dataclass(frozen=True, eq=False)
-class Activation(Requantize):
-    """y = f(x), element by element, rounded to the result's format; hardware for relu.
+class Activation(HardwareOp):
+    """y = f(x), element by element, rounded to the result's format: relu by a comparison, the others by a table.
 
     Attributes: function, and where it has some: slope, alpha, beta, threshold, low, high, exponent. Operand of prelu:
     weight.
+
+    Args:
+        core: what computes.
     """
 
     kind: ClassVar[str] = "activation"
     family: ClassVar[Family] = "function"
+    implicit: ClassVar[frozenset[str]] = frozenset({"weight"})  # a slope is part of the table
+
+    core: Requantize | Lookup
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return FUNCTIONS[record.attrs["function"]](inputs[0], {**record.attrs, **operands})
+
+    @classmethod
+    def in_order(cls, record: Record) -> bool:
+        return True
+
+    @classmethod
+    def operations(cls, node: OpNode) -> Operations:
+        return each(node.record.output.shape)
 
     @classmethod
     def check(cls, node: OpNode) -> None:
@@ -90,12 +114,72 @@ class Activation(Requantize):
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:
-        return node.record.attrs.get("function") == "relu"
+        attrs = node.record.attrs
+        function = attrs.get("function")
+        if function == "clamp":
+            return _least(node) >= 0
+        even = function == "power" and float(attrs["exponent"]) % 2 == 0
+        return even or function in NOT_NEGATIVE
 
     @classmethod
-    def builds(cls, record: Record) -> bool:
-        return record.attrs.get("function") == "relu"
+    def check_formats(cls, node: OpNode) -> None:
+        function = node.record.attrs["function"]
+        if function == "relu":
+            super().check_formats(node)
+            Requantize.of(node, relu=True)
+        else:
+            Domain(node, _least(node.inputs[0])).check(node, function, _attrs(node))
+            result_grid(node)
 
     @classmethod
-    def relu(cls, record: Record) -> bool:
-        return True
+    def from_node(cls, node: OpNode) -> Self:
+        function = node.record.attrs["function"]
+        if function == "relu":
+            return cls(Requantize.of(node, relu=True))
+        return cls(Lookup.of(node, function, _attrs(node), _least(node.inputs[0])))
+
+    def reference(self, *inputs: Code) -> Code:
+        return self.core.reference(*inputs)
+
+    def oracle(self, *inputs: Code) -> Code:
+        return self.core.oracle(*inputs)
+
+    @property
+    def foldings(self) -> Foldings:
+        return self.core.foldings
+
+    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
+        return self.core.blocks(simd, pe, fifos)
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.core.warnings()
+
+
+def _attrs(node: OpNode) -> Mapping[str, Any]:
+    """Return the numbers of a function, the slope of prelu too.
+
+    Raises:
+        UnsupportedOp: prelu has several slopes.
+    """
+    if node.record.attrs["function"] != "prelu":
+        return node.record.attrs
+    slopes = node.tensor("weight").flatten()
+    if not bool((slopes == slopes[0]).all()):
+        raise UnsupportedOp(
+            f"{node.where()}: prelu has {slopes.numel()} slopes; a table serves all channels, so allowed is 1 slope "
+            "(nn.PReLU()), or leaky_relu"
+        )
+    return {"weight": float(slopes[0])}
+
+
+def _least(node: OpNode) -> float:
+    """Return a value that no element of an edge is below, as it is proven: the lower bound of a clamp, or 0."""
+    attrs, kind = node.record.attrs, node.record.output
+    if node.kind != Activation.kind or attrs["function"] != "clamp":
+        return 0.0 if not_negative(node) else -math.inf
+    low, high = attrs.get("low"), attrs.get("high")
+    bound = -math.inf if low is None else float(low) if high is None else float(min(low, high))
+    if kind.format is None or math.isinf(bound):
+        return bound
+    fmt = rounding(kind.format, attrs.get("rounding", "even"), node.where())
+    return float(fmt.quantize(torch.tensor([bound], dtype=torch.float64), replace(node.params(), axis=-1)))

@@ -121,12 +121,17 @@ class Requantize(HardwareOp):
         return each(node.record.output.shape)
 
     @classmethod
-    def relu(cls, record: Record) -> bool:
-        """Tell whether negative values become 0."""
-        return False
+    def check_formats(cls, node: OpNode) -> None:
+        super().check_formats(node)
+        cls.of(node)  # two formats that have hardware may lie too far apart
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
+        return cls.of(node)
+
+    @classmethod
+    def of(cls, node: OpNode, relu: bool = False) -> Self:
+        """Build for the input and the result of a node; ``relu``: negative values become 0."""
         source, record, where = node.inputs[0], node.record, node.where()
         x_type, y_type = source.record.output, record.output
         assert x_type.format is not None and y_type.format is not None
@@ -135,7 +140,7 @@ class Requantize(HardwareOp):
         top = max(-x.low, x.high) << x.span
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
-        out = Output.of(y, scale, target, x.unit, top, cls.relu(record), record.attrs.get("rounding", "even"), where)
+        out = Output.of(y, scale, target, x.unit, top, relu, record.attrs.get("rounding", "even"), where)
         order = travel(source)
         return cls(node.name, order.rows, order.cols, x, out, order)
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from mase.blocks.fork import ForkFoldings
 from mase.cost.device import device
 from mase.cost.estimate import estimate_graph
-from mase.cost.folding import Folded, ForkFoldings, Wiring, fold, priced
+from mase.cost.folding import Folded, Wiring, fold, priced
 from mase.cost.resources import Resources, estimate
 from mase.dataflow.block import Block
 from mase.dataflow.stream import StreamType
@@ -306,11 +307,11 @@ def test_no_combination_is_cheaper_in_a_graph_that_branches() -> None:
     seen = dict.fromkeys(
         ("solved", "refused", "refused wires", "forks", "twice", "reshapes", "joins of reshapes", "two entries"), 0
     )
-    while seen["solved"] < 80:
+    for _ in range(120):
         net = drawn_net(rng, rng.randint(2, 6))
         own = {i: op.foldings.lanes() for i, op in enumerate(net.ops) if not op.foldings.follows}
         options = [list(zip(*(x.tolist() for x in lanes), strict=True)) for lanes in own.values()]
-        if not own or math.prod(map(len, options)) > 1500:
+        if not own or math.prod(map(len, options)) > 400:
             continue
         trials = [Trial(net, dict(zip(own, lanes, strict=True))) for lanes in product(*options)]
         entries = {root for place in own for root in trials[0].roots(place) if root < 0}
@@ -319,7 +320,7 @@ def test_no_combination_is_cheaper_in_a_graph_that_branches() -> None:
                 net.fold(None)
             continue
         prices = [trial.price() for trial in trials]
-        for limit in (None, 2, rng.choice((1, 3, 4, 6))):
+        for limit in (None, 2, rng.choice((1, 2, 3, 4))):
             best = min((cost for cost, cycles in prices if limit is None or cycles <= limit), default=None)
             if best is None:
                 with pytest.raises(UnsupportedOp, match=rf"cycles a sample.*; map.interval allows {limit}") as error:
@@ -354,7 +355,7 @@ def test_the_price_of_a_converter_counts() -> None:
     mapped, report = map_graph(graph, MapConfig(interval=4))
     other, by_hand = map_graph(graph, MapConfig(interval=4, folding={"0": Folding(24, 77), "2": Folding(77, 3)}))
     apart, dearer = map_graph(graph, MapConfig(interval=4, folding={"0": Folding(24, 77), "2": Folding(39, 5)}))
-    assert list(dearer.converters) == ["_2"]
+    assert list(dearer.converters) == ["_2.convert"]
     assert sum(choice.cost for choice in (*dearer.choices.values(), *dearer.converters.values())) == dearer.cost
     assert report.cost <= by_hand.cost < dearer.cost
     costs = [estimate_graph(one).lut_equivalents for one in (mapped, other, apart)]

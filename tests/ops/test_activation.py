@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,25 +12,36 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mase.errors import GraphError
-from mase.formats import Code
+from mase.errors import GraphError, UnsupportedOp
+from mase.formats import Code, parse
+from mase.formats.mxint import MXInt
 from mase.frontend.module import trace_module
-from mase.graph import Graph, Record, TensorType
+from mase.graph import Graph, OpNode, TensorType
+from mase.interpreter import is_exact
 from mase.netlist import build
 from mase.ops.activation import FUNCTIONS, Activation
 from mase.ops.base import not_negative
+from mase.ops.lookup import Domain, Lookup
 from mase.testing import Mapped, OpLaws
 from passes.fuse import fuse
 from passes.map import Folding
-from passes.quantize import NodeFormats
+from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import Network
-from tests.ops.single import compute, draw, refused
+from tests.ops.single import compute, draw, refused, single
 
 
-def mapped(source: str, target: str, size: int, lanes: int) -> Mapped:
-    torch.manual_seed(size)
-    formats = {"0": NodeFormats(output=target)}
-    case = Network("relu", [nn.ReLU()], torch.randn(6, size), source, formats, {"0": Folding(lanes, lanes)}).case()
+def mapped(
+    source: str,
+    target: str,
+    size: int | tuple[int, ...],
+    lanes: int,
+    layer: nn.Module | None = None,
+    mode: str = "even",
+) -> Mapped:
+    torch.manual_seed(7)
+    shape = size if isinstance(size, tuple) else (size,)
+    formats, folding = {"0": NodeFormats(output=target, rounding=mode)}, {"0": Folding(lanes, lanes)}
+    case = Network("activation", [layer or nn.ReLU()], 2 * torch.randn(6, *shape), source, formats, folding).case()
     return Mapped(case.graph, case.code)
 
 
@@ -40,6 +52,15 @@ def cases() -> Mapping[str, Mapped]:
         "relu_int": mapped("int5", "int4", 5, 8),
         "relu_blocks": mapped("mxint5b4e3", "mxint4b4e2", 9, 2),
         "relu_into_blocks": mapped("fixed8.5", "mxint4b8e3", 9, 4),
+        "sigmoid_fixed": mapped("fixed8.4", "ufixed8.8", 7, 3, nn.Sigmoid()),  # T[0] is 128: padding shows
+        "gelu_into_blocks": mapped("fixed8.4", "mxint6b4e4", (2, 9), 4, nn.GELU()),
+        "silu_of_blocks": mapped("mxint5b2e3", "fixed8.4", 5, 4, nn.SiLU(), "trunc"),
+        "tanh_int": mapped("int6", "int6", 1, 1, nn.Tanh(), "half_up"),
+        "prelu_ten_bits": mapped("fixed10.5", "mxint4b8e3", (3, 5), 8, nn.PReLU()),
+        "hardswish_blocks": mapped("mxint5b4e4", "mxint5b4e4", 8, 8, nn.Hardswish()),
+        "gelu_minifloat": mapped("e4m3", "e3m2", 5, 2, nn.GELU()),
+        "silu_zero_point": mapped("int6a", "int5a", 3, 2, nn.SiLU()),
+        "relu6_images": mapped("ufixed6.3", "ufixed5.2", (3, 2, 2), 2, nn.ReLU6()),
     }
 
 
@@ -149,9 +170,145 @@ def test_every_function_is_its_formula(function: str) -> None:
     )  # float32 against float64
 
 
-def test_only_relu_has_hardware() -> None:
-    records = {f: Record("activation", "a", TensorType((1,)), {"function": f}) for f in FUNCTIONS}
-    assert [f for f, record in records.items() if Activation.builds(record)] == ["relu"]
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+LEAST = {"log": 0.01, "rsqrt": 0.01, "sqrt": 0.0, "reciprocal": 0.01}  # of those with a narrower domain
+
+
+def formatted(function: str, source: str, target: str, mode: str = "even", **attrs: float) -> OpNode:
+    """Return a node with formats that are calibrated on what it computes from a few numbers."""
+    operands = {"weight": torch.tensor([0.25])} if function == "prelu" else {}
+    x = 2 * draw(64, 4)
+    graph = single("activation", (x,), {"function": function, "rounding": mode, **attrs}, **operands)
+    y = graph(x).nan_to_num(0, 4, -4).clamp(-99, 99)
+    kinds = {graph.node("x0").name: (parse(source), x), graph.node("node").name: (parse(target), y)}
+    records = {
+        name: replace(graph.node(name).record, output=TensorType(tuple(data.shape), "float32", fmt))
+        for name, (fmt, data) in kinds.items()
+    }
+    quant = {name: fmt.calibrate(data) for name, (fmt, data) in kinds.items()}
+    return graph.replace(records, quant=quant).node("node")
+
+
+def table(function: str, source: str, target: str, mode: str = "even", **attrs: float) -> tuple[Lookup, Domain, OpNode]:
+    """Return the table of a function where it is defined, with its inputs."""
+    node, least = formatted(function, source, target, mode, **attrs), LEAST.get(function, -math.inf)
+    domain = Domain(node, least)
+    return Lookup.of(node, function, {"weight": 0.25, **attrs}, least), domain, node
+
+
+@pytest.mark.parametrize(("source", "target"), [("fixed8.5", "fixed8.5"), ("int7", "int6"), ("mxint5b2e3", "fixed9.4")])
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != "relu"])
+def test_every_word_is_the_code_nearest_to_the_real_value(function: str, source: str, target: str) -> None:
+    attrs = ATTRS.get(function, {})
+    op, domain, node = table(function, source, target, **attrs)
+    fmt, weight = node.record.output.format, {"weight": torch.tensor([0.25]).double()}
+    assert fmt is not None
+    real = FUNCTIONS[function](torch.tensor(domain.values).double(), {**attrs, **weight})
+    code = op.words[domain.index]
+    error = (fmt.decode(Code(code), node.params()) - real).abs()
+    for other in (-1, 1):  # no neighbour is nearer, but by the error of float64
+        near = Code((code + other).clamp(*fmt.code_range()))
+        assert bool((error <= (fmt.decode(near, node.params()) - real).abs() + 1e-12 * real.abs()).all())
+
+
+@pytest.mark.parametrize(
+    ("mode", "codes"), [("even", [0, 2, 2, 4]), ("half_up", [1, 2, 3, 4]), ("trunc", [0, 1, 2, 3])]
+)
+def test_ties_follow_the_node(mode: str, codes: list[int]) -> None:  # |x| of 0.5, 1.5, 2.5, 3.5 in whole numbers
+    op, _, _ = table("abs", "fixed5.1", "fixed5.0", mode)
+    assert op.words[[1, 3, 5, 7]].tolist() == codes
+    assert op.words[[31, 29, 27, 25]].tolist() == codes  # of -0.5 and so on
+
+
+def test_no_library_of_c_decides_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither torch's functions nor those of ``math`` are called while a table is made."""
+    words = table("gelu", "fixed8.5", "fixed8.5")[0].words
+    node = formatted("gelu", "fixed8.5", "fixed8.5")
+    for module, name in itertools.product((torch, math, torch.nn.functional), ("exp", "erf", "erfc", "gelu", "tanh")):
+        monkeypatch.delattr(module, name, raising=False)
+    assert torch.equal(Lookup.of(node, "gelu", {}, -math.inf).words, words)
+
+
+def test_results_in_blocks_keep_their_stated_error() -> None:
+    """Half a step of the block, and half a unit of the words."""
+    op, domain, node = table("silu", "fixed8.4", "mxint6b4e4")
+    fmt = node.record.output.format
+    assert isinstance(fmt, MXInt)
+    x = torch.tensor(domain.values).reshape(-1, 4)
+    code = op.reference(Code(domain.codes.reshape(-1, 4)))
+    assert code.exponent is not None
+    error = (fmt.decode(code, node.params()) - torch.nn.functional.silu(x)).abs()
+    step = 2.0 ** (code.exponent - 4)
+    inside = code.mantissa.abs() < 31  # what saturates lies up to a step above the greatest mantissa
+    top = int(torch.nn.functional.silu(x).abs().max().log2().floor())
+    assert op.unit == max(top - 20, op.y.base - 8)
+    assert bool((error <= step / 2 + 2.0 ** (op.unit - 1))[inside].all())
+
+
+REFUSED = [
+    ("log", "fixed8.4", r"log of code -128 \(value -8\) of fixed8.4 is not a number: .* clamp to 0.0625 or more"),
+    ("log", "ufixed8.4", r"log of code 0 \(value 0\) of ufixed8.4 is infinite: a table of an infinite range"),
+    ("reciprocal", "fixed6.2", r"reciprocal of code 0 \(value 0\) .* clamp to 0.25 or more"),
+    ("sqrt", "int4", r"sqrt of code -7 "),
+    ("gelu", "fixed11.4", r"an index of 11 bits; allowed are 10 in all: give the producer an output format of at most"),
+    ("gelu", "mxint8b4e5", r"an index of 8 bits and 5 of the exponent; allowed are 12 in all"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "source", "text"), REFUSED)
+def test_tables_that_cannot_be_are_refused_by_name(function: str, source: str, text: str) -> None:
+    node = formatted(function, source, "fixed8.4")
+    assert not is_exact(node)
+    for call in (Activation.check_formats, Activation.from_node):
+        with pytest.raises(UnsupportedOp, match=rf"^node 'node' \(activation, model.py:7\): .*{text}"):
+            call(node)
+
+
+def test_several_slopes_are_refused() -> None:
+    node = formatted("prelu", "fixed6.3", "fixed6.3")
+    slopes = {"node.weight": torch.tensor([0.1, 0.2, 0.3, 0.4])}
+    with pytest.raises(UnsupportedOp, match="prelu has 4 slopes; a table serves all channels, so allowed is 1 slope"):
+        Activation.check_formats(node.graph.replace(tensors=slopes).node("node"))
+
+
+class Bounded(nn.Module):
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        self.low = low
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(min=self.low).log()
+
+
+@pytest.mark.parametrize(("low", "exact"), [(0.25, True), (0.05, True), (0.03, False), (-1.0, False)])
+def test_a_clamp_before_it_makes_a_table_finite(low: float, exact: bool) -> None:  # 0.05 rounds to 1/16, 0.03 to 0
+    x = draw(8, 4)
+    graph = trace_module(Bounded(low).eval(), (x,))[0]
+    done = quantize.run(graph, QuantizeConfig(NodeFormats(activation="fixed8.4")), [x])[0]
+    assert is_exact(done.node("log")) is exact
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_is_never_negative_is_said_to_be(function: str) -> None:
+    attrs = {"function": function, **ATTRS.get(function, {})}
+    node = single("activation", (SINGLE,), attrs).node("node")
+    x = draw(4000) * 4
+    x = x.abs() if function in ("log", "sqrt", "rsqrt") else x
+    y = FUNCTIONS[function](x, {**attrs, "weight": torch.tensor([0.25])})
+    assert not_negative(node) == bool((y >= 0).all()), function
+
+
+@pytest.mark.parametrize(("low", "high", "sure"), [(0.0, 6.0, True), (-1.0, 6.0, False), (1.0, None, True),
+                                                   (None, 1.0, False), (2.0, -1.0, False)])  # fmt: skip
+def test_a_clamp_above_zero_is_never_negative(low: float | None, high: float | None, sure: bool) -> None:
+    node = single("activation", (SINGLE,), {"function": "clamp", "low": low, "high": high}).node("node")
+    assert not_negative(node) is sure
+
+
+def test_only_relu_merges_into_the_layer_before_it() -> None:
+    for layer, kinds in ((nn.ReLU(), 1), (nn.ReLU6(), 2), (nn.Hardtanh(0.0, 6.0), 2), (nn.Sigmoid(), 2)):
+        assert len(fuse(chain(nn.Linear(3, 3), layer))[0].operators()) == kinds
 
 
 def test_parameters_that_a_function_needs_are_named() -> None:

@@ -1,0 +1,130 @@
+"""Give the tensors of a graph their formats: one way, for the quantize pass and for every point of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from mase.calib.fit import fit, fit_edge
+from mase.formats import Format, QuantParams
+from mase.graph import Graph, OpNode, Record, new_type
+from mase.netlist import encoded, host_prefix
+from mase.ops.base import OPS, HardwareOp, fastest_axes, moves
+
+Fitted = tuple[Format, QuantParams]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Formats of one node, by text form.
+
+    Args:
+        output: of its result; None leaves it real. operands: of its parameters, by role.
+        attrs: how it sums and rounds (see :func:`arithmetic`).
+    """
+
+    output: str | None = None
+    operands: tuple[tuple[str, str], ...] = ()
+    attrs: tuple[tuple[str, str], ...] = ()
+
+
+def arithmetic(node: OpNode, accumulation: str | None = None, rounding: str | None = None) -> dict[str, str]:
+    """Return the attributes that say how a node sums and rounds."""
+    if node.kind == "opaque":
+        return {}
+    sums = issubclass(OPS[node.kind], HardwareOp) and node.record.operands
+    return ({"accumulation": accumulation or "auto"} if sums else {}) | {"rounding": rounding or "even"}
+
+
+def weights(node: OpNode) -> list[str]:
+    """Return the parameters of a node that take a format of weights or biases."""
+    takes = () if node.kind in ("opaque", "input") else OPS[node.kind].weights
+    return [role for role in node.record.operands if role in takes]
+
+
+def follows(node: OpNode) -> bool:
+    """Tell whether a node has the format of its input, because it only moves elements."""
+    return moves(node) and len(node.inputs) == 1
+
+
+class Assignment:
+    """Turn choices into records and format parameters. What is fitted to data is fitted once.
+
+    Args:
+        graph: whose tensors get formats. samples: float values of every edge on calibration data, by edge name.
+    """
+
+    def __init__(self, graph: Graph, samples: Mapping[str, Tensor]) -> None:
+        self._samples, self._axes = samples, fastest_axes(graph)
+        self.entries = {node.name for node in encoded(graph)}
+        host = {*host_prefix(graph)} - self.entries
+        self.nodes = [node for node in graph.nodes() if node.kind != "output" and node.name not in host]
+        followers = [node for node in self.nodes if follows(node) and node.name not in self.entries]
+        self._follows = {node.name: node.inputs[0].name for node in followers}
+        self._fits: dict[tuple[str, str], Fitted] = {}
+        self._records: dict[tuple[str, Chosen], Record] = {}
+
+    def of(self, chosen: Mapping[str, Chosen]) -> tuple[dict[str, Record], dict[str, QuantParams]]:
+        """Return the records of all nodes by name, and format parameters by edge or tensor.
+
+        Equal choices give the same objects.
+
+        Args:
+            chosen: by node name; nothing stands for no format.
+
+        Raises:
+            ConfigError: a text names no format, or there is no data to calibrate on.
+        """
+        records: dict[str, Record] = {}
+        quant: dict[str, QuantParams] = {}
+        given: dict[str, Chosen] = {}
+        for node in self.nodes:
+            name, source = node.name, self._follows.get(node.name)
+            if source is not None:
+                given[name], fmt = Chosen(given[source].output), records[source].output.format
+                if source in quant:
+                    quant[name] = quant[source]
+            else:
+                one = given[name] = chosen.get(name, Chosen())
+                for role, text in one.operands:
+                    quant[node.record.key(role)] = self.weight(node, role, text)[1]
+                fmt = None
+                if one.output is not None:
+                    fmt, quant[name] = self.edge(node, one.output)
+            records[name] = self._record(node, given[name], fmt)
+        return records, quant
+
+    def edge(self, node: OpNode, text: str) -> Fitted:
+        """Return the format of a node's result and its parameters."""
+        key = (node.name, text)
+        if key not in self._fits:
+            where = f"quantize: {'inputs' if node.name in self.entries else node.path}"
+            self._fits[key] = fit_edge(text, self._samples.get(node.name), where, self._axes[node.name])
+        return self._fits[key]
+
+    def weight(self, node: OpNode, role: str, text: str) -> Fitted:
+        """Return the format of a parameter and its parameters."""
+        key = (f"{node.name}.{role}", text)
+        if key not in self._fits:
+            axes = OPS[node.kind].axes(node.record, role)
+            self._fits[key] = fit(text, node.tensor(role), f"quantize: {node.record.key(role)}", axes)
+        return self._fits[key]
+
+    def _record(self, node: OpNode, one: Chosen, fmt: Format | None) -> Record:
+        key = (node.name, one)
+        if key not in self._records:
+            record = node.record
+            operands = {
+                role: new_type(record.operands[role], self.weight(node, role, text)[0]) for role, text in one.operands
+            }
+            self._records[key] = replace(
+                record,
+                output=record.output
+                if fmt is None and node.name not in self._follows
+                else new_type(record.output, fmt),
+                operands={**record.operands, **operands},
+                attrs={**record.attrs, **dict(one.attrs)},
+            )
+        return self._records[key]
