@@ -177,13 +177,15 @@ module mase_block_normalise #(
   logic [Stages-1:0]              valid_q, last_q;
 
   for (genvar e = 0; e < Exps; e++) begin : gen_exp
+    logic up;
+    assign up = more[e];
     always_comb begin
       exp_d[e*ExpBits +: ExpBits] = '0;
       for (int i = 0; i < InWidth; i++) begin
         if (or_q[leave_bank_q][e*InWidth+i]) begin
           exp_d[e*ExpBits +: ExpBits] =
-            (i + Offset + (more[e] ? 1 : 0) < 0) ? '0 :
-            ExpBits'((i + Offset + (more[e] ? 1 : 0) > Most) ? Most : i + Offset + (more[e] ? 1 : 0));
+            (i + Offset + (up ? 1 : 0) < 0) ? '0 :
+            ExpBits'((i + Offset + (up ? 1 : 0) > Most) ? Most : i + Offset + (up ? 1 : 0));
         end
       end
     end

@@ -35,7 +35,8 @@ module mase_float_round #(
   // ---- 1: magnitude, and how many of its bits go ---------------------------------------------------------------------
 
   logic [InWidth-1:0]      size, size_q;
-  logic signed [Drop-1:0]  point, down, drop, rise, drop_q, rise_q;
+  logic signed [Drop-1:0]  point, down, drop, rise, drop_q;
+  logic [Rise-1:0]         rise_q, rise_q2;
   logic                    sign_q, sign_q2, negative;
   assign size = in_i[InWidth-1] ? -in_i : in_i;
   assign down = Drop'($signed(down_i));
@@ -51,24 +52,22 @@ module mase_float_round #(
     size_q <= size;
     sign_q <= in_i[InWidth-1];
     drop_q <= (drop > $signed(Drop'(Most))) ? Drop'(Most) : drop;
-    rise_q <= (size == '0) ? '0 : (rise > $signed(Drop'(1 << ExpBits))) ? Drop'(1 << ExpBits) : rise;
+    rise_q <= (size == '0) ? '0 : (rise > $signed(Drop'(1 << ExpBits))) ? Rise'(1 << ExpBits) : Rise'(rise);
   end
 
   // ---- 2: what is kept, with the half below, and whether anything else goes ----------------------------------------------
 
   logic [ShiftWidth-1:0] shift;
-  logic [Wide-1:0]       wide, kept, lost;
+  logic [Wide-1:0]       wide, lost;
   logic [ManBits+1:0]    kept_q;
-  logic [Rise-1:0]       rise_q2;
   logic                  sticky_q;
   assign shift = ShiftWidth'(drop_q + Drop'(ManBits));  // not negative
   assign wide  = Wide'(size_q) << (ManBits + 1);
-  assign kept  = wide >> shift;
   assign lost  = wide & ~({Wide{1'b1}} << shift);
   always_ff @(posedge clk_i) begin
-    kept_q   <= kept[ManBits+1:0];
+    kept_q   <= (ManBits + 2)'(wide >> shift);
     sticky_q <= lost != '0;
-    rise_q2  <= rise_q[Rise-1:0];
+    rise_q2  <= rise_q;
     sign_q2  <= sign_q;
   end
 
