@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from emit import axis, library, package
+from emit.certify import certify
 from emit.design import SCHEMA, Design, Edge, edge_json
 from emit.names import Names, identifier, top_name
 from mase import __version__
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.circuit import Pin
+from mase.dataflow.stream import Travel
 from mase.deadlock import timed
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
@@ -76,7 +78,7 @@ def render(
         files[memory] = image.text()
     rtl = [f"rtl/{path.name}" for path in sources] + [f"rtl/{top}.sv"]
     around = [file for name in (*axis.MODULES, f"{top}_axis") if (file := f"rtl/{name}.sv") not in rtl]
-    facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(), axis_pad)
+    facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(0, 0), axis_pad)
     timing, known = timed(netlist, 4), _library()
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
@@ -117,7 +119,7 @@ def render(
         "axis": facts,
         "clock_mhz": clock_mhz,
         "buffers": {
-            "input_beats": netlist.backlog(),
+            "input_beats": netlist.backlog()[0],
             "note": "input beats that are taken while the sink is never ready",
         },
     }
@@ -126,6 +128,8 @@ def render(
     files["SHA256SUMS"] = sums = _sums(files)
     manifest["digest"] = hashlib.sha256(sums.encode()).hexdigest()
     files |= package.render(manifest, edges, _vectors(netlist, edges))
+    certified = certify(netlist, top, {i.name: instances[i.name] for i in netlist.instances})
+    files["certificate.json"] = json.dumps(certified, sort_keys=True) + "\n"
     files["design.json"] = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     return files
 
@@ -294,7 +298,8 @@ def _vectors(netlist: Netlist, edges: list[Edge]) -> dict[str, Code]:
     mantissa = torch.randint(grid.low, grid.high + 1, shape, generator=generator)
     exponent = None
     if grid.block:
-        blocks = (*shape[:-1], -(-shape[-1] // grid.block))
+        travel = entry.stream.travel or Travel.of(entry.shape)
+        blocks = (VECTORS, *travel.block_axes(grid.block))
         exponent = grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator)
     values = netlist.codes(Code(mantissa, exponent))
     return {"input": values[entry.name], "output": values[edges[-1].name]}

@@ -24,25 +24,20 @@ def timed(netlist: Netlist, tensors: int) -> Timing:
 
 
 def _explained(netlist: Netlist, found: Deadlock) -> str:
-    full = [pin for pin in netlist.fifos() if any(_names(netlist, pin) == wait.channel.source for wait in found.waits)]
+    full = [pin for pin in netlist.fifos() if any(netlist.place(pin) == wait.channel.source for wait in found.waits)]
     forks = [pin for pin in full if len(netlist.circuit.blocks[pin.block].outputs) > 1]
     for pin in forks:
         for port in netlist.circuit.blocks[pin.block].outputs:
             if port != pin.port and (meeting := _paths(netlist, pin, Pin(pin.block, port))):
                 short, long = (" -> ".join(path) for path in meeting)
                 depth = netlist.depths()[pin]
+                where = netlist.graph.node(meeting[0][-1]).where()
                 return (
-                    f"{netlist.graph.node(meeting[0][-1]).where()}: the design would stop, since two paths meet "
-                    f"here and one is too short: {short} has a FIFO of {depth} beats and needs {sized(netlist)[pin]} "
-                    f"while {long} fills; the map pass gives that depth"
+                    f"{where}: the design would stop, since two paths meet here and one is too short: {short} has "
+                    f"a FIFO of {depth} beats and needs {sized(netlist)[pin]} while {long} fills; "
+                    "the map pass gives that depth"
                 )
     return f"graph: the design stops before its end: {found}"
-
-
-def _names(netlist: Netlist, pin: Pin) -> tuple[str, str]:
-    """Return what the recurrence calls an output pin."""
-    actor, port = netlist.circuit.blocks[pin.block].schedule().port(pin.port)
-    return f"{pin.block}/{actor}" if actor else pin.block, port
 
 
 def _paths(netlist: Netlist, one: Pin, other: Pin) -> tuple[Sequence[str], Sequence[str]] | None:

@@ -51,7 +51,7 @@ from mase.interpreter import Batch
 from mase.lowering import Lowering
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
-from mase.ops.linear import Accumulation
+from mase.ops.mac import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
 from mase.report.assemble import assemble

@@ -33,18 +33,20 @@ class Values:
     reals: dict[str, Tensor] = field(default_factory=dict)
 
     def real(self, name: str) -> Tensor:
-        """Return the real values of an edge; float64 where codes stand behind them."""
+        """Return the real values of an edge; float64 where codes stand behind them, or the integers that they are."""
         if name in self.reals:
             return self.reals[name]
         kind = self.graph.node(name).record.output
         assert kind.format is not None
-        return kind.format.decode(self.codes[name], self.graph.params(name))
+        real, dtype = kind.format.decode(self.codes[name], self.graph.params(name)), getattr(torch, kind.dtype)
+        return real if dtype.is_floating_point else real.to(dtype)
 
     def traced(self, node: OpNode) -> Tensor:
         """Return the real values of an edge in the dtype that it was traced with, as float arithmetic takes them."""
         if node.name in self.reals:
             return self.reals[node.name]
-        return narrowed(self.real(node.name), getattr(torch, node.record.output.dtype))
+        real = self.real(node.name)
+        return narrowed(real, getattr(torch, node.record.output.dtype)) if real.is_floating_point() else real
 
 
 def is_exact(node: OpNode) -> bool:
@@ -129,7 +131,10 @@ def train(graph: Graph, inputs: Sequence[Tensor]) -> Tensor:
         else:
             x = _float(node, [env[p.name] for p in node.inputs])
         fmt = node.record.output.format
-        env[node.name] = x if fmt is None else fmt.quantize(x, graph.params(node.name))
+        if fmt is None or not x.is_floating_point():  # an index is what it is
+            env[node.name] = x
+        else:
+            env[node.name] = fmt.quantize(x, graph.params(node.name))
     raise GraphError("the graph has no output node")
 
 
@@ -209,6 +214,7 @@ def _store(values: Values, node: OpNode, x: Tensor) -> None:
     if fmt is None:
         values.reals[node.name] = x
     else:
+        x = x if x.is_floating_point() else x.to(torch.float64)  # an index
         values.codes[node.name] = fmt.encode(x, values.graph.params(node.name))
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from mase.blocks.fork import Fork
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit, Pin, Wire
-from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Step, Timing, run, taken
+from mase.dataflow.schedule import IN, OUT, Actor, Channel, Deadlock, Loop, Step, Timing, attempt, run, taken
 from mase.dataflow.sizing import UNBOUNDED, least_depths
 from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import WidthConverter
@@ -22,6 +22,7 @@ from mase.lowering import Lowered, Lowering
 from mase.ops.base import OPS, HardwareOp, builds, travel, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
+NEVER = "never"  # a port whose token never comes
 CONVERT, FORK = "convert", "fork"
 
 
@@ -147,15 +148,19 @@ class Netlist:
             schedule = schedules[instance.name]
             for c in schedule.channels:
                 first, *also = (_inside(instance.name, *end) for end in c.sinks)
-                channels.append(Channel(_inside(instance.name, *c.source), first, c.depth, tuple(also)))
+                source = _inside(instance.name, *c.source)
+                channels.append(replace(c, source=source, sink=first, also=tuple(also)))
             pins = [Pin(instance.name, port) for port in instance.block.inputs]
             channels += [join(sources[pin], place(pin)) for pin in pins if pin in sources]
             actors += [replace(actor, name=_inside(instance.name, actor.name, "")[0]) for actor in schedule.actors]
         for i, (pin, stream) in enumerate(zip(self.circuit.outputs, self.circuit.gives, strict=True)):
-            sink = SINK.name if i == 0 else f"{SINK.name} {i}"
-            channels.append(join(pin, (sink, IN)))
-            actors.append(replace(SINK, name=sink, body=(Loop(stream.beats, SINK.body),)))
+            channels.append(join(pin, (_sink(i), IN)))
+            actors.append(replace(SINK, name=_sink(i), body=(Loop(stream.beats, SINK.body),)))
         return actors, channels
+
+    def place(self, pin: Pin) -> tuple[str, str]:
+        """Return the actor and its port behind a pin, by the names that :meth:`network` gives them."""
+        return _inside(pin.block, *self.circuit.blocks[pin.block].schedule().port(pin.port))
 
     def depths(self) -> dict[Pin, int]:
         """Return the depth of the FIFO behind each output pin, in beats."""
@@ -166,23 +171,63 @@ class Netlist:
         return {Pin(i.name, port): (i, i.fifo(port)) for i in self.instances for port in i.block.outputs}
 
     def timing(self, tensors: int = 3) -> Timing:
-        """Return the exact cycles of ``tensors`` samples with the source always valid and the sink always ready."""
+        """Return the exact cycles of ``tensors`` samples with all sources always valid and all sinks always ready."""
         return run(*self.network(), tensors)
 
-    def backlog(self, given: int = 0) -> int:
-        """Return how many input beats the blocks take while the sink takes ``given`` output beats and no more."""
-        actors, channels = self.network()  # of several sinks the first one
-        sink = replace(actors[-1], body=(Loop(given, SINK.body), Step(("never",))))
-        channels.append(Channel(("nobody", OUT), (sink.name, "never"), 1))
-        tensors, found = 1, None
-        while found is None:  # every FIFO has an end, so some number of samples does not fit
-            tensors *= 2
-            found = taken([*actors[:-1], sink], channels, tensors)
-        return found
+    def backlog(self, given: int = 0) -> tuple[int, ...]:
+        """Return how many beats each entry takes while every sink takes ``given`` beats and no more."""
+        return self._held(dict.fromkeys(range(len(self.exits)), given), range(len(self.entries)))
 
-    def frames_inside(self) -> int:
-        """Return how many samples may have entered whole while the first of them has not left whole."""
-        return self.backlog(self.stream_out.beats - 1) // self.stream_in.beats
+    def frames_inside(self, entry: int, out: int) -> int:
+        """Return how many samples may have entered whole while the first of them has not left by an exit whole.
+
+        Args:
+            entry, out: by index. The other exits may give what they have.
+        """
+        beats = self.circuit.takes[entry].beats
+        return self._held({out: self.circuit.gives[out].beats - 1}, [entry])[0] // beats
+
+    def sources(self, out: int) -> list[int]:
+        """Return the entries, by index, that an exit depends on."""
+        before = {wire.sink: wire.source.block for wire in self.circuit.wires}
+        pending, blocks = [self.circuit.outputs[out].block], set[str]()
+        while pending:
+            name = pending.pop()
+            pins = [Pin(name, port) for port in self.circuit.blocks[name].inputs]
+            pending += [before[pin] for pin in pins if pin in before and before[pin] not in blocks]
+            blocks.add(name)
+        return [i for i, pin in enumerate(self.circuit.inputs) if pin.block in blocks]
+
+    def early(self, entry: int, out: int) -> bool:
+        """Tell whether an exit may give the last beat of a sample before an entry has taken its last one."""
+        actors, channels = self.network()
+        beats = self.circuit.takes[entry].beats
+        source = Actor("the source", (Loop(beats - 1, (Step((), (), (OUT,), (OUT,)),)), Step((NEVER,))), {})
+        channels += [Channel((source.name, OUT), self._place(self.circuit.inputs[entry]), beats), _never(source)]
+        found = attempt([source, *actors], channels, 1)
+        assert isinstance(found, Deadlock)
+        return _sink(out) not in {wait.actor for wait in found.waits}
+
+    def _held(self, given: Mapping[int, int], entries: Sequence[int]) -> tuple[int, ...]:
+        """Return how many beats entries take while some sinks, by index, take so many beats and no more."""
+        actors, channels = self.network()
+        stuck = {_sink(i): beats for i, beats in given.items()}
+        held = [actor for actor in actors if actor.name in stuck]
+        actors = [actor for actor in actors if actor.name not in stuck]
+        actors += [replace(sink, body=(Loop(stuck[sink.name], SINK.body), Step((NEVER,)))) for sink in held]
+        channels += [_never(sink) for sink in held]
+        places = [self._place(self.circuit.inputs[i]) for i in entries]
+        sizes = [self.circuit.takes[i].beats for i in entries]
+        tensors = 1
+        while True:  # every FIFO has an end, so some number of samples does not fit
+            tensors *= 2
+            found = taken(actors, channels, tensors)
+            if all(found[place] < tensors * beats for place, beats in zip(places, sizes, strict=True)):
+                return tuple(found[place] for place in places)
+
+    def _place(self, pin: Pin) -> tuple[str, str]:
+        """Return the port of the actor behind a pin."""
+        return _inside(pin.block, *self.circuit.blocks[pin.block].schedule().port(pin.port))
 
     def interval(self) -> int:
         """Return the closed form of the interval: valid once FIFOs are deep enough."""
@@ -254,6 +299,11 @@ class _Layout:
         for name in exits:
             if name in self.entries:
                 raise UnsupportedOp(f"{self.graph.node(name).where()}: leaves as it came; there is nothing to build")
+        for name in self.entries:
+            if name not in self.inputs:
+                raise UnsupportedOp(
+                    f"{self.graph.node(name).where()}: no output depends on it; trace a model without it"
+                )
         outputs = tuple(self.free[name].pop(0) for name in exits)
         circuit = Circuit(self.blocks, tuple(self.wires), tuple(self.inputs[name] for name in self.entries), outputs)
         instances = tuple(self.instances)
@@ -371,6 +421,15 @@ def sized(netlist: Netlist) -> dict[Pin, int]:
     found = {channels[i].source: depth for i, depth in zip(fifos, depths, strict=True)}
     schedules = {i.name: i.block.schedule() for i in netlist.instances}
     return {pin: found[_inside(pin.block, *schedules[pin.block].port(pin.port))] for pin in pins}
+
+
+def _sink(out: int) -> str:
+    """Return the name of the sink of an exit."""
+    return f"{SINK.name} {out}" if out else SINK.name
+
+
+def _never(actor: Actor) -> Channel:
+    return Channel(("nobody", OUT), (actor.name, NEVER), 1)
 
 
 def _inside(instance: str, actor: str, port: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@
 // left by e (exact), or, with Aligned, (P << Guard) >>> (E - e) under E = max over all e of this output, which a
 // scan of the exponents finds before the sum starts. RawOut leaves t = m * sum (<< E) unrounded for block_normalise.
 // Order: for row, for o in tiles of Pe, for k in beats of Simd; the row is replayed from a buffer for o > 0.
+// A row is Parts parts of Inputs inputs; beats and blocks never span two of them. Row r has the outputs of set r modulo
+// Sets, each of which has its own weights.
 // Parts: control (what fires), replay (the row), core (sums), output (one rounding), FIFO.
 // One firing a cycle (two passes a tile with Aligned); latency: docs/arithmetic.md, 9.
 // in_ready_o and out_valid_o come from registers; the pipeline runs freely into an output FIFO with credits.
@@ -14,7 +16,9 @@
 
 module mase_linear #(
   parameter int Rows = 1,
+  parameter int Parts = 1,
   parameter int Inputs = 4,
+  parameter int Sets = 1,
   parameter int Outputs = 4,
   parameter int Simd = 2,
   parameter int Pe = 2,
@@ -65,15 +69,18 @@ module mase_linear #(
   output      logic               out_last_o
 );
 
-  localparam int InTiles = (Inputs + Simd - 1) / Simd;
+  localparam int PartTiles = (Inputs + Simd - 1) / Simd;
+  localparam int InTiles = Parts * PartTiles;
   localparam int OutTiles = (Outputs + Pe - 1) / Pe;
+  localparam int Tiles = Sets * OutTiles;
   localparam int KWidth = (InTiles > 1) ? $clog2(InTiles) : 1;
-  localparam int OWidth = (OutTiles > 1) ? $clog2(OutTiles) : 1;
+  localparam int TileWidth = (Tiles > 1) ? $clog2(Tiles) : 1;
   localparam int MultPort = (MultBits != 0) ? MultBits : 1;
 
-  logic                   fire, take, scan, produce, last, k_last, credit, sum_valid, sum_last, y_valid, y_last;
+  logic                   fire, take, scan, produce, last, k_last, part_last, credit;
+  logic                   sum_valid, sum_last, y_valid, y_last;
   logic [KWidth-1:0]      k;
-  logic [OWidth-1:0]      o;
+  logic [TileWidth-1:0]   tile;
   logic [InBits-1:0]      x;
   logic [Pe*AccWidth-1:0] sum;
   logic [Pe*MultPort-1:0] mult;
@@ -81,21 +88,22 @@ module mase_linear #(
   logic [OutBits-1:0]     y;
 
   mase_linear_control #(
-    .Rows(Rows), .InTiles(InTiles), .OutTiles(OutTiles), .Aligned(Aligned)
+    .Rows(Rows), .Parts(Parts), .PartTiles(PartTiles), .Sets(Sets), .OutTiles(OutTiles), .Aligned(Aligned)
   ) u_control (
-    .clk_i     (clk_i),
-    .rst_ni    (rst_ni),
-    .in_valid_i(in_valid_i),
-    .in_ready_o(in_ready_o),
-    .credit_i  (credit),
-    .fire_o    (fire),
-    .take_o    (take),
-    .scan_o    (scan),
-    .produce_o (produce),
-    .last_o    (last),
-    .k_o       (k),
-    .k_last_o  (k_last),
-    .o_o       (o)
+    .clk_i      (clk_i),
+    .rst_ni     (rst_ni),
+    .in_valid_i (in_valid_i),
+    .in_ready_o (in_ready_o),
+    .credit_i   (credit),
+    .fire_o     (fire),
+    .take_o     (take),
+    .scan_o     (scan),
+    .produce_o  (produce),
+    .last_o     (last),
+    .k_o        (k),
+    .k_last_o   (k_last),
+    .part_last_o(part_last),
+    .tile_o     (tile)
   );
 
   mase_replay #(
@@ -109,27 +117,28 @@ module mase_linear #(
   );
 
   mase_linear_core #(
-    .InTiles(InTiles), .OutTiles(OutTiles), .Simd(Simd), .Pe(Pe), .XWidth(XWidth), .XSigned(XSigned),
+    .Parts(Parts), .PartTiles(PartTiles), .Tiles(Tiles), .Simd(Simd), .Pe(Pe), .XWidth(XWidth), .XSigned(XSigned),
     .XExpBits(XExpBits), .XBlock(XBlock), .WWidth(WWidth), .WExpBits(WExpBits), .WBlock(WBlock), .Aligned(Aligned),
     .Guard(Guard), .ExpWidth(ExpWidth), .AccWidth(AccWidth), .BiasWidth(BiasWidth), .MultBits(MultBits),
     .WeightFile(WeightFile), .WeightExpFile(WeightExpFile), .BiasFile(BiasFile), .BiasExpFile(BiasExpFile),
     .MultFile(MultFile)
   ) u_core (
-    .clk_i    (clk_i),
-    .rst_ni   (rst_ni),
-    .fire_i   (fire),
-    .scan_i   (scan),
-    .first_i  (k == '0),
-    .k_last_i (k_last),
-    .produce_i(produce),
-    .last_i   (last),
-    .o_i      (o),
-    .x_i      (x),
-    .valid_o  (sum_valid),
-    .last_o   (sum_last),
-    .sum_o    (sum),
-    .mult_o   (mult),
-    .exp_o    (max_exp)
+    .clk_i      (clk_i),
+    .rst_ni     (rst_ni),
+    .fire_i     (fire),
+    .scan_i     (scan),
+    .first_i    (k == '0),
+    .k_last_i   (k_last),
+    .part_last_i(part_last),
+    .produce_i  (produce),
+    .last_i     (last),
+    .tile_i     (tile),
+    .x_i        (x),
+    .valid_o    (sum_valid),
+    .last_o     (sum_last),
+    .sum_o      (sum),
+    .mult_o     (mult),
+    .exp_o      (max_exp)
   );
 
   mase_output #(

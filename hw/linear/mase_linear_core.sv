@@ -10,8 +10,9 @@
 `default_nettype none
 
 module mase_linear_core #(
-  parameter int InTiles = 2,
-  parameter int OutTiles = 2,
+  parameter int Parts = 1,
+  parameter int PartTiles = 2,
+  parameter int Tiles = 2,
   parameter int Simd = 2,
   parameter int Pe = 2,
   parameter int XWidth = 8,
@@ -35,7 +36,7 @@ module mase_linear_core #(
   // Derived, do not override.
   parameter int XExps = (XExpBits == 0) ? 0 : (Simd > XBlock) ? Simd / XBlock : 1,
   parameter int InBits = Simd * XWidth + XExps * XExpBits,
-  parameter int OWidth = (OutTiles > 1) ? $clog2(OutTiles) : 1,
+  parameter int TileWidth = (Tiles > 1) ? $clog2(Tiles) : 1,
   parameter int MultPort = (MultBits != 0) ? MultBits : 1
 ) (
   input  wire logic                   clk_i,
@@ -45,9 +46,10 @@ module mase_linear_core #(
   input  wire logic                   scan_i,
   input  wire logic                   first_i,
   input  wire logic                   k_last_i,
+  input  wire logic                   part_last_i,
   input  wire logic                   produce_i,
   input  wire logic                   last_i,
-  input  wire logic [OWidth-1:0]      o_i,
+  input  wire logic [TileWidth-1:0]   tile_i,
   input  wire logic [InBits-1:0]      x_i,
 
   output      logic                   valid_o,
@@ -103,7 +105,7 @@ module mase_linear_core #(
   localparam int TileStages = (MultBits != 0) ? StageAdd : StageAdd - 1;
   logic [StageAdd-1:0]          valid_q, end_q;
   logic [StageAcc-1:0]          done_q, last_q;
-  logic [TileStages*OWidth-1:0] tile_q;
+  logic [TileStages*TileWidth-1:0] tile_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -117,13 +119,13 @@ module mase_linear_core #(
   always_ff @(posedge clk_i) begin
     end_q  <= StageAdd'({end_q, region_end});
     last_q <= StageAcc'({last_q, last_i});
-    tile_q <= (TileStages * OWidth)'({tile_q, o_i});
+    tile_q <= (TileStages * TileWidth)'({tile_q, tile_i});
   end
 
   if (RegionBeats > 1) begin : gen_region_end
     localparam int BeatWidth = $clog2(RegionBeats);
     logic [BeatWidth-1:0] beat_q;
-    assign region_end = k_last_i || beat_q == BeatWidth'(RegionBeats - 1);
+    assign region_end = part_last_i || beat_q == BeatWidth'(RegionBeats - 1);
     always_ff @(posedge clk_i or negedge rst_ni) begin
       if (!rst_ni) beat_q <= '0;
       else if (fire_i) beat_q <= region_end ? '0 : beat_q + BeatWidth'(1);
@@ -134,7 +136,7 @@ module mase_linear_core #(
 
   // ---- weights ---------------------------------------------------------------------------------------------------
 
-  localparam int WWords = OutTiles * InTiles;
+  localparam int WWords = Tiles * Parts * PartTiles;
   localparam int WAddr = (WWords > 1) ? $clog2(WWords) : 1;
   logic [WAddr-1:0]          w_addr_q;
   logic [Pe*Simd*WWidth-1:0] w_word;
@@ -185,17 +187,19 @@ module mase_linear_core #(
       assign x_exp = x_i[Simd*XWidth +: XBits];
     end
     mase_linear_exponents #(
-      .InTiles(InTiles), .OutTiles(OutTiles), .Simd(Simd), .Pe(Pe), .Groups(Groups), .XExpBits(XExpBits),
-      .XBlock(XBlock), .WExpBits(WExpBits), .WBlock(WBlock), .ExpWidth(ExpWidth), .WeightExpFile(WeightExpFile)
+      .Parts(Parts), .PartTiles(PartTiles), .Tiles(Tiles), .Simd(Simd), .Pe(Pe), .Groups(Groups),
+      .XExpBits(XExpBits), .XBlock(XBlock), .WExpBits(WExpBits), .WBlock(WBlock), .ExpWidth(ExpWidth),
+      .WeightExpFile(WeightExpFile)
     ) u_exponents (
-      .clk_i    (clk_i),
-      .rst_ni   (rst_ni),
-      .fire_i   (fire_i),
-      .scan_i   (scan_i),
-      .k_last_i (k_last_i),
-      .produce_i(produce_i),
-      .x_i      (x_exp),
-      .sum_o    (exp_sum)
+      .clk_i      (clk_i),
+      .rst_ni     (rst_ni),
+      .fire_i     (fire_i),
+      .scan_i     (scan_i),
+      .k_last_i   (k_last_i),
+      .part_last_i(part_last_i),
+      .produce_i  (produce_i),
+      .x_i        (x_exp),
+      .sum_o      (exp_sum)
     );
 
     if (!Aligned) begin : gen_exact
@@ -219,9 +223,9 @@ module mase_linear_core #(
         else scan_q1 <= fire_i && scan_i;
       end
       always_ff @(posedge clk_i) scan_first_q <= first_i;
-      mase_rom #(.Width(M), .Depth(OutTiles), .File(BiasExpFile)) u_bias_exp (
+      mase_rom #(.Width(M), .Depth(Tiles), .File(BiasExpFile)) u_bias_exp (
         .clk_i (clk_i),
-        .addr_i(o_i),
+        .addr_i(tile_i),
         .data_o(bias_exp)
       );
       mase_align_terms #(
@@ -254,9 +258,9 @@ module mase_linear_core #(
   // ---- accumulator: the bias first, then one sum of groups a cycle -------------------------------------------------
 
   logic [Pe*BiasWidth-1:0] bias;  // at StageAdd
-  mase_rom #(.Width(Pe * BiasWidth), .Depth(OutTiles), .File(BiasFile)) u_bias (
+  mase_rom #(.Width(Pe * BiasWidth), .Depth(Tiles), .File(BiasFile)) u_bias (
     .clk_i (clk_i),
-    .addr_i(tile_q[(StageAdd-2)*OWidth +: OWidth]),
+    .addr_i(tile_q[(StageAdd-2)*TileWidth +: TileWidth]),
     .data_o(bias)
   );
 
@@ -293,9 +297,9 @@ module mase_linear_core #(
   assign valid_o = done_q[StageAcc-1];
   assign last_o  = last_q[StageAcc-1];
   if (MultBits != 0) begin : gen_mult
-    mase_rom #(.Width(Pe * MultBits), .Depth(OutTiles), .File(MultFile)) u_mult (
+    mase_rom #(.Width(Pe * MultBits), .Depth(Tiles), .File(MultFile)) u_mult (
       .clk_i (clk_i),
-      .addr_i(tile_q[(StageAdd-1)*OWidth +: OWidth]),
+      .addr_i(tile_q[(StageAdd-1)*TileWidth +: TileWidth]),
       .data_o(mult_o)
     );
   end else begin : gen_no_mult
@@ -303,7 +307,7 @@ module mase_linear_core #(
   end
   if (!Aligned) begin : gen_no_exp
     logic unused;
-    assign unused = &{1'b0, first_i, k_last_i, scan_i};
+    assign unused = &{1'b0, first_i, k_last_i, part_last_i, scan_i};
     assign exp_o  = '0;
   end
 

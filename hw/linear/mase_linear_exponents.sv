@@ -1,14 +1,15 @@
 // Exponents of a linear unit's group sums: sum_o[p][g] = exponent of x + exponent of w, one cycle after the firing.
 //
 // x_i holds the exponents of x, already one cycle after it. Those of w are read from a ROM: one word for all outputs of
-// a tile, a new one every WBlock / Simd beats; a scan reads the words of its tile, and the pass after it reads them
+// a tile, a new one every WBlock / Simd beats and for each part of a row; a scan reads the words of its tile, and the pass after it reads them
 // again. An operand without exponents counts 0. Control alone is reset.
 
 `default_nettype none
 
 module mase_linear_exponents #(
-  parameter int InTiles = 2,
-  parameter int OutTiles = 2,
+  parameter int Parts = 1,
+  parameter int PartTiles = 2,
+  parameter int Tiles = 2,
   parameter int Simd = 2,
   parameter int Pe = 2,
   parameter int Groups = 1,
@@ -27,6 +28,7 @@ module mase_linear_exponents #(
   input  wire logic                          fire_i,
   input  wire logic                          scan_i,
   input  wire logic                          k_last_i,
+  input  wire logic                          part_last_i,
   input  wire logic                          produce_i,
   input  wire logic [XBits-1:0]              x_i,
   output      logic [Pe*Groups*ExpWidth-1:0] sum_o
@@ -49,12 +51,11 @@ module mase_linear_exponents #(
       assign sum_o[i*ExpWidth +: ExpWidth] = x_exp[(i%Groups)*ExpWidth +: ExpWidth];
     end
     logic unused;
-    assign unused = &{1'b0, clk_i, rst_ni, fire_i, scan_i, k_last_i, produce_i};
+    assign unused = &{1'b0, clk_i, rst_ni, fire_i, scan_i, k_last_i, part_last_i, produce_i};
   end else begin : gen_w
     localparam int WExps = (Simd > WBlock) ? Simd / WBlock : 1;
     localparam int WordBeats = (WBlock > Simd) ? WBlock / Simd : 1;
-    localparam int TileWords = (InTiles + WordBeats - 1) / WordBeats;
-    localparam int Words = OutTiles * TileWords;
+    localparam int Words = Tiles * Parts * ((PartTiles + WordBeats - 1) / WordBeats);
     localparam int Addr = (Words > 1) ? $clog2(Words) : 1;
     localparam int BeatWidth = (WordBeats > 1) ? $clog2(WordBeats) : 1;
     logic [Addr-1:0]              addr_q, next_tile, tile_start_q;
@@ -70,9 +71,9 @@ module mase_linear_exponents #(
         tile_start_q <= '0;
         beat_q       <= '0;
       end else if (fire_i) begin
-        beat_q <= (k_last_i || beat_last) ? '0 : beat_q + BeatWidth'(1);
+        beat_q <= (part_last_i || beat_last) ? '0 : beat_q + BeatWidth'(1);
         if (k_last_i && scan_i) addr_q <= tile_start_q;
-        else if (k_last_i || beat_last) addr_q <= next_tile;
+        else if (part_last_i || beat_last) addr_q <= next_tile;
         if (produce_i) tile_start_q <= next_tile;
       end
     end

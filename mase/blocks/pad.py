@@ -120,8 +120,8 @@ class Pad(Pipe):
         give, move = stream(produce=True), stream(take=True, produce=True)
         full = border.around(self.size)[1] * beats
         row = _loops((border.left * beats, give), (width * beats, move), (border.right * beats, give))
-        image = (*_loops((border.top * full, give)), Loop(height, row), *_loops((border.bottom * full, give)))
-        return Schedule((Actor("", image, {OUT: LATENCY}),))
+        above, below = (_loops((rows * full, give)) for rows in (border.top, border.bottom))
+        return Schedule((Actor("", (*above, Loop(height, row), *below), {OUT: LATENCY}),))
 
     def sv_params(self) -> Mapping[str, int]:
         source, grid = self.source, self.source.grid

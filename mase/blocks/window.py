@@ -94,7 +94,7 @@ class Windows:
 
 
 @lru_cache(maxsize=4096)
-def least_buffer(windows: Windows, beats: int, pace: int) -> int:
+def least_buffer(windows: Windows, beats: int, pace: int, read: int) -> int:
     """Return the least slots of a buffer that keeps the rate of the slower side: one beat in a cycle, or one window.
 
     Deeper buffers delay nothing, so a buffer suffices as soon as there is any firing order that keeps the rate in it.
@@ -102,9 +102,9 @@ def least_buffer(windows: Windows, beats: int, pace: int) -> int:
     beats are there. What then lies in the buffer at once is the least: no order holds less.
 
     Args:
-        beats: of a pixel. pace: cycles of a window; its own beats are read in the first of them.
+        beats: of a pixel. pace: cycles of a window. read: those of them until all its beats are read.
     """
-    starts, tokens, read = windows.starts() * beats, windows.pixels * beats, windows.taps * beats
+    starts, tokens = windows.starts() * beats, windows.pixels * beats
     ends, span, count = starts[:-1] + windows.span * beats, windows.span * beats, len(starts) - 1
     period = max(count * pace, tokens)
     place = np.arange(2 * tokens)
@@ -150,13 +150,12 @@ class WindowFoldings:
         return np.maximum(height * width * self.windows.taps, self.windows.pixels) * self.beats(lanes)
 
     def buffer(self, lanes: Count, pace: Count) -> Count:
-        """Return the least depths that keep the rate where a window takes ``pace`` cycles."""
-        beats, pace = np.broadcast_arrays(self.beats(lanes), pace)
-        found = [
-            least_buffer(self.windows, *pair)
-            for pair in zip(beats.ravel().tolist(), pace.ravel().tolist(), strict=True)
-        ]
-        return np.array(found).reshape(beats.shape)
+        """Return the least depths that keep the rate where a window takes ``pace`` cycles, each group its part."""
+        lanes, pace = np.broadcast_arrays(lanes, pace)
+        beats = self.beats(lanes)
+        read = pace - (pace - self.windows.taps * beats) // self.groups
+        triples = zip(*(n.ravel().tolist() for n in (beats, pace, read)), strict=True)
+        return np.array([least_buffer(self.windows, *three) for three in triples], np.int64).reshape(lanes.shape)
 
     def fifo(self) -> int:
         """Return a FIFO depth that keeps one beat a cycle."""
@@ -231,7 +230,7 @@ class Window(Pipe):
             Actor(WRITE, (Loop(self.source.beats, (write,)),), {BUFFER: 1}),
             Actor(READ, body, {OUT: LATENCY}),
         )
-        return Schedule(actors, (Channel((WRITE, BUFFER), (READ, BUFFER), self.buffer),))
+        return Schedule(actors, (Channel((WRITE, BUFFER), (READ, BUFFER), self.buffer, parameter="Depth"),))
 
     def sv_params(self) -> Mapping[str, int]:
         windows, source = self.windows, self.source

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from mase.calib.fit import fit, fit_edge
-from mase.formats import Format, QuantParams
+from mase.formats import Format, QuantParams, parse
 from mase.graph import Graph, OpNode, Record, new_type
 from mase.netlist import encoded, host_prefix
 from mase.ops.base import OPS, HardwareOp, fastest_axes, moves
@@ -90,11 +90,17 @@ class Assignment:
                 one = given[name] = chosen.get(name, Chosen())
                 for role, text in one.operands:
                     quant[node.record.key(role)] = self.weight(node, role, text)[1]
-                fmt = None
+                fmt = self._own(node, records)
                 if one.output is not None:
                     fmt, quant[name] = self.edge(node, one.output)
             records[name] = self._record(node, given[name], fmt)
         return records, quant
+
+    def _own(self, node: OpNode, records: Mapping[str, Record]) -> Format | None:
+        """Return the format of a result that is an index, where its input has a format; nobody chooses it."""
+        text = OPS[node.kind].index_format(node) if node.kind in OPS else ""
+        sources = (records[source.name].output.format for source in node.inputs if source.name in records)
+        return parse(text) if text and any(sources) else None
 
     def edge(self, node: OpNode, text: str) -> Fitted:
         """Return the format of a node's result and its parameters."""

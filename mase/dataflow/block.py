@@ -66,6 +66,10 @@ class Block(ABC):
         """Return the depth of the FIFO behind an output, in beats."""
         return self.fifo
 
+    def fifo_parameter(self, port: str) -> str:
+        """Return the name of the RTL parameter that holds :meth:`depth`."""
+        return "FifoDepth" if len(self.outputs) == 1 else f"Depth{port.upper()}"
+
     @abstractmethod
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         """Return the codes that leave by each output, exactly as the RTL computes them.

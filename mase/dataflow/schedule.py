@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 
@@ -80,12 +81,14 @@ class Channel:
     Args:
         also: further sinks. Each takes every token when it can, and a slot is free once all of them have freed it: this
             is the eager fork. Channels of their own from one port are a fork whose branches have slots of their own.
+        parameter: of the RTL block that a channel lies in, where one gives it its depth.
     """
 
     source: tuple[str, str]
     sink: tuple[str, str]
     depth: int
     also: tuple[tuple[str, str], ...] = ()
+    parameter: str = ""
 
     @property
     def sinks(self) -> tuple[tuple[str, str], ...]:
@@ -150,15 +153,29 @@ def stream(*, take: bool = False, produce: bool = False, dwell: int = 1) -> Step
 
 @dataclass(frozen=True)
 class Timing:
-    """Cycles of a run with the source always valid and the sink always ready; cycle 0 takes the first input beat.
+    """Cycles of a run with all sources always valid and all sinks always ready; cycle 0 takes the first input beat.
 
     Args:
         first: cycle in which the first output beat leaves.
-        completions: cycle in which the last output beat of each tensor leaves.
+        completions: cycle in which the last output beat of each tensor leaves, by the last of the outputs.
+        outputs: where there are several, the same of each by itself.
     """
 
     first: int
     completions: tuple[int, ...]
+    outputs: tuple[Timing, ...] = ()
+
+    @classmethod
+    def of(cls, outputs: Sequence[Timing]) -> Self:
+        """Return the cycles of a whole: a tensor is complete when the last output has given it."""
+        ends = zip(*(found.completions for found in outputs), strict=True)
+        several = tuple(outputs) if len(outputs) > 1 else ()
+        return cls(min(found.first for found in outputs), tuple(map(max, ends)), several)
+
+    @property
+    def each(self) -> tuple[Timing, ...]:
+        """Cycles of each output."""
+        return self.outputs or (self,)
 
     @property
     def latency(self) -> int:
@@ -222,8 +239,8 @@ def run(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> T
 def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing | Deadlock:
     """Evaluate the recurrence for ``tensors`` tensors through a network.
 
-    Ports without a channel are the outside: inputs there are always valid, outputs always ready. The first such output,
-    in order of actors, is the one whose cycles are returned; cycle 0 is the first step that takes an outside token.
+    Ports without a channel are the outside: inputs there are always valid, outputs always ready. Such outputs are
+    those whose cycles are returned, in order of actors; cycle 0 is the first step that takes an outside token.
 
     Raises:
         GraphError: nothing leaves the network.
@@ -237,43 +254,56 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
     times = found or _stepped(short, channels, parts * tensors, lanes)
     if isinstance(times, Deadlock):
         return times
-    start, leaving = times
-    if not len(leaving):
+    start, outputs = times
+    if not any(len(leaving) for leaving in outputs):
         raise GraphError("schedule: no token leaves the network")
+    return Timing.of([_timing(leaving - start, tensors) for leaving in outputs if len(leaving)])
+
+
+def _timing(leaving: Times, tensors: int) -> Timing:
+    """Return the cycles of one output from those of all its tokens."""
     beats = len(leaving) // tensors
-    ends = (leaving[beats - 1 :: beats] - start).tolist()
-    return Timing(int(leaving[0]) - start, tuple(ends))
+    return Timing(int(leaving[0]), tuple(leaving[beats - 1 :: beats].tolist()))
 
 
 def _stepped(
     actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, lanes: Sequence[Lane] | None
-) -> tuple[int, Times] | Deadlock:
-    """Run firing by firing, tensor by tensor where ``lanes`` says that tensors do not overlap, until it repeats."""
+) -> tuple[int, list[Times]] | Deadlock:
+    """Run firing by firing, tensor by tensor where ``lanes`` says that tensors do not overlap, until it repeats.
+
+    Returns:
+        When the first token comes from outside, and when tokens leave by each output.
+    """
     runners = _runners(actors, channels)
-    last = next((i for i, runner in enumerate(runners) if runner.leaves), 0)
-    watched, leaving = None if lanes is None else period(lanes), list[Times]()
+    outputs = [(i, port) for i, runner in enumerate(runners) for port in runner.outside]
+    watched, leaving = None if lanes is None else period(lanes), [list[Times]() for _ in outputs]
     for tensor in range(1, tensors + 1) if watched else [tensors]:
         _move(runners, tensor)
         if any(runner.tensors < tensor for runner in runners):
             _move(runners, tensors)  # whatever can still fire does
             return Deadlock(tuple(r.waits for r in runners if r.waits is not None and r.tensors < tensors))
-        leaving.append(runners[last].left())
+        for times, (i, port) in zip(leaving, outputs, strict=True):
+            times.append(runners[i].left(port))
         settled = watched.add([runner.window() for runner in runners]) if watched else None
         if settled is not None:
-            leaving = [continued(leaving, settled[0], settled[1][last], tensors)]
-            break
-    start = min((r.first_take for r in runners if r.first_take is not None), default=0)
-    return start, np.concatenate(leaving)
+            lag, distances = settled
+            found = [continued(t, lag, distances[i], tensors) for t, (i, _) in zip(leaving, outputs, strict=True)]
+            return _start(runners), found
+    return _start(runners), [np.concatenate(times) for times in leaving]
 
 
-def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> int | None:
-    """Return how many outside tokens a network takes before it stands still; None if it finishes ``tensors`` tensors.
+def _start(runners: Sequence[_Runner]) -> int:
+    return min((r.first_take for r in runners if r.first_take is not None), default=0)
 
-    A channel whose sink is not among the actors never gives a slot back.
+
+def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> dict[tuple[str, str], int]:
+    """Return how many outside tokens each input takes, of at most ``tensors`` tensors, before all stand still.
+
+    A channel whose sink is not among the actors never gives a slot back, and one whose source is not gives no token.
     """
     runners = _runners(actors, channels)
     _move(runners, tensors)
-    return None if runners[0].tensors == tensors else sum(runner.outside_takes for runner in runners)
+    return {(runner.actor.name, port): count for runner in runners for port, count in runner.entered.items()}
 
 
 class _Queue:
@@ -297,38 +327,41 @@ class _Ports:
 class _Runner:
     """Carry one actor forward as far as the known times allow.
 
-    ``tensors`` are those that it has finished, ``outside`` when its tokens for the outside left.
+    ``tensors`` are those that it has finished, ``entered`` how many tokens it took from outside by each port, and
+    ``outside`` when its tokens for the outside left.
     """
 
     def __init__(self, actor: Actor, ports: _Ports) -> None:
         self.actor, self.now, self.tensors = actor, 0, 0
         self.waits: Wait | None = None
-        self.outside: list[int] = []
+        self.outside: dict[str, list[int]] = {}
+        self.entered: dict[str, int] = {}
         self.first_take: int | None = None
-        self.outside_takes = 0
-        steps = _steps(actor.body)
-        self.leaves = any((actor.name, port) not in ports.by_source for step in steps for port in step.publish)
-        self._steps = [self._bound(step, ports) for step in steps]
+        self._steps = [self._bound(step, ports) for step in _steps(actor.body)]
         self._index, self._times = 0, list[int]()
 
     def _bound(
         self, step: Step, ports: _Ports
-    ) -> tuple[list[_Queue | None], list[_Queue], list[_Queue], list[tuple[_Queue | None, int]], int]:
+    ) -> tuple[list[_Queue], tuple[str, ...], list[_Queue], list[_Queue], list[tuple[list[int], int]], int]:
         name = self.actor.name
-        take = [ports.by_sink.get((name, port)) for port in step.take]
+        take = [ports.by_sink[name, port] for port in step.take if (name, port) in ports.by_sink]
+        enter = tuple(port for port in step.take if (name, port) not in ports.by_sink)
+        self.entered |= dict.fromkeys(enter, 0)
+        self.outside |= {p: self.outside.get(p, []) for p in step.publish if (name, p) not in ports.by_source}
         free = [ports.by_sink[name, port] for port in step.free if (name, port) in ports.by_sink]
         acquire = [queue for port in step.acquire for queue in ports.by_source.get((name, port), [])]
         publish = [
-            (queue, self.actor.latency.get(port, 1))
+            (times, self.actor.latency.get(port, 1))
             for port in step.publish
-            for queue in ports.by_source.get((name, port), [None])
+            for times in ([q.visible for q in ports.by_source.get((name, port), [])] or [self.outside[port]])
         ]
-        return take, free, acquire, publish, step.dwell
+        return take, enter, free, acquire, publish, step.dwell
 
-    def left(self) -> Times:
-        """Return the times of all tokens that left the network since the last call."""
-        times, self.outside = self.outside, []
-        return np.array(times, np.int64)
+    def left(self, port: str) -> Times:
+        """Return the times of all tokens that left the network by a port since the last call."""
+        times = np.array(self.outside[port], np.int64)
+        self.outside[port].clear()
+        return times
 
     def window(self) -> Times:
         """Return the times of all firings since the last call."""
@@ -339,11 +372,9 @@ class _Runner:
         """Fire until ``tensors`` tensors are finished; tell whether anything moved."""
         moved = False
         while self.tensors < tensors:
-            take, free, acquire, publish, dwell = self._steps[self._index]
+            take, enter, free, acquire, publish, dwell = self._steps[self._index]
             now = self.now
             for queue in take:
-                if queue is None:
-                    continue
                 if queue.taken >= len(queue.visible):
                     self.waits = Wait(self.actor.name, queue.channel.source[0], queue.channel, False)
                     return moved
@@ -357,18 +388,17 @@ class _Runner:
                 if slot >= 0 and queue.returned[slot] > now:
                     now = queue.returned[slot]
             for queue in take:
-                if queue is not None:
-                    queue.taken += 1
-                    continue
-                self.outside_takes += 1
+                queue.taken += 1
+            for port in enter:
+                self.entered[port] += 1
                 if self.first_take is None:
                     self.first_take = now
             for queue in free:
                 queue.returned.append(now + 1)
             for queue in acquire:
                 queue.acquired += 1
-            for target, latency in publish:
-                (self.outside if target is None else target.visible).append(now + latency)
+            for times, latency in publish:
+                times.append(now + latency)
             self._times.append(now)
             self.now = now + dwell
             self._index += 1

@@ -46,6 +46,32 @@ def least_depths(actors: Sequence[Actor], channels: Sequence[Channel], fifos: Se
         tensors *= 2
 
 
+def needs(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[int]:
+    """Return the least depth of each channel that keeps the interval while all others stay as they are.
+
+    Raises:
+        GraphError: the network stops.
+    """
+    network = _Network(tuple(shortened(actors)[0]), tuple(channels), tuple(range(len(channels))))
+    depths = [channel.depth for channel in channels]
+    first = network.run(depths, LEAST_TENSORS)
+    if isinstance(first, Deadlock):
+        raise GraphError(f"schedule stops before it ends: {first}")
+    tensors = 4 * max(LEAST_TENSORS, 2 * math.ceil(first.first / first.interval) + 2)
+    target, found = network.interval(depths, tensors), list(depths)
+    for at, depth in enumerate(depths):
+        low, high = min(depth, LEAST_FIFO), depth
+        middle = depth - 1  # mostly not enough: depths are the least already
+        while low < high:
+            if network.keeps([*depths[:at], middle, *depths[at + 1 :]], tensors, target):
+                high = middle
+            else:
+                low = middle + 1
+            middle = (low + high) // 2
+        found[at] = high
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Network:
     """A network, and which of its channels get their depth."""

@@ -54,6 +54,21 @@ class Travel(NamedTuple):
         moved = [i for i in self.order if self.axes[i] > 1]
         return moved == sorted(moved)
 
+    @property
+    def strides(self) -> tuple[tuple[int, int], ...]:
+        """Return the distance and the number of the elements along each axis, as they travel.
+
+        Neighbours that follow on count as one axis, so orders are equal where these are.
+        """
+        apart = [math.prod(self.axes[i + 1 :]) for i in range(len(self.axes))]
+        out: list[tuple[int, int]] = []
+        for i in self.order:
+            if out and out[-1][0] == apart[i] * self.axes[i]:
+                out[-1] = apart[i], out[-1][1] * self.axes[i]
+            elif self.axes[i] > 1:
+                out.append((apart[i], self.axes[i]))
+        return tuple(out)
+
     def stream(self, lanes: int, grid: Grid) -> StreamType:
         """Return the stream of such a tensor."""
         return StreamType(self.rows, self.cols, lanes, grid, self)

@@ -147,29 +147,27 @@ def period(lanes: Sequence[Lane]) -> Period:
     return Period(reach, *ends)
 
 
-def sweep(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> tuple[int, Times] | None:
-    """Return when the first token comes from outside, and when tokens leave the first actor that gives any.
+def sweep(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> tuple[int, list[Times]] | None:
+    """Return when the first token comes from outside, and when tokens leave by each output, in order of actors.
 
-    None where tokens leave through several ports, and where the times of a tensor still move after many sweeps, perhaps
-    for ever because the network stops.
+    None where the times of a tensor still move after many sweeps, perhaps for ever because the network stops.
     """
     actors = [_bound(program, lanes) for program in programs]
-    last = next((i for i, actor in enumerate(actors) if actor.outside), None)
-    if last is None or len(actors[last].outside) > 1:
-        return None
-    outside, latency = actors[last].outside[0]
-    start, leaving, found = 0, list[Times](), period(lanes)
+    outputs = [(i, port, late) for i, actor in enumerate(actors) for port, late in actor.outside]
+    start, leaving, found = 0, [list[Times]() for _ in outputs], period(lanes)
     for tensor in range(tensors):
         if not _settle(actors, lanes):
             return None
         if tensor == 0:
             start = min((int(a.times[a.entries.min()]) for a in actors if len(a.entries)), default=0)
-        leaving.append(actors[last].times[outside] + latency)
+        for times, (i, port, late) in zip(leaving, outputs, strict=True):
+            times.append(actors[i].times[port] + late)
         settled = found.add([actor.times for actor in actors])
         if settled is not None:
             lag, distances = settled
-            return start, continued(leaving, lag, distances[last], tensors)
-    return start, np.concatenate(leaving)
+            ends = zip(leaving, outputs, strict=True)
+            return start, [continued(times, lag, distances[i], tensors) for times, (i, _, _) in ends]
+    return start, [np.concatenate(times) for times in leaving]
 
 
 def peaks(programs: Sequence[Program], lanes: Sequence[Lane], tensors: int) -> dict[tuple[Port, Port], int] | None:

@@ -163,6 +163,16 @@ def _softmax(log: bool) -> Rule:
     return rule
 
 
+def _argmax(call: Call) -> Lifted:
+    x = call.tensor(0, "input")
+    if call.arg(1, "dim") is None:
+        raise Opaque("it looks at the flattened tensor, the batch too")
+    axis = call.axis(1, "dim", x)
+    if axis == 0:
+        raise Opaque("it looks along the batch")
+    return Lifted("argmax", [x], {"axis": axis, "keepdim": call.plain(2, "keepdim", False)})
+
+
 def _dtype(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -295,6 +305,7 @@ FUNCTIONS: dict[str, Rule] = {
     "scaled_query": _scaled_query,
     "softmax": _softmax(False),
     "log_softmax": _softmax(True),
+    "argmax": _argmax,
     "embedding": _embedding,
     "layer_norm": _norm("layer", "shape", 4),
     "rms_norm": _norm("rms", "shape", 3),

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mase.blocks.output import Output
+from mase.blocks.pair import Pairing, Scale
+from mase.formats.grid import Grid
 from mase.graph import Record
 from mase.ops.base import OPS, Family
 from mase.ops.elementwise import Elementwise
 
 
 @OPS.add("add")
+@dataclass(frozen=True, eq=False)
 class Add(Elementwise):
     """y = a + b, or a - b where function is sub.
 
     One input alone stands beside the operand ``other`` or the number in attribute ``value``; reverse: that one is a.
+    Hardware takes two inputs of one shape.
     """
 
     kind: ClassVar[str] = "add"
     family: ClassVar[Family] = "function"
     functions: ClassVar[Mapping[str, Callable[[Any, Any], Tensor]]] = {"add": operator.add, "sub": operator.sub}
     usual: ClassVar[str] = "add"
+    built: ClassVar[frozenset[str]] = frozenset({"add", "sub"})
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return Add.compute(record, operands, inputs)
+
+    @classmethod
+    def paired(
+        cls, record: Record, a: Grid, b: Grid, y: Grid, scale: Scale, mode: str, where: str
+    ) -> tuple[Pairing, Output]:
+        attrs = record.attrs
+        relu, minus = attrs.get("activation") == "relu", attrs.get("function") == "sub"
+        return Pairing.of_sum(a, b, y, scale, minus, relu, mode, where)

@@ -123,6 +123,11 @@ class Op(ABC):
         return node.record.attrs.get("activation") == "relu"
 
     @classmethod
+    def index_format(cls, node: OpNode) -> str:
+        """Return the format of a result that is not a real number, such as an index, as text; "" of all others."""
+        return ""
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None

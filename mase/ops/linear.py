@@ -1,107 +1,43 @@
-"""Linear layer on integers: y = act(x W^T + b), exact accumulation, one rounding (hw/linear).
-
-Arithmetic, streams and cycles: docs/arithmetic.md.
-"""
+"""Linear layer on integers (hw/linear): y = act(x W^T + b), on the rows of its input as they travel."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mase.blocks.output import Output
-from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
-from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
-from mase.dataflow.rounding import FLOAT_SAFE, carrier
-from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
-from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Work
+from mase.dataflow.block import Block
+from mase.dataflow.stream import Travel
 from mase.errors import GraphError, UnsupportedOp
-from mase.formats import Code, Format, QuantParams
-from mase.formats.base import pow2
-from mase.formats.grid import Grid, signed_width
-from mase.formats.whole import whole
-from mase.graph import Json, OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, not_negative
-from mase.ops.linear_foldings import LinearFoldings
+from mase.formats import Code
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, not_negative, travel
+from mase.ops.mac import Mac, one_part
+from mase.ops.mac_foldings import LinearFoldings
 from mase.ops.operations import Operations
-
-EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
-AUTO_GUARD = 8  # guard bits that accumulation "auto" falls back to
-REFUSE = 62  # bits of any accumulator
-BIAS_BITS = 8  # significant bits that a bias keeps in aligned sums, however small the products are
-Formatted = tuple[Format, QuantParams]
-CHUNK = 1 << 15  # sums of aligned accumulation at a time: they stay in cache
-
-
-@dataclass(frozen=True)
-class Accumulation:
-    """Say how products with block exponents are summed: ``exact``, or ``aligned(G)`` with G guard bits.
-
-    Args:
-        guard: None for exact.
-    """
-
-    guard: int | None = None
-
-    @classmethod
-    def parse(cls, text: str, where: str) -> Self:
-        """Read ``exact`` or ``aligned(G)``, G in 0..32."""
-        match = re.fullmatch(r"aligned\(([0-9]{1,9})\)", text)
-        if text == "exact":
-            return cls()
-        if match and int(match[1]) <= 32:
-            return cls(int(match[1]))
-        raise UnsupportedOp(f"{where}: accumulation {text[:40]!r}; allowed: exact, or aligned(G) with G in 0..32")
 
 
 @OPS.add("linear")
 @dataclass(frozen=True, eq=False)
-class Linear(HardwareOp):
+class Linear(Mac):
     """y[row, o] = round(m[o] * (b[o] + sum over k of x[row, k] * w[o, k])), with an optional ReLU before the rounding.
 
     Attributes: activation (relu, where it was fused), transposed (the model stores the weight as [inputs, outputs]; the
     table holds the transposed view), columns (y = W x on the last two axes, features before positions; no hardware).
 
     Args:
-        name: of the node, for errors.
-        rows: rows of one sample. inputs, outputs: sizes.
-        x, w: grids of the operands; ``w.base`` is the least exponent that occurs and ``w.span`` their spread.
-        low: least mantissa of x that its producer can give.
-        weight: mantissas ``[outputs, inputs]``. weight_exp: exponents ``[outputs, blocks]``, or None.
-        bias: integers ``[outputs]`` on the accumulator's unit (aligned: mantissas, with exponents ``bias_exp``).
-        acc_width: bits of the accumulator. bound: greatest absolute value it can hold, every partial sum included.
-        guard: None for exact accumulation. out: multiplier and rounding.
+        order: in which the elements of the input travel where that is not as the tensor holds them: an image that was
+            flattened comes pixel by pixel, so a row has a part for each pixel, and the weights have their columns so.
     """
 
     kind: ClassVar[str] = "linear"
-    family: ClassVar[Family] = "compute"
-    implicit: ClassVar[frozenset[str]] = frozenset({"bias"})  # lives on the accumulator's grid
-    weights: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
-    name: str
-    rows: int
-    inputs: int
-    outputs: int
-    x: Grid
-    w: Grid
-    low: int
-    weight: Tensor
-    weight_exp: Tensor | None
-    bias: Tensor
-    bias_exp: Tensor | None
-    acc_width: int
-    bound: int
-    guard: int | None
-    out: Output
+    order: Travel | None = None
 
     # -- float -----------------------------------------------------------------------------------------------------
 
@@ -154,420 +90,87 @@ class Linear(HardwareOp):
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
         super().check_formats(node)
+        order, _ = _parts(node, travel(node.inputs[0]))
         weight = node.record.operands["weight"].format
         assert weight is not None
-        weight.weight_grid(node.params("weight"), node.where())
+        if order is not None and weight.grid(node.params("weight"), node.where()).block:
+            raise UnsupportedOp(
+                f"{node.where()}: weights in blocks ({weight}) behind a flattened image; "
+                "allowed are formats without blocks"
+            )
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
-        record, source = node.record, node.inputs[0]
-        x, w, y = source.record.output.format, record.operands["weight"].format, record.output.format
-        assert x is not None and w is not None and y is not None
-        bias = node.tensor("bias") if "bias" in record.operands else None
-        if bias is not None and (own := record.operands["bias"].format) is not None:
-            bias = own.quantize(bias, node.params("bias"))
-        operands = (x, source.params()), (w, node.params("weight")), (y, node.params())
-        rows = math.prod(record.output.shape[1:-1])
-        weight, positive = node.tensor("weight"), not_negative(source)
-        return cls.build(node.name, node.where(), rows, *operands, weight, bias, attrs=record.attrs, positive=positive)
-
-    @classmethod
-    def build(cls, *args: Any, attrs: Mapping[str, Any], **kwargs: Any) -> Self:  # those of _build
-        """Build from formats with their parameters, and real weights; see :meth:`_build`.
-
-        Accumulation ``auto`` is ``exact``, or ``aligned(8)`` where the exact accumulator of block formats is too wide.
-        """
-        if attrs.get("accumulation") != "auto":
-            return cls._build(*args, attrs=attrs, **kwargs)
-        try:
-            return cls._build(*args, attrs={**attrs, "accumulation": "exact"}, **kwargs)
-        except UnsupportedOp as refused:
-            try:
-                return cls._build(*args, attrs={**attrs, "accumulation": f"aligned({AUTO_GUARD})"}, **kwargs)
-            except UnsupportedOp:
-                raise refused from None
-
-    @classmethod
-    def _build(
-        cls,
-        name: str,
-        where: str,
-        rows: int,
-        x_format: Formatted,
-        w_format: Formatted,
-        y_format: Formatted,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        attrs: Mapping[str, Any],
-        positive: bool = False,
-    ) -> Self:
-        """Build for one way of accumulation.
-
-        Args:
-            where: for errors. positive: the producer of x gives no negative value.
-            attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
-        """
-        for what, tensor in (("weight", weight), ("bias", bias)):
-            if tensor is not None and not bool(torch.isfinite(tensor).all()):
-                raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
-        x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
-        if not w.signed:  # the RTL reads weights as signed numbers
-            w = replace(w, width=w.element_bits, signed=True)
-        if w.block:
-            assert code.exponent is not None
-            least, most = int(code.exponent.min()), int(code.exponent.max())
-            w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
-        scale = _product(x_format[1].scale if x.scaled else None, w_scale)
-        real = torch.zeros(weight.shape[0]) if bias is None else bias
-        accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
-        if accumulation.guard is not None and not (x.block or w.block):
-            raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")
-        low = max(x.low, 0) if positive else x.low
-        real = real.double() / (1.0 if scale is None else scale.double())
-        terms = _Terms(x, w, low, code, real, accumulation.guard)
-        start, start_exp, bound, width, unit = (
-            terms.exact(where) if accumulation.guard is None else terms.aligned(where)
+        formats, weight, bias = cls.operands(node)
+        source, rows = node.inputs[0], math.prod(node.record.output.shape[1:-1])
+        order, parts = _parts(node, travel(source))
+        return cls.build(
+            node.name,
+            node.where(),
+            rows,
+            *formats,
+            weight,
+            bias,
+            attrs=node.record.attrs,
+            positive=not_negative(source),
+            parts=parts,
+            order=order,
         )
-        target = y_format[1].scale if y.scaled else None
-        relu, mode = attrs.get("activation") == "relu", attrs.get("rounding", "even")
-        out = Output.of(y, scale, target, unit, bound, relu, mode, where)
-        if accumulation.guard is not None and out.total >= FLOAT_SAFE:
-            raise UnsupportedOp(
-                f"{where}: the aligned sum times its multiplier takes over 53 bits; use a smaller guard"
-            )
-        return cls(
-            name=name,
-            rows=rows,
-            inputs=weight.shape[1],
-            outputs=weight.shape[0],
-            x=x,
-            w=w,
-            low=low,
-            weight=code.mantissa,
-            weight_exp=code.exponent,
-            bias=start,
-            bias_exp=start_exp,
-            acc_width=width,
-            bound=bound,
-            guard=accumulation.guard,
-            out=out,
-        )
-
-    def settled(self) -> Mapping[str, Json]:
-        return {"accumulation": self.accumulation}
-
-    @property
-    def accumulation(self) -> str:
-        """How products are summed, in the configuration's words."""
-        return "exact" if self.guard is None else f"aligned({self.guard})"
 
     # -- arithmetic -------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def carrier(self) -> torch.dtype:
-        """Narrowest dtype in which every partial sum is exact and every operand finite: float32, float64 or int64."""
-        return carrier(self.bound, self.x.reach, self.w.reach)
-
-    @cached_property
-    def _matrix(self) -> Tensor:
-        return self.w.integers(Code(self.weight, self.weight_exp), self.carrier).T.contiguous()
-
-    @cached_property
-    def _start(self) -> Tensor:
-        return self.bias.to(self.carrier)
-
     def reference(self, *inputs: Code) -> Code:
-        return self.out.apply(self.sums(inputs[0]))
-
-    def sums(self, x: Code) -> Tensor:
-        """Return what the accumulators hold at the end of each row, on one unit: exact integers."""
-        if self.guard is not None:
-            return self._aligned(x)
-        return (self.x.integers(x, self.carrier) @ self._matrix).add_(self._start)
-
-    def _aligned(self, x: Code) -> Tensor:
-        """Return sums on the grid of the least exponent: float64 integers with at most 53 significant bits."""
-        rows = self._regions(x.mantissa.reshape(-1, self.inputs).double())
-        if self.x.block:
-            scale = pow2(self._region_exp(x.exponent, self.x).reshape(-1, self.regions, 1))
-        else:
-            scale = torch.ones(1, self.regions, 1, dtype=torch.float64).expand(rows.shape[0], -1, -1)
-        rows, scale = (t.transpose(0, 1) for t in (rows * scale, scale))
-        step = max(1, CHUNK // self.outputs)
-        parts = [self._aligned_sums(*part) for part in zip(rows.split(step, 1), scale.split(step, 1), strict=True)]
-        return torch.cat(parts).reshape(*x.mantissa.shape[:-1], self.outputs)
-
-    def _aligned_sums(self, rows: Tensor, scale: Tensor) -> Tensor:
-        """Sum regions ``[regions, rows, elements]``, already times their powers of two ``[regions, rows, 1]``."""
-        assert self.guard is not None
-        weight, weight_scale, bias, bias_scale = self._aligned_operands
-        top = bias_scale.expand(rows.shape[1], -1)
-        for x, w in zip(scale, weight_scale, strict=True):
-            top = torch.maximum(top, x * w)
-        grain = 2.0**self.guard / top
-        total = (bias * grain).floor_()
-        for x, w in zip(rows, weight, strict=True):
-            total += (x @ w).mul_(grain).floor_()
-        return total.mul_(top)
-
-    @cached_property
-    def _aligned_operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return scaled weights ``[regions, elements, outputs]``, their scales, scaled biases, and theirs.
-
-        A scale is the power of two of an exponent, 1 where there is none.
-        """
-        assert self.bias_exp is not None
-        scale = torch.ones(self.outputs, self.regions, dtype=torch.float64)
-        if self.w.block:
-            scale = pow2(self._region_exp(self.weight_exp, self.w))
-        weight = (self._regions(self.weight.double()) * scale.unsqueeze(-1)).permute(1, 2, 0).contiguous()
-        bias_scale = pow2(self.bias_exp)
-        return weight, scale.T.contiguous(), self.bias.double() * bias_scale, bias_scale
-
-    @property
-    def region(self) -> int:
-        """Elements that share both exponents."""
-        return math.gcd(self.x.block, self.w.block)
-
-    @property
-    def regions(self) -> int:
-        """Regions of a row, the last one perhaps partial."""
-        return -(-self.inputs // self.region)
-
-    def _regions(self, x: Tensor) -> Tensor:
-        padded: Tensor = functional.pad(x, (0, self.regions * self.region - self.inputs))
-        return padded.reshape(*x.shape[:-1], self.regions, self.region)
-
-    def _region_exp(self, exponent: Tensor | None, grid: Grid) -> Tensor:
-        assert exponent is not None
-        return (exponent - grid.base).repeat_interleave(grid.block // self.region, -1)[..., : self.regions]
+        return self._shaped(self.out.apply(self.sums(self._rows(inputs[0]))), inputs[0])
 
     def oracle(self, *inputs: Code) -> Code:
-        code = inputs[0]
-        rows = code.mantissa.reshape(-1, self.inputs).tolist()
-        exps = None if code.exponent is None else code.exponent.reshape(len(rows), -1).tolist()
-        mantissas, exponents = [], []
-        for r, row in enumerate(rows):
-            sums = [self._oracle_sum(o, row, None if exps is None else exps[r]) for o in range(self.outputs)]
-            m, e = self.out.scalar(sums)
-            mantissas.append(m)
-            exponents.append(e)
-        shape = code.mantissa.shape[:-1]
-        exponent = None if not self.out.grid.block else torch.tensor(exponents).reshape(*shape, -1)
-        return Code(torch.tensor(mantissas).reshape(*shape, self.outputs), exponent)
+        return self._shaped(self.oracle_rows(self._rows(inputs[0])), inputs[0])
 
-    def _oracle_sum(self, o: int, row: list[int], exps: list[int] | None) -> int:
-        """Return the exact or aligned sum of one output, on the accumulator's unit."""
-        weight = self.weight[o].tolist()
-        w_exps = None if self.weight_exp is None else self.weight_exp[o].tolist()
+    def _rows(self, x: Code) -> Code:
+        """Return the codes as they travel."""
+        if self.order is not None:
+            return self.order.travelling(x, self.x.block)
+        exponent = None if x.exponent is None else x.exponent.reshape(1, -1, x.exponent.shape[-1])
+        return Code(x.mantissa.reshape(1, -1, self.cols), exponent)
 
-        def exponent(k: int) -> int:
-            e: int = 0 if exps is None else exps[k // self.x.block] - self.x.base
-            return e if w_exps is None else e + int(w_exps[k // self.w.block]) - self.w.base
-
-        if self.guard is None:
-            total = int(self.bias[o])
-            for k, (x, w) in enumerate(zip(row, weight, strict=True)):
-                total += int(x * w) << exponent(k)
-            return total
-        assert self.bias_exp is not None
-        parts = []  # (sum of a region, its exponent)
-        for start in range(0, self.inputs, self.region):
-            span = range(start, min(start + self.region, self.inputs))
-            parts.append((sum(row[k] * weight[k] for k in span), exponent(start)))
-        parts.append((int(self.bias[o]), int(self.bias_exp[o])))
-        top = max(e for _, e in parts)
-        return sum(int(p << self.guard) >> (top - e) for p, e in parts) << top
+    def _shaped(self, y: Code, x: Code) -> Code:
+        """Return the codes of the result as the tensor holds them."""
+        lead = x.mantissa.shape[:-1]
+        exponent = None if y.exponent is None else y.exponent.reshape(*lead, y.exponent.shape[-1])
+        return Code(y.mantissa.reshape(*lead, self.outputs), exponent)
 
     # -- hardware ---------------------------------------------------------------------------------------------------
 
     @property
-    def exp_max(self) -> int:
-        """Greatest sum of two exponents, and of the bias's in aligned mode."""
-        most = self.x.span + self.w.span
-        return most if self.bias_exp is None else max(most, int(self.bias_exp.max()))
-
-    @property
-    def raw_width(self) -> int:
-        """Bits of the integers that are rounded."""
-        return self.acc_width + self.out.mult_bits + (self.exp_max if self.guard is not None else 0)
-
-    @property
-    def weight_exp_bits(self) -> int:
-        """Stored bits of a weight exponent; at least one, so that a block format keeps its exponent path."""
-        return max(1, self.w.span.bit_length()) if self.w.block else 0
-
-    @cached_property
-    def bias_width(self) -> int:
-        """Stored bits of a bias."""
-        return min(self.acc_width, signed_width(int(self.bias.min()), int(self.bias.max())))
-
-    @cached_property
     def foldings(self) -> LinearFoldings:
-        x, w, out = self.x, self.w, self.out
-        normaliser = None
-        if out.raw:
-            normaliser = out.normaliser(self.rows, self.outputs, 1, self.raw_width, 2).normaliser
-        return LinearFoldings(
-            self.rows,
-            self.inputs,
-            self.outputs,
-            x.width,
-            x.element_bits,
-            x.block,
-            x.exp_bits,
-            w.width,
-            w.block,
-            self.weight_exp_bits,
-            out.grid.width,
-            out.grid.block,
-            self.acc_width,
-            self.bias_width,
-            out.mult_bits,
-            self.raw_width,
-            self.guard,
-            self.exp_max,
-            normaliser,
-            out.multiplier is not None and out.multiplier.numel() == 1,
-            out.zero_bits,
-        )
+        return self.core
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
-        core = LinearBlock(self, simd, pe, fifo=fifos.get("", 2))
-        if not self.out.raw:
-            return {"": core}
-        fifo = fifos.get("normalise", 2)
-        return {"": core, "normalise": self.out.normaliser(self.rows, self.outputs, pe, self.raw_width, fifo)}
-
-    def warnings(self) -> tuple[str, ...]:
-        return self.out.warnings
+        return self.unit(simd, pe, fifos)
 
 
-@dataclass(frozen=True, eq=False)
-class LinearBlock(Pipe):
-    """The linear unit at one folding: ``simd`` inputs times ``pe`` outputs a cycle."""
+def _parts(node: OpNode, found: Travel) -> tuple[Travel | None, Callable[[Tensor], Tensor]]:
+    """Return the order of an input where it matters, and what puts the columns of the weight into that order.
 
-    op: Linear
-    simd: int
-    pe: int
-    sv_module: ClassVar[str] = "mase_linear"
-
-    def __post_init__(self) -> None:
-        for what, value, most in (("simd", self.simd, self.op.inputs), ("pe", self.pe, self.op.outputs)):
-            if value < 1:
-                raise UnsupportedOp(f"linear {self.op.name!r}: {what} is {value}; allowed is 1..{most}")
-        for grid, lanes in ((self.op.x, self.simd), (self.op.w, self.simd), (self.op.out.grid, self.pe)):
-            check_lanes(f"linear {self.op.name!r}", grid, lanes)
-
-    @property
-    def stream_in(self) -> StreamType:
-        return StreamType(self.op.rows, self.op.inputs, self.simd, self.op.x)
-
-    @property
-    def stream_out(self) -> StreamType:
-        return StreamType(self.op.rows, self.op.outputs, self.pe, self.op.out.raw_grid(self.op.raw_width))
-
-    def compute(self, *inputs: Code) -> tuple[Code, ...]:
-        return (self.op.out.given(self.op.sums(*inputs)),)
-
-    @property
-    def in_tiles(self) -> int:
-        """Beats of the contraction."""
-        return -(-self.op.inputs // self.simd)
-
-    @property
-    def out_tiles(self) -> int:
-        """Tiles of outputs."""
-        return -(-self.op.outputs // self.pe)
-
-    @property
-    def latency(self) -> int:
-        """Cycles from the last firing of a tile to its output beat."""
-        return int(self.op.foldings.latency(self.simd))
-
-    def schedule(self) -> Schedule:
-        k, o = self.in_tiles, self.out_tiles
-        first: tuple[Step | Loop, ...]
-        again: tuple[Step | Loop, ...]
-        if self.op.guard is None:
-            first = (Loop(k - 1, (stream(take=True),)), stream(take=True, produce=True))
-            again = (Loop(k - 1, (Step(),)), stream(produce=True))
-        else:  # scan the exponents of the row, then sum from the buffer
-            total = Loop(k - 1, (Step(),))
-            first = (Loop(k, (stream(take=True),)), total, stream(produce=True))
-            again = (Loop(k, (Step(),)), total, stream(produce=True))
-        row = (Loop(1, first), Loop(o - 1, again))
-        return Schedule((Actor("", (Loop(self.op.rows, row),), {"out": self.latency}),))
-
-    def sv_params(self) -> Mapping[str, int]:
-        op = self.op
-        return {
-            "Rows": op.rows,
-            "Inputs": op.inputs,
-            "Outputs": op.outputs,
-            "Simd": self.simd,
-            "Pe": self.pe,
-            "XWidth": op.x.width,
-            "XSigned": int(op.x.signed),
-            "XExpBits": op.x.exp_bits,
-            "XBlock": max(1, op.x.block),
-            "WWidth": op.w.width,
-            "WExpBits": op.weight_exp_bits,
-            "WBlock": max(1, op.w.block),
-            "Aligned": int(op.guard is not None),
-            "Guard": op.guard or 0,
-            "ExpWidth": max(1, op.exp_max.bit_length()),
-            "ExpMax": op.exp_max,
-            "AccWidth": op.acc_width,
-            "BiasWidth": op.bias_width,
-            **op.out.sv_params(op.raw_width),
-            "FifoDepth": self.fifo,
-        }
-
-    def memories(self) -> Mapping[str, MemoryImage]:
-        op, o, k = self.op, self.out_tiles, self.in_tiles
-        weight = _pad2(op.weight.numpy(), o * self.pe, k * self.simd)
-        tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
-        tiled = {"BiasFile": (op.bias, op.bias_width)}
-        if op.out.multiplier is not None:
-            tiled["MultFile"] = (op.out.multiplier.expand(op.outputs), op.out.mult_bits)
-        if op.bias_exp is not None:
-            tiled["BiasExpFile"] = (op.bias_exp, max(1, op.exp_max.bit_length()))
-        images = {
-            "WeightFile": MemoryImage(
-                self.pe * self.simd * op.w.width,
-                pack_words(tiles, op.w.width),
-                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth",
-            )
-        }
-        for name, (values, width) in tiled.items():
-            words = np.pad(values.numpy(), (0, o * self.pe - op.outputs)).reshape(o, self.pe)
-            layout = f"word o holds the value of output o * Pe + p at bit p * {width}"
-            images[name] = MemoryImage(self.pe * width, pack_words(words, width), layout)
-        if op.weight_exp is not None:
-            images["WeightExpFile"] = self._weight_exponents(op.weight_exp)
-        return images
-
-    def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
-        op, bits = self.op, self.op.weight_exp_bits
-        exps = max(1, self.simd // op.w.block)
-        words = -(-self.in_tiles // max(1, op.w.block // self.simd))
-        table = _pad2((exponent - op.w.base).numpy(), self.out_tiles * self.pe, words * exps)
-        table = (
-            table.reshape(self.out_tiles, self.pe, words, exps)
-            .transpose(0, 2, 1, 3)
-            .reshape(self.out_tiles * words, -1)
+    Raises:
+        UnsupportedOp: the features of a row do not travel together.
+    """
+    if found.plain:
+        return None, one_part
+    features, rows = node.record.operands["weight"].shape[1], [i for i in found.order if found.axes[i] > 1]
+    inner = [i for i in range(len(found.axes)) if math.prod(found.axes[i:]) <= features]
+    lead = [i for i in rows if i not in inner]
+    if math.prod(found.axes[i] for i in inner) != features or rows[: len(lead)] != sorted(lead):
+        raise UnsupportedOp(
+            f"{node.where()}: its input travels with axis {1 + found.order[-1]} fastest, so the {features} features of "
+            "a row do not come together; allowed is the last axis, or a flatten of all axes behind the batch"
         )
-        layout = (
-            f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, "
-            f"at bit p * {exps * bits}"
-        )
-        return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
+    order = [1 + inner.index(i) for i in found.order if i in inner]
 
-    def work(self) -> Work:
-        return self.op.foldings.work(self.simd, self.pe, {"": self.fifo, "normalise": 2})[""]
+    def parts(x: Tensor) -> Tensor:
+        split = x.reshape(len(x), *(found.axes[i] for i in inner))
+        return split.permute(0, *order).flatten(1, -2)
+
+    return found, parts
 
 
 def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -575,65 +178,3 @@ def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
     y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
     return y.reshape(*x.shape[:-1], weight.shape[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Terms:
-    """Derive accumulator and bias from grids, weight codes and the real bias (in units of the real scale)."""
-
-    x: Grid
-    w: Grid
-    low: int
-    code: Code
-    bias: Tensor
-    guard: int | None
-
-    @property
-    def unit(self) -> int:
-        return self.x.unit + self.w.unit
-
-    def exact(self, where: str) -> tuple[Tensor, None, int, int, int]:
-        """Return bias, no exponents, bound, width and unit of the exact accumulator."""
-        weight = self.w.integers(self.code)
-        high, low = float(self.x.high << self.x.span), float(self.low << self.x.span)
-        bias = (self.bias * 2.0**-self.unit).round()
-        products = torch.stack((weight * low, weight * high))
-        most = float((bias.clamp(min=0) + products.amax(0).clamp(min=0).sum(1)).max())
-        least = float((bias.clamp(max=0) + products.amin(0).clamp(max=0).sum(1)).min())
-        reach = max(abs(low), abs(high))
-        bound = float((bias.abs() + weight.abs().sum(1) * reach).max())
-        blocks = bool(self.x.block or self.w.block)
-        limit = EXACT_LIMIT if blocks else REFUSE
-        if not max(most, -least - 1) < 2.0 ** (limit - 1) or bound >= 2.0**62:
-            bits = math.ceil(math.log2(max(most, -least, 1.0))) + 1
-            hint = "; use accumulation aligned(G), or a smaller exponent window" if blocks else ""
-            raise UnsupportedOp(f"{where}: the accumulator takes {bits} bits; allowed are {limit}{hint}")
-        # Exact whole numbers: float64 may have rounded sums over 2**53 up or down, so widen by one part in 2**40.
-        slack = 1.0 if bound < 2.0**53 else 1.0 + 2.0**-40
-        width = signed_width(math.floor(least * slack), math.ceil(most * slack))
-        return whole(bias), None, math.ceil(bound * slack), width, self.unit
-
-    def aligned(self, where: str) -> tuple[Tensor, Tensor, int, int, int]:
-        """Return bias mantissas and exponents, bound, width and unit of the aligned accumulator."""
-        assert self.guard is not None
-        region = math.gcd(self.x.block, self.w.block)
-        part = region * max(abs(self.low), self.x.high) * max(abs(self.w.low), self.w.high)
-        part = max(part, 1 << BIAS_BITS)
-        real = self.bias * 2.0**-self.unit
-        exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)
-        mantissa = (real * pow2(-exponent)).round()
-        terms = -(-self.code.mantissa.shape[1] // region) + 1
-        bound = terms * part << self.guard
-        if bound >= 1 << 53:
-            raise UnsupportedOp(f"{where}: the aligned accumulator takes {bound.bit_length() + 1} bits; allowed are 53")
-        return whole(mantissa), exponent, bound, signed_width(-bound, bound), self.unit - self.guard
-
-
-def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return a if b is None else b
-    return a * b
-
-
-def _pad2(x: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    return np.pad(x, ((0, rows - x.shape[0]), (0, cols - x.shape[1])))

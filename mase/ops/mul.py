@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mase.blocks.output import Output
+from mase.blocks.pair import Pairing, Scale
+from mase.formats.grid import Grid
 from mase.graph import Record
 from mase.ops.base import OPS, Family
 from mase.ops.elementwise import Elementwise
 
 
 @OPS.add("mul")
+@dataclass(frozen=True, eq=False)
 class Mul(Elementwise):
     """y = a * b, or a / b where function is div.
 
     One input alone stands beside the operand ``other`` or the number in attribute ``value``; reverse: that one is a.
+    Hardware takes two inputs of one shape, and no quotient.
     """
 
     kind: ClassVar[str] = "mul"
     family: ClassVar[Family] = "function"
     functions: ClassVar[Mapping[str, Callable[[Any, Any], Tensor]]] = {"mul": operator.mul, "div": operator.truediv}
     usual: ClassVar[str] = "mul"
+    built: ClassVar[frozenset[str]] = frozenset({"mul"})
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return Mul.compute(record, operands, inputs)
+
+    @classmethod
+    def paired(
+        cls, record: Record, a: Grid, b: Grid, y: Grid, scale: Scale, mode: str, where: str
+    ) -> tuple[Pairing, Output]:
+        attrs = record.attrs
+        return Pairing.of_product(a, b, y, scale, attrs.get("activation") == "relu", mode, where)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.blocks.affine import AffineFoldings, Scaling
+from mase.dataflow.block import Block
+from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.stream import Travel
 from mase.errors import GraphError
+from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Family, Op, need, one_of
+from mase.ops.base import OPS, Affine, Family, HardwareOp, need, one_of, travel
 from mase.ops.operations import Operations, each
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
@@ -23,26 +29,39 @@ COSTS = {"batch": 2, "layer": 5, "group": 5, "rms": 3}
 
 
 @OPS.add("norm")
-class Normalise(Op):
+@dataclass(frozen=True, eq=False)
+class Normalise(HardwareOp):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias; rms subtracts nothing and divides by the root mean square.
 
     Attributes: function (batch, layer, group, rms), eps; shape of the normalised axes (layer, rms); groups (group). Of
     rms: offset that is added to the weight, 1.0 in models that store it about 0; form, ``torch`` for ``rms_norm`` and
     ``llama`` for x in float32 times its reciprocal root, cast back before the weight, or after it where there is an
-    offset.
+    offset. Of batch: activation (relu, where it was fused). Hardware for batch: y = round(m x + b), m and b a channel.
+
+    Args:
+        order: in which elements travel, on both sides. scaling: constants and rounding.
     """
 
     kind: ClassVar[str] = "norm"
     family: ClassVar[Family] = "function"
+    implicit: ClassVar[frozenset[str]] = frozenset({"mean", "variance", "weight", "bias"})  # part of m and b
+
+    order: Travel
+    scaling: Scaling
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
-        return FUNCTIONS[record.attrs["function"]](inputs[0], record.attrs, operands)
+        y = FUNCTIONS[record.attrs["function"]](inputs[0], record.attrs, operands)
+        return y.relu() if record.attrs.get("activation") == "relu" else y
 
     @classmethod
     def affine(cls, node: OpNode) -> Affine | None:
-        if node.record.attrs["function"] != "batch":
+        if node.record.attrs["function"] != "batch" or "activation" in node.record.attrs:
             return None
+        return cls._affine(node)
+
+    @classmethod
+    def _affine(cls, node: OpNode) -> Affine:
         p = {role: node.tensor(role).double() for role in node.record.operands}
         spread = torch.sqrt(p["variance"] + node.record.attrs["eps"])
         scale, shift = p.get("weight", torch.ones_like(spread)) / spread, p.get("bias", torch.zeros_like(spread))
@@ -51,6 +70,63 @@ class Normalise(Op):
     @classmethod
     def in_order(cls, record: Record) -> bool:
         return bool(record.attrs["function"] == "batch")
+
+    @classmethod
+    def contracts(cls, record: Record, index: int, rank: int) -> int | None:
+        return 1 if cls.builds(record) else None
+
+    @classmethod
+    def epilogues(cls, record: Record) -> frozenset[str]:
+        return frozenset({"relu"}) if cls.builds(record) and "activation" not in record.attrs else frozenset()
+
+    @classmethod
+    def builds(cls, record: Record) -> bool:
+        return bool(record.attrs["function"] == "batch")
+
+    @classmethod
+    def from_node(cls, node: OpNode) -> Self:
+        source, record, where = node.inputs[0], node.record, node.where()
+        x_format, y_format = source.record.output.format, record.output.format
+        assert x_format is not None and y_format is not None
+        x, y = activation_grid(x_format, source.params(), where), produced_grid(y_format, node.params(), where)
+        scales = source.params().scale if x.scaled else None, node.params().scale if y.scaled else None
+        order, relu = travel(source), record.attrs.get("activation") == "relu"
+        constants = cls._affine(node)
+        scale, shift = (
+            _placed(order, record.output.shape[1:], t)
+            for t in (constants.scale, constants.shift - constants.centre * constants.scale)
+        )
+        mode = record.attrs.get("rounding", "even")
+        return cls(order, Scaling.of(x, y, scales, scale, shift, relu, mode, where))
+
+    def reference(self, *inputs: Code) -> Code:
+        rows = self.order.travelling(inputs[0], self.scaling.x.block)
+        return self._held(self.scaling.out.apply(self.scaling.integers(rows)), inputs[0])
+
+    def oracle(self, *inputs: Code) -> Code:
+        code = self.order.travelling(inputs[0], self.scaling.x.block)
+        exps = None if code.exponent is None else code.exponent.flatten(0, 1).tolist()
+        rows = [
+            self.scaling.scalar(r % self.scaling.rows, row, None if exps is None else exps[r])
+            for r, row in enumerate(code.mantissa.flatten(0, 1).tolist())
+        ]
+        mantissa = torch.tensor([m for m, _ in rows]).reshape(code.mantissa.shape)
+        blocks = torch.tensor([e for _, e in rows]).reshape(*mantissa.shape[:2], -1) if rows[0][1] else None
+        return self._held(Code(mantissa, blocks), inputs[0])
+
+    def _held(self, y: Code, x: Code) -> Code:
+        """Return codes of the result as the tensor holds them, shaped as the input."""
+        return self.order.held(y, x.mantissa.shape[1:], self.scaling.out.grid.block)
+
+    @property
+    def foldings(self) -> AffineFoldings:
+        return self.scaling.foldings
+
+    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
+        return self.scaling.blocks(pe, fifos)
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.scaling.out.warnings
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:
@@ -75,6 +151,12 @@ class Normalise(Op):
         size = math.prod(shape) if function in ("layer", "rms") else found[min(1, len(found) - 1)]
         if any(math.prod(p) not in (size, 1) for p in parameters):
             raise GraphError(f"{node.where()}: parameters have shapes {parameters}; input is {found}")
+
+
+def _placed(order: Travel, shape: Sequence[int], channels: Tensor) -> Tensor:
+    """Return a constant a channel, axis 0 of a sample, as ``[rows, cols]`` in the order of travel."""
+    spread = channels.reshape(-1, *[1] * (len(shape) - 1)).expand(*shape).contiguous()
+    return order.travelling(Code(spread.unsqueeze(0))).mantissa[0]
 
 
 def _batch(x: Tensor, a: Mapping[str, Any], p: Mapping[str, Tensor]) -> Tensor:

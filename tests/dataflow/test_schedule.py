@@ -27,6 +27,7 @@ from mase.dataflow.schedule import (
     run,
     shortened,
     stream,
+    taken,
 )
 from mase.errors import GraphError
 
@@ -79,7 +80,7 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
     out_of = {c.source: s for c, s in zip(channels, slots, strict=True)}
     programs = {a.name: list(steps(a.body)) * tensors for a in actors}
     place, ready = dict.fromkeys(programs, 0), dict.fromkeys(programs, 0)
-    outside: dict[str, list[int]] = {a.name: [] for a in actors}
+    outside: dict[tuple[str, str], list[int]] = {}
     first, quiet = None, 0
     for now in range(limit):
         for channel in slots:
@@ -93,9 +94,9 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
                 there = all(t is None or (t[0].tokens[t[1]] and t[0].tokens[t[1]][0] <= now) for t in takes)
                 if not there or not all(s.free > 0 for s in acquires):
                     break
-                for taken in takes:
-                    if taken is not None:
-                        taken[0].tokens[taken[1]].pop(0)
+                for queue in takes:
+                    if queue is not None:
+                        queue[0].tokens[queue[1]].pop(0)
                     elif first is None:
                         first = now
                 for p in step.free:
@@ -109,14 +110,17 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
                     if (actor.name, p) in out_of:
                         out_of[actor.name, p].publish(arrives)
                     else:
-                        outside[actor.name].append(arrives)
+                        outside.setdefault((actor.name, p), []).append(arrives)
                 place[actor.name] += 1
                 ready[actor.name] = now + step.dwell
                 moved = True
         if all(place[name] == len(program) for name, program in programs.items()):
-            times = next(outside[a.name] for a in actors if outside[a.name])
-            beats, start = len(times) // tensors, first or 0
-            return Timing(times[0] - start, tuple(t - start for t in times[beats - 1 :: beats]))
+            order, start = [a.name for a in actors], first or 0
+            found = []
+            for port in sorted(outside, key=lambda port: order.index(port[0])):
+                times = [t - start for t in outside[port]]
+                found.append(Timing(times[0], tuple(times[len(times) // tensors - 1 :: len(times) // tensors])))
+            return Timing.of(found)
         quiet = 0 if moved else quiet + 1
         if quiet > 200:
             return None
@@ -355,6 +359,33 @@ def test_a_pipeline_by_hand() -> None:  # beats at 0, 1 leave at 3, 4; the next 
     assert run([pipe(latency=3)], [], 2) == Timing(3, (4, 6))
 
 
+def test_a_tensor_is_complete_when_its_last_output_is() -> None:
+    # Tokens at 0 and 1; one branch holds each for a cycle, the other for 4: 2, 3 and 2, 6, then 4, 5 and 10, 14.
+    fast, slow = (
+        Actor(n, (Loop(2, (stream(take=True, produce=True, dwell=d),)),), {OUT: 1}) for n, d in (("b", 1), ("c", 4))
+    )
+    channels = [Channel(("a", OUT), ("b", IN), DEEP, (("c", IN),))]
+    found = run([pipe(), fast, slow], channels, 2)
+    assert found == Timing(2, (6, 14), (Timing(2, (3, 5)), Timing(2, (6, 14))))
+    assert found.each == found.outputs
+    assert found == brute([pipe(), fast, slow], channels, 2)
+    assert run([pipe()], [], 2).each == (run([pipe()], [], 2),)
+
+
+def test_two_outputs_of_an_actor_have_cycles_of_their_own() -> None:
+    step = Step((IN,), (IN,), ("a", "b"), ("a", "b"))
+    actor = Actor("fork", (Loop(2, (step,)),), {"a": 1, "b": 5})
+    assert run([actor], [], 2).outputs == (Timing(1, (2, 4)), Timing(5, (6, 8)))
+
+
+def test_what_an_input_takes_before_all_stands_still() -> None:
+    join = Actor("join", (Loop(2, (Step(("x", "y"), ("x", "y"), (OUT,), (OUT,)),)),), {OUT: 1})
+    full = Channel(("join", OUT), ("nobody", IN), 3)
+    first = Channel(("a", OUT), ("join", "x"), 2)
+    assert taken([pipe(), join], [first, full], 9) == {("a", IN): 5, ("join", "y"): 3}
+    assert taken([pipe(), join], [first, full], 1) == {("a", IN): 2, ("join", "y"): 2}
+
+
 def test_a_credit_comes_back_a_cycle_after_the_slot_is_freed() -> None:
     # One slot: published at 0, visible at 1, freed at 1, acquired again at 2: half rate.
     actors = [pipe(), Actor("b", (Loop(2, (stream(take=True, produce=True),)),), {OUT: 1})]
@@ -368,7 +399,8 @@ def test_a_forked_slot_waits_for_the_slower_sink() -> None:
         Actor(n, (Loop(2, (stream(take=True, produce=True, dwell=d),)),), {OUT: 1}) for n, d in (("b", 1), ("c", 4))
     )
     channel = Channel(("a", OUT), ("b", IN), 1, (("c", IN),))
-    assert run([pipe(), fast, slow], [channel], 2).completions == (4, 12)  # tokens at 0, 2, 6, 10 reach b a cycle later
+    found = run([pipe(), fast, slow], [channel], 2)  # tokens at 0, 2, 6, 10 reach both a cycle later
+    assert [out.completions for out in found.outputs] == [(4, 12), (6, 14)]
     assert channel.sinks == (("b", IN), ("c", IN))
 
 

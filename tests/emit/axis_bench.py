@@ -73,7 +73,7 @@ class Facts:
         return cls(
             words(beats), words(give.pack(netlist.codes(case.code)[last])), feed.beats, give.beats, feed.bits,
             axis["s_axis_bytes"], filled, timing.first, list(timing.completions),
-            netlist.backlog(SLICE) + SLICE, keep if axis["tkeep"] else -1, parameters.get("Resync", 1),
+            netlist.backlog(SLICE)[0] + SLICE, keep if axis["tkeep"] else -1, parameters.get("Resync", 1),
         )  # fmt: skip
 
     @property

@@ -76,9 +76,8 @@ def fed(graph: Graph, x: Tensor) -> Code:
     entry = graph.node(netlist.entry)
     values = run(graph, (x[:REAL],), keep=True)
     corner = corners(netlist.stream_in, CORNERS, torch.Generator().manual_seed(1))
-    n, shape = CORNERS, entry.record.output.shape[1:]
-    exponent = None if corner.exponent is None else corner.exponent.reshape(n, *shape[:-1], -1)
-    return joined([values.codes[netlist.entry], Code(corner.mantissa.reshape(n, *shape), exponent)])
+    held = netlist.stream(netlist.entry).held(corner, entry.record.output.shape[1:])
+    return joined([values.codes[netlist.entry], held])
 
 
 def corners(stream: StreamType, count: int, generator: torch.Generator) -> Code:

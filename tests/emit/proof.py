@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from emit import harness
+from emit import certificate, harness
 from emit.design import Design
 from emit.lint import lint
 from emit.sim import Job, SimResult, simulate_many
 from emit.verilog import emit
+from mase.dataflow.block import LEAST_FIFO
 from mase.errors import RtlFault, ToolError
 from mase.formats import Code
 from mase.graph import Graph
@@ -100,6 +103,7 @@ def prove(cases: Sequence[Case], folder: Path, others: Sequence[Run] = (*STALLED
     """Emit all cases, run them in one bundle, and assert everything that is promised; return the designs."""
     designs = [emit(case.graph, folder / case.name, case.name) for case in cases]
     check_lint(designs, folder)
+    check_certificates(designs)
     netlists = [build(case.graph) for case in cases]
     expected = [check_software(case, netlist) for case, netlist in zip(cases, netlists, strict=True)]
     for run in (FREE, *others):
@@ -108,6 +112,25 @@ def prove(cases: Sequence[Case], folder: Path, others: Sequence[Run] = (*STALLED
             if run == FREE:
                 check_cycles(case, netlist, result)
     return designs
+
+
+def check_certificates(designs: Sequence[Design]) -> None:
+    """Assert that each design is certified, and that none of its tight FIFOs may lose an entry."""
+    for design in designs:
+        certificate.check(design.folder)
+        facts = json.loads((design.folder / "certificate.json").read_text())
+        assert [facts["wires"][i] for i in tight(facts) if not slower(facts, i)] == [], design.top
+
+
+def tight(facts: Mapping[str, Any]) -> list[int]:
+    """Return the wires of a certificate that have as many slots as they need, and more than the least."""
+    return [i for i, w in enumerate(facts["wires"]) if LEAST_FIFO < w["capacity"] == w["need"]]
+
+
+def slower(facts: Mapping[str, Any], index: int) -> str:
+    """Say what the checker finds where one wire has one slot less, and all that is said of it agrees."""
+    wires = [{**wire, "capacity": wire["capacity"] - (i == index)} for i, wire in enumerate(facts["wires"])]
+    return certificate.prove({**facts, "wires": wires}, facts["interval"]["samples"], facts["interval"]["cycles"])
 
 
 def check_lint(designs: Sequence[Design], folder: Path) -> None:

@@ -26,7 +26,7 @@ INTEGERS = {
     "mase/formats/fixed.py": [
         "shift = exponent.to(torch.int64) + (self.frac - DIGITS)  # x * 2**frac = digits * 2**shift"
     ],
-    "mase/ops/linear.py": ["exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)"],
+    "mase/ops/mac.py": ["exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)"],
 }
 
 

@@ -30,7 +30,8 @@ from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
-from mase.ops.linear import Linear, LinearBlock
+from mase.ops.linear import Linear
+from mase.ops.mac import LinearBlock
 from mase.ops.requantize import Requantize, RequantizeBlock
 from mase.paths import cache_dir
 from tests.emit.designs import corners
@@ -201,7 +202,8 @@ def windows(
 ) -> Unit:
     """Return windows of images; pace: cycles of a beat that the buffer is for; more: slots than the least."""
     source = _image(where.image, cols, lanes, block)
-    buffer = least_buffer(where, source.row_beats, where.taps * source.row_beats * pace) + more
+    read = where.taps * source.row_beats
+    buffer = least_buffer(where, source.row_beats, read * pace, read) + more
     window = Window(source, where, buffer, groups, fifo=fifo)
     pairs = [n for pair in (where.image, where.kernel, where.stride, where.dilation) for n in pair]
     parts = ("window", *pairs, cols, lanes, block, groups, buffer, fifo)

@@ -1,11 +1,20 @@
-"""Convolutions equal the modules that hold them; impossible records are named."""
+"""Convolutions equal the modules that hold them, and their RTL; impossible records are named."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
+from mase.netlist import Netlist
+from mase.ops.conv import Conv
+from mase.testing import Mapped, OpLaws
+from passes.map import Folding
+from passes.quantize import NodeFormats
+from tests.emit.designs import Network
 from tests.ops.single import compute, draw, refused
 
 CASES = [
@@ -43,3 +52,64 @@ def test_wrong_records_are_refused() -> None:
     refused(r"weight has shape \(2, 3\); allowed are 3 to 5 axes", "conv", (x,), weight=draw(2, 3))
     refused(r"input is \(1, 3, 5\); the weight takes 6 channels", "conv", (x,), {"groups": 2}, weight=weight)
     refused("padding_mode 'mirror'; allowed: zeros, ", "conv", (x,), {"padding_mode": "mirror"}, weight=weight)
+
+
+# -- hardware ---------------------------------------------------------------------------------------------------------
+
+Formats = tuple[str, str, str]  # of input, weight and result
+FIXED, CHANNELS, BLOCKS = ("fixed6.4", "fixed5.3", "fixed6.2"), ("int5", "int5c", "int6"), ("mxint5b4e3",) * 3
+
+
+def network(
+    layer: nn.Module, size: Sequence[int], formats: Formats = FIXED, lanes: tuple[int, int] = (1, 1), **options: str
+) -> Network:
+    """Return one convolution on images ``[channels, ...]``, with the ReLU or the batch norm that the options name."""
+    torch.manual_seed(sum(size))
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    layers = [layer, *([nn.ReLU()] * ("relu" in options))]
+    node = NodeFormats(formats[1], output=formats[2], **{k: v for k, v in options.items() if k != "relu"})
+    return Network("conv", layers, torch.randn(6, *size), formats[0], {"0": node}, {"0": Folding(*lanes)})
+
+
+def mapped(
+    layer: nn.Module, size: Sequence[int], formats: Formats = FIXED, lanes: tuple[int, int] = (1, 1), **options: str
+) -> Mapped:
+    case = network(layer, size, formats, lanes, **options).case()
+    return Mapped(case.graph, case.code)
+
+
+def conv_of(netlist: Netlist) -> Conv:
+    (op,) = (op for op in netlist.ops.values() if isinstance(op, Conv))
+    return op
+
+
+@cache
+def every_shape() -> Mapping[str, Mapped]:
+    """Return sizes 1 and primes, gaps and tails, lanes that do not divide, groups, formats of each class."""
+    return {
+        "one": mapped(nn.Conv2d(1, 1, 1), (1, 1, 1)),
+        "pointwise": mapped(nn.Conv2d(5, 7, 1), (5, 2, 3), CHANNELS, (2, 3), relu=""),
+        "padded": mapped(nn.Conv2d(3, 5, 3, padding=1), (3, 4, 3), lanes=(2, 5), relu=""),
+        "strided": mapped(nn.Conv2d(2, 3, 2, stride=3, bias=False), (2, 5, 7), CHANNELS, (1, 2)),
+        "same": mapped(nn.Conv2d(3, 2, (1, 5), padding="same"), (3, 3, 5), ("ufixed4.4", "int4p", "ufixed5.1"), (3, 1)),
+        "dilated": mapped(nn.Conv2d(2, 3, (3, 2), dilation=(1, 3), padding=(2, 1)), (2, 3, 5), CHANNELS, (2, 1)),
+        "line": mapped(nn.Conv1d(3, 4, 3, stride=2, padding=1), (3, 9), lanes=(3, 2)),
+        "pixels": mapped(nn.Conv1d(2, 3, 1, stride=2), (2, 7), CHANNELS, (2, 3)),
+        "blocks": mapped(nn.Conv2d(6, 5, 2, padding=1), (6, 3, 2), BLOCKS, (2, 4)),
+        "wide": mapped(nn.Conv2d(6, 4, 2), (6, 3, 3), BLOCKS, (8, 2), accumulation="exact", relu=""),
+        "cut": mapped(nn.Conv2d(5, 2, (1, 3)), (5, 2, 4), BLOCKS, (1, 1), accumulation="aligned(2)"),
+        "mixed": mapped(
+            nn.Conv2d(7, 3, 3), (7, 3, 4), ("mxint4b2e3", "mxint5b8e3", "fixed7.2"), (4, 2), accumulation="aligned(0)"
+        ),
+        "groups": mapped(nn.Conv2d(6, 9, 2, groups=3), (6, 3, 4), CHANNELS, (2, 3)),
+        "group_blocks": mapped(nn.Conv2d(8, 4, 2, groups=2, padding=1), (8, 2, 3), BLOCKS, (2, 2), relu=""),
+        "depthwise": mapped(nn.Conv2d(3, 6, 3, groups=3), (3, 3, 5), FIXED, (1, 2)),
+    }
+
+
+class TestLaws(OpLaws):
+    kind = "conv"
+
+    def graphs(self) -> Mapping[str, Mapped]:
+        return every_shape()

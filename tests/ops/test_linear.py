@@ -14,7 +14,8 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, parse
 from mase.frontend.module import trace_module
 from mase.netlist import build
-from mase.ops.linear import Accumulation, Linear
+from mase.ops.linear import Linear
+from mase.ops.mac import Accumulation
 from mase.testing import Mapped, OpLaws
 from passes.map import Folding
 from passes.quantize import NodeFormats, QuantizeConfig, quantize

@@ -2,11 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.formats import Code
+from mase.interpreter import is_exact
+from mase.netlist import build
+from mase.testing import Mapped, OpLaws, same_codes
+from passes.map import Folding
+from passes.quantize import NodeFormats
+from tests.emit.designs import Network
 from tests.ops.single import compute, draw, refused
+
+
+def alone(channels: int, images: bool = False) -> nn.Module:
+    """Return a batch norm with scales of both signs, one of them 0."""
+    torch.manual_seed(channels)
+    norm = nn.BatchNorm2d(channels) if images else nn.BatchNorm1d(channels)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(channels))
+        norm.weight[0] = 0
+        norm.bias.copy_(torch.randn(channels))
+        norm.running_mean.copy_(torch.randn(channels))  # type: ignore[union-attr]  # it has statistics
+        norm.running_var.copy_(torch.rand(channels) + 0.2)  # type: ignore[union-attr]  # likewise
+    return norm.eval()
+
+
+def mapped(
+    source: str, target: str, shape: tuple[int, ...], lanes: int, *more: nn.Module, mode: str = "even"
+) -> Mapped:
+    layers = [alone(shape[0], len(shape) == 3), *more]
+    formats, folding = {"0": NodeFormats(output=target, rounding=mode)}, {"0": Folding(lanes, lanes)}
+    case = Network("norm", layers, draw(6, *shape), source, formats, folding).case()
+    return Mapped(case.graph, case.code)
+
+
+@cache
+def cases() -> Mapping[str, Mapped]:
+    return {
+        "norm_features": mapped("fixed6.3", "fixed6.2", (7,), 3),
+        "norm_one": mapped("ufixed4.2", "fixed9.5", (1,), 1, mode="half_up"),
+        "norm_int": mapped("int6", "int5", (5, 1), 2, mode="trunc"),
+        "norm_into_blocks": mapped("fixed6.3", "mxint5b4e3", (6,), 2, nn.ReLU()),
+        "norm_of_blocks": mapped("mxint5b2e3", "int6", (5,), 4),
+    }
+
+
+@cache
+def images() -> Mapping[str, Mapped]:
+    return {
+        "norm_positions": mapped("int6", "int5", (5, 3), 2, mode="trunc"),
+        "norm_images": mapped("fixed6.3", "ufixed5.3", (5, 2, 3), 2, nn.ReLU()),
+        "norm_images_into_blocks": mapped("fixed6.3", "mxint5b4e3", (6, 2, 2), 2, nn.ReLU()),
+        "norm_images_of_blocks": mapped("mxint5b2e3", "int6", (5, 1, 2), 4),
+    }
+
+
+class TestLaws(OpLaws):
+    kind = "norm"
+
+    def graphs(self) -> Mapping[str, Mapped]:
+        return cases()
+
+
+def test_channels_travel_fastest_and_share_their_words() -> None:
+    for graph, channels in ((images()["norm_positions"].graph, 5), (images()["norm_images"].graph, 5)):
+        (instance,) = build(graph).instances
+        assert instance.block.stream_in.cols == channels  # type: ignore[attr-defined]  # a pipe
+        assert instance.block.sv_params()["Words"] == 3  # of 2 lanes
+
+
+@pytest.mark.parametrize("name", images())
+def test_images_equal_their_oracle(name: str) -> None:
+    netlist, code = build(images()[name].graph), images()[name].code
+    (edge,) = netlist.ops
+    assert same_codes(netlist.codes(code)[edge], netlist.codes(code, oracle=True)[edge])
+
+
+@pytest.mark.parametrize("name", ["norm_features", "norm_images", "norm_of_blocks", "norm_images_of_blocks"])
+def test_codes_are_those_of_the_real_norm(name: str) -> None:
+    """Within a step of what float gives on the same values: half of one, and the error of the multipliers."""
+    case = {**cases(), **images()}[name]
+    graph, code = case.graph, case.code
+    node = graph.operators()[0]
+    source, fmt = node.inputs[0], node.record.output.format
+    assert fmt is not None and source.record.output.format is not None
+    x = source.record.output.format.decode(code, source.params())
+    real = alone(node.record.output.shape[1], x.ndim == 4).double()(x).detach()
+    real = real.relu() if "activation" in node.record.attrs else real
+    step = float(fmt.decode(Code(torch.tensor([1])), node.params()))
+    low, high = (end * step for end in fmt.code_range())
+    y = fmt.decode(build(graph).codes(code)[node.name], node.params())
+    assert float((y - real.clamp(low, high)).abs().max()) <= step * 0.51
+
+
+def test_only_batch_norms_have_hardware() -> None:
+    formats = {"0": NodeFormats(output="fixed6.3")}
+    for layer, exact in ((nn.BatchNorm1d(4), True), (nn.LayerNorm(4), False)):
+        graph = Network("norm", [layer.eval()], draw(6, 4), "fixed6.3", formats).quantized()
+        assert is_exact(graph.operators()[0]) is exact
 
 
 def trained(m: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ class LinearFoldings(Foldings):
         guard: of aligned accumulation, None for exact. exp_max: greatest sum of two exponents.
         normaliser: what follows where the unit leaves raw integers.
         mult_shared: one multiplier for all outputs. zero_bits: of a result that are always 0, the sign behind a ReLU.
+        taps: parts of a row, which start with a beat of their own. sets: of outputs, each with inputs of its own.
     """
 
     rows: int
@@ -47,17 +48,36 @@ class LinearFoldings(Foldings):
     normaliser: Normaliser | Encoder | None
     mult_shared: bool = False
     zero_bits: int = 0
+    taps: int = 1
+    sets: int = 1
+
+    @property
+    def cols(self) -> int:
+        """Elements of a part of a row."""
+        return self.inputs // self.taps
 
     def lanes(self) -> tuple[Lanes, Lanes]:
-        return pairs(tile_lanes(self.inputs, self.x_block, self.w_block), tile_lanes(self.outputs, self.out_block))
+        simd = tile_lanes(self.cols, self.x_block, self.w_block)
+        pe = tile_lanes(self.outputs // self.sets, self.out_block)
+        if self.sets > 1:  # a beat holds inputs of one set, and outputs of one
+            simd, pe = simd[self.cols % simd == 0], pe[self.outputs // self.sets % pe == 0]
+        return pairs(simd, pe)
+
+    def tiles(self, simd: Count) -> Count:
+        """Return the beats of a row."""
+        return self.taps * ceil_div(self.cols, simd)
 
     def beats(self, simd: Count) -> Count:
         """Return the cycles of one tile of outputs."""
-        return ceil_div(self.inputs, simd) * (1 if self.guard is None else 2)
+        return self.tiles(simd) * (1 if self.guard is None else 2)
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.outputs, pe) * self.beats(simd)
+        core = self.rows * self.out_tiles(pe) * self.beats(simd)
         return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+
+    def out_tiles(self, pe: Count) -> Count:
+        """Return the tiles of outputs, of all sets."""
+        return self.sets * ceil_div(self.outputs // self.sets, pe)
 
     def group(self, simd: Count) -> Count:
         """Return the input lanes that share both exponents."""
@@ -90,17 +110,18 @@ class LinearFoldings(Foldings):
 
     def rom_shapes(self, simd: Count, pe: Count) -> list[tuple[Count, Count]]:
         """Return (bits, words) of the memories: weights, bias, multipliers, weight exponents."""
-        o, k = ceil_div(self.outputs, pe), ceil_div(self.inputs, simd)
+        o, k = self.out_tiles(pe), self.tiles(simd)
         shapes = [(pe * simd * self.w_width, o * k), (pe * self.bias_width, o)]
         if self.mult_bits:
             shapes.append((pe * self.mult_bits, o))
         if self.w_block:
             exps = np.maximum(1, simd // self.w_block)
-            shapes.append((pe * exps * self.w_exp_bits, o * ceil_div(k, np.maximum(1, self.w_block // simd))))
+            words = self.taps * ceil_div(k // self.taps, self._word_beats(simd))
+            shapes.append((pe * exps * self.w_exp_bits, o * words))
         return shapes
 
     def _core(self, simd: Count, pe: Count, fifo: Count) -> Work:
-        o, k = ceil_div(self.outputs, pe), ceil_div(self.inputs, simd)
+        o, k = self.out_tiles(pe), self.tiles(simd)
         group, has_exp, product = self.group(simd), bool(self.x_block or self.w_block), self.x_bits + self.w_width
         groups = simd // group
         most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
@@ -108,7 +129,7 @@ class LinearFoldings(Foldings):
         term = self.acc_width if has_exp else part
         lanes = pe * (self.out_width if self.normaliser is None else self.raw_width) - pe * self.zero_bits
         in_bits = simd * self.x_width + self._x_exps(simd) * self.x_exp_bits
-        replay = np.greater(o, 1) | (self.guard is not None)
+        replay = np.greater(o, self.sets) | (self.guard is not None)
         scales = ((pe, self.acc_width, self.mult_bits + 1),) * (self.mult_bits > 0)
         rounders = () if self.normaliser is not None else ((pe, self.raw_width, self.out_width),)
         roms = self.rom_shapes(simd, pe)
@@ -149,6 +170,10 @@ class LinearFoldings(Foldings):
         """Return the exponents of one beat of x."""
         return np.maximum(1, simd // self.x_block) if self.x_block else 0
 
+    def _word_beats(self, simd: Count) -> Count:
+        """Return the beats that share a word of weight exponents."""
+        return np.maximum(1, self.w_block // simd)
+
     def _stage_add(self, latency: Count) -> Count:
         """Return the stage at which the accumulator adds."""
         return latency - 2 - (self.mult_bits > 0) - (self.guard is not None) - (self.normaliser is None)
@@ -161,11 +186,11 @@ class LinearFoldings(Foldings):
 
     def _exponents(self, simd: Count, pe: Count, latency: Count) -> Work:
         """Return what block exponents add: their sums, the shift of each group, and with a guard the scan before it."""
-        group, k = self.group(simd), ceil_div(self.inputs, simd)
+        group, k = self.group(simd), self.tiles(simd)
         groups, wait, bits = simd // group, 1 + clog2(group), max(1, self.exp_max.bit_length())
         count = pe * groups
         words = self.rom_shapes(simd, pe)[-1][1] if self.w_block else 1
-        beats = np.maximum(1, self.w_block // simd) if self.w_block else 1
+        beats = self._word_beats(simd) if self.w_block else 1
         sums = ((count, bits),) if self.x_block and self.w_block else ()
         lines = (count if self.w_block else groups) * bits
         if self.guard is None:
@@ -194,6 +219,6 @@ class LinearFoldings(Foldings):
             ),
             registers=count * term + pe * (3 * bits + self.raw_width) + control,
             delays=((count * bits, wait + several), (pe * bits, add - 2), (pe * bits, add - 1 + (self.mult_bits > 0))),
-            roms=((pe * bits, ceil_div(self.outputs, pe)),),
+            roms=((pe * bits, self.out_tiles(pe)),),
             counters=(words, words, np.minimum(beats, k), region),
         )
