@@ -1,43 +1,60 @@
-"""The C++ program around the verilated model: feeds files, records every named edge, counts cycles."""
+"""The C++ program around the verilated model: feeds files, records every named edge or wire, counts cycles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emit.design import Design
+from emit.design import Design, Port
 
-PORTS = ("in_valid_i", "in_ready_o", "in_data_i", "in_last_i", "out_valid_o", "out_ready_i", "out_data_o", "out_last_o")
+COMMON = ("rst_ni", "flush_i", "error_o")
 
 
 def bundle(designs: Sequence[Design]) -> str:
     """Return a SystemVerilog top that holds the designs side by side, each behind ports of its own."""
     ports, body = ["  input  wire logic clk_i"], []
     for i, design in enumerate(designs):
-        feed, give = design.input.stream.bits, design.output.stream.bits
         ports += [
             f"  input  wire logic d{i}_rst_ni",
             f"  input  wire logic d{i}_flush_i",
             f"  output      logic d{i}_error_o",
-            f"  input  wire logic d{i}_in_valid_i",
-            f"  output      logic d{i}_in_ready_o",
-            f"  input  wire logic [{feed - 1}:0] d{i}_in_data_i",
-            f"  input  wire logic d{i}_in_last_i",
-            f"  output      logic d{i}_out_valid_o",
-            f"  input  wire logic d{i}_out_ready_i",
-            f"  output      logic [{give - 1}:0] d{i}_out_data_o",
-            f"  output      logic d{i}_out_last_o",
         ]
-        wires = "".join(f",\n    .{p}(d{i}_{p})" for p in ("rst_ni", "flush_i", "error_o", *PORTS))
+        for port in design.inputs:
+            stem, bits = f"d{i}_{port.name}", port.stream.bits
+            ports += [
+                f"  input  wire logic {stem}_valid_i",
+                f"  output      logic {stem}_ready_o",
+                f"  input  wire logic [{bits - 1}:0] {stem}_data_i",
+                f"  input  wire logic {stem}_last_i",
+            ]
+        for port in design.outputs:
+            stem, bits = f"d{i}_{port.name}", port.stream.bits
+            ports += [
+                f"  output      logic {stem}_valid_o",
+                f"  input  wire logic {stem}_ready_i",
+                f"  output      logic [{bits - 1}:0] {stem}_data_o",
+                f"  output      logic {stem}_last_o",
+            ]
+        names = [*COMMON, *(name for port in design.ends.all for name in signals(port))]
+        wires = "".join(f",\n    .{name}(d{i}_{name})" for name in names)
         body.append(f"  {design.top} u_{i} (\n    .clk_i(clk_i){wires}\n  );\n")
     joined = ",\n".join(ports)
     return f"`default_nettype none\nmodule bundle (\n{joined}\n);\n{''.join(body)}endmodule\n`default_nettype wire\n"
 
 
+def signals(port: Port) -> list[str]:
+    """Return the signals of a stream: valid, ready, data, last."""
+    ends = ("valid_i", "ready_o", "data_i", "last_i") if port.direction == "in" else _OUT
+    return [f"{port.name}_{end}" for end in ends]
+
+
+_OUT = ("valid_o", "ready_i", "data_o", "last_o")
+
+
 def control(designs: Sequence[Design]) -> str:
-    """Return the Verilator configuration that lets the harness read the named edges."""
+    """Return the Verilator configuration that lets the harness read the recorded streams."""
     lines = ["`verilator_config"]
     for design in designs:
-        for edge in design.edges:
+        for edge in design.recorded:
             names = (f"{edge.signal}_{part}" for part in ("valid", "ready", "data"))
             lines.extend(f'public_flat_rd -module "{design.top}" -var "{name}"' for name in names)
     return "\n".join(lines) + "\n"
@@ -50,22 +67,26 @@ def program(designs: Sequence[Design]) -> str:
 
 
 def _design_table(index: int, design: Design) -> str:
-    feed, give = design.input.stream, design.output.stream
-    port = {name: f"&top.d{index}_{name}" for name in ("rst_ni", "flush_i", "error_o", *PORTS)}
     edges = []
-    for edge in design.edges:
+    for edge in design.recorded:
         base = f"&top.rootp->bundle__DOT__u_{index}__DOT__{edge.signal}"
         edges.append(f'{{"{edge.signal}", {base}_valid, {base}_ready, {base}_data, {edge.stream.bytes}}}')
-    pointers = ", ".join(port[name] for name in ("rst_ni", "flush_i", "error_o", *PORTS))
-    sizes = f"{feed.bytes}, {feed.beats}, {give.beats}"
-    return f"  designs.push_back(Design({pointers}, {sizes}, {{{', '.join(edges)}}}));\n"
+    common = ", ".join(f"&top.d{index}_{name}" for name in COMMON)
+    tables = [", ".join(_stream(index, port) for port in ports) for ports in (design.inputs, design.outputs)]
+    return f"  designs.push_back(Design({common}, {{{tables[0]}}}, {{{tables[1]}}}, {{{', '.join(edges)}}}));\n"
+
+
+def _stream(index: int, port: Port) -> str:
+    pointers = ", ".join(f"&top.d{index}_{name}" for name in signals(port))
+    return f'{{"{port.name}", {pointers}, {port.stream.bytes}, {port.stream.beats}}}'
 
 
 _PROGRAM = r"""// Streams binary files through one or more accelerators, records every named edge, counts cycles.
-// usage: sim JOB   JOB holds the seed of what registers hold before the reset; then one line a design: samples stall_in
-// stall_out seed restart_at flush (permille, cycles); then one line: limit vcd_start vcd_end. Reads D.in, writes
-// D.SIGNAL.bin and D.done; prints JSON. Built for traces, it also writes D.SIGNAL.time: the cycle of each beat, in the
-// count of the window.
+// usage: sim JOB FOLDER   JOB holds the seed of what registers hold before the reset; then one line a design: samples
+// seed restart_at flush (cycles), the pauses of each input and each output (permille), and for each input the beat at
+// which `last` is wrong, counted from 1 (0: none); then one line: limit vcd_start vcd_end. Reads D.PORT.in, writes
+// D.SIGNAL.bin and D.PORT.done; prints JSON. Built for traces, it also writes D.SIGNAL.time: the cycle of each beat, in
+// the count of the window.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -100,33 +121,58 @@ struct Edge {
       : name(n), valid(v), ready(r), data(d), bytes(b), last(b) {}
 };
 
-struct Design {
-  CData *rst, *flush, *error, *in_valid, *in_ready;
-  void* in_data;
-  CData *in_last, *out_valid, *out_ready;
-  void* out_data;
-  CData* out_last;
-  size_t in_bytes, in_beats, out_beats;
-  std::vector<Edge> edges;
+struct Source {
+  const char* name;
+  CData *valid, *ready;
+  void* data;
+  CData* last;
+  size_t bytes, beats;
   std::vector<unsigned char> input;
+  uint64_t stall = 0, wrong = 0, sent = 0;
+  bool offering = false;
+  Source(const char* n, CData* v, CData* r, void* d, CData* l, size_t by, size_t be)
+      : name(n), valid(v), ready(r), data(d), last(l), bytes(by), beats(be) {}
+};
+
+struct Sink {
+  const char* name;
+  CData *valid, *ready;
+  const void* data;
+  CData* last;
+  size_t bytes, beats;
   std::vector<uint64_t> done;
-  uint64_t samples = 0, stall_in = 0, stall_out = 0, rng = 1, restart_at = 0, flush_mode = 0;
-  uint64_t sent = 0, got = 0, first_cycle = 0, first_output = 0, quiet = 0, drain = 0;
-  bool started = false, offering = false, finished = false, restarted = false;
+  uint64_t stall = 0, got = 0, first = 0;
+  Sink(const char* n, CData* v, CData* r, const void* d, CData* l, size_t by, size_t be)
+      : name(n), valid(v), ready(r), data(d), last(l), bytes(by), beats(be) {}
+};
+
+struct Design {
+  CData *rst, *flush, *error;
+  std::vector<Source> sources;
+  std::vector<Sink> sinks;
+  std::vector<Edge> edges;
+  uint64_t samples = 0, rng = 1, restart_at = 0, flush_mode = 0;
+  uint64_t first_cycle = 0, quiet = 0, drain = 0;
+  bool strict = false;  // pauses on some stream: watch that what is held does not change
+  bool started = false, finished = false, restarted = false;
   std::string fault;
   unsigned resetting = 1;  // cycles: a register that a longer reset would flush must have one of its own
 
-  Design(CData* a, CData* b, CData* c, CData* d, CData* e, void* f, CData* g, CData* h, CData* i, void* j, CData* k,
-         size_t ib, size_t ibeats, size_t obeats, std::vector<Edge> ed)
-      : rst(a), flush(b), error(c), in_valid(d), in_ready(e), in_data(f), in_last(g), out_valid(h), out_ready(i),
-        out_data(j), out_last(k), in_bytes(ib), in_beats(ibeats), out_beats(obeats), edges(std::move(ed)) {}
+  Design(CData* r, CData* f, CData* e, std::vector<Source> in, std::vector<Sink> out, std::vector<Edge> ed)
+      : rst(r), flush(f), error(e), sources(std::move(in)), sinks(std::move(out)), edges(std::move(ed)) {}
 
   uint64_t random() { rng ^= rng << 13; rng ^= rng >> 7; rng ^= rng << 17; return rng; }
 
+  bool complete() const {
+    for (auto& s : sinks) if (s.got < samples * s.beats) return false;
+    return true;
+  }
+
   void rewind() {
-    sent = got = drain = quiet = 0;
-    started = offering = false;
-    done.clear();
+    drain = quiet = 0;
+    started = false;
+    for (auto& s : sources) { s.sent = 0; s.offering = false; }
+    for (auto& s : sinks) { s.got = 0; s.done.clear(); }
     for (auto& e : edges) {
       e.beats = e.stalled = e.idle = 0;
       e.held = false;
@@ -140,24 +186,28 @@ struct Design {
     if (resetting) {
       --resetting;
       const bool pulse = restarted && flush_mode;  // a restart by flush_i keeps rst_ni high
-      *rst = pulse ? 1 : 0; *flush = pulse ? 1 : 0; *in_valid = 0; *out_ready = 0;
+      *rst = pulse ? 1 : 0; *flush = pulse ? 1 : 0;
+      for (auto& s : sources) *s.valid = 0;
+      for (auto& s : sinks) *s.ready = 0;
       return;
     }
     *rst = 1; *flush = 0;
-    if (!offering) offering = sent < samples * in_beats && (!stall_in || random() % 1000 >= stall_in);
-    *in_valid = offering;
-    if (offering) {
-      std::memcpy(in_data, input.data() + sent * in_bytes, in_bytes);
-      *in_last = sent % in_beats == in_beats - 1;
+    for (auto& s : sources) {
+      if (!s.offering) s.offering = s.sent < samples * s.beats && (!s.stall || random() % 1000 >= s.stall);
+      *s.valid = s.offering;
+      if (!s.offering) continue;
+      std::memcpy(s.data, s.input.data() + s.sent * s.bytes, s.bytes);
+      *s.last = (s.sent % s.beats == s.beats - 1) != (s.sent + 1 == s.wrong);
     }
-    *out_ready = !stall_out || random() % 1000 >= stall_out;
+    for (auto& s : sinks) *s.ready = !s.stall || random() % 1000 >= s.stall;
   }
 
   void fail(const std::string& what) { if (fault.empty()) fault = what; finished = true; }
 
+  std::string of(const Sink& s) const { return sinks.size() > 1 ? std::string(" of ") + s.name : ""; }
+
   void sample(uint64_t cycle, uint64_t limit) {
     if (!*rst || *flush) return;
-    const bool strict = stall_in || stall_out;
     bool moved = false;
     for (auto& e : edges) {
       const bool valid = *e.valid, ready = *e.ready;
@@ -174,21 +224,23 @@ struct Design {
       e.held = valid && !ready;
       if (strict && e.held) std::memcpy(e.last.data(), e.data, e.bytes);
     }
-    if (*in_valid && *in_ready) {
+    for (auto& s : sources) {
+      if (!*s.valid || !*s.ready) continue;
       if (!started) { started = true; first_cycle = cycle; }
-      sent++; offering = false; moved = true;
+      s.sent++; s.offering = false; moved = true;
     }
-    if (*out_valid && *out_ready) {
-      if (got == 0) first_output = cycle - first_cycle;
-      const bool last = got % out_beats == out_beats - 1;
-      if (bool(*out_last) != last) fail("out_last_o at beat " + std::to_string(got));
-      if (got >= samples * out_beats) fail("more output than samples");
-      if (last) done.push_back(cycle - first_cycle);
-      got++; moved = true;
+    for (auto& s : sinks) {
+      if (!*s.valid || !*s.ready) continue;
+      if (s.got == 0) s.first = cycle - first_cycle;
+      const bool last = s.got % s.beats == s.beats - 1;
+      if (bool(*s.last) != last) fail("out_last_o" + of(s) + " at beat " + std::to_string(s.got));
+      if (s.got >= samples * s.beats) fail("more output" + of(s) + " than samples");
+      if (last) s.done.push_back(cycle - first_cycle);
+      s.got++; moved = true;
     }
     if (*error) fail("error_o is high");
     quiet = moved ? 0 : quiet + 1;
-    if (got == samples * out_beats) { if (++drain > 64) finished = true; }
+    if (complete()) { if (++drain > 64) finished = true; }
     else if (quiet > limit) fail("nothing moves");
   }
 };
@@ -223,17 +275,31 @@ int main(int argc, char** argv) {
   const std::string folder = std::string(argv[2]) + "/";
   unsigned long long limit = 0, vcd_start = 0, vcd_end = 0;
   for (size_t d = 0; d < designs.size(); d++) {
-    unsigned long long v[6];
-    for (auto& x : v) if (fscanf(job, "%llu", &x) != 1) return 2;
+    unsigned long long v[4], x = 0;
+    for (auto& y : v) if (fscanf(job, "%llu", &y) != 1) return 2;
     Design& it = designs[d];
-    it.samples = v[0]; it.stall_in = v[1]; it.stall_out = v[2]; it.rng = 88172645463325252ull + 7919 * v[3];
-    it.restart_at = v[4]; it.flush_mode = v[5];
-    it.input = slurp(folder + std::to_string(d) + ".in");
+    it.samples = v[0]; it.rng = 88172645463325252ull + 7919 * v[1]; it.restart_at = v[2]; it.flush_mode = v[3];
+    const std::string stem = folder + std::to_string(d) + ".";
+    for (auto& s : it.sources) {
+      if (fscanf(job, "%llu", &x) != 1) return 2;
+      s.stall = x;
+      it.strict |= x > 0;
+      s.input = slurp(stem + s.name + ".in");
+    }
+    for (auto& s : it.sinks) {
+      if (fscanf(job, "%llu", &x) != 1) return 2;
+      s.stall = x;
+      it.strict |= x > 0;
+    }
+    for (auto& s : it.sources) {
+      if (fscanf(job, "%llu", &x) != 1) return 2;
+      s.wrong = x;
+    }
     for (auto& e : it.edges) {
-      e.file = fopen((folder + std::to_string(d) + "." + e.name + ".bin").c_str(), "wb+");
+      e.file = fopen((stem + e.name + ".bin").c_str(), "wb+");
       if (!e.file) { perror(e.name); return 2; }
 #if VM_TRACE
-      e.times = fopen((folder + std::to_string(d) + "." + e.name + ".time").c_str(), "wb+");
+      e.times = fopen((stem + e.name + ".time").c_str(), "wb+");
       if (!e.times) { perror(e.name); return 2; }
 #endif
     }
@@ -277,13 +343,16 @@ int main(int argc, char** argv) {
   printf("{\"cycles\": %llu, \"designs\": [", (unsigned long long)cycle);
   for (size_t d = 0; d < designs.size(); d++) {
     Design& it = designs[d];
-    FILE* f = fopen((folder + std::to_string(d) + ".done").c_str(), "wb");
-    fwrite(it.done.data(), sizeof(uint64_t), it.done.size(), f);
-    fclose(f);
-    printf("%s{\"fault\": \"%s\", \"sent\": %llu, \"got\": %llu, ", d ? ", " : "", it.fault.c_str(),
-           (unsigned long long)it.sent, (unsigned long long)it.got);
-    printf("\"first_cycle\": %llu, \"first_output\": %llu, \"edges\": [", (unsigned long long)it.first_cycle,
-           (unsigned long long)it.first_output);
+    printf("%s{\"fault\": \"%s\", \"ports\": [", d ? ", " : "", it.fault.c_str());
+    for (size_t i = 0; i < it.sinks.size(); i++) {
+      Sink& s = it.sinks[i];
+      FILE* f = fopen((folder + std::to_string(d) + "." + s.name + ".done").c_str(), "wb");
+      fwrite(s.done.data(), sizeof(uint64_t), s.done.size(), f);
+      fclose(f);
+      printf("%s{\"got\": %llu, \"first_output\": %llu}", i ? ", " : "", (unsigned long long)s.got,
+             (unsigned long long)s.first);
+    }
+    printf("], \"edges\": [");
     for (size_t i = 0; i < it.edges.size(); i++) {
       Edge& e = it.edges[i];
       fclose(e.file);

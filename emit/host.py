@@ -9,7 +9,8 @@ A copy of this file lies in every emitted folder, beside the ``design.json`` tha
     beats = feed.pack(*feed.encode(x))  # x: float [samples, *feed.shape]; beats: uint8 [samples, beats, bytes]
     y = give.decode(*give.unpack(answer))  # answer: uint8 [samples, beats, bytes]; y: float64 [samples, *give.shape]
 
-Codes are int64 mantissas ``[samples, *shape]``, and for formats with blocks exponents ``[samples, ..., blocks]``.
+Of a design with several inputs or outputs ``Edge.ports("design.json")`` gives them by name. Codes are int64 mantissas
+``[samples, *shape]``, and for formats with blocks exponents, with the axis of the blocks counting these.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ class Edge:
 
     Args:
         shape: of one sample. format: name of the number format.
-        rows, cols: ``shape`` as rows of the last dimension. lanes: elements of a beat.
+        axes, order: sizes that the flat index of an element factors into, and these axes as they travel, the last one
+            fastest. rows, cols: a sample as it travels. lanes: elements of a beat.
         beats: of one sample. beat_bits: of one beat; beat_bytes: the same, padded.
-        width, signed, low, high: bits, sign, least and greatest value of a mantissa.
-        unit, scale: the real value is ``mantissa * 2**unit``, or ``mantissa * scale`` where there is a scale.
+        width, signed, low, high: bits, sign, least and greatest value of a mantissa. zero: the mantissa of 0.
+        unit, scale: the real value is ``(mantissa - zero) * 2**unit``, or ``* scale`` where there is a scale.
+        pattern: how a mantissa is read that is a pattern of sign, exponent and digits.
         block, exponents, exp_bits, exp_base, exp_span: elements that share an exponent (0: there is none), exponents
             of a beat, bits of one, value of the field 0, greatest field.
         rounding: of :meth:`encode`; None where only mase can round as this format does.
@@ -45,6 +48,8 @@ class Edge:
 
     shape: tuple[int, ...]
     format: str
+    axes: tuple[int, ...]
+    order: tuple[int, ...]
     rows: int
     cols: int
     lanes: int
@@ -55,6 +60,8 @@ class Edge:
     signed: bool
     low: int
     high: int
+    zero: int
+    pattern: dict[str, int] | None
     unit: int
     scale: float | None
     block: int
@@ -66,15 +73,22 @@ class Edge:
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Edge, Edge]:
-        """Read ``design.json``; return what the host feeds and what it reads."""
-        edges = json.loads(Path(path).read_text())["edges"]
-        return cls.of(edges[0]), cls.of(edges[-1])
+        """Read ``design.json`` of a design with one input and one output; return what the host feeds and reads."""
+        feed, give = cls.ports(path).values()
+        return feed, give
+
+    @classmethod
+    def ports(cls, path: str | Path) -> dict[str, Edge]:
+        """Read ``design.json``; return what travels on each port, by its name, inputs first."""
+        design = json.loads(Path(path).read_text())
+        edges = {entry["name"]: entry for entry in design["edges"]}
+        return {port["name"]: cls.of(edges[port["edge"]]) for port in design["ports"]}
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Edge:  # Any: JSON
         """Return one of the edges of ``design.json``."""
         found = {field.name: entry[field.name] for field in fields(cls)}
-        return cls(**{**found, "shape": tuple(found["shape"])})
+        return cls(**{**found, **{name: tuple(found[name]) for name in ("shape", "axes", "order")}})
 
     # -- reals and codes ----------------------------------------------------------------------------------------------
 
@@ -85,25 +99,38 @@ class Edge:
             raise ValueError("the data hold NaN; NaN has no code")
         if not self.block:
             return self._rounded(real / self._step()), None
-        rows = real.reshape(-1, self.rows, self.cols)
+        rows = self._travelling(real, self.axes)
         count = -(-self.cols // self.block)
         blocks = _padded(rows, count * self.block).reshape(*rows.shape[:2], count, self.block)
         top = np.abs(blocks).max(-1)
         exponent = np.clip(_floor_log2(top), self.exp_base, self.exp_base + self.exp_span)
         scaled = blocks / np.ldexp(1.0, exponent - self.exp_base + self.unit)[..., None]
         mantissa = self._rounded(scaled).reshape(*rows.shape[:2], -1)[..., : self.cols]
-        return mantissa.reshape(real.shape), exponent.reshape(-1, *self.shape[:-1], count)
+        return self._held(mantissa, self.axes).reshape(real.shape), self._held(exponent, self._block_axes())
 
     def decode(self, mantissa: Ints, exponent: Ints | None = None) -> Reals:
         """Return real values ``[samples, *shape]``."""
-        m = np.asarray(mantissa).reshape(-1, self.rows, self.cols)
-        real = m.astype(np.float64) * np.float64(self._step())
+        m = self._travelling(np.asarray(mantissa), self.axes)
+        real = self._number(m) * np.float64(self._step())
         if self.block:
             if exponent is None:
                 raise ValueError(f"{self.format} has exponents; found none")
-            each = np.asarray(exponent).reshape(m.shape[0], self.rows, -1).repeat(self.block, -1)[..., : self.cols]
+            each = self._travelling(np.asarray(exponent), self._block_axes()).repeat(self.block, -1)[..., : self.cols]
             real = np.ldexp(real, each - self.exp_base).astype(np.float64)
-        return real.reshape(-1, *self.shape)
+        held: Reals = self._held(real, self.axes)
+        return held.reshape(-1, *self.shape)
+
+    def _number(self, m: Ints) -> Reals:
+        """Return what mantissas stand for, before unit or scale."""
+        if self.pattern is None:
+            return (m - self.zero).astype(np.float64)
+        man, subnormal = self.pattern["man"], self.pattern["subnormal"]
+        code = np.minimum(m & (1 << self.width - 1) - 1, self.pattern["top"])
+        field, fraction = code >> man, code & (1 << man) - 1
+        digits = fraction + (np.where(field > 0, 1 << man, 0) if subnormal else 1 << man)
+        size = np.ldexp(digits.astype(np.float64), np.maximum(field - subnormal, 0))
+        signed: Reals = np.where(m >> self.width - 1 & 1, -size, size)
+        return signed
 
     def _step(self) -> float:
         return self.scale if self.scale is not None else 2.0**self.unit
@@ -111,8 +138,8 @@ class Edge:
     def _rounded(self, v: Reals) -> Ints:
         if self.rounding not in ROUNDINGS:
             raise ValueError(f"{self.format}: its rounding needs mase; encode there, and pack the codes here")
-        near = np.clip(v, self.low - 1, self.high + 1)  # no infinity is left
-        return np.clip(ROUNDINGS[self.rounding](near), self.low, self.high).astype(np.int64)
+        near = np.clip(v, self.low - self.zero - 1, self.high - self.zero + 1)  # no infinity is left
+        return np.clip(ROUNDINGS[self.rounding](near) + self.zero, self.low, self.high).astype(np.int64)
 
     # -- codes and beats ----------------------------------------------------------------------------------------------
 
@@ -122,14 +149,14 @@ class Edge:
         Args:
             beat_bytes: of a wider bus, such as ``axis`` in ``design.json``; the bytes above are 0.
         """
-        m = np.asarray(mantissa, np.int64).reshape(-1, self.rows, self.cols)
+        m = self._travelling(np.asarray(mantissa, np.int64), self.axes)
         row_beats = self.beats // self.rows
         lanes = _padded(m, row_beats * self.lanes).reshape(-1, self.beats, self.lanes)
         parts = [_to_bits(lanes, self.width)]
         if self.block:
             if exponent is None:
                 raise ValueError(f"{self.format} has exponents; found none")
-            blocks = np.asarray(exponent, np.int64).reshape(m.shape[0], self.rows, -1) - self.exp_base
+            blocks = self._travelling(np.asarray(exponent, np.int64), self._block_axes()) - self.exp_base
             index = self._blocks_of_a_row()
             spread = _padded(blocks, int(index.max()) + 1)[..., index]
             parts.append(_to_bits(spread.reshape(-1, self.beats, self.exponents), self.exp_bits))
@@ -143,14 +170,31 @@ class Edge:
         raw = np.unpackbits(beats, axis=-1, bitorder="little")[..., : self.beat_bits]
         split, n = self.lanes * self.width, beats.shape[0]
         lanes = _from_bits(raw[..., :split].reshape(n, self.beats, self.lanes, self.width), self.signed)
-        mantissa = lanes.reshape(n, self.rows, -1)[..., : self.cols].reshape(n, *self.shape)
+        rows = lanes.reshape(n, self.rows, -1)[..., : self.cols]
+        mantissa = self._held(rows, self.axes).reshape(n, *self.shape)
         if not self.block:
             return mantissa, None
         fields_ = raw[..., split:].reshape(n, self.beats, self.exponents, self.exp_bits)
         found = _from_bits(fields_, signed=False).reshape(n, self.rows, -1) + self.exp_base
         blocks = np.arange(-(-self.cols // self.block))
         first = blocks * self.block // self.lanes * self.exponents + blocks % max(1, self.lanes // self.block)
-        return mantissa, found[..., first].reshape(n, *self.shape[:-1], -1)
+        return mantissa, self._held(found[..., first], self._block_axes())
+
+    # -- order --------------------------------------------------------------------------------------------------------
+
+    def _travelling(self, x: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:  # Any: reals or codes
+        """Return ``[samples, rows, cols]`` as they travel."""
+        moved = x.reshape(-1, *axes).transpose(0, *(1 + i for i in self.order))
+        return moved.reshape(moved.shape[0], self.rows, axes[self.order[-1]])
+
+    def _held(self, x: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:  # Any: reals or codes
+        """Return ``[samples, *axes]``, from what travels."""
+        moved = x.reshape(-1, *(axes[i] for i in self.order))
+        return np.ascontiguousarray(moved.transpose(0, *(1 + self.order.index(i) for i in range(len(axes)))))
+
+    def _block_axes(self) -> tuple[int, ...]:
+        count = -(-self.cols // self.block)
+        return tuple(count if i == self.order[-1] else size for i, size in enumerate(self.axes))
 
     def _blocks_of_a_row(self) -> Ints:
         """Return, beat by beat of a row, the index of each block whose exponent travels with it."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mase.doors import array, file, number, tensors
-from mase.errors import ConfigError
+from mase.errors import ConfigError, suggest
 
 USUAL = ("x", "input", "inputs", "data")  # names of the array that is meant, where a file holds several
 
@@ -41,6 +41,41 @@ def load_samples(path: str | Path, input_shape: Sequence[int]) -> Tensor:
         raise ConfigError(f"{path}: found the suffix {path.suffix!r}; allowed: {', '.join(READERS)}")
     x = read(path)
     return _checked(x, tuple(input_shape), path)
+
+
+def load_inputs(path: str | Path, shapes: Mapping[str, Sequence[int]]) -> tuple[Tensor, ...]:
+    """Read the samples of all inputs of a design, as :func:`load_samples` does.
+
+    Several inputs need a ``.npz`` or ``.safetensors`` file with an array of the name of each.
+
+    Args:
+        shapes: of one sample, by the name of the input.
+
+    Raises:
+        ConfigError: as :func:`load_samples`; an array is missing, or has another number of samples.
+    """
+    path = Path(path)
+    if len(shapes) == 1:
+        return (load_samples(path, next(iter(shapes.values()))),)
+    if path.suffix.lower() not in (".npz", ".safetensors"):
+        wanted = ", ".join(shapes)
+        raise ConfigError(
+            f"{path}: found the suffix {path.suffix!r}; a file of several inputs ({wanted}) is .npz or .safetensors"
+        )
+    archive = array.Archive(path) if path.suffix.lower() == ".npz" else None
+    found = tensors.parse(file.content(path, array.LARGEST), str(path), ConfigError) if archive is None else {}
+    names = list(found) if archive is None else archive.names
+    out = list[Tensor]()
+    for name, shape in shapes.items():
+        if name not in names:
+            raise ConfigError(f"{path}: the array {name!r} is missing{suggest(name, names)}")
+        raw = found[name] if archive is None else _tensor(archive.read(name), path)
+        x = _checked(raw, tuple(shape), path, f"array {name!r}: ")
+        if out and len(x) != len(out[0]):
+            first = next(iter(shapes))
+            raise ConfigError(f"{path}: array {name!r} has {len(x)} samples; {first!r} has {len(out[0])}")
+        out.append(x)
+    return tuple(out)
 
 
 def _npy(path: Path) -> Tensor:
@@ -110,25 +145,26 @@ def _tensor(x: NDArray[Any], path: Path) -> Tensor:
     return torch.from_numpy(x.astype(np.float64))
 
 
-def _checked(x: Tensor, shape: tuple[int, ...], path: Path) -> Tensor:
+def _checked(x: Tensor, shape: tuple[int, ...], path: Path, which: str = "") -> Tensor:
+    where = f"{path}: {which}"
     if x.is_complex():
-        raise ConfigError(f"{path}: found {x.dtype}; an array of real numbers is needed")
+        raise ConfigError(f"{where}found {x.dtype}; an array of real numbers is needed")
     if not x.numel():
-        raise ConfigError(f"{path}: holds no sample; 1 or more are needed")
-    x = _shaped(x, shape, path).float()
+        raise ConfigError(f"{where}holds no sample; 1 or more are needed")
+    x = _shaped(x, shape, where).float()
     bad = torch.isnan(x.reshape(x.shape[0], -1)).nonzero()
     if len(bad):
         sample, element = bad[0].tolist()
         count = f"{len(bad)} of {x.numel()} places"
-        raise ConfigError(f"{path}: NaN at {count}, first in sample {sample}, element {element}; NaN has no code")
+        raise ConfigError(f"{where}NaN at {count}, first in sample {sample}, element {element}; NaN has no code")
     return x
 
 
-def _shaped(x: Tensor, shape: tuple[int, ...], path: Path) -> Tensor:
+def _shaped(x: Tensor, shape: tuple[int, ...], where: str) -> Tensor:
     elements = math.prod(shape)
     if tuple(x.shape) == shape:
         return x.unsqueeze(0)
     if tuple(x.shape[1:]) != shape and (x.ndim != 2 or x.shape[1] != elements):
         allowed = f"(samples, {', '.join(map(str, shape))}), or rows of {elements}"
-        raise ConfigError(f"{path}: found shape {tuple(x.shape)}; allowed is {allowed}")
+        raise ConfigError(f"{where}found shape {tuple(x.shape)}; allowed is {allowed}")
     return x.reshape(x.shape[0], *shape)

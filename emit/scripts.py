@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def scripts(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files by relative path."""
+def scripts(manifest: Mapping[str, Any], vectors: Sequence[str]) -> dict[str, str]:
+    """Return the files by relative path.
+
+    Args:
+        vectors: places of the files of vectors.
+    """
     top, files = manifest["top"], manifest["files"]
     both = [*files["rtl"], *files["axis"]]
     return {
         "files.f": _lines(files["rtl"]),
         "axis.f": _lines(both),
-        f"{top}.core": _core(manifest),
+        f"{top}.core": _core(manifest, vectors),
         "scripts/lint.sh": _LINT.replace("@TOP@", top),
         "scripts/sim.sh": _SIM.replace("@TOP@", top),
         "scripts/synth.ys": _SYNTH.replace("@TOP@", top).replace("@FILES@", " ".join(both)),
@@ -24,7 +28,7 @@ def _lines(names: Sequence[str]) -> str:
     return "".join(f"{name}\n" for name in names)
 
 
-def _core(manifest: Mapping[str, Any]) -> str:
+def _core(manifest: Mapping[str, Any], vectors: Sequence[str]) -> str:
     """Return the FuseSoC core file (CAPI2)."""
     top, files = manifest["top"], manifest["files"]
     values = {
@@ -33,15 +37,12 @@ def _core(manifest: Mapping[str, Any]) -> str:
         "RTL": "".join(f"      - {name}\n" for name in files["rtl"]),
         "AXIS": "".join(f"      - {name}\n" for name in files["axis"]),
         "MEMORIES": _copied("memories", [(name, name) for name in manifest["memories"]], "mem"),
-        "VECTORS": _copied("vectors", [(f"vectors/{name}", f"vectors/{name}") for name in VECTORS], "user"),
+        "VECTORS": _copied("vectors", [(name, name) for name in vectors], "user"),
     }
     text = _CORE
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
-
-
-VECTORS = ("input.hex", "output.hex")
 
 
 def _copied(fileset: str, places: Sequence[tuple[str, str]], kind: str) -> str:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -27,6 +27,7 @@ from emit.tools import require, verilator
 from mase.dataflow.schedule import Timing
 from mase.errors import GraphError, RtlFault, ToolError
 from mase.formats import Code
+from mase.interpreter import Batch
 from mase.paths import cache_dir
 
 QUICK, FAST = "-O1", "-O2 -march=native"  # FAST compiles longer and runs 3 to 4 times faster
@@ -41,20 +42,36 @@ class Job:
     """One design and what it is fed.
 
     Args:
-        design: emitted. code: input codes ``[samples, ...]``.
-        stall_in, stall_out: probability of a pause of the source and of the sink in a cycle.
+        design: emitted. codes: of each input ``[samples, ...]``, as many samples of each.
+        stall_in, stall_out: probability of a pause of each source and of each sink in a cycle.
         seed: of the pauses; that of the first of several jobs also of what registers hold before the reset.
         restart_at: cycle of a reset in mid-stream, after which all is fed again (0: none).
         flush: restart by ``flush_i`` instead of ``rst_ni``.
+        stalls: probabilities of other pauses, by name of the port.
+        wrong_last: beats, counted from 1, at which ``last`` is wrong, by name of the input.
     """
 
     design: Design
-    code: Code
+    codes: tuple[Code, ...]
     stall_in: float = 0.0
     stall_out: float = 0.0
     seed: int = 1
     restart_at: int = 0
     flush: bool = False
+    stalls: Mapping[str, float] = field(default_factory=dict)
+    wrong_last: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.codes[0].mantissa)
+
+    def line(self) -> str:
+        """Return what the harness reads."""
+        usual = {"in": self.stall_in, "out": self.stall_out}
+        pauses = [round(1000 * self.stalls.get(p.name, usual[p.direction])) for p in self.design.ends.all]
+        wrong = [self.wrong_last.get(port.name, 0) for port in self.design.inputs]
+        return " ".join(map(str, [self.samples, self.seed, self.restart_at, int(self.flush), *pauses, *wrong]))
 
 
 @dataclass(frozen=True)
@@ -71,29 +88,38 @@ class SimResult:
     """What one design did.
 
     Args:
-        codes: by edge name. completions: cycle of the last output beat of each sample; cycle 0 took the first beat.
-        first_output: cycle of the first output beat. edges: activity by edge name.
-        window: the waveform file, where one was asked for. beats: then also the cycle of each beat ``[samples, beats]``
-            by edge name, in the count of the window, which begins with the reset.
+        codes: by edge name. cycles: counted, in the form in which schedules predict them; cycle 0 took the first beat.
+        edges: activity by edge name. window: the waveform file, where one was asked for.
+        beats: then also the cycle of each beat ``[samples, beats]`` by edge name, in the count of the window, which
+            begins with the reset.
     """
 
     design: Design
     codes: dict[str, Code]
-    completions: tuple[int, ...]
-    first_output: int
+    cycles: Timing
     edges: dict[str, EdgeActivity] = field(default_factory=dict)
     window: Path | None = None
     beats: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
     @property
     def output(self) -> Tensor:
-        """Real values of the output, float64."""
-        return self.design.output.decode(self.codes[self.design.output.name])
+        """Real values of the output, float64; of the first one where there are several."""
+        return next(iter(self.outputs.values()))
 
     @property
-    def cycles(self) -> Timing:
-        """Cycles counted, in the form in which schedules predict them."""
-        return Timing(self.first_output, self.completions)
+    def outputs(self) -> dict[str, Tensor]:
+        """Real values of each output by the model's name, float64."""
+        return {port.tensor: port.edge.decode(self.codes[port.edge.name]) for port in self.design.outputs}
+
+    @property
+    def completions(self) -> tuple[int, ...]:
+        """Cycle of the last output beat of each sample."""
+        return self.cycles.completions
+
+    @property
+    def first_output(self) -> int:
+        """Cycle of the first output beat."""
+        return self.cycles.first
 
     @property
     def latency(self) -> int:
@@ -106,18 +132,22 @@ class SimResult:
         return self.cycles.interval
 
 
-def simulate(design: Design, x: Tensor, optimise: str | None = None) -> SimResult:
-    """Run model inputs ``[samples, ...]`` through the RTL, source always valid and sink always ready.
+def simulate(design: Design, x: Batch, optimise: str | None = None) -> SimResult:
+    """Run model inputs ``[samples, ...]`` through the RTL, sources always valid and sinks always ready.
+
+    Args:
+        x: a tensor; of several inputs one tensor each, or tensors by name.
 
     Raises:
         ToolError: a tool is missing, the RTL does not compile, or the simulation stops; says who waits on whom.
     """
-    return simulate_many([Job(design, design.encode(x))], optimise or flags_for(design, x.shape[0]))[0]
+    job = Job(design, design.encode(x))
+    return simulate_many([job], optimise or flags_for(design, job.samples))[0]
 
 
 def flags_for(design: Design, samples: int) -> str:
     """Return the compiler flags that pay off for a run of so many samples."""
-    return FAST if samples * max(design.input.stream.beats, design.output.stream.beats) > 1 << 18 else QUICK
+    return FAST if samples * max(port.stream.beats for port in design.ends.all) > 1 << 18 else QUICK
 
 
 def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int, int] | None = None) -> list[SimResult]:
@@ -140,10 +170,9 @@ def simulate_many(jobs: Sequence[Job], optimise: str = QUICK, window: tuple[int,
                         f"{job.design.top}: two designs have the memory {memory.name}; give them other names"
                     )
                 target.symlink_to(memory.absolute())
-            packed = job.design.input.stream.pack(job.code)
-            packed.tofile(folder / f"{i}.in")
-            pauses = [round(1000 * job.stall_in), round(1000 * job.stall_out)]
-            lines.append(" ".join(map(str, [packed.shape[0], *pauses, job.seed, job.restart_at, int(job.flush)])))
+            for port, code in zip(job.design.inputs, job.codes, strict=True):
+                port.stream.pack(code).tofile(folder / f"{i}.{port.name}.in")
+            lines.append(job.line())
         start, end = window or (0, 0)
         lines.append(f"{QUIET_LIMIT} {start} {end}")
         (folder / "job").write_text("\n".join([str(jobs[0].seed % SEEDS or 1), *lines]) + "\n")
@@ -167,13 +196,11 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
         states = [
             f"{edge.path}: {'valid' if edges[edge.signal]['valid'] else 'empty'}"
             f"/{'ready' if edges[edge.signal]['ready'] else 'busy'} after {edges[edge.signal]['beats']} beats"
-            for edge in design.edges
+            for edge in design.recorded
         ]
-        raise RtlFault(
-            f"simulation of {design.top}: {report['fault']} at {report['got']} output beats; {'; '.join(states)}"
-        )
+        raise RtlFault(f"simulation of {design.top}: {report['fault']} at {_got(design, report)}; {'; '.join(states)}")
     codes, activity, times = {}, {}, {}
-    for edge, e in zip(design.edges, report["edges"], strict=True):
+    for edge, e in zip(design.recorded, report["edges"], strict=True):
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
         beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
         if not edge.stream.tails(beats):
@@ -182,8 +209,19 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
         activity[edge.name] = EdgeActivity(e["beats"], e["stalled"], e["idle"])
         if (clock := folder / f"{index}.{edge.signal}.time").exists():
             times[edge.name] = np.fromfile(clock, np.uint64).reshape(-1, edge.stream.beats)
-    done = np.fromfile(folder / f"{index}.done", np.uint64)
-    return SimResult(design, codes, tuple(int(t) for t in done), report["first_output"], activity, beats=times)
+    found = []
+    for port, seen in zip(design.outputs, report["ports"], strict=True):
+        done = np.fromfile(folder / f"{index}.{port.name}.done", np.uint64)
+        found.append(Timing(seen["first_output"], tuple(int(t) for t in done)))
+    return SimResult(design, codes, Timing.of(found), activity, beats=times)
+
+
+def _got(design: Design, report: dict[str, Any]) -> str:
+    """Say how many beats left."""
+    counts = [seen["got"] for seen in report["ports"]]
+    if len(counts) == 1:
+        return f"{counts[0]} output beats"
+    return ", ".join(f"{n} beats of {port.name}" for n, port in zip(counts, design.outputs, strict=True))
 
 
 # -- compilation ----------------------------------------------------------------------------------------------------

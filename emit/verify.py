@@ -29,7 +29,7 @@ from mase.errors import ConfigError, GraphError
 from mase.files import write_atomic
 from mase.formats import Code
 from mase.graph import Graph
-from mase.interpreter import Values, run
+from mase.interpreter import Batch, Values, run
 from mase.lowering import Lowering
 from mase.netlist import build
 
@@ -94,10 +94,34 @@ class Pair:
 
 @dataclass(frozen=True)
 class Late:
-    """The first sample whose completion is not as predicted, in cycles since its chunk's first input beat."""
+    """The first sample whose completion is not as predicted, in cycles since its chunk's first input beat.
+
+    Args:
+        port: name of the output, the first one that is wrong.
+    """
 
     sample: int
     completion: Pair
+    port: str = ""
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Cycles of one output in the first chunk.
+
+    Args:
+        port: its name.
+    """
+
+    port: str
+    first_output: Pair
+    latency: Pair
+    interval: Pair
+
+    @property
+    def equal(self) -> bool:
+        """Tell whether the first beat came in the predicted cycle."""
+        return self.first_output.predicted == self.first_output.simulated
 
 
 @dataclass(frozen=True)
@@ -107,7 +131,9 @@ class Proof:
     Args:
         chunk: samples that were streamed without a pause; each chunk starts from reset.
         edges: in order of the stream. first: None where every code is equal.
-        first_output, latency, interval: cycles of the first chunk. late: None where every completion is as predicted.
+        first_output, latency, interval: cycles of the first chunk, of the whole: a sample is complete when its last
+            output is. late: None where every completion at every output is as predicted.
+        outputs: the same of each output, where there are several.
     """
 
     design: str
@@ -119,6 +145,7 @@ class Proof:
     latency: Pair
     interval: Pair
     late: Late | None
+    outputs: tuple[Cycles, ...] = ()
 
     @property
     def mismatches(self) -> int:
@@ -128,7 +155,8 @@ class Proof:
     @property
     def cycles_equal(self) -> bool:
         """Tell whether each sample, and the first output beat, came in the predicted cycle."""
-        return self.late is None and self.first_output.predicted == self.first_output.simulated
+        first = self.first_output.predicted == self.first_output.simulated
+        return self.late is None and first and all(found.equal for found in self.outputs)
 
     @property
     def ok(self) -> bool:
@@ -151,12 +179,12 @@ class Proof:
 
 
 def prove(
-    graph: Graph, design: Design, x: Tensor, *, chunk: int | None = None, lowering: Lowering | None = None
+    graph: Graph, design: Design, x: Batch, *, chunk: int | None = None, lowering: Lowering | None = None
 ) -> Proof:
     """Run samples through the integer reference and through the RTL, and compare all codes and all cycles.
 
     Args:
-        x: model inputs ``[samples, *input_shape]``.
+        x: model inputs ``[samples, ...]``: a tensor, one tensor an input, or tensors by name.
         chunk: samples a simulation, 1 or more; None takes as many as keep the memory bounded.
         lowering: keeps the operators.
 
@@ -164,19 +192,21 @@ def prove(
         ConfigError: there is no sample. GraphError: the design is not of this graph.
         ToolError: the RTL does not compile, or stops; says who waits on whom.
     """
-    if not x.shape[0] or (chunk is not None and chunk < 1):
-        raise ConfigError(f"verify: found {x.shape[0]} samples, {chunk} a chunk; allowed is 1 or more of both")
-    _check(graph, design)
+    inputs = design.unpacked(x)
+    samples = min(len(tensor) for tensor in inputs)
+    if not samples or (chunk is not None and chunk < 1):
+        raise ConfigError(f"verify: found {samples} samples, {chunk} a chunk; allowed is 1 or more of both")
+    check_edges(graph, design)
     lowering = lowering or Lowering()
-    size = min(chunk or _chunk(design), x.shape[0])
+    size = min(chunk or _chunk(design), samples)
     timing = build(graph, lowering).timing(size)
-    flags = flags_for(design, x.shape[0])
+    flags = flags_for(design, samples)
     parts = []
-    for start in range(0, x.shape[0], size):
-        part = x[start : start + size]
-        expected = run(graph, (part,), keep=True, lowering=lowering).codes
+    for start in range(0, max(map(len, inputs)), size):
+        part = tuple(tensor[start : start + size] for tensor in inputs)
+        expected = run(graph, part, keep=True, lowering=lowering).codes
         parts.append(_part(design, expected, simulate(design, part, flags), timing, start))
-    return _joined(design, x.shape[0], size, timing, parts)
+    return _joined(design, samples, size, timing, parts)
 
 
 def explain(proof: Proof) -> str:
@@ -189,8 +219,12 @@ def explain(proof: Proof) -> str:
         text += f"expected {d.expected}, found {d.found}."
     if proof.cycles_equal:
         return f"{text} Cycles as predicted: latency {proof.latency.simulated}, interval {proof.interval.simulated:g}."
-    pair = proof.first_output if proof.late is None else proof.late.completion
-    what = "the first output beat" if proof.late is None else f"sample {proof.late.sample}"
+    wrong = next((found for found in proof.outputs if not found.equal), None)
+    pair = proof.first_output if wrong is None else wrong.first_output
+    what, port = "the first output beat", "" if wrong is None else wrong.port
+    if proof.late is not None:
+        pair, what, port = proof.late.completion, f"sample {proof.late.sample}", proof.late.port
+    what += f" of {port}" if port and proof.outputs else ""
     return f"{text} Cycles differ: {what} is due in cycle {pair.predicted}, and comes in cycle {pair.simulated}."
 
 
@@ -207,7 +241,8 @@ class _Part:
     late: Late | None
 
 
-def _check(graph: Graph, design: Design) -> None:
+def check_edges(graph: Graph, design: Design) -> None:
+    """Raise GraphError where the edges of a design are not those of a graph."""
     types = {node.name: node.record.output for node in graph.nodes()}
     for edge in design.edges:
         kind = types.get(edge.name)
@@ -229,15 +264,19 @@ def _chunk(design: Design) -> int:
 def _part(design: Design, expected: dict[str, Code], result: SimResult, timing: Timing, start: int) -> _Part:
     edges, first = [], None
     for edge in design.edges:
-        a, b = edge.shaped(expected[edge.name]), result.codes[edge.name]
+        a, b = expected[edge.name], result.codes[edge.name]
         wrong = _differs(edge, a, b).reshape(b.mantissa.shape[0], -1)
         activity = asdict(result.edges[edge.name])
         edges.append(EdgeProof(edge.name, edge.path, str(edge.format), wrong.numel(), int(wrong.sum()), **activity))
         if first is None and edges[-1].mismatches:
             first = _difference(edge, a, b, wrong, start)
-    pairs = zip(timing.completions, result.completions, strict=False)  # the last chunk may be shorter
-    late = next((Late(start + i, Pair(p, s)) for i, (p, s) in enumerate(pairs) if p != s), None)
-    return _Part(tuple(edges), first, Timing(result.first_output, result.completions), late)
+    late = [
+        Late(start + i, Pair(p, s), port.name)
+        for port, predicted, found in zip(design.outputs, timing.each, result.cycles.each, strict=True)
+        for i, (p, s) in enumerate(zip(predicted.completions, found.completions, strict=False))  # the last may be short
+        if p != s
+    ]
+    return _Part(tuple(edges), first, result.cycles, min(late, key=lambda found: found.sample, default=None))
 
 
 def _differs(edge: Edge, a: Code, b: Code) -> Tensor:
@@ -245,8 +284,7 @@ def _differs(edge: Edge, a: Code, b: Code) -> Tensor:
     wrong = a.mantissa != b.mantissa
     if a.exponent is None or b.exponent is None:
         return wrong
-    block, cols = edge.stream.grid.block, edge.shape[-1]
-    return wrong | (a.exponent != b.exponent).repeat_interleave(block, -1)[..., :cols]
+    return wrong | (edge.exponents(a) != edge.exponents(b))
 
 
 def _difference(edge: Edge, a: Code, b: Code, wrong: Tensor, start: int) -> Difference:
@@ -261,7 +299,7 @@ def _element(edge: Edge, code: Code, sample: int, index: tuple[int, ...]) -> Ele
     only = Code(code.mantissa[one], None if code.exponent is None else code.exponent[one])
     exponent = None
     if code.exponent is not None:
-        exponent = int(code.exponent[(sample, *index[:-1], index[-1] // edge.stream.grid.block)])
+        exponent = int(edge.exponents(only)[(0, *index)])
     return Element(int(code.mantissa[(sample, *index)]), exponent, float(edge.decode(only)[(0, *index)]))
 
 
@@ -270,14 +308,25 @@ def _joined(design: Design, samples: int, size: int, timing: Timing, parts: Sequ
     found = [part.first for part in parts if part.first is not None]
     first = min(found, key=lambda d: (order[d.edge], d.sample), default=None)
     late = next((part.late for part in parts if part.late is not None), None)
-    seen = parts[0].timing
-    pairs = (
-        Pair(timing.first, next((p.timing.first for p in parts if p.timing.first != timing.first), timing.first)),
-        Pair(timing.latency, seen.latency),
-        Pair(_number(timing.interval), _number(seen.interval)),
-    )
     edges = tuple(_sum(same) for same in zip(*(part.edges for part in parts), strict=True))
-    return Proof(design.top, samples, size, edges, first, *pairs, late)
+    whole = _cycles(timing, [part.timing for part in parts])
+    outputs: tuple[Cycles, ...] = ()
+    if timing.outputs:
+        each = zip(*(part.timing.outputs for part in parts), strict=True)
+        outputs = tuple(
+            Cycles(port.name, *_cycles(predicted, found))
+            for port, predicted, found in zip(design.outputs, timing.outputs, each, strict=True)
+        )
+    return Proof(design.top, samples, size, edges, first, *whole, late, outputs)
+
+
+def _cycles(timing: Timing, seen: Sequence[Timing]) -> tuple[Pair, Pair, Pair]:
+    """Return first output, latency and interval; of the first output the first one that is wrong in any chunk."""
+    return (
+        Pair(timing.first, next((found.first for found in seen if found.first != timing.first), timing.first)),
+        Pair(timing.latency, seen[0].latency),
+        Pair(_number(timing.interval), _number(seen[0].interval)),
+    )
 
 
 def _sum(parts: Sequence[EdgeProof]) -> EdgeProof:
@@ -309,10 +358,10 @@ class Window:
     signal: str
 
 
-def window(design: Design, x: Tensor, proof: Proof, folder: str | Path) -> Window:
+def window(design: Design, x: Batch, proof: Proof, folder: str | Path) -> Window:
     """Simulate up to the first difference again and write the cycles around it to ``difference.vcd``.
 
-    The waveform begins where the differing sample enters the block that gives the wrong code, at most 4,096 cycles
+    The waveform begins where the differing sample enters the blocks that give the wrong code, at most 4,096 cycles
     before the wrong beat, and ends a few cycles after it. Without a wrong code it shows the first late sample.
 
     Args:
@@ -325,13 +374,12 @@ def window(design: Design, x: Tensor, proof: Proof, folder: str | Path) -> Windo
         raise ConfigError("verify: nothing differs, so there is no window to write")
     name, sample, element = _place(design, proof)
     start = sample // proof.chunk * proof.chunk
-    fed = x[start : min(start + proof.chunk, sample + 3)]  # two samples follow it, as they did
-    job = Job(design, design.encode(fed))
+    end = min(start + proof.chunk, sample + 3)  # two samples follow it, as they did
+    job = Job(design, design.encode([tensor[start:end] for tensor in design.unpacked(x)]))
     beats = simulate_many([job], window=(0, 0))[0].beats
-    names = [edge.name for edge in design.edges]
-    edge = design.edges[names.index(name)]
-    cycle = int(beats[name][sample - start, _beat(edge, element)])
-    enters = int(beats[names[max(0, names.index(name) - 1)]][sample - start, 0])
+    edge = next(edge for edge in design.edges if edge.name == name)
+    cycle = int(beats[name][sample - start, edge.beat(element)])
+    enters = min(int(beats[before][sample - start, 0]) for before in edge.sources or [name])
     span = max(enters, cycle - WINDOW), cycle + AFTER
     made = simulate_many([job], window=span)[0].window
     assert made is not None  # the run reaches the beat that it reached before
@@ -345,13 +393,12 @@ def _place(design: Design, proof: Proof) -> tuple[str, int, int]:
     """Return edge, sample and element to look at."""
     if proof.first is not None:
         return proof.first.edge, proof.first.sample, proof.first.element
-    return design.output.name, 0 if proof.late is None else proof.late.sample, 0
-
-
-def _beat(edge: Edge, element: int) -> int:
-    """Return the beat of a sample that carries an element."""
-    row, col = divmod(element, edge.stream.cols)
-    return row * edge.stream.row_beats + col // edge.stream.lanes
+    if proof.late is not None:
+        port = next((port for port in design.outputs if port.name == proof.late.port), design.outputs[0])
+        return port.edge.name, proof.late.sample, 0
+    wrong = [found.port for found in proof.outputs if not found.equal]
+    port = next((port for port in design.outputs if port.name in wrong), design.outputs[0])
+    return port.edge.name, 0, 0
 
 
 def dump(values: Values, folder: str | Path) -> Path:

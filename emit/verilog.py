@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ import torch
 
 from emit import axis, library, package
 from emit.certify import certify
-from emit.design import SCHEMA, Design, Edge, edge_json
-from emit.names import Names, identifier, top_name
+from emit.design import SCHEMA, Design, Direction, Edge, Ends, Port, edge_json, port_json
+from emit.names import Names, identifier, port_names, top_name
 from mase import __version__
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.circuit import Pin
-from mase.dataflow.stream import Travel
+from mase.dataflow.schedule import Timing
 from mase.deadlock import timed
 from mase.errors import GraphError, MaseError
 from mase.formats import Code
-from mase.graph import Graph
+from mase.graph import Graph, OpNode
+from mase.interpreter import argument
 from mase.netlist import Netlist, build
 from mase.paths import hw_dir
 
@@ -65,26 +66,27 @@ def render(
     netlist: Netlist, top: str, clock_mhz: float | None = None, axis_pad: bool = False
 ) -> dict[str, str | bytes]:
     """Return all files by relative path."""
-    instances, signals = Names("u_", taken=("u_guard", "u_reset")), Names("s_")
-    edges = _edges(netlist, signals)
+    edges, signals = _edges(netlist, names := Names("s_")), names
+    ends = _ends(netlist, edges, axis_pad)
+    guards = [f"u_guard_{port.name}" for port in ends.inputs]
+    instances = Names("u_", taken=("u_guard", "u_reset", *guards))
     sources = library_files([i.block.sv_module for i in netlist.instances])
     memories: dict[str, MemoryImage] = {}
     files: dict[str, str | bytes] = {}
     body = [_instance(netlist, i, top, instances, signals, memories) for i in range(len(netlist.instances))]
-    files[f"rtl/{top}.sv"] = _top(netlist, top, signals, body, bool(memories))
+    files[f"rtl/{top}.sv"] = core(netlist, top, ends, signals, body, bool(memories))
     for path in sources:
         files[f"rtl/{path.name}"] = path.read_text()
     for memory, image in memories.items():
         files[memory] = image.text()
     rtl = [f"rtl/{path.name}" for path in sources] + [f"rtl/{top}.sv"]
     around = [file for name in (*axis.MODULES, f"{top}_axis") if (file := f"rtl/{name}.sv") not in rtl]
-    facts = axis.facts(edges[0], edges[-1], netlist.frames_inside(0, 0), axis_pad)
-    timing, known = timed(netlist, 4), _library()
+    known = _library()
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "version": __version__,
         "top": top,
-        "input_shape": list(netlist.graph.inputs[0].record.output.shape[1:]),
+        "ports": [port_json(port) for port in ends.all],
         "edges": [edge_json(edge) for edge in edges],
         "files": {
             "rtl": library.private_files(top, rtl, known),
@@ -98,6 +100,7 @@ def render(
                 "node": i.node,
                 "role": i.role,
                 "parameters": dict(i.block.sv_params()),
+                "outputs": {port: signals[netlist.signal(Pin(i.name, port))] for port in i.block.outputs},
             }
             for i in netlist.instances
         ],
@@ -110,28 +113,34 @@ def render(
             }
             for memory, image in memories.items()
         },
-        "cycles": {
-            "first_output": timing.first,
-            "latency": timing.latency,
-            "interval": str(timing.interval),
-            "note": "source always valid, sink always ready; cycle 0 takes the first input beat",
-        },
-        "axis": facts,
+        "cycles": _cycles(timed(netlist, 4), ends),
+        "axis": axis.facts(netlist, ends, axis_pad),
         "clock_mhz": clock_mhz,
         "buffers": {
-            "input_beats": netlist.backlog()[0],
-            "note": "input beats that are taken while the sink is never ready",
+            "input_beats": dict(zip((port.name for port in ends.inputs), netlist.backlog(), strict=True)),
+            "note": "input beats that are taken while no sink is ever ready",
         },
     }
-    files |= package.wrapper(top, edges, facts, bool(memories))
+    files |= package.wrapper(top, ends, manifest["axis"], bool(memories))
     files = library.private(top, files, known)
     files["SHA256SUMS"] = sums = _sums(files)
     manifest["digest"] = hashlib.sha256(sums.encode()).hexdigest()
-    files |= package.render(manifest, edges, _vectors(netlist, edges))
+    files |= package.render(manifest, ends, edges, _vectors(netlist, ends))
     certified = certify(netlist, top, {i.name: instances[i.name] for i in netlist.instances})
     files["certificate.json"] = json.dumps(certified, sort_keys=True) + "\n"
     files["design.json"] = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     return files
+
+
+def _cycles(timing: Timing, ends: Ends) -> dict[str, Any]:
+    def figures(found: Timing) -> dict[str, Any]:
+        return {"first_output": found.first, "latency": found.latency, "interval": str(found.interval)}
+
+    return {
+        **figures(timing),
+        "outputs": {port.name: figures(found) for port, found in zip(ends.outputs, timing.each, strict=True)},
+        "note": "sources always valid, sinks always ready; cycle 0 takes the first input beat",
+    }
 
 
 def _sums(files: Mapping[str, str | bytes]) -> str:
@@ -142,15 +151,43 @@ def _sums(files: Mapping[str, str | bytes]) -> str:
 
 
 def _edges(netlist: Netlist, signals: Names) -> list[Edge]:
-    out = []
-    for name, stream in netlist.edges().items():
+    out, known = [], netlist.edges()
+    for name, stream in known.items():
         record = netlist.graph.node(name).record
         assert record.output.format is not None
-        params = netlist.graph.params(name)
-        out.append(
-            Edge(name, record.path, signals[name], record.output.shape[1:], stream, record.output.format, params)
-        )
+        params, shape = netlist.graph.params(name), record.output.shape[1:]
+        before = () if name in netlist.entries else _before(netlist.graph.node(name), known)
+        out.append(Edge(name, record.path, signals[name], shape, stream, record.output.format, params, before))
     return out
+
+
+def _before(node: OpNode, known: Container[str]) -> tuple[str, ...]:
+    """Return the named edges that a node's result comes from, each once."""
+    found = [(s.name,) if s.name in known else _before(s, known) for s in node.inputs]
+    return tuple(dict.fromkeys(name for names in found for name in names))
+
+
+def _ends(netlist: Netlist, edges: Sequence[Edge], pad: bool) -> Ends:
+    """Return the streams of the top module."""
+    graph, by_name = netlist.graph, {edge.name: edge for edge in edges}
+    fields = graph.output.record.attrs.get("fields", ["output"])
+    ins, outs = port_names([argument(node) for node in graph.inputs], fields)
+    inputs = [
+        (name, argument(node), node.record.output.shape[1:], by_name[edge])
+        for name, node, edge in zip(ins, graph.inputs, netlist.entries, strict=True)
+    ]
+    outputs = [
+        (name, tensor, by_name[edge].shape, by_name[edge])
+        for name, tensor, edge in zip(outs, fields, netlist.exits, strict=True)
+    ]
+    single = len(inputs) == len(outputs) == 1
+
+    def port(way: Direction, name: str, tensor: str, shape: tuple[int, ...], edge: Edge) -> Port:
+        side = "s_axis" if way == "in" else "m_axis"
+        stem = side if single else f"{side}_{name}"
+        return Port(name, way, tensor, shape, edge, stem, axis.bus_bytes(edge, pad))
+
+    return Ends(tuple(port("in", *item) for item in inputs), tuple(port("out", *item) for item in outputs))
 
 
 def _library() -> dict[str, Path]:
@@ -201,11 +238,15 @@ def _instance(
     return f"  {item.block.sv_module} #(\n{parameters}\n  ) {name} (\n{joined}\n  );\n"
 
 
-def _top(netlist: Netlist, top: str, signals: Names, body: list[str], memories: bool) -> str:
+def core(netlist: Netlist, top: str, ends: Ends, signals: Names, body: list[str], memories: bool) -> str:
+    """Return the text of the top module."""
     parameters = '#(\n  parameter MemDir = "mem"  // folder of the memory images\n) ' if memories else ""
-    feed, give = netlist.stream_in, netlist.stream_out
-    first, last = signals[netlist.entry], signals[netlist.exits[0]]
-    declared = [f"  logic {first}_valid;\n  logic {first}_ready;\n  logic [{feed.bits - 1}:0] {first}_data;"]
+    given = [signals[netlist.signal(pin)] for pin in netlist.circuit.outputs]
+    fed = [signals[name] for name in netlist.entries]
+    declared = [
+        f"  logic {name}_valid;\n  logic {name}_ready;\n  logic [{port.stream.bits - 1}:0] {name}_data;"
+        for name, port in zip(fed, ends.inputs, strict=True)
+    ]
     unused = []
     for pin in netlist.fifos():
         signal, bits = signals[netlist.signal(pin)], netlist.circuit.blocks[pin.block].outputs[pin.port].bits
@@ -220,12 +261,19 @@ def _top(netlist: Netlist, top: str, signals: Names, body: list[str], memories: 
             "  // Inner blocks count beats themselves.\n  logic unused_last;\n"
             f"  assign unused_last = &{{\n    1'b0{listed}\n  }};\n\n"
         )
+    single = len(ends.inputs) == 1
+    errors = ["error_o"] if single else [f"wrong_{port.name}" for port in ends.inputs]
+    if not single:
+        declared += [f"  logic {wrong};" for wrong in errors]
+    guards = [_guard(port, name, wrong, single) for port, name, wrong in zip(ends.inputs, fed, errors, strict=True)]
+    either = "" if single else f"  assign error_o = {axis.either(errors)};\n\n"
+    offer, last = ("the output", "in_last_i") if ends.single else ("an output", "a last_i")
     return f"""\
-// Top of the accelerator: one input stream, one output stream, valid/ready, last beat of a sample marked.
+// Top of the accelerator: {_streams(ends)}, valid/ready, last beat of a sample marked.
 //
 // rst_ni may be asserted at any time; its release is synchronised here. flush_i is a reset by a synchronous signal: no
-// beat is taken in its cycles, everything in flight is dropped, an offer at the output is withdrawn, error_o is
-// cleared ({top}_axis ends packets instead). error_o is sticky and says that in_last_i came at another beat than
+// beat is taken in its cycles, everything in flight is dropped, an offer at {offer} is withdrawn, error_o is
+// cleared ({top}_axis ends packets instead). error_o is sticky and says that {last} came at another beat than
 // the counters expect (counters rule). Streams, formats and memories: design.json.
 
 `default_nettype none
@@ -236,15 +284,7 @@ module {top} {parameters}(
   input  wire logic          flush_i,
   output      logic          error_o,
 
-  input  wire logic          in_valid_i,
-  output      logic          in_ready_o,
-  input  wire logic [{feed.bits - 1}:0] in_data_i,
-  input  wire logic          in_last_i,
-
-  output      logic          out_valid_o,
-  input  wire logic          out_ready_i,
-  output      logic [{give.bits - 1}:0] out_data_o,
-  output      logic          out_last_o
+{f",{chr(10)}{chr(10)}".join(map(_port, ends.all))}
 );
 
   // Reset of all blocks: asynchronous with rst_ni, and for every cycle after one with flush_i.
@@ -263,46 +303,82 @@ module {top} {parameters}(
 
 {chr(10).join(declared)}
 
-  assign {first}_valid = in_valid_i && run_q && !flush_i;
-  assign {first}_data  = in_data_i;
-  assign in_ready_o = {first}_ready && run_q && !flush_i;
-
-  mase_stream_guard #(
-    .Beats({feed.beats})
-  ) u_guard (
-    .clk_i  (clk_i),
-    .rst_ni (run_q),
-    .valid_i({first}_valid),
-    .ready_i({first}_ready),
-    .last_i (in_last_i),
-    .error_o(error_o)
-  );
-
-{chr(10).join(body)}
-{spare}  assign out_valid_o = {last}_valid && run_q;
-  assign {last}_ready = out_ready_i && run_q;
-  assign out_data_o = {last}_data;
-  assign out_last_o = {last}_last;
-
+{"".join(guards)}{either}{chr(10).join(body)}
+{spare}{chr(10).join(_leaving(port, name) for port, name in zip(ends.outputs, given, strict=True))}
 endmodule
 
 `default_nettype wire
 """
 
 
-def _vectors(netlist: Netlist, edges: list[Edge]) -> dict[str, Code]:
-    """Return codes of a few samples on the first and the last edge, made from random codes of the input format."""
-    entry, grid = edges[0], edges[0].stream.grid
+def _streams(ends: Ends) -> str:
+    counts = ((len(ends.inputs), "input stream"), (len(ends.outputs), "output stream"))
+    return ", ".join(f"one {what}" if count == 1 else f"{count} {what}s" for count, what in counts)
+
+
+def _port(port: Port) -> str:
+    name, bits = port.name, port.stream.bits
+    if port.direction == "in":
+        return f"""\
+  input  wire logic          {name}_valid_i,
+  output      logic          {name}_ready_o,
+  input  wire logic [{bits - 1}:0] {name}_data_i,
+  input  wire logic          {name}_last_i"""
+    return f"""\
+  output      logic          {name}_valid_o,
+  input  wire logic          {name}_ready_i,
+  output      logic [{bits - 1}:0] {name}_data_o,
+  output      logic          {name}_last_o"""
+
+
+def _guard(port: Port, signal: str, wrong: str, single: bool) -> str:
+    """Return how an input stream enters, and what watches its samples."""
+    name = port.name
+    return f"""\
+  assign {signal}_valid = {name}_valid_i && run_q && !flush_i;
+  assign {signal}_data  = {name}_data_i;
+  assign {name}_ready_o = {signal}_ready && run_q && !flush_i;
+
+  mase_stream_guard #(
+    .Beats({port.stream.beats})
+  ) u_guard{"" if single else f"_{name}"} (
+    .clk_i  (clk_i),
+    .rst_ni (run_q),
+    .valid_i({signal}_valid),
+    .ready_i({signal}_ready),
+    .last_i ({name}_last_i),
+    .error_o({wrong})
+  );
+
+"""
+
+
+def _leaving(port: Port, signal: str) -> str:
+    """Return how an output stream leaves."""
+    name = port.name
+    return f"""\
+  assign {name}_valid_o = {signal}_valid && run_q;
+  assign {signal}_ready = {name}_ready_i && run_q;
+  assign {name}_data_o = {signal}_data;
+  assign {name}_last_o = {signal}_last;
+"""
+
+
+def _vectors(netlist: Netlist, ends: Ends) -> dict[str, Code]:
+    """Return codes of a few samples on each port, made from random codes of the input formats."""
     generator = torch.Generator().manual_seed(0)
-    shape = (VECTORS, *entry.shape)
+    fed = [_random(port.edge, generator) for port in ends.inputs]
+    values = netlist.codes(*fed)
+    return {port.name: values[port.edge.name] for port in ends.all}
+
+
+def _random(edge: Edge, generator: torch.Generator) -> Code:
+    grid, shape = edge.stream.grid, (VECTORS, *edge.shape)
     mantissa = torch.randint(grid.low, grid.high + 1, shape, generator=generator)
-    exponent = None
-    if grid.block:
-        travel = entry.stream.travel or Travel.of(entry.shape)
-        blocks = (VECTORS, *travel.block_axes(grid.block))
-        exponent = grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator)
-    values = netlist.codes(Code(mantissa, exponent))
-    return {"input": values[entry.name], "output": values[edges[-1].name]}
+    if not grid.block:
+        return Code(mantissa)
+    blocks = (VECTORS, *edge.travel.block_axes(grid.block))
+    return Code(mantissa, grid.base + torch.randint(0, grid.span + 1, blocks, generator=generator))
 
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:

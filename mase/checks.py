@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mase.data.base import Data, Split
 from mase.errors import ConfigError, UnsupportedOp
 from mase.graph import Graph
-from mase.netlist import host_prefix
+from mase.netlist import region
 from mase.ops.base import builds
 
 
@@ -55,26 +55,21 @@ def check_fit(model: nn.Module, data: Data) -> None:
         )
 
 
-def check_chain(graph: Graph) -> None:
-    """Refuse a graph that a search, which scores operators one after the other, would compute as another one.
+def check_hardware(graph: Graph) -> None:
+    """Refuse a graph of which no trial of a search could be built.
 
     Raises:
-        UnsupportedOp: the graph branches, has an operator without hardware, or has none; names the node.
+        UnsupportedOp: the graph has several inputs or outputs, an operator without hardware, or none; names the node.
     """
-    prefix = host_prefix(graph)
-    if not prefix:
-        raise UnsupportedOp(f"search: the graph has {len(graph.inputs)} inputs; a design takes 1")
-    node = graph.node(prefix[-1])
-    while node.kind != "output":
-        if len(node.users) != 1:
-            raise UnsupportedOp(
-                f"search: {node.where()}: has {len(node.users)} consumers; a design is a chain: each tensor has 1"
-            )
-        node = node.users[0]
-        if node.kind != "output" and (not builds(node) or len(node.inputs) != 1):
-            raise UnsupportedOp(f"search: {node.where()}: has no hardware, so that no design could be built")
-    if len(list(graph.operators())) < len(prefix):
+    for what, found in (("inputs", graph.inputs), ("outputs", graph.output.inputs)):
+        if len(found) != 1:
+            raise UnsupportedOp(f"search: the graph has {len(found)} {what}; allowed is 1")
+    nodes = region(graph)
+    if not nodes:
         raise UnsupportedOp("search: there is nothing to build between input and output")
+    for node in nodes:
+        if not builds(node):
+            raise UnsupportedOp(f"search: {node.where()}: has no hardware, so that no design could be built")
 
 
 def _check_shapes(split: Split, first: Split, where: str) -> None:

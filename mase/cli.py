@@ -300,14 +300,22 @@ def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: 
             write_atomic(dump / f"{edge.signal}.npy", _npy(edge.decode(result.codes[edge.name]).numpy()))
     activity = {edge.path: vars(result.edges[edge.name]) for edge in design.edges}
     found = {
-        "samples": x.shape[0],
+        "samples": len(x[0]),
         "first_output_cycles": result.first_output,
         "latency_cycles": result.latency,
         "interval_cycles": float(result.interval),
+        "outputs": {
+            port.name: {
+                "first_output_cycles": c.first,
+                "latency_cycles": c.latency,
+                "interval_cycles": float(c.interval),
+            }
+            for port, c in zip(design.outputs, result.cycles.each, strict=True)
+        },
         "edges": activity,
     }
     rows = [[path, a["beats"], a["stalled"], a["idle"]] for path, a in activity.items()]
-    title = f"{x.shape[0]} samples: latency {result.latency}, interval {float(result.interval):g} cycles"
+    title = f"{len(x[0])} samples: latency {result.latency}, interval {float(result.interval):g} cycles"
     _give(found, as_json, lambda: _table(title, ["edge", "beats", "stalled", "idle"], rows))
     return 0
 
@@ -349,7 +357,7 @@ def verify(
     if junit is not None:
         proving.junit(proof, junit)
     if dump is not None:
-        proving.dump(interpret(built, (x,), keep=True), dump)
+        proving.dump(interpret(built, x, keep=True), dump)
     seen = None if proof.ok else proving.window(design, x, proof, window or folder)
     extra = {"window": None if seen is None else str(seen.file)}
 
@@ -361,6 +369,44 @@ def verify(
 
     _give({**proof.to_json(), **extra}, as_json, show)
     return 0 if proof.ok else 1
+
+
+@app.command()
+def compare(
+    folder: Folder,
+    data: DataFile = None,
+    rtl: Annotated[
+        Path | None,
+        typer.Option(
+            "--rtl",
+            parser=_place("--rtl"),
+            metavar="PATH",
+            help="emitted folder to compare, such as an edited copy; the run's own by default",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare every wire of the RTL, the inner ones too, and name the first block and element that differ.
+
+    That element comes with its operands, the accumulator, and how it is rounded.
+
+    [bold]Examples[/]
+
+        mase compare runs/quickstart
+
+        mase compare runs/quickstart --rtl edited --json
+
+        mase compare runs/quickstart/rtl --data mine.npy
+    """
+    from emit.compare import compare as all_wires
+    from emit.design import Design
+    from mase.flow import finished
+
+    inner = (folder / "design.json").is_file()  # the emitted folder of a run
+    built, design, x = finished(folder.parent if inner else folder, data)
+    found = all_wires(built, design if rtl is None else Design.load(rtl), x)
+    _give(found.to_json(), as_json, lambda: print(found))
+    return 0 if found.ok else 1
 
 
 @app.command()

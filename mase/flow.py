@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from emit import lint as linter
 from emit import sim, synth
 from emit.design import Design
-from emit.samples import load_samples
+from emit.samples import load_inputs
 from emit.verify import Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
 from mase.calib.fit import check as check_format
-from mase.checks import check_chain, check_data, check_fit
+from mase.checks import check_data, check_fit, check_hardware
 from mase.config import RunConfig
 from mase.cost.device import device
 from mase.cost.estimate import Cost, estimate_graph
@@ -114,6 +114,8 @@ def quantize(graph: Graph, formats: Mapping[str, Any], calib: Iterable[Batch] = 
 def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
     """Return what the accelerator computes, as real values: the exact integer reference.
 
+    Of several outputs it is the first; ``graph.fields`` gives all by name.
+
     Args:
         x: ``[samples, ...]``; of several inputs one tensor each, or tensors by name.
         chunk: samples of one input at a time; bounds memory and keeps data in cache.
@@ -152,8 +154,14 @@ def emit(
     return write_design(_mapped(graph, target), folder, name, clock_mhz=clock_mhz, axis_pad=axis_pad)
 
 
-def simulate(design: Design | str | Path, x: Tensor) -> sim.SimResult:
-    """Run samples through the emitted RTL: ``result.output`` are real values, ``result.cycles`` what it took."""
+def simulate(design: Design | str | Path, x: Batch) -> sim.SimResult:
+    """Run samples through the emitted RTL: ``result.output`` are real values, ``result.cycles`` what it took.
+
+    Of several outputs that is the first; ``result.outputs`` has all by name.
+
+    Args:
+        x: ``[samples, ...]``; of several inputs one tensor each, or tensors by name.
+    """
     return sim.simulate(design if isinstance(design, Design) else Design.load(design), x)
 
 
@@ -365,7 +373,7 @@ class Run:
         split = head(self.data.validation, section.samples)
         float_score = score(model, split)
         bounds = (Constraint("accuracy", ">=", float_score - section.tolerance - 1e-9), LEGAL)
-        check_chain(graph)
+        check_hardware(graph)
         axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
         journal = self.folder / "study.journal"
         base = self.config.model_dump(
@@ -732,14 +740,14 @@ def verify(run_folder: str | Path, data: str | Path | None = None) -> Proof:
     return prove(*finished(run_folder, data))
 
 
-def finished(run_folder: str | Path, data: str | Path | None = None) -> tuple[Graph, Design, Tensor]:
-    """Return the built graph and the design of a run, and samples: the user's, or the run's test split."""
+def finished(run_folder: str | Path, data: str | Path | None = None) -> tuple[Graph, Design, tuple[Tensor, ...]]:
+    """Return the built graph and the design of a run, and samples of each input: given, or of the run's test split."""
     folder = Path(run_folder)
     built, design = Graph.load(folder / "best"), Design.load(folder / "rtl")
     if data is not None:
-        return built, design, load_samples(Path(data), design.input_shape)
+        return built, design, load_inputs(Path(data), {port.tensor: port.shape for port in design.inputs})
     made = Run(configuration.load(folder / "config.yaml", own=True), folder, _home(folder))
-    return built, design, head(made.data.test, made.config.simulate.samples).x
+    return built, design, (head(made.data.test, made.config.simulate.samples).x,)
 
 
 def sizes(made: Run) -> dict[str, str]:
@@ -756,7 +764,7 @@ def sizes(made: Run) -> dict[str, str]:
     if config.train is not None:
         found["train"] = f"{config.train.epochs} epochs, about {_train_seconds(model, made):.0f} s"
     if config.search is not None:
-        check_chain(graph)
+        check_hardware(graph)
         axes = space(graph, tuple(config.search.weight), tuple(config.search.activation), config.search.tie)
         start, scorer = time.perf_counter(), made.scorer(graph, samples)
         for point in axes.uniform_points()[:2]:

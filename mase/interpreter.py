@@ -148,14 +148,28 @@ def bind(graph: Graph, inputs: Sequence[Tensor], named: Mapping[str, Tensor]) ->
         return tuple(inputs)
     names = [argument(node) for node in graph.inputs]
     for name in named:
-        if name not in names:
-            raise GraphError(f"input {name!r}: the graph has no input of this name{suggest(name, names)}")
         if name in names[: len(inputs)]:
             raise GraphError(f"input {name!r}: is given twice, by place and by name")
-    missing = [name for name in names[len(inputs) :] if name not in named]
+    return (*inputs, *by_name(names[len(inputs) :], named, names))
+
+
+def by_name(names: Sequence[str], named: Mapping[str, Tensor], known: Sequence[str] = ()) -> tuple[Tensor, ...]:
+    """Return the tensors of some inputs in order.
+
+    Args:
+        known: names of all inputs; those of ``names`` by default.
+
+    Raises:
+        GraphError: a name is unknown, or an input is missing.
+    """
+    known = known or names
+    for name in named:
+        if name not in known:
+            raise GraphError(f"input {name!r}: the graph has no input of this name{suggest(name, known)}")
+    missing = [name for name in names if name not in named]
     if missing:
-        raise GraphError(f"input {missing[0]!r}: is missing; the graph takes {', '.join(names)}")
-    return (*inputs, *(named[name] for name in names[len(inputs) :]))
+        raise GraphError(f"input {missing[0]!r}: is missing; the graph takes {', '.join(known)}")
+    return tuple(named[name] for name in names)
 
 
 Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]

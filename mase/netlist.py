@@ -176,7 +176,7 @@ class Netlist:
 
     def backlog(self, given: int = 0) -> tuple[int, ...]:
         """Return how many beats each entry takes while every sink takes ``given`` beats and no more."""
-        return self._held(dict.fromkeys(range(len(self.exits)), given), range(len(self.entries)))
+        return self.held(dict.fromkeys(range(len(self.exits)), given), range(len(self.entries)))
 
     def frames_inside(self, entry: int, out: int) -> int:
         """Return how many samples may have entered whole while the first of them has not left by an exit whole.
@@ -185,7 +185,7 @@ class Netlist:
             entry, out: by index. The other exits may give what they have.
         """
         beats = self.circuit.takes[entry].beats
-        return self._held({out: self.circuit.gives[out].beats - 1}, [entry])[0] // beats
+        return self.held({out: self.circuit.gives[out].beats - 1}, [entry])[0] // beats
 
     def sources(self, out: int) -> list[int]:
         """Return the entries, by index, that an exit depends on."""
@@ -203,12 +203,12 @@ class Netlist:
         actors, channels = self.network()
         beats = self.circuit.takes[entry].beats
         source = Actor("the source", (Loop(beats - 1, (Step((), (), (OUT,), (OUT,)),)), Step((NEVER,))), {})
-        channels += [Channel((source.name, OUT), self._place(self.circuit.inputs[entry]), beats), _never(source)]
+        channels += [Channel((source.name, OUT), self.place(self.circuit.inputs[entry]), beats), _never(source)]
         found = attempt([source, *actors], channels, 1)
         assert isinstance(found, Deadlock)
         return _sink(out) not in {wait.actor for wait in found.waits}
 
-    def _held(self, given: Mapping[int, int], entries: Sequence[int]) -> tuple[int, ...]:
+    def held(self, given: Mapping[int, int], entries: Sequence[int]) -> tuple[int, ...]:
         """Return how many beats entries take while some sinks, by index, take so many beats and no more."""
         actors, channels = self.network()
         stuck = {_sink(i): beats for i, beats in given.items()}
@@ -216,7 +216,7 @@ class Netlist:
         actors = [actor for actor in actors if actor.name not in stuck]
         actors += [replace(sink, body=(Loop(stuck[sink.name], SINK.body), Step((NEVER,)))) for sink in held]
         channels += [_never(sink) for sink in held]
-        places = [self._place(self.circuit.inputs[i]) for i in entries]
+        places = [self.place(self.circuit.inputs[i]) for i in entries]
         sizes = [self.circuit.takes[i].beats for i in entries]
         tensors = 1
         while True:  # every FIFO has an end, so some number of samples does not fit
@@ -224,10 +224,6 @@ class Netlist:
             found = taken(actors, channels, tensors)
             if all(found[place] < tensors * beats for place, beats in zip(places, sizes, strict=True)):
                 return tuple(found[place] for place in places)
-
-    def _place(self, pin: Pin) -> tuple[str, str]:
-        """Return the port of the actor behind a pin."""
-        return _inside(pin.block, *self.circuit.blocks[pin.block].schedule().port(pin.port))
 
     def interval(self) -> int:
         """Return the closed form of the interval: valid once FIFOs are deep enough."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mase.calib.assign import Assignment, Chosen, arithmetic, follows, weights
+from mase.calib.assign import Assignment, Chosen, arithmetic, follows, rounds, weights
 from mase.cost.folding import ByHand, Wiring, fold
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
@@ -72,6 +72,7 @@ class Scorer:
             for node in self.nodes
             if not follows(node)
         ]
+        self._rounds = {node.name: rounds(node) for node in self.nodes}
         self._lowering = Lowering()
         self._codes: OrderedDict[Key, Code] = OrderedDict()
         self._kept = 0  # bytes
@@ -88,7 +89,7 @@ class Scorer:
         """Return the input's format and, by path, the formats of each node: what the quantize pass takes."""
         formats: dict[str, dict[str, str]] = {}
         for node, roles, _ in self._choosing:
-            formats[node.path] = {"output": str(point[f"{node.path}.activation"])}
+            formats[node.path] = {"output": str(point[f"{node.path}.activation"])} if self._rounds[node.name] else {}
             if roles:
                 formats[node.path]["weight"] = str(point[f"{node.path}.weight"])
         return str(point[f"{INPUT}.activation"]), formats
@@ -99,7 +100,8 @@ class Scorer:
         for node, roles, attrs in self._choosing:
             weight = str(point[f"{node.path}.weight"]) if roles else ""
             operands = tuple((role, weight) for role in roles)
-            chosen[node.name] = Chosen(str(point[f"{node.path}.activation"]), operands, attrs)
+            output = str(point[f"{node.path}.activation"]) if self._rounds[node.name] else None
+            chosen[node.name] = Chosen(output, operands, attrs)
         return self._lowering.of(self.graph.overlaid(*self._assignment.of(chosen)))
 
     def _score(self, point: Mapping[str, object]) -> dict[str, float]:
@@ -200,11 +202,11 @@ def space(graph: Graph, weight: tuple[str, ...], activation: tuple[str, ...], ti
     Args:
         tie: one value for all weights, one for all activations.
     """
-    axes = {f"{INPUT}.activation": activation}
+    axes = {f"{INPUT}.activation": activation}  # calls of one module share their formats
     for node in region(graph):
         if not follows(node):
             axes |= {f"{node.path}.weight": weight} if set(weights(node)) - {"bias"} else {}
-            axes[f"{node.path}.activation"] = activation  # calls of one module share their formats
+            axes |= {f"{node.path}.activation": activation} if rounds(node) else {}
     ties: tuple[tuple[str, ...], ...] = ()
     if tie:
         groups = [tuple(name for name in axes if name.endswith(end)) for end in (".weight", ".activation")]

@@ -9,13 +9,12 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from mase.calib.assign import Assignment, Chosen, arithmetic, weights
+from mase.calib.assign import Assignment, Chosen, arithmetic, rounds, weights
 from mase.errors import ConfigError, suggest
 from mase.graph import Graph, OpNode, Record
 from mase.interpreter import Batch, is_exact, run, unpacked
 from mase.lowering import lower
 from mase.netlist import host_prefix
-from mase.ops.base import constant
 from passes.base import graph_pass
 
 
@@ -139,8 +138,8 @@ class Rules:
 
     def output(self, node: OpNode, is_input: bool) -> str | None:
         """Return the text form of the produced tensor's format."""
-        if node.kind == "opaque" or constant(node) or not node.record.output.dtype.startswith(("float", "bfloat")):
-            return None  # integers name things, and a constant is not a measured range
+        if not rounds(node):
+            return None
         if is_input:
             return self.config.inputs or self.config.default.activation
         formats = self.formats(node.path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import mase
-from mase.checks import check_chain, check_data, check_fit
+from mase.checks import check_data, check_fit, check_hardware
 from mase.data.base import Data, Split
 from mase.errors import ConfigError, UnsupportedOp
 
@@ -86,20 +86,26 @@ class Branches(nn.Module):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Branches(lambda a, b: a + b), "has 2 consumers"),
-        (Branches(lambda a, b: torch.cat([a, b], 1)), "has 2 consumers"),
+        (Branches(torch.maximum), "has no hardware"),
         (nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.Linear(4, 2)), "has no hardware"),
-        (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 1, 2)), "has no hardware"),
+        ("has no hardware",),
         (nn.Flatten(), "there is nothing to build between input and output"),
     ],
 )
-def test_a_graph_that_is_no_chain_of_hardware_is_not_searched(model: nn.Module, said: str) -> None:
+def test_a_graph_without_hardware_is_not_searched(model: nn.Module, said: str) -> None:
     with pytest.raises(UnsupportedOp) as caught:
-        check_chain(mase.trace(model.eval(), torch.randn(3, 4)))
+        check_hardware(mase.trace(model.eval(), torch.randn(3, 4)))
     assert said in str(caught.value)
 
 
-def test_a_chain_is_searched() -> None:
-    check_chain(
-        mase.trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), GOOD.test.x)
-    )
+def test_chains_and_graphs_that_branch_are_searched() -> None:
+    chain = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    for model in (chain, Branches(lambda a, b: a + b)):
+        check_hardware(mase.trace(model.eval(), GOOD.test.x))
+
+
+def test_a_graph_with_two_outputs_is_not_searched() -> None:
+    graph, _ = mase.trace(Branches(lambda a, b: a + b).eval(), GOOD.test.x).edited()
+    graph.output.node.args = ([graph.node("a").node, graph.node("b").node],)
+    with pytest.raises(UnsupportedOp, match="the graph has 2 outputs; allowed is 1"):
+        check_hardware(graph)

@@ -188,6 +188,11 @@ def test_verify_finds_a_tampered_memory_and_writes_a_waveform(home: Path, capsys
     assert "failure" in junit.read_text()
     assert call(["verify", str(home / "first")]) == 0
     assert "all equal" in capsys.readouterr().out
+    assert call(["compare", str(home / "first"), "--rtl", str(home / "tampered" / "rtl")]) == 1
+    assert "The first: wire fc2.out of node 'fc2' (linear" in (told := capsys.readouterr().out)
+    assert "Accumulator: " in told
+    assert call(["compare", str(home / "first" / "rtl"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
 
 
 def test_the_users_own_model_and_data_run_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
@@ -209,7 +214,7 @@ def test_the_users_own_model_and_data_run_from_a_file_beside_the_configuration(t
     said: list[str] = []
     made = flow.open_run(tmp_path / "mine.yaml", tmp_path / "run", flow.Notices(say=said.append))
     done = flow.upto(made, "emit")
-    assert done.design is not None and done.design.input_shape == (6,)
+    assert done.design is not None and done.design.inputs[0].shape == (6,)
     assert [text for text in said if "mine.py" in text]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -240,6 +240,9 @@ class AffineUnit(Pipe):
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.scaling.out.given(self.scaling.integers(*inputs)),)
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.scaling.integers(*inputs), self.scaling.out.describe
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)

@@ -134,6 +134,16 @@ class Output:
             return self.rounding.apply(t).add_(self.grid.zero)
         return t.clamp_min(0) if self.relu else t
 
+    def describe(self, column: int) -> str:
+        """Say what becomes of the integers of one column."""
+        words = ["max(t, 0)"] if self.relu else []
+        if self.multiplier is not None:
+            words.append(f"times {int(self.multiplier[column if self.multiplier.numel() > 1 else 0])}")
+        if self.grid.block:
+            return ", ".join([*words, "left to the block normaliser"])
+        divided = f"over 2**{self.shift}" if self.shift >= 0 else f"times 2**{-self.shift}"
+        return ", ".join([*words, divided, f"rounded {self.mode}, within {self.grid.low}..{self.grid.high}"])
+
     def scalar(self, row: list[int]) -> tuple[list[int], list[int] | None]:
         """Return mantissas and exponents of one row of Python integers: the oracle of :meth:`apply`."""
         if self.multiplier is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple, Self
@@ -325,6 +325,9 @@ class Pair(Block):
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.out.given(self.integers(*inputs)),)
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.integers(*inputs), self.out.describe
 
     def integers(self, a: Code, b: Code) -> Tensor:
         """Return what goes into the output side."""

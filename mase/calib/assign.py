@@ -11,7 +11,7 @@ from mase.calib.fit import fit, fit_edge
 from mase.formats import Format, QuantParams, parse
 from mase.graph import Graph, OpNode, Record, new_type
 from mase.netlist import encoded, host_prefix
-from mase.ops.base import OPS, HardwareOp, fastest_axes, moves
+from mase.ops.base import OPS, HardwareOp, constant, fastest_axes, moves
 
 Fitted = tuple[Format, QuantParams]
 
@@ -47,6 +47,11 @@ def weights(node: OpNode) -> list[str]:
 def follows(node: OpNode) -> bool:
     """Tell whether a node has the format of its input, because it only moves elements."""
     return moves(node) and len(node.inputs) == 1
+
+
+def rounds(node: OpNode) -> bool:
+    """Tell whether a result may have a format: integers name things, and a constant is not a measured range."""
+    return node.kind != "opaque" and not constant(node) and node.record.output.dtype.startswith(("float", "bfloat"))
 
 
 class Assignment:

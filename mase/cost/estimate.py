@@ -136,8 +136,9 @@ def _instance(netlist: Netlist, index: int, where: Device) -> InstanceCost:
 
 
 def _top(netlist: Netlist, where: Device) -> Resources:
-    """Price what the top module adds: the monitor of ``last``, and the reset register."""
-    return Resources.of(bill(Work(registers=2, counters=(netlist.stream_in.beats,)), where))
+    """Price what the top module adds: the monitor of ``last`` of each entry, and the reset register."""
+    counters = tuple(stream.beats for stream in netlist.circuit.takes)
+    return Resources.of(bill(Work(registers=1 + len(counters), counters=counters), where))
 
 
 def energy_pj(work: Work) -> float:

@@ -187,7 +187,11 @@ def fold(
             )
     variables = _Variables(tables, routes)
     operators = [variables.operator(place) for place in tables]
-    wires = [variables.link(link, _converters(ops, link), target, limit) for link in routes.links]
+    wires = [
+        variables.link(link, _converters(ops, link), target, limit)
+        for link in routes.links
+        if link.through or variables.differ(link)
+    ]
     wires += [variables.fork(place, _forked(ops, routes, place), count, target, limit) for place, count in routes.forks]
     found = least(variables.sizes, [Factor(one.scope, one.table.cost) for one in (*operators, *wires)])
     if math.isinf(found.cost):
@@ -224,6 +228,10 @@ class _Variables:
         """Return the prices of an operator."""
         table, scope = self._tables[place], (self._simd[place], self._pe[place])
         return Priced(scope[:1], table.diagonal, "", place) if table.square else Priced(scope, table, "", place)
+
+    def differ(self, link: Link) -> bool:
+        """Tell whether a stretch of wire may need a converter: not one to the operator that an entry comes for."""
+        return len({*self._ends(link)}) > 1
 
     def link(self, link: Link, converters: tuple[ConverterFoldings, ...], target: str, limit: int | None) -> Priced:
         """Return the prices of the converters of a stretch of wire."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from mase.dataflow.schedule import IN, OUT, Schedule
 from mase.dataflow.stream import StreamType
@@ -77,6 +78,13 @@ class Block(ABC):
         Args:
             inputs: codes ``[samples, rows, cols]`` of each input, in order of ``inputs``.
         """
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]] | None:
+        """Return the exact integers ``[samples, rows, cols]`` that are rounded, and what says how a column's are.
+
+        None of a block that computes without an accumulator.
+        """
+        return None
 
     @abstractmethod
     def schedule(self) -> Schedule:

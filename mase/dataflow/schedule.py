@@ -24,11 +24,13 @@ from typing import Self
 
 import numpy as np
 
+from mase.dataflow import compiled
 from mase.dataflow.period import Times, continued
 from mase.dataflow.sweeps import Firings, Lane, Program, balanced, joined, period, sweep
 from mase.errors import GraphError
 
 IN, OUT = "in", "out"
+KEPT = 1 << 20  # firings of an actor a tensor up to which its arrays are kept
 ARRAYS = 2048  # firings of an actor a tensor from which whole arrays are faster than one firing after the other
 
 
@@ -247,13 +249,27 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
     """
     short, parts = shortened(actors)
     compact = programs(short)
-    lanes = balanced(compact, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], parts * tensors)
+    queues = [(c, sink) for c in channels for sink in c.sinks]
+    ran = compiled.run(compact, [(c.source, sink, c.depth) for c, sink in queues], parts * tensors)
+    if ran is not None:
+        stuck = [i for i, finished in enumerate(ran.finished) if finished < parts * tensors]
+        if stuck:
+            return Deadlock(tuple(_wait(actors[i].name, queues[ran.waits[i]], ran.slots[i]) for i in stuck))
+        return _timed((ran.start, ran.left), tensors)
+    lanes = balanced(compact, [(c.source, sink, c.depth) for c, sink in queues], parts * tensors)
     found = None
     if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
         found = sweep(compact, lanes, parts * tensors)
     times = found or _stepped(short, channels, parts * tensors, lanes)
-    if isinstance(times, Deadlock):
-        return times
+    return times if isinstance(times, Deadlock) else _timed(times, tensors)
+
+
+def _wait(actor: str, queue: tuple[Channel, tuple[str, str]], slot: bool) -> Wait:
+    channel, sink = queue
+    return Wait(actor, sink[0] if slot else channel.source[0], channel, slot)
+
+
+def _timed(times: tuple[int, list[Times]], tensors: int) -> Timing:
     start, outputs = times
     if not any(len(leaving) for leaving in outputs):
         raise GraphError("schedule: no token leaves the network")
@@ -437,7 +453,7 @@ def _flat(body: Sequence[Step | Loop]) -> Iterator[Step]:
 
 def _firings(body: tuple[Step | Loop, ...]) -> Firings:
     """Return a loop nest in arrays, without running through its loops."""
-    return _kept(body) if _count(body) < ARRAYS else _nest(body)
+    return _kept(body) if _count(body) < KEPT else _nest(body)
 
 
 @lru_cache(256)

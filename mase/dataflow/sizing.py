@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from mase.dataflow import compiled
 from mase.dataflow.block import LEAST_FIFO
 from mase.dataflow.schedule import OUT, Actor, Channel, Deadlock, Loop, Step, Timing, attempt, programs, shortened
-from mase.dataflow.sweeps import balanced, peaks
+from mase.dataflow.sweeps import Port, balanced, peaks
 from mase.errors import GraphError
 
 UNBOUNDED = 1 << 40  # slots of a FIFO that is not sized yet
@@ -123,8 +124,14 @@ class _Network:
                     sources.append(source)
                     channels.append(Channel((source.name, OUT), (program.name, port), UNBOUNDED))
         every = programs([*sources, *self.actors])
-        lanes = balanced(every, [(c.source, sink, c.depth) for c in channels for sink in c.sinks], tensors)
-        found = None if lanes is None else peaks(every, lanes, tensors)
+        queues = [(c.source, sink, c.depth) for c in channels for sink in c.sinks]
+        ran = compiled.run(every, queues, tensors, used=True)
+        found: dict[tuple[Port, Port], int] | None
+        if ran is not None:
+            found = {(source, sink): used for (source, sink, _), used in zip(queues, ran.used, strict=True)}
+        else:
+            lanes = balanced(every, queues, tensors)
+            found = None if lanes is None else peaks(every, lanes, tensors)
         if found is None:
             return [LEAST_FIFO] * len(self.fifos)
         used = [max(found[c.source, sink] for sink in c.sinks) for c in (channels[i] for i in self.fifos)]

@@ -145,6 +145,12 @@ class Grid:
             exponent = shift + blocks.narrow(axis, 0, shift.shape[axis])
         return Code(digits, exponent)
 
+    def each(self, code: Code, axis: int = -1) -> tuple[Grid, Code]:
+        """Return the same numbers with an exponent for each element, its block's; blocks lie along ``axis``."""
+        assert code.exponent is not None
+        exponent = code.exponent.repeat_interleave(self.block, axis).narrow(axis, 0, code.mantissa.shape[axis])
+        return replace(self, block=1), Code(code.mantissa, exponent)
+
     @property
     def reach(self) -> int:
         """Greatest absolute value of an integer, a mantissa shifted by its exponent."""

@@ -1,4 +1,4 @@
-"""Functions of one element: a ReLU that stands alone (hw/requantize), all others by a table (hw/table)."""
+"""Functions of one element: ReLU (hw/requantize), all others by a table or by polynomials (hw/table, hw/piecewise)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, need, not_negative, one_of
 from mase.ops.lookup import Domain, Lookup, result_grid, rounding
 from mase.ops.operations import Operations, each
+from mase.ops.piecewise import Piecewise
 from mase.ops.requantize import Requantize
 
 Function = Callable[[Tensor, Mapping[str, Any]], Tensor]
@@ -72,7 +73,7 @@ NOT_NEGATIVE = frozenset(
 @OPS.add("activation")
 @dataclass(frozen=True, eq=False)
 class Activation(HardwareOp):
-    """y = f(x), element by element, rounded to the result's format: relu by a comparison, the others by a table.
+    """y = f(x), element by element: relu by a comparison, others by a table, or by polynomials where codes are wide.
 
     Attributes: function, and where it has some: slope, alpha, beta, threshold, low, high, exponent. Operand of prelu:
     weight.
@@ -85,7 +86,7 @@ class Activation(HardwareOp):
     family: ClassVar[Family] = "function"
     implicit: ClassVar[frozenset[str]] = frozenset({"weight"})  # a slope is part of the table
 
-    core: Requantize | Lookup
+    core: Requantize | Lookup | Piecewise
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
@@ -127,8 +128,12 @@ class Activation(HardwareOp):
         if function == "relu":
             super().check_formats(node)
             Requantize.of(node, relu=True)
+            return
+        domain = Domain(node, _least(node.inputs[0]))
+        domain.check(node, function, _attrs(node))
+        if domain.wide:
+            cls.from_node(node)  # what no polynomials reach is refused there
         else:
-            Domain(node, _least(node.inputs[0])).check(node, function, _attrs(node))
             result_grid(node)
 
     @classmethod
@@ -136,7 +141,10 @@ class Activation(HardwareOp):
         function = node.record.attrs["function"]
         if function == "relu":
             return cls(Requantize.of(node, relu=True))
-        return cls(Lookup.of(node, function, _attrs(node), _least(node.inputs[0])))
+        attrs, least = _attrs(node), _least(node.inputs[0])
+        if Domain(node, least).wide:
+            return cls(Piecewise.of(node, function, attrs, least, cls.not_negative(node)))
+        return cls(Lookup.of(node, function, attrs, least))
 
     def reference(self, *inputs: Code) -> Code:
         return self.core.reference(*inputs)

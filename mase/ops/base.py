@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -156,7 +156,7 @@ class HardwareOp(Op):
 
     @classmethod
     @abstractmethod
-    def from_node(cls, node: OpNode) -> Self:
+    def from_node(cls, node: OpNode) -> HardwareOp:
         """Build from a node whose operands and result carry formats; ``mase.lowering`` alone calls this.
 
         It may read the node and what lies upstream of it, nothing else: operators are kept by that.
@@ -229,6 +229,16 @@ def travel(node: OpNode) -> Travel:
         come = Travel.of(at.record.output.shape[1:], _of_sample(at))
         return found if come.plain and found.plain else come
     return found
+
+
+def by_pixels(edge: OpNode) -> bool:
+    """Tell whether an image travels pixel by pixel, and its blocks lie along the channels."""
+    shape, found = edge.record.output.shape[1:], travel(edge)
+    wanted, fmt = Travel.of(shape, 0), edge.record.output.format
+    assert fmt is not None
+    if fmt.grid(edge.params(), edge.where()).block and edge.params().axis % (len(shape) + 1) != 1:
+        return False
+    return found == wanted or (found.plain and wanted.plain)
 
 
 def _of_sample(node: OpNode) -> int:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Axes, Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, need, not_negative, travel
+from mase.ops.base import OPS, HardwareOp, by_pixels, need, not_negative, travel
+from mase.ops.depthwise import Depthwise
 from mase.ops.mac import Mac
 from mase.ops.mac_foldings import LinearFoldings
 from mase.ops.operations import Operations
@@ -164,11 +165,13 @@ class Conv(Mac):
             raise UnsupportedOp(f"{node.where()}: {why}")
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
+    def from_node(cls, node: OpNode) -> HardwareOp:
         cls.check_formats(node)
         formats, weight, bias = cls.operands(node)
         source, record = node.inputs[0], node.record
         border, windows = _places(record, source.record.output.shape)
+        if _depthwise(record):
+            return Depthwise.of(node, formats, weight, bias, border, windows)
         return cls.build(
             node.name,
             node.where(),
@@ -292,25 +295,20 @@ def _off_chip(node: OpNode) -> str:
     if attrs.get("padding_mode", "zeros") != "zeros":
         return f"padding_mode {attrs['padding_mode']}; on chip: zeros"
     for what, edge in (("its input travels", source), ("its result is to travel", node)):
-        if not _by_pixels(edge):
+        if not by_pixels(edge):
             fastest = 1 + travel(edge).order[-1]
             return f"{what} with axis {fastest} fastest; a convolution on chip takes and gives all channels of a pixel"
     fmt, part = source.record.output.format, weight[1]
     assert fmt is not None
     block = fmt.grid(source.params(), node.where()).block
-    if block and attrs.get("groups", 1) > 1 and part % block:
+    if block and attrs.get("groups", 1) > 1 and part % block and not _depthwise(record):
         return f"blocks of {block} do not tile the {part} channels of a group; allowed are divisors of {part}"
     return ""
 
 
-def _by_pixels(edge: OpNode) -> bool:
-    """Tell whether an image travels pixel by pixel, and its blocks lie along the channels."""
-    shape, found = edge.record.output.shape[1:], travel(edge)
-    wanted, fmt = Travel.of(shape, 0), edge.record.output.format
-    assert fmt is not None
-    if fmt.grid(edge.params(), edge.where()).block and edge.params().axis % (len(shape) + 1) != 1:
-        return False
-    return found == wanted or (found.plain and wanted.plain)
+def _depthwise(record: Record) -> bool:
+    """Tell whether each channel of the result is made of one channel of the input."""
+    return bool(1 < record.attrs.get("groups", 1) == record.operands["weight"].shape[0])
 
 
 def _places(record: Record, shape: Sequence[int]) -> tuple[Border, Windows]:

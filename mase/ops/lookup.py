@@ -27,6 +27,7 @@ from mase.ops.base import travel
 from mase.ops.exact import undefined, values
 
 MOST_BITS = 10  # of a code without blocks: a block RAM has as many words
+MOST_WIDE = 16  # of a code without blocks, that is an integer: polynomials take those without a table
 MOST_BLOCK_BITS = 12  # of a code and the exponent of its block
 GUARD = 16  # bits of a word beside those of a mantissa, where the result has blocks
 FINEST = 4  # bits below the last of any mantissa that a word may have
@@ -81,12 +82,13 @@ class Domain:
         assert fmt is not None
         self.format, self.grid = fmt, stream_grid(fmt, source.params(), node.where())
         x = self.grid
-        bits, most = index_bits(x), MOST_BLOCK_BITS if x.block else MOST_BITS
+        bits, most = index_bits(x), MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
+        self.wide = bits > MOST_BITS and not x.block
         if bits > most:
             what = f"{x.width} bits and {x.exp_bits} of the exponent" if x.block else f"{bits} bits"
             raise UnsupportedOp(
                 f"{node.where()}: a table for inputs in {fmt} has an index of {what}; allowed are {most} in all: "
-                f"give the producer an output format of at most {MOST_BITS} bits without blocks"
+                f"give the producer an output format of at most {MOST_WIDE} bits without blocks"
             )
         codes = torch.arange(x.low, x.high + 1)
         if x.block:
@@ -97,14 +99,21 @@ class Domain:
         real = fmt.decode(all_codes, params).flatten()
         kept = real.isfinite() & (real >= least)
         self.codes, self.index = all_codes.mantissa.flatten()[kept], index(x, all_codes).flatten()[kept]
-        self.values: list[float] = real[kept].tolist()
+        self.real = real[kept]
+
+    @cached_property
+    def values(self) -> list[float]:
+        """Values of the codes, exact."""
+        values: list[float] = self.real.tolist()
+        return values
 
     def check(self, node: OpNode, function: str, attrs: Mapping[str, Any]) -> None:
         """Raise UnsupportedOp where the function has no finite value at a code that can come."""
-        for code, x in zip(self.codes.tolist(), self.values, strict=True):
+        worst = torch.stack((self.real.argmin(), self.real.abs().argmin()))  # the least value, and zero
+        for code, x in zip(self.codes[worst].tolist(), self.real[worst].tolist(), strict=True):
             if why := undefined(function, attrs, x):
-                fine = [v for v in self.values if v > x and not undefined(function, attrs, v)]
-                nearest = f"; the nearest choice is a clamp to {min(fine):g} or more before it" if fine else ""
+                above = self.real[self.real > 0].tolist()
+                nearest = f"; the nearest choice is a clamp to {min(above):g} or more before it" if above else ""
                 raise UnsupportedOp(
                     f"{node.where()}: {function} of code {code} (value {x:g}) of {self.format} is {why}: "
                     f"a table of an infinite range{nearest}"
@@ -136,6 +145,7 @@ class Lookup:
         """
         domain, where, mode = Domain(node, least), node.where(), node.record.attrs.get("rounding", "even")
         domain.check(node, function, attrs)
+        assert not domain.wide
         kind, params = node.record.output, node.params()
         assert kind.format is not None
         y = result_grid(node)
@@ -144,7 +154,7 @@ class Lookup:
         if y.block:
             if mode != "even":
                 raise UnsupportedOp(f"{where}: rounding {mode!r} into a block format; allowed: even")
-            unit = _unit(real, y)
+            unit = unit_of(real, y, GUARD)
             codes = whole((real * 2.0**-unit).round())
         else:
             codes = rounding(kind.format, mode, where).encode(real, replace(params, axis=-1)).mantissa
@@ -229,8 +239,8 @@ def rounding(fmt: Format, mode: str, where: str) -> Format:
     return replace(fmt, rounding=MODES[mode])  # type: ignore[type-var]  # likewise
 
 
-def _unit(real: Tensor, y: Grid) -> int:
-    """Return the exponent of a word's 1: the greatest value has up to ``GUARD`` bits more than a mantissa."""
+def unit_of(real: Tensor, y: Grid, guard: int) -> int:
+    """Return the exponent of a word's 1: the greatest value has up to ``guard`` bits more than a mantissa."""
     top = real.abs().amax()
     finest = y.unit - FINEST
-    return finest if float(top) == 0 else max(int(floor_log2(top)) - (y.width + GUARD - 2), finest)
+    return finest if float(top) == 0 else max(int(floor_log2(top)) - (y.width + guard - 2), finest)

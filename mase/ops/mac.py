@@ -161,6 +161,7 @@ class Mac(HardwareOp):
         attrs: Mapping[str, Any],
         positive: bool = False,
         parts: Callable[[Tensor], Tensor] = one_part,
+        scattered: bool = False,
         sets: int = 1,
         **own: Any,  # fields of the subclass
     ) -> Self:
@@ -170,6 +171,7 @@ class Mac(HardwareOp):
             where: for errors. positive: the producer of x gives no negative value.
             attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
             parts: turns what is shaped as the weight, or counts its blocks, into ``[outputs, taps, cols or blocks]``.
+            scattered: ``parts`` tears blocks apart, so that each weight keeps the exponent of its block for itself.
         """
         for what, tensor in (("weight", weight), ("bias", bias)):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
@@ -178,6 +180,8 @@ class Mac(HardwareOp):
         w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
+        if scattered and w.block:
+            w, code = w.each(code, w_format[1].axis)
         code = Code(parts(code.mantissa), None if code.exponent is None else parts(code.exponent))
         outputs, taps, cols = code.mantissa.shape
         if w.block:
@@ -487,6 +491,9 @@ class LinearBlock(Pipe):
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.op.out.given(self.op.sums(*inputs)),)
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.op.sums(*inputs), self.op.out.describe
 
     @property
     def in_tiles(self) -> int:

@@ -1,17 +1,27 @@
-"""Pooling over windows, to a given size, or over whole axes."""
+"""Pooling over windows, to a given size, or over whole axes (hw/reduce)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mase.errors import GraphError
+from mase.blocks.output import Output
+from mase.blocks.pad import Border
+from mase.blocks.reduce import Reduction
+from mase.dataflow.grid import activation_grid, produced_grid, stream_grid
+from mase.errors import GraphError, UnsupportedOp
+from mase.formats import QuantParams
+from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, Op, one_of
+from mase.ops.base import OPS, Family, not_negative, one_of
 from mase.ops.operations import Operations, each
+from mase.ops.reducing import Places, Reducing, images, orders
 
 WINDOWS = ("max", "average")
 SIZES = ("adaptive_max", "adaptive_average")
@@ -32,9 +42,14 @@ POOLS: Mapping[tuple[str, int], Callable[..., Any]] = {
 }  # by function and number of pooled axes
 
 
+GREATEST = frozenset({"max", "adaptive_max", "amax"})
+MEANS = frozenset({"average", "adaptive_average", "mean"})
+
+
 @OPS.add("pool")
-class Pool(Op):
-    """y = one number for a window, or for an axis.
+@dataclass(frozen=True, eq=False)
+class Pool(Reducing):
+    """y = one number for a window, or for an axis; on chip the greatest one, the mean or the sum.
 
     Attributes: function. max and average: size, stride, padding, ceil (count partial windows), dilation (max),
     count_padding (average). adaptive_max and adaptive_average: size of the result, None keeps an axis. mean, sum, amax
@@ -65,8 +80,24 @@ class Pool(Op):
     @classmethod
     def contracts(cls, record: Record, index: int, rank: int) -> int | None:
         if record.attrs["function"] in AXES:
-            return None
+            reduced = {axis % rank for axis in record.attrs["axes"]}
+            return max(set(range(1, rank)) - reduced, default=None)
         return rank - len(record.attrs["size"]) - 1
+
+    @classmethod
+    def moves(cls, record: Record) -> bool:
+        return record.attrs["function"] in ("max", "adaptive_max")  # the greatest of some codes is one of them
+
+    @classmethod
+    def not_negative(cls, node: OpNode) -> bool:
+        return not_negative(node.inputs[0])
+
+    @classmethod
+    def builds(cls, record: Record) -> bool:
+        attrs = record.attrs
+        if attrs["function"] not in GREATEST | MEANS | {"sum"}:
+            return False
+        return attrs.get("count_padding", True) or not any(attrs.get("padding", ()))
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:
@@ -90,6 +121,117 @@ class Pool(Op):
             raise GraphError(f"{node.where()}: {needed} {values!r}; allowed is a list, one number an axis")
         if needed == "axes" and any(not -rank <= axis < rank for axis in values):
             raise GraphError(f"{node.where()}: axes {values!r}; allowed are axes of {rank}")
+
+    # -- hardware ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        cls.from_node(node)  # cheap, as there are no weights
+
+    @classmethod
+    def from_node(cls, node: OpNode) -> Self:
+        function, source = node.record.attrs["function"], node.inputs[0]
+        x, y, params = _grids(node)
+        places, reduced = _along(node) if function in AXES else (_windows(node), [])
+        come, give = orders(node, reduced) if function in AXES else images(node)
+        low = max(x.low, 0) if not_negative(source) else x.low
+        reduction = Reduction(x, low, places.taps, come.cols, function in GREATEST, where=node.where())
+        out = _output(node, reduction, y, params)
+        return cls(node.name, places, reduction, out, come, give, node.record.output.shape[1:])
+
+
+def _grids(node: OpNode) -> tuple[Grid, Grid, tuple[QuantParams, QuantParams]]:
+    """Return the grids of input and result, and their parameters; the greatest of some codes needs no rounding."""
+    where, source = node.where(), node.inputs[0]
+    before, after = source.record.output.format, node.record.output.format
+    assert before is not None and after is not None
+    params = source.params(), node.params()
+    x, y = activation_grid(before, params[0], where), stream_grid(after, params[1], where)
+    same = before == after and _same(*params) and y.plain is y and not y.block
+    if node.record.attrs["function"] not in GREATEST or not same:
+        y = produced_grid(after, params[1], where)
+    return x, y, params
+
+
+def _same(a: QuantParams, b: QuantParams) -> bool:
+    """Tell whether two scales are equal."""
+    if a.scale is None or b.scale is None:
+        return a.scale is b.scale
+    return torch.equal(a.scale, b.scale)
+
+
+def _output(node: OpNode, reduction: Reduction, y: Grid, params: tuple[QuantParams, QuantParams]) -> Output:
+    """Return the output side: powers of two in a mean's count are shifts, the rest is a dyadic multiplier."""
+    x, attrs = reduction.x, node.record.attrs
+    scale = params[0].scale if x.scaled else None
+    target = params[1].scale if y.scaled else None
+    if scale is not None and target is not None and torch.equal(scale, target):
+        scale = target = None
+    halvings, odd = 0, 1
+    if attrs["function"] in MEANS:
+        halvings = (reduction.taps & -reduction.taps).bit_length() - 1
+        odd = reduction.taps >> halvings
+    if odd > 1:
+        scale = (torch.ones(1) if scale is None else scale).double() / odd
+    mode = attrs.get("rounding", "even")
+    return Output.of(y, scale, target, x.unit - halvings, reduction.bound, False, mode, node.where())
+
+
+def _along(node: OpNode) -> tuple[Places, list[int]]:
+    """Return the groups of a function over whole axes, and these axes of a sample."""
+    shape = node.inputs[0].record.output.shape
+    axes = sorted(axis % len(shape) for axis in node.record.attrs["axes"])
+    if not axes or axes[0] == 0:
+        raise UnsupportedOp(f"{node.where()}: reduces the batch axis; allowed on chip are axes of a sample")
+    taps = math.prod(shape[axis] for axis in axes)
+    kept = [axis for axis in range(1, len(shape)) if axis not in axes]
+    groups = math.prod(shape[axis] for axis in kept[:-1])
+    return Places((groups, taps), Border(), None, taps), [axis - 1 for axis in axes]
+
+
+def _windows(node: OpNode) -> Places:
+    """Return the windows of a function over them."""
+    attrs, where, shape = node.record.attrs, node.where(), node.inputs[0].record.output.shape
+    after, count = node.record.output.shape, len(attrs["size"])
+    if len(shape) != count + 2:
+        raise UnsupportedOp(f"{where}: input has {len(shape)} axes; allowed on chip are batch, channels and {count}")
+    sizes, results = shape[2:], after[2:]
+    if attrs["function"] in SIZES:
+        if any(size % result for size, result in zip(sizes, results, strict=True)):
+            raise UnsupportedOp(f"{where}: {results} windows of {sizes} elements differ in size; that has no hardware")
+        kernel = stride = [size // result for size, result in zip(sizes, results, strict=True)]
+        if math.prod(results) == 1:  # of any number of axes
+            return Places((1, math.prod(sizes)), Border(), None, math.prod(sizes))
+        padding, dilation = [0] * count, [1] * count
+    else:
+        kernel, stride = attrs["size"], attrs.get("stride", attrs["size"])
+        padding, dilation = attrs.get("padding", [0] * count), attrs.get("dilation", [1] * count)
+    if count > 2:
+        raise UnsupportedOp(f"{where}: windows over {count} axes have no hardware; allowed are 1 and 2")
+    ends = [
+        (result - 1) * s + d * (k - 1) + 1 - size - p
+        for size, result, k, s, p, d in zip(sizes, results, kernel, stride, padding, dilation, strict=True)
+    ]
+    if attrs["function"] == "average" and any(end > p for end, p in zip(ends, padding, strict=True)):
+        raise UnsupportedOp(f"{where}: the last window holds fewer elements (ceil); that has no hardware")
+    _check_covered(where, sizes, results, kernel, stride, padding, dilation)
+    border = _flat([(p, max(p, end)) for p, end in zip(padding, ends, strict=True)], (0, 0))
+    pairs = [_flat(values, 1) for values in (kernel, stride, dilation)]
+    return Places.of(_flat(sizes, 1), Border(*border[0], *border[1]), *pairs)
+
+
+def _flat(values: Sequence[Any], other: Any) -> tuple[Any, Any]:  # Any: numbers, or pairs of them
+    """Return what holds for (height, width); a line is an image of one row."""
+    first, *second = values
+    return (first, second[0]) if second else (other, first)
+
+
+def _check_covered(where: str, *axes: Sequence[int]) -> None:
+    """Refuse a window that lies in the border alone: its greatest element would be minus infinity."""
+    for size, result, k, s, p, d in zip(*axes, strict=True):
+        for start in range(-p, result * s - p, s):
+            if not any(0 <= start + i * d < size for i in range(k)):
+                raise UnsupportedOp(f"{where}: a window holds nothing but padding; that has no hardware")
 
 
 def _covered(size: int, parts: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
@@ -231,6 +231,9 @@ class RequantizeBlock(Pipe):
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.op.out.given(self.op.integers(*inputs)),)
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.op.integers(*inputs), self.op.out.describe
 
     @property
     def latency(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mase import config as configuration
+from mase.calib.assign import weights
 from mase.config import RunConfig
 from mase.cost.device import device
 from mase.cost.resources import Resources
@@ -16,7 +17,7 @@ from mase.explore.pareto import front
 from mase.explore.study import Study
 from mase.explore.trial import Trial
 from mase.graph import Graph, OpNode
-from mase.netlist import host_prefix
+from mase.netlist import region
 from mase.report import summary
 
 if TYPE_CHECKING:
@@ -54,28 +55,27 @@ def assemble(
         data=summary.Data(data.name, len(data.train), len(data.validation), len(data.test)),
         accuracy=accuracy,
         resources=_resources(cost, config.hardware.target, synthesised),
-        layers=tuple(_layer(node, cost, nodes[node.name], snr) for node in _built_nodes(built)),
+        layers=tuple(_layer(node, cost, nodes[node.name], snr) for node in region(built)),
         graph=_dataflow(built),
         seconds=dict(seconds),
         versions=dict(versions),
         seed=config.seed,
         reproduce=summary.Reproduce(f"mase run {shlex.quote(config.name + '.yaml')}", configuration.dump(config)),
         rtl=rtl,
-        search=None if search is None else _search(config, *search, _weights(built), seconds),
+        search=None if search is None else _search(config, *search, _weight_count(built), seconds),
         warnings=tuple(warnings),
     )
 
 
-def _built_nodes(built: Graph) -> list[OpNode]:
-    """Return the nodes that became hardware."""
-    prefix = host_prefix(built)
-    return [node for node in built.operators() if node.name not in prefix]
-
-
-def _weights(built: Graph) -> int:
+def _weight_count(built: Graph) -> int:
     """Return how many weights the metric ``bits`` counts: biases live on the accumulator's grid."""
-    shapes = [node.record.operands["weight"].shape for node in built.operators() if "weight" in node.record.operands]
-    return sum(math.prod(shape) for shape in shapes)
+    sizes = {
+        node.record.key(role): math.prod(node.record.operands[role].shape)
+        for node in region(built)
+        for role in weights(node)
+        if role != "bias"
+    }
+    return sum(sizes.values())
 
 
 def _resources(cost: Cost, target: str, synthesised: tuple[Resources, str] | None) -> summary.Resources:
@@ -99,7 +99,7 @@ def _layer(node: OpNode, cost: Cost, facts: Mapping[str, Any], snr: Mapping[str,
         path=node.path,
         kind=node.kind + (f" + {record.attrs['activation']}" if "activation" in record.attrs else ""),
         weight_format=None if weight is None else str(weight.format),
-        input_format=str(node.inputs[0].record.output.format),
+        input_format=", ".join(dict.fromkeys(str(source.record.output.format) for source in node.inputs)),
         output_format=str(record.output.format),
         accumulation=record.attrs.get("accumulation"),
         simd=record.hw.simd if record.hw else 0,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mase.dataflow import schedule
+from mase.dataflow import compiled, schedule
 from mase.dataflow.schedule import (
     IN,
     OUT,
@@ -279,10 +279,11 @@ def test_recurrence_is_exact_on_reconvergent_paths(network: tuple[list[Actor], l
 
 
 def compare(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> None:
-    """Compare both ways to run a network, firing by firing and in whole arrays, with the simulator."""
+    """Compare all ways to run a network, compiled, firing by firing and in whole arrays, with the simulator."""
     expected = brute(actors, channels, tensors)
-    for arrays in (1, schedule.ARRAYS):
+    for engine, arrays in ((compiled.library, 1), (lambda: None, 1), (lambda: None, schedule.ARRAYS)):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "library", engine)
             patch.setattr(schedule, "ARRAYS", arrays)
             if expected is None:
                 with pytest.raises(GraphError, match="waits for"):

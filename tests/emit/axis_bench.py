@@ -1,6 +1,8 @@
 """A host for AXI4-Stream wrappers: several wrappers in one simulation, what each is fed, and a monitor of its rules.
 
-Ports of the simulated top carry the name of their wrapper in front. Everything is written after a rising edge of
+Ports of the simulated top carry the name of their wrapper in front. A wrapper with several inputs or outputs is looked
+at as a *view*: one input and one output that depends on it, while nobody feeds the other inputs and somebody reads the
+other outputs. Everything is written after a rising edge of
 ``aclk`` and looked at after the falling one: what stands there is what the next rising edge takes.
 """
 
@@ -19,9 +21,8 @@ from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 
 from emit.design import Design
-from mase.formats import Code
 from mase.netlist import build
-from tests.emit.proof import Case
+from tests.emit.proof import Case, joined, rows
 from tests.hw.bench import header
 
 TOP = "axis_bench"
@@ -36,6 +37,7 @@ class Facts:
     """What a wrapper is fed, and what it must give.
 
     Args:
+        wrapper: its name in the top. feed, give: base names of the streams. idle, read: of the other streams.
         fed, given: words of all samples, a beat each. size_in, size_out: beats of a sample.
         bits_in, bytes_in: of a beat, and of ``s_axis_tdata``.
         filled: words that leave for sample 0 if only its first k beats are not zeros, by k.
@@ -43,6 +45,11 @@ class Facts:
         keep: ``m_axis_tkeep`` of every beat, or -1. resync: the parameter.
     """
 
+    wrapper: str
+    feed: str
+    give: str
+    idle: list[str]
+    read: list[str]
     fed: list[int]
     given: list[int]
     size_in: int
@@ -57,23 +64,33 @@ class Facts:
     resync: int
 
     @classmethod
-    def of(cls, case: Case, design: Design, parameters: Mapping[str, int]) -> Facts:
-        """Return what the reference computes and what the recurrence predicts."""
-        netlist = build(case.graph)
-        feed, give, last = netlist.stream_in, netlist.stream_out, netlist.instances[-1].edge
-        beats, timing = feed.pack(case.code), netlist.timing(len(case.code.mantissa))
+    def of(
+        cls, wrapper: str, case: Case, design: Design, parameters: Mapping[str, int], view: tuple[int, int]
+    ) -> Facts:
+        """Return what the reference computes and what the recurrence predicts.
+
+        Args:
+            view: the input and the output that are looked at, by index.
+        """
+        netlist, (i, o) = build(case.graph), view
+        port, out = design.inputs[i], design.outputs[o]
+        feed, give = port.stream, out.stream
+        beats, timing = feed.pack(case.codes[i]), netlist.timing(len(case.code.mantissa)).each[o]
         cut = beats[:1].repeat(feed.beats, 0)
         for k in range(feed.beats):
             cut[k, k:] = 0
-        codes: Code = design.input.shaped(feed.unpack(cut))
-        filled = [words(sample) for sample in give.pack(netlist.codes(codes)[last])]
-        axis = design.manifest["axis"]
-        whole = (1 << axis["m_axis_bytes"]) - 1
+        fed = [port.edge.shaped(feed.unpack(cut)) if k == i else rows(c, slice(0, 1)) for k, c in enumerate(case.codes)]
+        fed = [code if k == i else joined([code] * feed.beats) for k, code in enumerate(fed)]
+        filled = [words(sample) for sample in give.pack(netlist.codes(*fed)[out.edge.name])]
+        whole = (1 << out.axis_bytes) - 1
         keep = (1 << give.bytes) - 1 if parameters.get("NullPadding") else whole
+        (held,) = netlist.held({o: SLICE}, [i])
         return cls(
-            words(beats), words(give.pack(netlist.codes(case.code)[last])), feed.beats, give.beats, feed.bits,
-            axis["s_axis_bytes"], filled, timing.first, list(timing.completions),
-            netlist.backlog(SLICE)[0] + SLICE, keep if axis["tkeep"] else -1, parameters.get("Resync", 1),
+            wrapper, port.axis, out.axis, [p.axis for p in design.inputs if p is not port],
+            [p.axis for p in design.outputs if p is not out],
+            words(beats), words(give.pack(netlist.codes(*case.codes)[out.edge.name])), feed.beats, give.beats,
+            feed.bits, port.axis_bytes, filled, timing.first, list(timing.completions),
+            held + SLICE, keep if design.manifest["axis"]["tkeep"] else -1, parameters.get("Resync", 1),
         )  # fmt: skip
 
     @property
@@ -106,7 +123,7 @@ def write_bench(designs: Sequence[tuple[str, Design, Mapping[str, int]]], folder
         wires = [".aclk(aclk)"]
         for port, span in header(source)[1].items():
             if port != "aclk":
-                into = port.startswith("s_axis") != (port.endswith("tready")) or port in {"aresetn", "flush_i"}
+                into = port.startswith("s_axis") != port.endswith("_tready") or port in {"aresetn", "flush_i"}
                 into &= port != "error_o"
                 ports.append(f"  {'input wire' if into else 'output'} logic {span} {name}_{port}")
                 wires.append(f".{port}({name}_{port})")
@@ -147,7 +164,9 @@ class Wrapper:
         self._held: tuple[int, ...] | None = None
 
     def port(self, name: str) -> Any:  # Any: a handle
-        return getattr(self.dut, f"{self.name}_{name}")
+        """Return a port; ``s_axis`` and ``m_axis`` stand for the streams that are looked at."""
+        name = name.replace("s_axis", self.facts.feed).replace("m_axis", self.facts.give)
+        return getattr(self.dut, f"{self.facts.wrapper}_{name}")
 
     def value(self, name: str) -> int:
         """Return a port's value; fail where it is undefined."""
@@ -159,6 +178,10 @@ class Wrapper:
         """Start the clock, reset, and watch from here on."""
         for name in ("flush_i", "aresetn", "s_axis_tvalid", "s_axis_tdata", "s_axis_tlast", "m_axis_tready"):
             self.port(name).value = 0
+        for stem in self.facts.idle:
+            getattr(self.dut, f"{self.facts.wrapper}_{stem}_tvalid").value = 0
+        for stem in self.facts.read:
+            getattr(self.dut, f"{self.facts.wrapper}_{stem}_tready").value = 1
         if self.facts.keep >= 0:
             self.port("s_axis_tkeep").value = (1 << self.facts.bytes_in) - 1
         Clock(self.dut.aclk, PERIOD_NS, unit="ns").start()
@@ -166,6 +189,11 @@ class Wrapper:
         cocotb.start_soon(self._watch())
         self.port("aresetn").value = 1
         await self.cycles(1)
+        return self
+
+    def join(self) -> Wrapper:
+        """Watch another view of a wrapper that has started."""
+        cocotb.start_soon(self._watch())
         return self
 
     async def cycles(self, count: int) -> None:

@@ -72,12 +72,18 @@ def with_requantize(graph: Graph, paths: Iterable[str]) -> Graph:
 
 def fed(graph: Graph, x: Tensor) -> Code:
     """Return the codes of real inputs as the host encodes them, and corners after them; the interpreter must agree."""
-    netlist = build(graph)
-    entry = graph.node(netlist.entry)
-    values = run(graph, (x[:REAL],), keep=True)
-    corner = corners(netlist.stream_in, CORNERS, torch.Generator().manual_seed(1))
-    held = netlist.stream(netlist.entry).held(corner, entry.record.output.shape[1:])
-    return joined([values.codes[netlist.entry], held])
+    return fed_all(graph, (x,))[0]
+
+
+def fed_all(graph: Graph, inputs: Sequence[Tensor]) -> tuple[Code, ...]:
+    """Return the same for each of several inputs."""
+    netlist, out = build(graph), list[Code]()
+    values = run(graph, [x[:REAL] for x in inputs], keep=True)
+    for seed, entry in enumerate(netlist.entries, 1):
+        stream, shape = netlist.stream(entry), graph.node(entry).record.output.shape[1:]
+        corner = stream.held(corners(stream, CORNERS, torch.Generator().manual_seed(seed)), shape)
+        out.append(joined([values.codes[entry], corner]))
+    return tuple(out)
 
 
 def corners(stream: StreamType, count: int, generator: torch.Generator) -> Code:

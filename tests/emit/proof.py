@@ -27,11 +27,17 @@ SHARE = 3  # the scalar oracle sees one sample in so many
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A mapped graph, and the codes on its first hardware edge that it is fed."""
+    """A mapped graph, and the codes that it is fed: on its first hardware edge, and on the further ones."""
 
     name: str
     graph: Graph
     code: Code
+    others: tuple[Code, ...] = ()
+
+    @property
+    def codes(self) -> tuple[Code, ...]:
+        """Codes of each input."""
+        return self.code, *self.others
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,9 @@ def difference(expected: Code, found: Code) -> str:
 
 def check_software(case: Case, netlist: Netlist) -> dict[str, Code]:
     """Assert that the oracle gives what the reference gives on every edge, and return that."""
-    expected = netlist.codes(case.code)
+    expected = netlist.codes(*case.codes)
     few = slice(None, None, SHARE)
-    for name, code in netlist.codes(rows(case.code, few), oracle=True).items():
+    for name, code in netlist.codes(*(rows(code, few) for code in case.codes), oracle=True).items():
         assert not (text := difference(code, rows(expected[name], few))), f"{case.name}, oracle of {name}: {text}"
     return expected
 
@@ -88,15 +94,16 @@ def check_software(case: Case, netlist: Netlist) -> dict[str, Code]:
 def check_values(case: Case, expected: Mapping[str, Code], result: SimResult, run: Run) -> None:
     """Assert that every named edge of a simulation carried the expected codes."""
     for edge in result.design.edges:
-        text = difference(edge.shaped(expected[edge.name]), result.codes[edge.name])
+        text = difference(expected[edge.name], result.codes[edge.name])
         assert not text, f"{case.name}, {run}, edge {edge.path} ({edge.format}): {text}"
 
 
 def check_cycles(case: Case, netlist: Netlist, result: SimResult) -> None:
-    """Assert that every sample left in its predicted cycle."""
+    """Assert that every sample left by every output in its predicted cycle."""
     timing = netlist.timing(len(result.completions))
-    found, predicted = (result.first_output, *result.completions), (timing.first, *timing.completions)
-    assert found == predicted, f"{case.name}: {found[:5]}, predicted {predicted[:5]}"
+    for found, predicted in zip(result.cycles.each, timing.each, strict=True):
+        assert found == predicted, f"{case.name}: {found.completions[:5]}, predicted {predicted.completions[:5]}"
+    assert result.cycles == timing
 
 
 def prove(cases: Sequence[Case], folder: Path, others: Sequence[Run] = (*STALLED[2:], *RESTARTED[2:])) -> list[Design]:
@@ -146,20 +153,25 @@ def check_lint(designs: Sequence[Design], folder: Path) -> None:
 
 def check_backlog(cases: Sequence[Case], designs: Sequence[Design], index: int) -> None:
     """Assert that one design of a bundle takes as many beats as it says while nobody reads; the others get nothing."""
-    design, beats = designs[index], designs[index].manifest["buffers"]["input_beats"]
-    enough = joined([cases[index].code] * (1 + beats // len(cases[index].code.mantissa)))  # samples have a beat or more
-    codes = [enough if i == index else rows(case.code, slice(0)) for i, case in enumerate(cases)]
-    jobs = [Job(d, code, stall_out=1.0 * (d is design)) for d, code in zip(designs, codes, strict=True)]
+    design, taken = designs[index], designs[index].manifest["buffers"]["input_beats"]
+    times = 1 + max(taken.values()) // len(cases[index].code.mantissa)  # samples have a beat or more
+    parts = [
+        [joined([code] * times) if i == index else rows(code, slice(0)) for code in case.codes]
+        for i, case in enumerate(cases)
+    ]
+    jobs = [Job(d, tuple(codes), stall_out=1.0 * (d is design)) for d, codes in zip(designs, parts, strict=True)]
     with pytest.raises(RtlFault) as caught:
         simulate_many(jobs)
-    assert f"; {design.input.path}: valid/busy after {beats} beats;" in str(caught.value), f"{beats}: {caught.value}"
+    for port in design.inputs:
+        text = f"; {port.edge.path}: valid/busy after {taken[port.name]} beats;"
+        assert text in str(caught.value), f"{taken}: {caught.value}"
 
 
 def run_all(cases: Sequence[Case], designs: Sequence[Design], run: Run) -> list[SimResult]:
     """Simulate all designs side by side."""
     pairs = zip(cases, designs, strict=True)
     return simulate_many(
-        [Job(design, case.code, **vars(replace(run, seed=run.seed + i))) for i, (case, design) in enumerate(pairs)]
+        [Job(design, case.codes, **vars(replace(run, seed=run.seed + i))) for i, (case, design) in enumerate(pairs)]
     )
 
 
@@ -168,9 +180,7 @@ def verdict(case: Case, design: Design, result: SimResult | ToolError) -> str:
     if isinstance(result, ToolError):
         return str(result)
     netlist = build(case.graph)
-    expected, timing = netlist.codes(case.code), netlist.timing(len(case.code.mantissa))
-    wrong = [
-        edge.path for edge in design.edges if difference(edge.shaped(expected[edge.name]), result.codes[edge.name])
-    ]
-    late = (result.first_output, *result.completions) != (timing.first, *timing.completions)
+    expected, timing = netlist.codes(*case.codes), netlist.timing(len(case.code.mantissa))
+    wrong = [edge.path for edge in design.edges if difference(expected[edge.name], result.codes[edge.name])]
+    late = result.cycles != timing
     return f"{'values of ' + ', '.join(wrong) if wrong else ''}{' cycles' if late else ''}".strip()

@@ -27,6 +27,7 @@ from mase import flow
 from mase.paths import cache_dir
 from passes.map import Folding
 from passes.quantize import NodeFormats
+from tests.emit import several
 from tests.emit.axis_bench import (
     PATIENCE,
     PERIOD_NS,
@@ -47,7 +48,8 @@ from tests.hw.stream import run_block
 
 LIMIT = {"timeout_time": 2, "timeout_unit": "ms"}
 WATCHED = "counted"  # the wrapper with Resync 0
-ALL = ["padded", WATCHED, "single", "wide", "null"]
+SEVERAL = ["second", "inner"]  # views of wrappers with several inputs or outputs
+ALL = ["padded", WATCHED, "single", "wide", "null", *SEVERAL]
 REPAIRED = [name for name in ALL if name != WATCHED]
 LONG = [name for name in REPAIRED if name != "single"]  # with frames of several beats
 
@@ -64,7 +66,8 @@ def cases() -> dict[str, Case]:
         Network("wide", [nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 6)], torch.randn(5, 7), "fixed8.4", two,
                 {"0": Folding(3, 2), "2": Folding(2, 4)}),
     ]  # fmt: skip
-    return {network.name: network.case() for network in networks}
+    apart, inner = (several.cases()[name] for name in ("apart", "inner"))
+    return {network.name: network.case() for network in networks} | {"apart": apart, "inner": inner}
 
 
 WRAPPERS: Mapping[str, tuple[str, Mapping[str, int]]] = {  # name: design and parameters
@@ -73,6 +76,15 @@ WRAPPERS: Mapping[str, tuple[str, Mapping[str, int]]] = {  # name: design and pa
     "single": ("single", {}),
     "wide": ("wide", {}),
     "null": ("wide", {"NullPadding": 1}),
+    "apart": ("apart", {}),
+    "inside": ("inner", {}),
+}
+VIEWS: Mapping[str, tuple[str, tuple[int, int]]] = {  # name: wrapper, input and output
+    **{name: (name, (0, 0)) for name in ("padded", WATCHED, "single", "wide", "null")},
+    "first": ("apart", (0, 0)),
+    "second": ("apart", (1, 1)),
+    "inner": ("inside", (0, 0)),
+    "outer": ("inside", (0, 1)),
 }
 
 
@@ -82,7 +94,8 @@ class Independent:
     def __init__(self, wrapper: Wrapper, pause_in: float = 0.0, pause_out: float = 0.0, seed: int = 5) -> None:
         dut, reset = wrapper.dut, wrapper.port("aresetn")
         ends = {"s_axis": AxiStreamSource, "m_axis": AxiStreamSink}
-        buses = {side: AxiStreamBus.from_prefix(dut, f"{wrapper.name}_{side}") for side in ends}
+        stems = {"s_axis": wrapper.facts.feed, "m_axis": wrapper.facts.give}
+        buses = {s: AxiStreamBus.from_prefix(dut, f"{wrapper.facts.wrapper}_{stem}") for s, stem in stems.items()}
         self.source, self.sink = (end(buses[s], dut.aclk, reset, reset_active_level=False) for s, end in ends.items())
         self.source.set_pause_generator(pauses(pause_in, seed))
         self.sink.set_pause_generator(pauses(pause_out, seed + 1))
@@ -259,6 +272,38 @@ async def a_beat_that_is_not_kept_whole_damages_its_frame(dut: HierarchyObject, 
     assert (w.value("error_o"), w.marks()) == (1, [0, 1, 0])
 
 
+@cocotb.test(**LIMIT)
+@cocotb.parametrize(length=[1, 5, 9])
+async def damage_stays_with_the_outputs_that_depend_on_it(dut: HierarchyObject, length: int) -> None:
+    damaged, other = await Wrapper(dut, "first").start(), Wrapper(dut, "second").join()
+    for w in (damaged, other):
+        w.sink(0.8)
+    hosts = [Host(w, 0.9) for w in (damaged, other)]
+    for i in range(6):
+        hosts[0].send((damaged.facts.frame(i) * 2)[: length if i == 2 else damaged.facts.size_in])
+        hosts[1].send(other.facts.frame(i))
+    await damaged.until(6)
+    await other.until(6)
+    assert (damaged.value("error_o"), damaged.marks(), other.marks()) == (1, [0, 0, 1, 0, 0, 0], 6 * [0])
+    assert other.packets() == other.facts.packets(6)
+
+
+@cocotb.test(**LIMIT)
+async def damage_of_one_input_marks_all_outputs_that_depend_on_it(dut: HierarchyObject) -> None:
+    inner, outer = await Wrapper(dut, "inner").start(), Wrapper(dut, "outer").join()
+    inner.sink(0.5, 3)
+    outer.sink(0.7, 4)
+    host, marks = Host(inner), list[int]()
+    for i in range(10):
+        cut = i in {0, 3, 4, 8}
+        host.send(inner.facts.frame(0)[: inner.facts.size_in - cut])
+        marks.append(int(cut))
+    for w in (inner, outer):
+        await w.until(10)
+        assert w.packets() == [w.facts.filled[-1] if mark else w.facts.packet(0) for mark in marks]
+        assert w.marks() == marks
+
+
 # -- flushes -----------------------------------------------------------------------------------------------------------
 
 
@@ -394,12 +439,15 @@ def test_axis(simulator: str, tmp_path: Path) -> None:
     made = cases()
     designs = {name: emit(case.graph, tmp_path / name, name, axis_pad=name == "wide") for name, case in made.items()}
     placed = [(name, designs[design], parameters) for name, (design, parameters) in WRAPPERS.items()]
-    top = write_bench(placed, tmp_path)
-    write_facts({name: Facts.of(made[WRAPPERS[name][0]], design, given) for name, design, given in placed}, tmp_path)
+    top, facts = write_bench(placed, tmp_path), dict[str, Facts]()
+    for name, (wrapper, view) in VIEWS.items():
+        design, parameters = WRAPPERS[wrapper]
+        facts[name] = Facts.of(wrapper, made[design], designs[design], parameters, view)
+    write_facts(facts, tmp_path)
     (tmp_path / "mem").mkdir()
-    for design in designs.values():
-        for memory in design.manifest["memories"]:
-            (tmp_path / memory).symlink_to(design.folder / memory)  # memories lie where the tool runs
+    for emitted in designs.values():
+        for memory in emitted.manifest["memories"]:
+            (tmp_path / memory).symlink_to(emitted.folder / memory)  # memories lie where the tool runs
     sources = [
         d.folder / f for d in designs.values() for f in (*d.manifest["files"]["rtl"], *d.manifest["files"]["axis"])
     ]

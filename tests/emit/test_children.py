@@ -114,8 +114,8 @@ def test_a_simulation_dies_with_its_parent(tmp_path: Path) -> None:
     design = mase.emit(graph, tmp_path / "design")
     program, job = compiled([design], QUICK), tmp_path / "job"
     (tmp_path / "mem").symlink_to(design.folder / "mem")
-    design.input.stream.pack(design.encode(x[:1])).tofile(tmp_path / "0.in")
-    job.write_text("1\n1 0 1000 1 0 0\n1000000000000 0 0\n")  # the sink is never ready, and nobody minds
+    design.input.stream.pack(design.encode(x[:1])[0]).tofile(tmp_path / "0.in.in")
+    job.write_text("1\n1 1 0 0 0 1000 0\n1000000000000 0 0\n")  # the sink is never ready, and nobody minds
     code = f"import subprocess; subprocess.run({[str(program), str(job), str(tmp_path)]!r}, cwd={str(tmp_path)!r})"
     ready = tmp_path / f"0.{design.output.signal}.bin"
     assert_dies_with_its_parent(code, lambda pid: ready.exists(), "sim")

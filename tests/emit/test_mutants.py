@@ -172,7 +172,7 @@ def mutated(case: Case, folder: Path, mutant: Mutant | None) -> Design:
 
 def alone(designs: Sequence[Design], index: int, code: Code, flush_at: int = 0) -> SimResult | ToolError:
     """Run one design of a bundle, from a flush in mid-stream if so asked; the others get no samples."""
-    jobs = [Job(design, code if i == index else rows(code, slice(0))) for i, design in enumerate(designs)]
+    jobs = [Job(design, (code if i == index else rows(code, slice(0)),)) for i, design in enumerate(designs)]
     jobs[index] = replace(jobs[index], restart_at=flush_at, flush=flush_at > 0)
     try:
         return simulate_many(jobs)[index]

@@ -435,7 +435,7 @@ def test_the_readme_says_version_clock_and_buffers(pair: Pair) -> None:
     assert f"Written by mase {mase.__version__}." in text
     interval = int(design.manifest["cycles"]["interval"])
     assert f"A clock of 250 MHz was assumed: {250e6 / interval:.6g} samples a second" in text
-    beats = design.manifest["buffers"]["input_beats"]
+    beats = design.manifest["buffers"]["input_beats"]["in"]
     assert f"the core takes {beats} input beats ({beats / 3:.4g} samples), then lowers `in_ready_o`" in text
 
 

@@ -238,7 +238,7 @@ def test_vectors_are_what_the_hardware_takes_and_gives(tmp_path: Path) -> None:
     feed, give = design.input.stream, design.output.stream
     raw = beats(design.folder / "vectors" / "input.hex", feed.bytes)
     code = design.input.shaped(feed.unpack(raw.reshape(-1, feed.beats, feed.bytes)))
-    (result,) = simulate_many([Job(design, code)])
+    (result,) = simulate_many([Job(design, (code,))])
     found = give.pack(result.codes[design.output.name]).reshape(-1, give.bytes)
     assert np.array_equal(found, beats(design.folder / "vectors" / "output.hex", give.bytes))
 
@@ -268,14 +268,15 @@ def test_a_loaded_design_is_the_emitted_one(tmp_path: Path) -> None:
     x = torch.randn(3, 5)
     entry = mapped.node(netlist.entry)
     expected = design.input.format.encode(x, entry.params())
-    assert torch.equal(design.encode(x).mantissa, expected.mantissa)
+    assert torch.equal(design.encode(x)[0].mantissa, expected.mantissa)
     with pytest.raises(GraphError, match=r"input: found \(3, 4\); allowed is \(samples, 5\)"):
         design.encode(torch.randn(3, 4))
 
 
 @pytest.mark.parametrize(
     ("text", "why"), [("", "corrupt"), ("{", "corrupt"), ("[]", "found a list"), ('{"schema": 99}', "schema 99"),
-                      ('{"schema": 1}', "corrupt")]
+                      ('{"schema": 1}', "schema 1 does not say in which order elements travel"),
+                      ('{"schema": 2}', "corrupt")]
 )  # fmt: skip
 def test_a_broken_manifest_is_one_clear_error(text: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "design.json").write_text(text)

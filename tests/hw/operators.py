@@ -20,6 +20,7 @@ from mase.blocks.encode import Encode
 from mase.blocks.fork import Fork
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
+from mase.blocks.reduce import Reduce, Reduction
 from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
@@ -210,6 +211,33 @@ def windows(
     return Unit.of("_".join(map(str, parts)), window)
 
 
+def reduced(
+    shape: tuple[int, int, int],
+    lanes: int,
+    fifo: int,
+    source: str,
+    target: str,
+    maximum: bool = False,
+    weight: int = 0,
+    relu: bool = False,
+) -> Unit:
+    """Return a reduction of (groups, taps, cols); weight: bits of its weights, 0 for none."""
+    groups, taps, cols = shape
+    torch.manual_seed(sum(shape))
+    (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
+    x, y = fx.grid(px, "unit"), fy.grid(py, "unit")
+    high = (1 << weight) >> 1
+    weights = torch.randint(-high, high, (taps, cols)) if weight else None
+    bias = torch.randint(-99, 99, (cols,)) if weight else None
+    reduction = Reduction(x, x.low, taps, cols, maximum, weights, bias)
+    scale = px.scale if x.scaled else None
+    if weight and scale is not None:
+        scale = scale * (1 + torch.rand(cols))  # a multiplier a column
+    out = Output.of(y, scale, py.scale if y.scaled else None, x.unit, reduction.bound, relu, "even", "unit")
+    parts = ("reduce", *shape, lanes, fifo, source, target, maximum, weight)
+    return Unit.of("_".join(map(str, parts)), Reduce(groups, lanes, reduction, out, fifo=fifo))
+
+
 def _scope(text: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in text).replace("__", "_").strip("_")
 
@@ -286,6 +314,13 @@ def units() -> tuple[Unit, ...]:
         windows(Windows((4, 4), (4, 4)), 2, 1, 5, pace=9),  # one window: the whole image
         windows(Windows((4, 5), (3, 3)), 12, 2, 4, block=2, groups=3),
         windows(Windows((3, 3), (1, 1), (2, 2)), 1, 1, 2, pace=9),  # one slot
+        reduced((1, 1, 1), 1, 2, "fixed5.2", "fixed5.2", maximum=True),
+        reduced((2, 3, 7), 2, 5, "fixed5.2", "fixed5.2", maximum=True),
+        reduced((3, 4, 5), 2, 3, "mxint5b2e3", "mxint4b4e4", maximum=True),
+        reduced((3, 2, 3), 4, 4, "ufixed4.3", "fixed5.2"),
+        reduced((2, 9, 6), 4, 5, "mxint4b4e3", "int6"),
+        reduced((2, 3, 5), 2, 6, "int5", "int5", weight=4, relu=True),
+        reduced((3, 2, 4), 4, 3, "fixed5.2", "mxint4b2e3", weight=3),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.blocks.piecewise import Polynomials
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, parse
 from mase.formats.mxint import MXInt
@@ -22,6 +23,7 @@ from mase.netlist import build
 from mase.ops.activation import FUNCTIONS, Activation
 from mase.ops.base import not_negative
 from mase.ops.lookup import Domain, Lookup
+from mase.ops.piecewise import Piecewise
 from mase.testing import Mapped, OpLaws
 from passes.fuse import fuse
 from passes.map import Folding
@@ -58,6 +60,10 @@ def cases() -> Mapping[str, Mapped]:
         "tanh_int": mapped("int6", "int6", 1, 1, nn.Tanh(), "half_up"),
         "prelu_ten_bits": mapped("fixed10.5", "mxint4b8e3", (3, 5), 8, nn.PReLU()),
         "hardswish_blocks": mapped("mxint5b4e4", "mxint5b4e4", 8, 8, nn.Hardswish()),
+        "gelu_polynomials": mapped("fixed12.8", "fixed8.5", 7, 3, nn.GELU()),
+        "sigmoid_polynomials": mapped("int11", "ufixed9.9", (2, 3), 4, nn.Sigmoid(), "half_up"),
+        "tanh_polynomials": mapped("ufixed11.9", "mxint5b4e3", 9, 2, nn.Tanh()),
+        "leaky_polynomials": mapped("fixed16.10", "int8", 5, 2, nn.LeakyReLU(0.1), "trunc"),
         "gelu_minifloat": mapped("e4m3", "e3m2", 5, 2, nn.GELU()),
         "silu_zero_point": mapped("int6a", "int5a", 3, 2, nn.SiLU()),
         "relu6_images": mapped("ufixed6.3", "ufixed5.2", (3, 2, 2), 2, nn.ReLU6()),
@@ -197,6 +203,12 @@ def table(function: str, source: str, target: str, mode: str = "even", **attrs: 
     return Lookup.of(node, function, {"weight": 0.25, **attrs}, least), domain, node
 
 
+def wide(function: str, source: str, target: str) -> tuple[Piecewise, Domain, OpNode]:
+    """Return the polynomials of a function where it is defined, with its inputs."""
+    node, least = formatted(function, source, target), LEAST.get(function, -math.inf)
+    return Piecewise.of(node, function, {}, least, Activation.not_negative(node)), Domain(node, least), node
+
+
 @pytest.mark.parametrize(("source", "target"), [("fixed8.5", "fixed8.5"), ("int7", "int6"), ("mxint5b2e3", "fixed9.4")])
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != "relu"])
 def test_every_word_is_the_code_nearest_to_the_real_value(function: str, source: str, target: str) -> None:
@@ -246,12 +258,72 @@ def test_results_in_blocks_keep_their_stated_error() -> None:
     assert bool((error <= step / 2 + 2.0 ** (op.unit - 1))[inside].all())
 
 
+WIDE = [
+    *(("gelu", "fixed12.8", "fixed8.5"), ("gelu", "fixed16.12", "fixed16.12"), ("silu", "fixed14.9", "fixed12.8")),
+    *(("sigmoid", "int12", "ufixed8.8"), ("tanh", "fixed16.12", "fixed16.15"), ("exp", "fixed14.10", "fixed12.4")),
+    *(("relu6", "fixed12.6", "fixed8.4"), ("log", "ufixed12.8", "fixed8.4"), ("neg", "fixed11.4", "fixed11.4")),
+]
+
+
+@pytest.mark.parametrize(("function", "source", "target"), WIDE)
+def test_polynomials_keep_their_stated_error(function: str, source: str, target: str) -> None:
+    """Half a step for the rounding, an eighth for the polynomials with a twentieth on top, 2**-6 for the integers."""
+    op, domain, node = wide(function, source, target)
+    fmt = node.record.output.format
+    assert fmt is not None
+    step = float(fmt.decode(Code(torch.tensor([1])), node.params()))
+    low, high = (code * step for code in fmt.code_range())
+    real = FUNCTIONS[function](domain.real, ATTRS.get(function, {})).clamp(low, high)
+    code = op.unit.out.apply(op.unit.polynomials.integers(domain.codes))
+    error = float((fmt.decode(code, node.params()) - real).abs().max()) / step
+    assert error <= 0.5 + 0.125 * 1.05 + 2.0**-6
+
+
+def test_polynomials_into_blocks_keep_their_stated_error() -> None:
+    """Half a step of the block, and a fifth of a unit that is 2**-7 steps of the block of the greatest value."""
+    op, domain, node = wide("silu", "fixed12.8", "mxint6b4e4")
+    fmt, out = node.record.output.format, op.unit.out
+    assert isinstance(fmt, MXInt)
+    code = out.apply(op.unit.polynomials.integers(domain.codes.reshape(-1, 4)))
+    assert code.exponent is not None
+    real = torch.nn.functional.silu(domain.real).reshape(-1, 4)
+    error = (fmt.decode(code, node.params()) - real).abs()
+    inside = code.mantissa.abs() < 31
+    assert out.unit + 8 == max(int(real.abs().max().log2().floor()) - 10, out.grid.base - 8)
+    assert bool((error <= 2.0 ** (code.exponent - 5) + 0.2 * 2.0 ** (out.unit + 8))[inside].all())
+
+
+def test_polynomials_by_hand() -> None:  # 4 segments of 4 codes: z is -2..1; h and t floor
+    op = Polynomials(4, True, 2, torch.tensor([[0, 10, 20, 30], [3, 3, 3, -3], [1, 1, 1, 1]]), 1, 2)
+    # code -8: segment 0, z -2: h = 3 + (-2 >> 2) = 2, t = 0 + (-4 >> 1) = -2
+    # code 7: segment 3, z 1: h = -3 + (1 >> 2) = -3, t = 30 + (-3 >> 1) = 28
+    assert op.integers(torch.tensor([-8, -6, 7])).tolist() == [-2, 0, 28]
+    assert [op.scalar(code) for code in (-8, -6, 7)] == [-2, 0, 28]
+
+
+def test_what_is_never_negative_stays_so_by_polynomials() -> None:
+    """A segment near 0 may dip below it: the rounding does not."""
+    op, domain, _ = wide("sigmoid", "fixed16.11", "fixed12.11")
+    assert op.unit.out.relu
+    assert int(op.unit.out.apply(op.unit.polynomials.integers(domain.codes)).mantissa.min()) >= 0
+
+
+def test_the_fewest_segments_that_are_near_enough_are_taken() -> None:
+    narrow, _, _ = wide("gelu", "fixed12.8", "fixed6.3")
+    fine, _, _ = wide("gelu", "fixed12.8", "fixed12.9")
+    line, _, _ = wide("neg", "fixed12.8", "fixed12.8")
+    assert narrow.unit.polynomials.bits < fine.unit.polynomials.bits
+    assert (line.unit.polynomials.bits, line.unit.polynomials.degree) == (4, 1)
+
+
 REFUSED = [
     ("log", "fixed8.4", r"log of code -128 \(value -8\) of fixed8.4 is not a number: .* clamp to 0.0625 or more"),
     ("log", "ufixed8.4", r"log of code 0 \(value 0\) of ufixed8.4 is infinite: a table of an infinite range"),
     ("reciprocal", "fixed6.2", r"reciprocal of code 0 \(value 0\) .* clamp to 0.25 or more"),
     ("sqrt", "int4", r"sqrt of code -7 "),
-    ("gelu", "fixed11.4", r"an index of 11 bits; allowed are 10 in all: give the producer an output format of at most"),
+    ("gelu", "fixed17.4", r"an index of 17 bits; allowed are 16 in all: give the producer an output format of at most"),
+    ("reciprocal", "ufixed12.8", r"reciprocal of code 0 \(value 0\) .* infinite"),
+    ("sin", "fixed16.4", r"sin of fixed16.4 is not within 0.125 steps of fixed8.4 by polynomials"),
     ("gelu", "mxint8b4e5", r"an index of 8 bits and 5 of the exponent; allowed are 12 in all"),
 ]  # fmt: skip
 

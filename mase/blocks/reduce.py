@@ -1,0 +1,326 @@
+"""Reduce groups of rows to one row each, column by column: the greatest, the sum, a weighted sum (hw/reduce)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
+from mase.blocks.output import Output
+from mase.dataflow.block import MemoryImage, Pipe, pack_words
+from mase.dataflow.grid import check_lanes
+from mase.dataflow.rounding import carrier
+from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Count, Work, ceil_div, clog2
+from mase.errors import UnsupportedOp
+from mase.formats import Code
+from mase.formats.grid import Grid, signed_width
+
+EXACT_BITS = 48  # widest sum of integers that carry exponents
+SUM_BITS = 62  # widest sum of any
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """What becomes of the rows of a group before the rounding, in integers.
+
+    Args:
+        x: grid of the rows. low: least mantissa that occurs in them.
+        taps: rows of a group. cols: of a row.
+        maximum: the greatest of each column, else a sum.
+        weight: int64 ``[taps, cols]`` that the rows are multiplied by, or None. bias: int64 ``[cols]`` of that sum.
+        where: for errors.
+    """
+
+    x: Grid
+    low: int
+    taps: int
+    cols: int
+    maximum: bool = False
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    where: str = "reduce"
+
+    def __post_init__(self) -> None:
+        most = SUM_BITS if not self.x.block else EXACT_BITS
+        if self.acc_width > most:
+            what = "the greatest value" if self.maximum else "the exact sum"
+            hint = "; use a smaller exponent window" if self.x.block else ""
+            raise UnsupportedOp(f"{self.where}: {what} takes {self.acc_width} bits; allowed are {most}{hint}")
+
+    @cached_property
+    def range(self) -> Span:
+        """Least and greatest integer that an accumulator ever holds, any partial sum."""
+        low, high = self.low << self.x.span, self.x.high << self.x.span
+        if self.maximum:
+            return low, high
+        if self.weight is None:
+            return self.taps * min(0, low), self.taps * max(0, high)
+        columns = [column.tolist() for column in self.weight.T]
+        starts = [0] * self.cols if self.bias is None else self.bias.tolist()
+        least = [min(0, b) + sum(min(0, w * low, w * high) for w in ws) for ws, b in zip(columns, starts, strict=True)]
+        most = [max(0, b) + sum(max(0, w * low, w * high) for w in ws) for ws, b in zip(columns, starts, strict=True)]
+        return min(least), max(most)
+
+    @property
+    def bound(self) -> int:
+        """Greatest absolute value of what is rounded."""
+        low, high = self.range
+        return max(-low, high)
+
+    @cached_property
+    def acc_width(self) -> int:
+        """Bits of an accumulator."""
+        low, high = self.range
+        return max(signed_width(low, high), self.value_bits if self.maximum else 1)
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of a mantissa shifted by its exponent."""
+        return self.x.element_bits + (self.x.span if self.x.block else 0)
+
+    @cached_property
+    def weight_bits(self) -> int:
+        """Bits of a weight; 0 without any."""
+        return 0 if self.weight is None else signed_width(int(self.weight.min()), int(self.weight.max()))
+
+    @cached_property
+    def bias_bits(self) -> int:
+        """Bits of a bias; 0 without one."""
+        return 0 if self.bias is None else signed_width(int(self.bias.min()), int(self.bias.max()))
+
+    def integers(self, x: Code) -> Tensor:
+        """Return exact integers ``[samples, groups, cols]`` from codes ``[samples, groups * taps, cols]``."""
+        reach = 1 if self.weight is None else int(self.weight.abs().max())
+        dtype = carrier(max(self.bound, 1), self.x.reach, reach)
+        rows: Tensor = self.x.integers(x, dtype).unflatten(1, (-1, self.taps))
+        if self.maximum:
+            return rows.amax(2)
+        if self.weight is None:
+            return rows.sum(2, dtype=dtype)
+        sums = torch.zeros(rows.shape[0], rows.shape[1], self.cols, dtype=dtype)
+        if self.bias is not None:
+            sums += self.bias.to(dtype)
+        for tap, weight in enumerate(self.weight.to(dtype)):
+            sums.addcmul_(rows[:, :, tap], weight)
+        return sums
+
+    def scalar(self, column: list[int], c: int) -> int:
+        """Return the integer of one column from those of its rows: the oracle of :meth:`integers`."""
+        if self.maximum:
+            return max(column)
+        if self.weight is None:
+            return sum(column)
+        start = 0 if self.bias is None else int(self.bias[c])
+        return start + sum(x * int(w) for x, w in zip(column, self.weight[:, c].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class ReduceFoldings:
+    """The unit before its lanes are known, without its weights.
+
+    Args:
+        groups, taps, cols: sizes. x_bits, x_block, x_span: of x, sign-extended.
+        maximum: instead of a sum. weight_bits, bias_bits, mult_bits: of a weight, bias, multiplier; 0 without one.
+        acc_width: of an accumulator. out_width: of what leaves, without the bits that are always 0; rounded: here.
+        mult_shared: one multiplier for all columns. normaliser: what follows, or None.
+    """
+
+    groups: int
+    taps: int
+    cols: int
+    x_bits: int
+    x_block: int
+    x_span: int
+    maximum: bool
+    weight_bits: int
+    bias_bits: int
+    mult_bits: int
+    mult_shared: bool
+    acc_width: int
+    out_width: int
+    rounded: bool
+    normaliser: Normaliser | Encoder | None
+
+    def beats(self, lanes: Count) -> Count:
+        """Return the beats of a row."""
+        return ceil_div(self.cols, lanes)
+
+    def cycles(self, lanes: Count) -> Count:
+        """Return the cycles of a sample, of what follows too."""
+        core = self.groups * self.taps * self.beats(lanes)
+        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(lanes))
+
+    @property
+    def stages(self) -> int:
+        """Cycles from a firing to its terms."""
+        return 1 + (self.weight_bits > 0)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a firing of a group's last row to its output beat."""
+        return self.stages + 2 + (self.mult_bits > 0) + self.rounded
+
+    def fifos(self, lanes: Count) -> Mapping[str, Count]:
+        """Return depths that keep the rate."""
+        pace = np.where(np.equal(self.beats(lanes), 1), self.taps, 1)  # results of one beat leave a group apart
+        depth = ceil_div(self.latency, pace) + 2
+        return {"": depth} if self.normaliser is None else {"": depth, "normalise": self.normaliser.fifo(1)}
+
+    def work(self, lanes: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        """Return what the unit and its normaliser are made of, by role."""
+        core = self._core(lanes, fifos[""])
+        if self.normaliser is None:
+            return {"": core}
+        return {"": core, "normalise": self.normaliser.work(lanes, fifos["normalise"])}
+
+    def _core(self, lanes: Count, fifo: Count) -> Work:
+        beats, several = self.beats(lanes), self.taps > 1
+        value, acc = self.x_bits + self.x_span, self.acc_width
+        products, scaled, banked = self.weight_bits > 0, self.mult_bits > 0, np.greater(beats, 1)
+        registers = lanes * (value + (value + self.weight_bits) * products + acc)
+        registers += lanes * (acc + self.mult_bits) * scaled + lanes * self.out_width * self.rounded
+        control = self.stages * (1 + 2 * several) + 1 + scaled + self.rounded
+        roms = [(lanes * self.weight_bits, self.taps * beats)] * products
+        roms += [(lanes * self.bias_bits, beats)] * (self.bias_bits > 0)
+        mult = ((lanes * self.mult_bits, beats),) * scaled
+        factors = ((lanes, value, self.weight_bits),) * products + ((lanes, acc, self.mult_bits + 1),) * scaled
+        summed = several or self.bias_bits > 0
+        return Work(
+            multipliers=factors,
+            operand_words=self.taps * beats,
+            adders=((lanes, acc),) * (self.maximum and several),
+            accumulators=((lanes, acc),) * (summed and not self.maximum),
+            muxes=((lanes * acc, 2),) * (self.maximum and several),
+            shifters=((lanes, value, self.x_span),) * (self.x_block > 0),
+            registers=registers + control,
+            delays=((1, self.stages + 1 + scaled + self.rounded), (clog2(beats), self.stages)),
+            roms=(*roms, *(() if self.mult_shared else mult)),
+            wires=mult if self.mult_shared else (),
+            fifos=((lanes * self.out_width + 1, fifo),),
+            banks=((lanes * acc * banked * several, beats),),
+            rounders=((lanes, acc + self.mult_bits, self.out_width),) * self.rounded,
+            counters=(beats, self.taps, self.groups, *((self.taps * beats,) * products)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Pipe):
+    """Reduce each ``taps`` rows of a stream to one, ``lanes`` columns a cycle.
+
+    Args:
+        groups: of a sample. reduction: arithmetic up to the rounding. out: the rounding.
+    """
+
+    groups: int
+    lanes: int
+    reduction: Reduction
+    out: Output
+    sv_module: ClassVar[str] = "mase_reduce"
+
+    def __post_init__(self) -> None:
+        for grid in (self.reduction.x, self.out.grid):
+            check_lanes(self.reduction.where, grid, self.lanes)
+
+    @property
+    def stream_in(self) -> StreamType:
+        red = self.reduction
+        return StreamType(self.groups * red.taps, red.cols, self.lanes, red.x)
+
+    @property
+    def stream_out(self) -> StreamType:
+        return StreamType(self.groups, self.reduction.cols, self.lanes, self.out.raw_grid(self.raw_width))
+
+    @property
+    def raw_width(self) -> int:
+        """Bits of the integers that are rounded."""
+        return self.reduction.acc_width + self.out.mult_bits
+
+    @property
+    def raw(self) -> bool:
+        """Tell whether exact integers leave, for the block behind it."""
+        return bool(self.out.sv_params(self.raw_width)["RawOut"])
+
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        return (self.out.given(self.reduction.integers(*inputs)),)
+
+    def schedule(self) -> Schedule:
+        beats, taps = self.stream_in.row_beats, self.reduction.taps
+        group = (Loop((taps - 1) * beats, (stream(take=True),)), Loop(beats, (stream(take=True, produce=True),)))
+        return Schedule((Actor("", (Loop(self.groups, group),), {OUT: self.foldings.latency}),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        red, x = self.reduction, self.reduction.x
+        return {
+            "Groups": self.groups,
+            "Taps": red.taps,
+            "Beats": self.stream_in.row_beats,
+            "Lanes": self.lanes,
+            "Maximum": int(red.maximum),
+            "XWidth": x.width,
+            "XSigned": int(x.signed),
+            "XExpBits": x.exp_bits,
+            "XExpMax": x.span,
+            "XBlock": max(1, x.block),
+            "WWidth": red.weight_bits,
+            "AccWidth": red.acc_width,
+            "BiasWidth": red.bias_bits,
+            "Zero": self.out.grid.zero,
+            **self.out.sv_params(self.raw_width),
+            "FifoDepth": self.fifo,
+        }
+
+    def memories(self) -> Mapping[str, MemoryImage]:
+        red, images = self.reduction, {}
+        tables = {"BiasFile": (red.bias, red.bias_bits), "MultFile": (self.out.multiplier, self.out.mult_bits)}
+        if red.weight is not None:
+            layout = f"word t * {self.stream_in.row_beats} + b holds w[t][b * Lanes + l] at bit l * WWidth"
+            images["WeightFile"] = self._image(red.weight, red.weight_bits, layout)
+        for name, (values, width) in tables.items():
+            if values is not None:
+                layout = f"word b holds the value of column b * Lanes + l at bit l * {width}"
+                images[name] = self._image(values.expand(1, red.cols), width, layout)
+        return images
+
+    def _image(self, table: Tensor, width: int, layout: str) -> MemoryImage:
+        """Return the words of ``[rows, cols]``, a beat each."""
+        beats = self.stream_in.row_beats
+        padded = np.pad(table.numpy(), ((0, 0), (0, beats * self.lanes - table.shape[1])))
+        return MemoryImage(self.lanes * width, pack_words(padded.reshape(-1, self.lanes), width), layout)
+
+    @cached_property
+    def foldings(self) -> ReduceFoldings:
+        """All that its hardware depends on but the lanes."""
+        red, out, normaliser = self.reduction, self.out, None
+        if self.raw:
+            normaliser = out.normaliser(self.groups, red.cols, max(1, out.grid.block), self.raw_width, 2).normaliser
+        rounded = normaliser is None
+        return ReduceFoldings(
+            self.groups,
+            red.taps,
+            red.cols,
+            red.x.element_bits,
+            red.x.block,
+            red.x.span if red.x.block else 0,
+            red.maximum,
+            red.weight_bits,
+            red.bias_bits,
+            out.mult_bits,
+            out.multiplier is not None and out.multiplier.numel() == 1,
+            red.acc_width,
+            (out.grid.width if rounded else self.raw_width) - out.zero_bits,
+            rounded,
+            normaliser,
+        )
+
+    def work(self) -> Work:
+        return self.foldings.work(self.lanes, {"": self.fifo, "normalise": 2})[""]
