@@ -154,7 +154,7 @@ def _memories(node: OpNode) -> dict[str, int]:
     """Return the bits of each memory of an exact node at one lane, where no word is padded."""
     if not is_exact(node) or all(kind.format is not None for kind in node.record.operands.values()):
         return {}
-    blocks = lower(node).blocks(1, 1, {}).values()
+    blocks = lower(node).circuit(1, 1, {}).blocks.values()
     return {name: image.width * image.depth for block in blocks for name, image in block.memories().items()}
 
 

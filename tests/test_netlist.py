@@ -111,7 +111,7 @@ def test_choices_promise_the_cycles_of_the_blocks(drawn_netlists: list[Netlist])
             op, node = netlist.ops[instance.node], netlist.graph.node(instance.node)
             assert node.record.hw is not None
             simd, pe = node.record.hw.simd, node.record.hw.pe
-            blocks = op.blocks(simd, pe, node.record.hw.fifos).values()
+            blocks = op.circuit(simd, pe, node.record.hw.fifos).blocks.values()
             if node.kind != "layout":
                 assert int(op.foldings.cycles(simd, pe)) == max(b.schedule().interval() for b in blocks)
 

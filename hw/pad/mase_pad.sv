@@ -4,7 +4,8 @@
 // block that it touches. The border has the code Mantissa, in blocks the exponent field Exponent, in the lanes that
 // count: Tail of the last beat of a pixel, all of the others; what lies above them is 0, as in the image.
 // Order: rows from top to bottom, columns from left to right. One beat a cycle: a beat of the image is taken in the cycle
-// in which it is due, a beat of the border needs none. Latency 2 cycles from firing to out_valid_o.
+// in which it is due, a beat of the border needs none, but the first one waits until an image is there. Latency 2 cycles
+// from firing to out_valid_o.
 // in_ready_o and out_valid_o come from registers.
 
 `default_nettype none
@@ -52,16 +53,17 @@ module mase_pad #(
   logic [RowWidth-1:0]  row_q, image_row;
   logic [ColWidth-1:0]  col_q, image_col;
   logic [BeatWidth-1:0] beat_q;
-  logic                 row_last, col_last, beat_last, in_image, credit, fire;
+  logic                 row_last, col_last, beat_last, first, in_image, credit, fire;
 
   assign row_last   = row_q == RowWidth'(OutHeight - 1);
   assign col_last   = col_q == ColWidth'(OutWidth - 1);
   assign beat_last  = beat_q == BeatWidth'(Beats - 1);
+  assign first      = row_q == '0 && col_q == '0 && beat_q == '0;
   assign image_row  = row_q - RowWidth'(Top);
   assign image_col  = col_q - ColWidth'(Left);
   assign in_image   = image_row < RowWidth'(Height) && image_col < ColWidth'(Width);
   assign in_ready_o = in_image && credit;
-  assign fire       = credit && (!in_image || in_valid_i);
+  assign fire       = credit && (in_valid_i || !(in_image || first));
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin

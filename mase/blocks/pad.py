@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
-from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
+from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.errors import UnsupportedOp
@@ -120,8 +120,15 @@ class Pad(Pipe):
         give, move = stream(produce=True), stream(take=True, produce=True)
         full = border.around(self.size)[1] * beats
         row = _loops((border.left * beats, give), (width * beats, move), (border.right * beats, give))
-        above, below = (_loops((rows * full, give)) for rows in (border.top, border.bottom))
-        return Schedule((Actor("", (*above, Loop(height, row), *below), {OUT: LATENCY}),))
+        below, before = _loops((border.bottom * full, give)), border.top * full + border.left * beats
+        if not before:
+            return Schedule((Actor("", (Loop(height, row), *below), {OUT: LATENCY}),))
+        # The first beat waits for that of the image, whose slot comes free when it leaves.
+        wait, enter = Step((IN,), (), (OUT,), (OUT,)), Step((), (IN,), (OUT,), (OUT,))
+        rest = _loops((width * beats - 1, move), (border.right * beats, give))
+        rows = (Loop(height - 1, row),) if height > 1 else ()
+        body = (wait, *_loops((before - 1, give)), enter, *rest, *rows, *below)
+        return Schedule((Actor("", body, {OUT: LATENCY}),))
 
     def sv_params(self) -> Mapping[str, int]:
         source, grid = self.source, self.source.grid

@@ -90,7 +90,7 @@ class Assignment:
             if source is not None:
                 given[name], fmt = Chosen(given[source].output), records[source].output.format
                 if source in quant:
-                    quant[name] = quant[source]
+                    quant[name] = self._moved(node, quant[source])
             else:
                 one = given[name] = chosen.get(name, Chosen())
                 for role, text in one.operands:
@@ -100,6 +100,13 @@ class Assignment:
                     fmt, quant[name] = self.edge(node, one.output)
             records[name] = self._record(node, given[name], fmt)
         return records, quant
+
+    def _moved(self, node: OpNode, params: QuantParams) -> QuantParams:
+        """Return the parameters of the result of a node that moves elements."""
+        axis = self._axes[node.name]
+        if OPS[node.kind].in_order(node.record) or axis == params.axis:
+            return params
+        return replace(params, axis=axis)
 
     def _own(self, node: OpNode, records: Mapping[str, Record]) -> Format | None:
         """Return the format of a result that is an index, where its input has a format; nobody chooses it."""

@@ -195,7 +195,7 @@ class StreamType:
     def _rows(self, code: Code) -> Code:
         """Return codes ``[samples, rows, cols]`` from those that the tensor holds."""
         if self.travel is not None:
-            return self.travel.travelling(code, self.grid.block)
+            code = self.travel.travelling(code, self.grid.block)
         mantissa = code.mantissa.reshape(-1, self.rows, self.cols)
         if code.exponent is None:
             return Code(mantissa)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -23,6 +23,7 @@ from mase.registry import Registry
 
 Family = Literal["compute", "function", "format-change", "other"]  # what a picture colours a node by
 MANY = 1 << 30  # inputs, of a kind that takes any number
+IMAGE = 4  # axes of a batch of images, whose channels are axis 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,15 @@ class Op(ABC):
     def keeps_axes(cls, record: Record) -> bool:
         """Tell whether each axis of the result is the same one of every input, perhaps of another size."""
         return cls.in_order(record)
+
+    @classmethod
+    def carried(cls, record: Record, shape: Sequence[int], axis: int) -> int | None:
+        """Return the axis of the result that one of input 0 becomes; None where it becomes none.
+
+        Args:
+            shape: of input 0, the batch counted.
+        """
+        return axis if cls.keeps_axes(record) else None
 
     @classmethod
     def channels(cls, record: Record) -> int | None:
@@ -249,9 +259,9 @@ def _of_sample(node: OpNode) -> int:
 def fastest_axes(graph: Graph) -> dict[str, int]:
     """Return, by edge, the axis that travels fastest and along which blocks lie, the batch counted; -1 is the last.
 
-    It is the axis that the first consumer which has one works along; those that keep all axes ask the consumers of
-    their own result. Where nobody says, it is the axis that the producer gives its channels on, or takes its input
-    along.
+    It is the axis that the first consumer which has one works along. Those that keep all axes ask the consumers of
+    their own result, and where they have several inputs take the channels of images, else the last axis. Where nobody
+    says, it is the axis that the producer gives its channels on, or takes its input along.
     """
     asked: dict[str, int | None] = {}
     for node in reversed(list(graph.nodes())):
@@ -264,8 +274,8 @@ def fastest_axes(graph: Graph) -> dict[str, int]:
         axis, rank = asked[node.name], len(node.record.output.shape)
         if axis is None and node.kind in OPS:
             axis = OPS[node.kind].channels(node.record)
-            if axis is None and node.inputs and len(node.inputs[0].record.output.shape) == rank:
-                axis = found[node.inputs[0].name]
+            if axis is None and node.inputs:
+                axis = _carried(node, found[node.inputs[0].name])
         found[node.name] = -1 if axis is None or axis == rank - 1 else axis
     return found
 
@@ -280,9 +290,25 @@ def _asked(node: OpNode, asked: Mapping[str, int | None]) -> int | None:
         for index, source in enumerate(user.inputs):
             if source.name == node.name and (axis := op.contracts(user.record, index, rank)) is not None:
                 return axis % rank
-        if op.keeps_axes(user.record) and len(user.record.output.shape) == rank and asked.get(user.name) is not None:
-            return asked[user.name]
+        wanted, wide = asked.get(user.name), len(user.record.output.shape)
+        if wanted is None and len(user.inputs) > 1 and op.keeps_axes(user.record):
+            wanted = 1 if wide == IMAGE else wide - 1  # its inputs have to agree
+        if wanted is None:
+            continue
+        if op.keeps_axes(user.record) and len(user.record.output.shape) == rank:
+            return wanted
+        for axis in range(1, rank):
+            if op.carried(user.record, node.record.output.shape, axis) == wanted:
+                return axis
     return None
+
+
+def _carried(node: OpNode, axis: int) -> int | None:
+    """Return the axis of a result that one of input 0 becomes, or is beside as many others."""
+    shape, op = node.inputs[0].record.output.shape, OPS[node.kind]
+    found = op.carried(node.record, shape, axis % len(shape)) if shape else None
+    same = len(shape) == len(node.record.output.shape)
+    return axis % len(shape) if found is None and same and shape and not op.moves(node.record) else found
 
 
 def moves(node: OpNode) -> bool:

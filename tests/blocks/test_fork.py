@@ -47,6 +47,6 @@ def test_a_reader_that_waits_stops_the_other_once_its_fifo_is_full() -> None:
         Channel(schedule.port("b"), ("slow", "x"), fork.depth("b")),
     ]
     bodies = [Actor(a.name, (Loop(4, a.body),), a.latency) for a in (fast, slow)]
-    timing = run([*bodies, *schedule.actors], channels, 2)
+    timing = run([*bodies, *schedule.actors], channels, 2).outputs[0]
     # The slow reader takes in cycles 1, 6, 11, ...; beats are taken in 0 to 3, then each time that it has freed a slot.
     assert timing.completions == (4, 23)  # the fourth beat is taken in 3, the eighth in 22

@@ -67,15 +67,19 @@ def cheapest(ops: Sequence[HardwareOp], limit: int | None) -> float | None:
 
     @cache
     def operator(i: int, simd: int, pe: int) -> tuple[Priced, StreamType, StreamType]:
-        blocks = list(ops[i].blocks(simd, pe, depths(ops[i], simd, pe)).values())
+        blocks = list(ops[i].circuit(simd, pe, depths(ops[i], simd, pe)).blocks.values())
         return price(*blocks), blocks[0].stream_in, blocks[-1].stream_out
 
     @cache
     def between(i: int, j: int, stream: StreamType, target: StreamType) -> Priced:
-        found = [one for op in ops[i + 1 : j] for one in op.blocks(stream.lanes, target.lanes, {}).values()]
+        found = [one for op in ops[i + 1 : j] for one in op.circuit(stream.lanes, target.lanes, {}).blocks.values()]
         if found or j > i + 1:  # the first reshape changes the lanes, what follows keeps them
-            found = [one for op in ops[i + 1 : i + 2] for one in op.blocks(stream.lanes, target.lanes, {}).values()]
-            found += [one for op in ops[i + 2 : j] for one in op.blocks(target.lanes, target.lanes, {}).values()]
+            found = [
+                one for op in ops[i + 1 : i + 2] for one in op.circuit(stream.lanes, target.lanes, {}).blocks.values()
+            ]
+            found += [
+                one for op in ops[i + 2 : j] for one in op.circuit(target.lanes, target.lanes, {}).blocks.values()
+            ]
             return price(*found)
         return price() if stream == target else price(WidthConverter(stream, target))
 

@@ -63,7 +63,9 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
     ("model", "x", "text"),
     [
         (TwoOut(), (X,), "returns more than one tensor"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): has no hardware"),
+        (nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): is transposed"),
+        (nn.Sequential(nn.Conv3d(1, 2, 2)), (X.reshape(4, 1, 4, 4, 4),), "(conv): runs over 3 axes"),
+        (nn.Sequential(nn.Conv1d(8, 2, 3, padding=1, padding_mode="circular")), (X.reshape(4, 8, 8),), "padding_mode"),
         (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
         (Permuted(), (X,), "has no hardware"),

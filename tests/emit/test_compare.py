@@ -44,7 +44,7 @@ def _found(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Co
     mutants = [BY_NAME.get(name, Mutant(name, "mem/*_2_weight.mem", raw_sums, "")) for name in BROKEN]
     designs = [mutated(case, folder, mutant) for mutant in (None, *mutants)]
     netlist = build(case.graph)
-    results = simulate_many([Job(tap(netlist, design), case.code) for design in designs])
+    results = simulate_many([Job(tap(netlist, design), (case.code,)) for design in designs])
     return {
         name: judge(netlist, (case.code,), result) for name, result in zip(("sound", *BROKEN), results, strict=True)
     }

@@ -92,7 +92,7 @@ def _verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     plans = {name: (name, "", None) for name in cases} | dict(MUTANTS)
     designs = [broken(cases[victim], folder, name, *plan) for name, (victim, *plan) in plans.items()]
     results = simulate_many(
-        [Job(design, cases[victim].code) for design, (victim, *_) in zip(designs, plans.values(), strict=True)]
+        [Job(design, (cases[victim].code,)) for design, (victim, *_) in zip(designs, plans.values(), strict=True)]
     )
     return {
         name: verdict(cases[victim], design, result)

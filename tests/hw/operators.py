@@ -15,12 +15,16 @@ from torch import Tensor
 
 from emit.verilog import library_files
 from mase.blocks.block_normalise import BlockNormalise
+from mase.blocks.concat import Concat
 from mase.blocks.decode import Decode
 from mase.blocks.encode import Encode
 from mase.blocks.fork import Fork
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
+from mase.blocks.pair import Pair, Pairing, Scale
 from mase.blocks.reduce import Reduce, Reduction
+from mase.blocks.reorder import Nest, Order, Reorder
+from mase.blocks.slice import Cut, Slice
 from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
@@ -76,10 +80,7 @@ class Unit:
         for port, stream in self.block.outputs.items():
             sinks.append(replace(SINK, name=f"sink of {port}", body=(Loop(stream.beats, SINK.body),)))
             channels.append(Channel(schedule.port(port), (sinks[-1].name, IN), self.block.depth(port)))
-        actors = [*schedule.actors, *sinks]
-        return [
-            list(run([sink, *(a for a in actors if a is not sink)], channels, SAMPLES).completions) for sink in sinks
-        ]
+        return [list(found.completions) for found in run([*schedule.actors, *sinks], channels, SAMPLES).each]
 
 
 def _marked(stream: StreamType, code: Code) -> list[tuple[int, int]]:
@@ -108,6 +109,37 @@ def linear(
     block = LinearBlock(op, *lanes, fifo=fifo)
     scope = "_".join(["linear", *map(str, (*sizes, *lanes, fifo)), *formats, *attrs.values()])
     return Unit.of(scope, block)
+
+
+def parts(
+    name: str,
+    formats: tuple[str, str, str],
+    sizes: tuple[int, int, int, int, int],
+    lanes: tuple[int, int],
+    fifo: int,
+) -> Unit:
+    """Return a linear unit on rows of several parts, of several sets: sizes (rows, taps, columns, outputs, sets)."""
+    torch.manual_seed(sum(sizes))
+    rows, taps, cols, outputs, sets = sizes
+    weight, bias = torch.randn(outputs, taps * cols), torch.randn(outputs)
+    x, w, y = (_formatted(text, data) for text, data in zip(formats, (bias, weight, 2 * bias), strict=True))
+    if w[0].weight_grid(w[1], "unit").block:  # blocks lie along the columns of a part
+        w = w[0], w[0].calibrate(weight.unflatten(1, (taps, cols)))
+        weight = weight.unflatten(1, (taps, cols))
+    op = Linear.build(
+        "unit",
+        "unit",
+        rows,
+        x,
+        w,
+        y,
+        weight,
+        bias,
+        attrs={"accumulation": "aligned(2)" if "blocks" in name else "exact"},
+        parts=lambda t: t if t.ndim == 3 else t.unflatten(1, (taps, -1)),
+        sets=sets,
+    )
+    return Unit.of("_".join(["parts", name, *map(str, (*sizes, *lanes, fifo))]), LinearBlock(op, *lanes, fifo=fifo))
 
 
 def requantize(
@@ -170,6 +202,50 @@ def fork(shape: tuple[int, int, int], size: int, depth_a: int, depth_b: int) -> 
     return Unit.of(
         "_".join(map(str, ("fork", *shape, size, *depths.values()))), Fork(StreamType(*shape, _grid(size)), depths)
     )
+
+
+def pair(
+    formats: tuple[str, str, str], cols: int, lanes: int, fifo: int, join: str = "add", mode: str = "even"
+) -> Unit:
+    """Return a sum, difference or product of formats (a, b, result) on two rows a sample; ``relu`` after a space."""
+    torch.manual_seed(cols)
+    found = [_formatted(text, torch.randn(8, cols)) for text in formats]
+    a, b, y = (fmt.grid(params, "unit") for fmt, params in found)
+    scale = Scale(*(params.scale if grid.scaled else None for grid, (_, params) in zip((a, b, y), found, strict=True)))
+    how = scale, join.endswith("relu"), mode, "unit"
+    if join.startswith("mul"):
+        pairing, out = Pairing.of_product(a, b, y, *how)
+    else:
+        pairing, out = Pairing.of_sum(a, b, y, scale, join.startswith("sub"), *how[1:])
+    block = Pair(2, cols, lanes, pairing, out, fifo=fifo)
+    return Unit.of("_".join(map(str, ("pair", *formats, cols, lanes, fifo, join.replace(" ", "_"), mode))), block)
+
+
+def join(a: tuple[int, int], b: tuple[int, int], lanes: int, outer: int, wide: bool, size: int, fifo: int) -> Unit:
+    """Return a concat of streams (rows, cols); size of a block, or 0."""
+    block = Concat(StreamType(*a, lanes, _grid(size)), StreamType(*b, lanes, _grid(size)), outer, wide, fifo=fifo)
+    return Unit.of("_".join(map(str, ("join", *a, *b, lanes, outer, size, fifo))), block)
+
+
+def keep(source: tuple[int, int, int], cut: tuple[int, int, int, int, int, int], size: int, fifo: int) -> Unit:
+    """Return a slice of a stream (rows, cols, lanes); size of a block, or 0."""
+    block = Slice(StreamType(*source, _grid(size)), Cut(*cut), fifo=fifo)
+    return Unit.of("_".join(map(str, ("keep", *source, *cut, size, fifo))), block)
+
+
+def reorder(
+    before: tuple[int, int],
+    after: tuple[int, int],
+    lanes: int,
+    loops: tuple[tuple[int, int], ...],
+    start: int = 0,
+    size: int = 0,
+    fifo: int = 3,
+) -> Unit:
+    """Return a reorder buffer between streams (rows, cols) with loops of (times, stride); size of a block, or 0."""
+    order = Order(Nest(start, loops), before[0] * before[1], before[1], after[1])
+    block = Reorder(StreamType(*before, lanes, _grid(size)), StreamType(*after, lanes, _grid(size)), order, fifo=fifo)
+    return Unit.of("_".join(map(str, ("reorder", *before, *after, lanes, len(loops), start, size, fifo))), block)
 
 
 def _grid(size: int) -> Grid:
@@ -242,6 +318,45 @@ def _scope(text: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in text).replace("__", "_").strip("_")
 
 
+def pairs() -> tuple[Unit, ...]:
+    """Return sums and products: units apart, dyadics, exponents shifted, cut, multiplied; results in blocks."""
+    return (
+        pair(("fixed6.4", "fixed5.2", "fixed4.1"), 7, 3, 5),
+        pair(("ufixed5.1", "fixed6.5", "fixed9.6"), 1, 1, 2, "sub", "half_up"),
+        pair(("int5", "int6", "ufixed4.2"), 4, 4, 7, "sub relu", "trunc"),
+        pair(("mxint5b4e3", "mxint4b2e2", "mxint4b8e3"), 9, 2, 3, "add relu"),
+        pair(("mxint6b4", "fixed5.2", "int5"), 6, 4, 4, "sub", "half_up"),
+        pair(("int5", "mxint5b2", "fixed6.3"), 5, 2, 8),
+        pair(("fixed6.4", "ufixed5.4", "fixed6.3"), 7, 3, 2, "mul", "trunc"),
+        pair(("int5", "fixed4.2", "int4"), 3, 2, 6, "mul relu"),
+        pair(("mxint5b4e3", "mxint4b2e2", "mxint4b4e3"), 6, 2, 4, "mul"),
+        pair(("mxint4b2e5", "ufixed6.4", "int5"), 5, 1, 5, "mul", "half_up"),
+    )
+
+
+def layouts() -> tuple[Unit, ...]:
+    """Return joins, cuts and reorder buffers: one row, many, elements of rows, blocks, tails."""
+    return (
+        join((1, 1), (1, 1), 1, 1, False, 0, 2),
+        join((4, 7), (2, 7), 3, 2, False, 0, 2),
+        join((3, 4), (3, 5), 2, 3, True, 0, 3),
+        join((2, 8), (2, 6), 4, 2, True, 4, 2),
+        keep((6, 5, 2), (2, 3, 1, 1, 1, 2), 0, 2),
+        keep((12, 3, 3), (1, 6, 2, 1, 2, 3), 0, 3),
+        keep((2, 9, 3), (2, 9, 0, 3, 1, 6), 0, 2),
+        keep((3, 7, 1), (3, 7, 0, 0, 3, 3), 0, 2),
+        keep((2, 8, 4), (2, 8, 0, 4, 1, 4), 2, 2),
+        keep((4, 6, 4), (4, 1, 1, 0, 1, 1), 4, 5),
+        reorder((3, 4), (4, 3), 1, ((4, 1), (3, 4))),
+        reorder((6, 5), (6, 5), 2, ((3, 5), (2, 15), (5, 1)), fifo=2),
+        reorder((2, 8), (4, 4), 4, ((2, 4), (2, 8), (4, 1)), size=2),
+        reorder((2, 12), (6, 4), 1, ((2, 6), (3, 2), (2, 12), (2, 1)), fifo=5),
+        reorder((3, 2), (6, 2), 2, ((3, -2), (2, 0), (2, 1)), start=4),
+        reorder((1, 1), (1, 1), 1, (), fifo=2),
+        reorder((2, 3), (24, 3), 3, ((2, 0), (3, 0), (2, 3), (2, 0), (3, 1))),
+    )
+
+
 @cache
 def units() -> tuple[Unit, ...]:
     """Return all blocks: sizes 1, primes and what lanes do not divide; every class of formats; least and deep FIFOs."""
@@ -253,6 +368,11 @@ def units() -> tuple[Unit, ...]:
         linear(("mxint5b4e4", "mxint4b8e4", "int7"), (2, 13, 3), (2, 1), 5, accumulation="aligned(3)"),
         linear(("mxint4b2e3", "int4p", "fixed6.2"), (1, 9, 2), (4, 2), 4, accumulation="aligned(0)"),
         linear(("fixed6.4", "int4", "mxint4b4e3"), (2, 3, 7), (3, 2), 3, activation="relu"),
+        parts("plain", ("fixed6.4", "int5c", "int6"), (2, 3, 5, 4, 1), (2, 3), 4),
+        parts("blocks", ("mxint5b4e3", "mxint4b4e2", "fixed7.3"), (2, 3, 6, 3, 1), (2, 2), 3),
+        parts("exact", ("int5", "mxint4b8e2", "mxint5b2e3"), (1, 4, 5, 2, 1), (1, 2), 2),
+        parts("sets", ("fixed6.4", "int5c", "int6"), (2, 2, 4, 6, 3), (2, 1), 4),
+        parts("set_blocks", ("mxint5b2e3", "mxint4b4e2", "fixed7.3"), (2, 2, 4, 4, 2), (4, 2), 5),
         requantize("fixed6.4", "fixed4.1", 7, 3, 2),
         requantize("int5", "ufixed4.3", 1, 1, 6, "half_up", relu=True),
         requantize("mxint5b2e3", "int4", 5, 4, 5, "trunc"),
@@ -298,6 +418,8 @@ def units() -> tuple[Unit, ...]:
         convert((2, 9, 1), (2, 9, 8), 8, 2),
         convert((3, 8, 4), (1, 24, 16), 2, 3),
         convert((1, 10, 3), (5, 2, 1), 0, 5),
+        *layouts(),
+        *pairs(),
         fork((1, 1, 1), 0, 2, 2),
         fork((2, 7, 3), 0, 2, 9),
         fork((3, 6, 2), 4, 5, 3),
@@ -305,6 +427,7 @@ def units() -> tuple[Unit, ...]:
         bordered((3, 1), Border(0, 2, 0, 0), 4, 4, 2, code=(-16, 0)),
         bordered((1, 4), Border(1, 1, 1, 1), 3, 4, 3, block=2, code=(-15, 5)),
         bordered((2, 2), Border(0, 0, 0, 3), 7, 2, 5, block=4, code=(3, 7)),
+        bordered((1, 3), Border(0, 1, 1, 0), 5, 4, 4, block=2, code=(1, 6)),
         windows(Windows((5, 7), (3, 3)), 1, 1, 4),
         windows(Windows((7, 5), (2, 3), (2, 1)), 5, 2, 2),
         windows(Windows((5, 6), (2, 2), (3, 3)), 3, 2, 3, pace=4),  # gaps between windows, tails below and right

@@ -1,0 +1,142 @@
+"""Mistakes in blocks with several streams and in those that move elements: each is caught by a unit of the bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cocotb
+import pytest
+from cocotb.handle import HierarchyObject
+from cocotb.triggers import SimTimeoutError, with_timeout
+
+from emit.verilog import library_files
+from mase.paths import cache_dir, hw_dir
+from tests.hw import operators
+from tests.hw.bench import Instance, bench
+from tests.hw.operators import Unit
+from tests.hw.stream import run_block
+
+TOP = "mutant_bench"
+Check = Callable[[HierarchyObject, Unit], Coroutine[None, None, None]]
+
+
+async def _stalled(dut: HierarchyObject, unit: Unit) -> None:
+    await operators.gives_what_the_reference_gives(dut, unit, (0.4, 0.4))
+
+
+FREE, STALLED = operators.takes_the_cycles_of_its_schedule, _stalled
+RESET, REGISTERED = operators.starts_over_after_a_reset, operators.has_no_path_through_the_handshake
+NAMES = {FREE: "cycles", STALLED: "stalls", RESET: "reset", REGISTERED: "handshake"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One edit of a module, the start of the name of a unit that finds it, and how."""
+
+    module: str
+    text: str
+    instead: str
+    unit: str
+    check: Check = FREE
+
+    @property
+    def name(self) -> str:
+        """Name of the module with the mistake."""
+        return f"{self.module}_mutant{MUTANTS.index(self)}"
+
+    @property
+    def victim(self) -> Unit:
+        """Return the unit that shall find it."""
+        (unit,) = (unit for unit in _units() if unit.scope.startswith(self.unit))
+        return Unit(self.name, unit.block, unit.fed, unit.given)
+
+    def source(self) -> str:
+        """Return the module with the mistake, under its own name."""
+        text = next(hw_dir().rglob(f"{self.module}.sv")).read_text()
+        assert text.count(self.text) >= 1, f"{self.module} has no {self.text!r}"
+        return text.replace(self.text, self.instead).replace(f"module {self.module} ", f"module {self.name} ")
+
+
+@cache
+def _units() -> tuple[Unit, ...]:
+    return operators.units()
+
+
+MUTANTS = (
+    Mutant("mase_fork", "credit_a && credit_b", "credit_b", "fork_2_7_3_0_2_9", STALLED),
+    Mutant("mase_fork", ".Depth(DepthB)", ".Depth(DepthA)", "fork_3_6_2_4_5_3", STALLED),
+    Mutant("mase_fork", "push_data_i({last, in_data_i})", "push_data_i({1'b0, in_data_i})", "fork_1_1_1"),
+    Mutant("mase_fork", "if (!rst_ni) beat_q <= '0;\n    else if", "if", "fork_2_7_3_0_2_9", RESET),
+    Mutant("mase_fork", "in_ready_o = credit_a", "in_ready_o = a_ready_i && credit_a", "fork_1_1_1", REGISTERED),
+    Mutant("mase_pair", "credit && b_valid_i", "credit", "pair_fixed6_4_fixed5_2", STALLED),
+    Mutant("mase_pair", "Sum'(a) - Sum'(b)", "Sum'(b) - Sum'(a)", "pair_ufixed5_1"),
+    Mutant("mase_pair", "(AOut > BOut) ? AOut + 1 : BOut + 1", "(AOut > BOut) ? AOut : BOut", "pair_ufixed5_1"),
+    Mutant("mase_pair", "(a_level > b_level) ? a_level : b_level", "a_level", "pair_mxint6b4_fixed5_2"),
+    Mutant("mase_pair", "top_q[(Stages-1)*ExpWidth", "top_q[(Stages-2)*ExpWidth", "pair_mxint4b2e5"),
+    Mutant("mase_pair", "l / BBlock", "0", "pair_mxint5b4e3_mxint4b2e2_mxint4b8e3"),
+    Mutant("mase_pair", "Sum'(a * b)", "Sum'(a) * Sum'($signed({1'b0, b[BOut-2:0]}))", "pair_int5_fixed4_2_int4"),
+    Mutant("mase_pair", "valid_q <= '0;", "", "pair_int5_mxint5b2", RESET),
+    Mutant(
+        "mase_concat",
+        "BeatWidth'(BeatsB - 1) : BeatWidth'(BeatsA - 1)",
+        "BeatWidth'(BeatsA - 1) : BeatWidth'(BeatsB - 1)",
+        "join_4_7_2_7",
+    ),
+    Mutant("mase_concat", "side_q && side_end && outer_end", "side_end && outer_end", "join_2_8_2_6"),
+    Mutant("mase_concat", "side_q ? b_data_i : a_data_i", "side_q ? a_data_i : b_data_i", "join_1_1_1_1"),
+    Mutant("mase_concat", "side_q <= side_q ^ side_end;", "side_q <= side_end;", "join_4_7_2_7"),
+    Mutant("mase_concat", "side_q  <= 1'b0;", "", "join_3_4_3_5", RESET),
+    Mutant("mase_concat", "credit && side_q;", "credit && side_q && a_valid_i;", "join_3_4_3_5", STALLED),
+    Mutant("mase_slice", "place_q == next_q &&", "place_q >= next_q &&", "keep_3_7_1"),
+    Mutant("mase_slice", "next_q + SizeWidth'(Step)", "next_q + SizeWidth'(1)", "keep_12_3_3"),
+    Mutant("mase_slice", "credit || !keep", "credit", "keep_6_5_2", STALLED),
+    Mutant("mase_slice", "kept_q == SizeWidth'(Count - 1) && outer_end", "outer_end", "keep_12_3_3"),
+    Mutant("mase_slice", "          next_q  <= SizeWidth'(First);\n          kept_q", "          kept_q", "keep_2_9_3"),
+    Mutant("mase_slice", "if (inner_end) begin", "begin", "keep_12_3_3"),
+    Mutant("mase_reorder", "!full_q[fill_q]", "!(&full_q)", "reorder_3_4_4_3", STALLED),
+    Mutant(
+        "mase_reorder", "full_q[leave_q] && credit", "(full_q[leave_q] || write_q != '0) && credit", "reorder_3_4_4_3"
+    ),
+    Mutant(
+        "mase_reorder",
+        "(leave_q ? AddressWidth'(Start) : AddressWidth'(Words + Start))",
+        "AddressWidth'(Start)",
+        "reorder_3_2_6_2",
+    ),
+    Mutant("mase_reorder", "step = AddressWidth'(Step3)", "step = AddressWidth'(Step4)", "reorder_6_5_6_5"),
+    Mutant("mase_reorder", "last_q <= end0;", "last_q <= end1;", "reorder_2_3_24_3"),
+    Mutant("mase_reorder", "full_q   <= '0;", "", "reorder_2_8_4_4", RESET),
+    Mutant("mase_reorder", "if (end3) count2_q", "if (end4) count2_q", "reorder_2_12_6_4"),
+)
+
+
+@cocotb.test(timeout_time=40, timeout_unit="us")
+@cocotb.parametrize(mutant=MUTANTS)
+async def a_mutant_is_caught(dut: HierarchyObject, mutant: Mutant) -> None:
+    try:
+        await with_timeout(mutant.check(dut, mutant.victim), 30, "us")
+    except (AssertionError, SimTimeoutError):
+        return
+    raise RuntimeError(f"{mutant.name} passes {NAMES[mutant.check]}")
+
+
+@pytest.mark.sim
+def test_every_mutant_is_caught(tmp_path: Path) -> None:
+    """Compile all of them into one simulation; no assertion of theirs may end it."""
+    sources = {path.stem: path for path in library_files(sorted({mutant.module for mutant in MUTANTS}))}
+    for name in ("mase_credit_fifo", *(mutant.name for mutant in MUTANTS)):
+        text = sources[name].read_text() if name in sources else next(m for m in MUTANTS if m.name == name).source()
+        sources[name] = tmp_path / f"{name}.sv"
+        sources[name].write_text(text.replace("`ifndef SYNTHESIS", "`ifdef NEVER"))
+    instances = [Instance(m.name, m.name, dict(m.victim.block.sv_params())) for m in MUTANTS]
+    top = tmp_path / f"{TOP}.sv"
+    top.write_text(bench(TOP, instances, list(sources.values())))
+    run_block(TOP, [*sources.values(), top], {}, __name__, cache=cache_dir(), work=tmp_path)
+
+
+@pytest.mark.parametrize("module", sorted({mutant.module for mutant in MUTANTS}))
+def test_every_block_has_five_mutants(module: str) -> None:
+    assert sum(mutant.module == module for mutant in MUTANTS) >= 5
