@@ -108,6 +108,7 @@ class Linear(Mac):
             positive=not_negative(source),
             parts=parts,
             scattered=order is not None,
+            whole_rows=True,
             order=order,
         )
 

@@ -43,7 +43,7 @@ MUTANTS: Mapping[str, tuple[str, str, Edit]] = {
     "no_saturation": ("floats", "float_round", swapped(r"\(sum > Sum'\(Top\)\) \?", "0 ?")),
     "negative_zero": ("floats", "float_round", swapped(r"sign_q2 && number != '0", "sign_q2")),
     "zero_with_an_exponent": ("coarse", "float_round", swapped(r"\(size == '0\) \? '0 : ", "")),
-    "powers_of_two_count_as_above": ("floats", "block_normalise", swapped(r"both < above_or_q", "both <= above_or_q")),
+    "others_count_for_the_maximum": ("floats", "block_normalise", swapped(r"both < above_or_q", "'0 != above_or_q")),
     "no_ceiling": ("floats", "block_normalise", swapped(r"assign more\[e\] = both", "assign more[e] = 0 && both")),
 }
 
@@ -54,20 +54,29 @@ def victims() -> Mapping[str, Case]:
     first, second, third, plain = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 3), nn.Linear(3, 2)
     with torch.no_grad():
         first.weight.mul_(12)  # some results saturate, and others are subnormal
-        first.weight[0].mul_(2.0**-6)
+        first.weight[0] = 0.0
+        first.weight[0, 0] = 2.0**-5  # the greatest number comes out as 14, one that is no number would as 16
+        first.bias[0] = 0.0
     floats = {
-        "0": NodeFormats("fixed8.3", output="e3m2"),
+        "0": NodeFormats("fixed12.7", output="e3m2"),
         "1": NodeFormats("ternaryu", output="mxfp4b2_xceil"),
         "2": NodeFormats("e2m1", output="fixed8.2"),
     }
-    zeros = {"0": NodeFormats(output="mxint4b4e3"), "1": NodeFormats("fixed6.4", output="int5a")}
+    zeros = {
+        "0": NodeFormats("fixed6.4", output="int5pa"),
+        "0_requantize": NodeFormats(output="mxint4b4e3"),
+        "1": NodeFormats("fixed6.4", output="int5a"),
+    }
     coarse = {"0": NodeFormats("fixed3.0", output="e3m2")}
     lanes = {"0": Folding(4, 2), "1": Folding(2, 2), "2": Folding(2, 3)}
-    pairs = {"0": Folding(2, 2), "1": Folding(2, 2)}
+    # the converter between lanes fills the tail with code 0, which is not 0
+    pairs = {"0": Folding(2, 3), "0_requantize": Folding(2, 2), "1": Folding(2, 2)}
     x, few = 2 * torch.randn(6, 6), torch.randn(6, 3) + 1
     return {
         "floats": Network("floats", [first, second, third], x, "e4m3", floats, lanes).case(),
-        "zeros": Network("zeros", [nn.ReLU(), nn.Linear(3, 2)], few, "int5pa", zeros, pairs, fused=False).case(),
+        "zeros": Network(
+            "zeros", [nn.Linear(3, 3), nn.Linear(3, 2)], few, "int5a", zeros, pairs, requantized=("0",)
+        ).case(),
         "coarse": Network("coarse", [plain], few, "fixed3.0", coarse, {"0": Folding(2, 2)}).case(),
     }
 
