@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from emit.design import Design
-from emit.sim import Job, simulate_many
+from emit.sim import Job, SimResult, simulate_many
 from emit.verilog import emit
+from mase.errors import ToolError
+from mase.formats import Code
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
-from tests.emit.proof import Case, verdict
+from tests.emit.proof import Case, rows, verdict
 from tests.emit.test_mutants import Edit, swapped
 
 # where the mistake is made, by victim, file and edit
@@ -100,13 +102,17 @@ def _verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     cases, folder = victims(), tmp_path_factory.mktemp("mutants")
     plans = {name: (name, "", None) for name in cases} | dict(MUTANTS)
     designs = [broken(cases[victim], folder, name, *plan) for name, (victim, *plan) in plans.items()]
-    results = simulate_many(
-        [Job(design, (cases[victim].code,)) for design, (victim, *_) in zip(designs, plans.values(), strict=True)]
-    )
-    return {
-        name: verdict(cases[victim], design, result)
-        for (name, (victim, *_)), design, result in zip(plans.items(), designs, results, strict=True)
-    }
+    codes = [cases[victim].code for victim, *_ in plans.values()]
+    return {name: verdict(cases[plans[name][0]], designs[i], alone(designs, codes, i)) for i, name in enumerate(plans)}
+
+
+def alone(designs: Sequence[Design], codes: Sequence[Code], index: int) -> SimResult | ToolError:
+    """Run one design of a bundle; the others get no samples."""
+    fed = [code if i == index else rows(code, slice(0)) for i, code in enumerate(codes)]
+    try:
+        return simulate_many([Job(design, (code,)) for design, code in zip(designs, fed, strict=True)])[index]
+    except ToolError as error:
+        return error
 
 
 @pytest.mark.sim
