@@ -294,7 +294,7 @@ def _rounding(fmt: Format, grid: Grid) -> str | None:
     """Return how a host without mase rounds into a format; None where that takes more than one rule."""
     mode: str = getattr(fmt, "rounding", "even")
     published: str = getattr(fmt, "compat", "")  # reproduces another tool, in its own way
-    several = grid.pattern is not None or grid.lift or grid.ceil
+    several = grid.pattern is not None or grid.lift or grid.ceil or not grid.rounds
     return None if published or mode == "stochastic" or several else mode
 
 
