@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from mase.netlist import Netlist
-from mase.ops.conv import Conv
-from mase.testing import Mapped, OpLaws
+from mase.errors import UnsupportedOp
+from mase.formats import Code
+from mase.graph import Graph
+from mase.interpreter import is_exact
+from mase.netlist import build
+from mase.ops import conv
+from mase.testing import Mapped, OpLaws, same_codes
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
@@ -79,11 +83,6 @@ def mapped(
     return Mapped(case.graph, case.code)
 
 
-def conv_of(netlist: Netlist) -> Conv:
-    (op,) = (op for op in netlist.ops.values() if isinstance(op, Conv))
-    return op
-
-
 @cache
 def every_shape() -> Mapping[str, Mapped]:
     """Return sizes 1 and primes, gaps and tails, lanes that do not divide, groups, formats of each class."""
@@ -113,3 +112,56 @@ class TestLaws(OpLaws):
 
     def graphs(self) -> Mapping[str, Mapped]:
         return every_shape()
+
+
+# -- around a convolution ---------------------------------------------------------------------------------------------
+
+
+def test_batch_norm_and_relu_join_the_convolution_before_them() -> None:
+    layers = [nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()]
+    nn.init.uniform_(layers[1].running_mean)  # type: ignore[arg-type]  # a batch norm has one
+    formats = {"0": NodeFormats("int8c", output="fixed8.4")}
+    graph = Network("fused", layers, torch.randn(4, 2, 5, 4), "fixed8.4", formats).quantized()
+    (node,) = graph.operators()
+    assert (node.kind, node.record.attrs["activation"]) == ("conv", "relu")
+    assert is_exact(node)
+    assert int(build(graph).codes(graph_codes(graph))[node.name].mantissa.min()) >= 0
+
+
+def graph_codes(graph: Graph) -> Code:
+    """Return random codes of the input of a graph."""
+    grid, shape = build(graph).stream_in.grid, graph.inputs[0].record.output.shape
+    return Code(torch.randint(grid.low, grid.high + 1, shape, generator=torch.Generator().manual_seed(3)))
+
+
+def test_a_flattened_image_goes_on_as_it_came() -> None:
+    layers = [nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 5)]
+    formats = {"0": NodeFormats("int5c", output="int6"), "3": NodeFormats("fixed5.3", output="fixed6.2")}
+    graph = Network("flat", layers, torch.randn(4, 2, 3, 4), "fixed6.4", formats).quantized()
+    netlist = build(graph)
+    assert [instance.block.sv_module for instance in netlist.instances] == ["mase_window", "mase_linear", "mase_linear"]
+    code = graph_codes(graph)
+    expected = netlist.codes(code, oracle=True)
+    assert all(same_codes(found, expected[name]) for name, found in netlist.codes(code).items())
+
+
+def test_many_samples_are_cut_into_windows_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = mapped(nn.Conv2d(6, 5, 2, padding=1), (6, 3, 2), BLOCKS, (2, 4))
+    op = build(source.graph).ops["_0"]
+    whole = op.reference(source.code)
+    monkeypatch.setattr(conv, "CHUNK", 1)
+    assert same_codes(op.reference(source.code), whole)
+
+
+def test_blocks_that_lie_over_two_groups_are_refused() -> None:
+    graph = network(nn.Conv2d(6, 4, 1, groups=2), (6, 2, 2), BLOCKS).quantized()
+    assert not is_exact(graph.node("0"))
+    with pytest.raises(UnsupportedOp, match="blocks of 4 do not tile the 3 channels of a group"):
+        build(graph)
+
+
+@pytest.mark.parametrize("lanes", [(4, 1), (1, 2)])
+def test_lanes_that_hold_two_groups_are_refused(lanes: tuple[int, int]) -> None:
+    graph = network(nn.Conv2d(6, 9, 1, groups=3), (6, 2, 2), CHANNELS).quantized()
+    with pytest.raises(UnsupportedOp, match="those of a group"):
+        build(graph).ops["_0"].circuit(*lanes, {})
