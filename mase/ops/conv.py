@@ -263,8 +263,10 @@ class Conv(Mac):
 
     @property
     def _passes(self) -> bool:
-        """Tell whether pixels are summed as they come."""
-        return self.windows.trivial
+        """Tell whether pixels are summed as they come: one by one, or the whole image in one window."""
+        where = self.windows
+        whole = where.kernel == where.image and where.dilation == (1, 1) and self.sets == 1
+        return where.trivial or whole
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         unit = self.unit(simd, pe, fifos)
@@ -311,7 +313,8 @@ def _off_chip(node: OpNode) -> str:
 
 def _depthwise(record: Record) -> bool:
     """Tell whether each channel of the result is made of one channel of the input."""
-    return bool(1 < record.attrs.get("groups", 1) == record.operands["weight"].shape[0])
+    outputs, inputs = record.operands["weight"].shape[:2]  # inputs of a group
+    return bool(1 < record.attrs.get("groups", 1) == outputs and inputs == 1)
 
 
 def _places(record: Record, shape: Sequence[int]) -> tuple[Border, Windows]:

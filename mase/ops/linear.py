@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -77,6 +77,17 @@ class Linear(Mac):
         return rank - 2 if record.attrs.get("columns") else rank - 1
 
     @classmethod
+    def over_image(cls, node: OpNode, shape: Sequence[int]) -> tuple[Record, dict[str, Tensor]] | None:
+        record, weight = node.record, node.tensor("weight")
+        whole = len(record.output.shape) == 2 and math.prod(shape[1:]) == weight.shape[1] and len(shape) in (3, 4)
+        if not whole or {"transposed", "columns"} & record.attrs.keys() or record.output.format is not None:
+            return None
+        image = weight.reshape(len(weight), *shape[1:])
+        kinds = {**record.operands, "weight": replace(record.operands["weight"], shape=tuple(image.shape))}
+        output = replace(record.output, shape=(*record.output.shape, *[1] * (len(shape) - 2)))
+        return replace(record, kind="conv", operands=kinds, output=output), {record.key("weight"): image}
+
+    @classmethod
     def channels(cls, record: Record) -> int | None:
         odd = {"activation", "transposed", "columns"} & record.attrs.keys()
         return None if odd else len(record.output.shape) - 1
@@ -114,6 +125,8 @@ class Linear(Mac):
             attrs=node.record.attrs,
             positive=not_negative(source),
             parts=parts,
+            scattered=order is not None,
+            whole_rows=True,
             order=order,
         )
 

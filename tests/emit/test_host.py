@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from emit import host
 from emit.design import Edge, edge_json
 from emit.verilog import emit
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.formats import Code, parse
 from passes.map import Folding
 from passes.quantize import NodeFormats
@@ -77,6 +78,37 @@ def test_the_host_agrees_with_us_to_the_bit(text: str, lanes: int) -> None:
     back = theirs.unpack(wider)
     assert np.array_equal(back[0], mantissa)
     assert exponent is None or np.array_equal(back[1], exponent)  # type: ignore[arg-type]
+
+
+IMAGE, ORDER = (7, 2, 3), (1, 2, 0)  # channels travel fastest
+OTHERS = ("fixed6.4", "int5", "int8a", "mxint5b4e3", "bfp6b4", "e4m3", "e5m2", "e3m4", "mxfp8e4m3b4", "mxfp4b4")
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_the_host_reads_images_zero_points_and_bit_patterns(text: str) -> None:
+    fmt = parse(text)
+    x = torch.randn(6, *IMAGE, generator=torch.Generator().manual_seed(4)) + 0.5
+    params = replace(fmt.calibrate(x), axis=1)
+    stream = Travel(IMAGE, ORDER).stream(2, fmt.grid(params, "x"))
+    ours = Edge("x", "x", "s_x", IMAGE, stream, fmt, params)
+    theirs = host.Edge.of(json.loads(json.dumps(edge_json(ours))))
+    code = ours.encode(x)
+    exponent = None if code.exponent is None else code.exponent.numpy()
+    beats = theirs.pack(code.mantissa.numpy(), exponent)
+    assert np.array_equal(beats, stream.pack(code))
+    back = theirs.unpack(beats)
+    assert np.array_equal(back[0], code.mantissa.numpy())
+    assert (back[1] is None) == (exponent is None)
+    assert exponent is None or np.array_equal(back[1], exponent)  # type: ignore[arg-type]
+    assert np.array_equal(theirs.decode(*back), ours.decode(code).numpy())
+    assert torch.equal(ours.shaped(stream.unpack(beats)).mantissa, code.mantissa)
+    if theirs.rounding is not None:
+        mantissa, blocks = theirs.encode(x.numpy())
+        assert np.array_equal(mantissa, code.mantissa.numpy())
+        assert blocks is None or np.array_equal(blocks, exponent)  # type: ignore[arg-type]
+    assert (theirs.rounding is None) == (stream.grid.pattern is not None or stream.grid.ceil)
+    element = 5 * 6 + 1 * 3 + 2  # channel 5 of the last pixel
+    assert ours.beat(element) == (5 * 4) + 5 // 2
 
 
 def test_what_only_we_can_round_is_refused() -> None:

@@ -62,7 +62,7 @@ def test_names_are_legal_and_unique_whatever_the_model_calls_them() -> None:
 
 
 def test_the_manifest_says_what_each_port_carries(designs: Mapping[str, Design]) -> None:
-    apart, inner, twice, joined, _ = designs.values()
+    apart, inner, twice, joined, early = designs.values()
     assert [(p.name, p.tensor, p.shape, p.edge.name) for p in apart.ends.all] == [
         ("x", "x", (2, 6), "x"), ("y", "y", (5,), "y"), ("left", "left", (2, 4), "one"),
         ("endmodule", "endmodule", (3,), "two"),
@@ -71,6 +71,8 @@ def test_the_manifest_says_what_each_port_carries(designs: Mapping[str, Design])
     assert [p.edge.name for p in twice.outputs] == ["fc", "fc", "fc"]
     assert joined.edges[-1].sources == ("fc", "y")
     assert [(m["input"], m["output"]) for m in joined.manifest["axis"]["marks"]] == [("x", "output"), ("y", "output")]
+    marks = [mark for design in designs.values() for mark in design.manifest["axis"]["marks"] if mark["early"]]
+    assert marks == early.manifest["axis"]["marks"]  # whose windows leave the last row out
     assert [edge.sources for edge in inner.edges] == [(), (inner.input.name,), (inner.edges[1].name,)]
     assert apart.output is apart.outputs[0].edge
     assert [m["input"] for m in apart.manifest["axis"]["marks"]] == ["x", "y"]  # of each output the one it depends on
