@@ -248,7 +248,7 @@ class Reduce(Pipe):
     @property
     def raw(self) -> bool:
         """Tell whether exact integers leave, for the block behind it."""
-        return bool(self.out.sv_params(self.raw_width)["RawOut"])
+        return self.out.raw
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (self.out.given(self.reduction.integers(*inputs)),)
@@ -274,7 +274,6 @@ class Reduce(Pipe):
             "WWidth": red.weight_bits,
             "AccWidth": red.acc_width,
             "BiasWidth": red.bias_bits,
-            "Zero": self.out.grid.zero,
             **self.out.sv_params(self.raw_width),
             "FifoDepth": self.fifo,
         }

@@ -85,6 +85,20 @@ class Pool(Reducing):
         return rank - len(record.attrs["size"]) - 1
 
     @classmethod
+    def keeps_axes(cls, record: Record) -> bool:
+        return record.attrs["function"] not in AXES
+
+    @classmethod
+    def carried(cls, record: Record, shape: Sequence[int], axis: int) -> int | None:
+        attrs = record.attrs
+        if attrs["function"] not in AXES:
+            return axis
+        reduced = sorted(found % len(shape) for found in attrs["axes"])
+        if axis in reduced:
+            return None
+        return axis if attrs.get("keepdim") else axis - sum(found < axis for found in reduced)
+
+    @classmethod
     def moves(cls, record: Record) -> bool:
         return record.attrs["function"] in ("max", "adaptive_max")  # the greatest of some codes is one of them
 
