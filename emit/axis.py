@@ -462,7 +462,7 @@ def _marks(mark: Mark, names: Wires) -> str:
   ) {names("u_marks", *at)} (
     .clk_i      (aclk),
     .rst_ni     (run_q),
-    .in_valid_i ({names("in_valid", i)} && {names("in_ready", i)} && {names("frame_last", i)}),
+    .in_valid_i (Resync != 0 && {names("in_valid", i)} && {names("in_ready", i)} && {names("frame_last", i)}),
     .in_ready_o ({names("room", *at)}),
     .in_data_i  ({names("damaged", i)}),
     .out_valid_o({names("mark_valid", *at)}),

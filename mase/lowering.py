@@ -32,6 +32,7 @@ def lower(node: OpNode) -> HardwareOp:
     """
     op = OPS[node.kind]
     assert issubclass(op, HardwareOp), f"{node.where()}: has no hardware"
+    op.check_formats(node)
     return Decoded.of(op.from_node(node), node)
 
 

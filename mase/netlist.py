@@ -202,7 +202,8 @@ class Netlist:
         """Tell whether an exit may give the last beat of a sample before an entry has taken its last one."""
         actors, channels = self.network()
         beats = self.circuit.takes[entry].beats
-        source = Actor("the source", (Loop(beats - 1, (Step((), (), (OUT,), (OUT,)),)), Step((NEVER,))), {})
+        given = [Loop(beats - 1, (Step((), (), (OUT,), (OUT,)),))] if beats > 1 else []
+        source = Actor("the source", (*given, Step((NEVER,))), {})
         channels += [Channel((source.name, OUT), self.place(self.circuit.inputs[entry]), beats), _never(source)]
         found = attempt([source, *actors], channels, 1)
         assert isinstance(found, Deadlock)

@@ -5,6 +5,7 @@ See docs/arithmetic.md, "The one rounding".
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mase.errors import UnsupportedOp
 from mase.graph import META, Graph, OpNode, Record, TensorType
-from mase.ops.base import OPS
+from mase.ops.base import OPS, view
 from passes.base import graph_pass
 
 
@@ -33,6 +34,8 @@ class FuseReport:
 @graph_pass("fuse", FuseConfig, provides=("fused",))
 def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
     """Fold each batch norm into the layer before it, then fuse linear + ReLU, where nobody else reads between them.
+
+    A linear layer behind a flattened image becomes a convolution whose kernel is the whole image, which is the same.
 
     Folding scales the weights of each channel and shifts its bias; the float results differ in their last bits.
 
@@ -60,7 +63,36 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
             fused.append((partner.path, node.path))
         node.node.replace_all_uses_with(partner.node)
         editable.erase_node(node.node)
+    for node in list(out.operators()):
+        _unflatten(out, node, uses)
     return out.verify(), FuseReport(tuple(fused), tuple(folded))
+
+
+def _unflatten(out: Graph, node: OpNode, uses: Counter[str]) -> None:
+    """Let a layer that reads a flattened image read the image itself, and flatten its result instead.
+
+    Formats in blocks then lie along the channels of the image, for the weights as for the image.
+    """
+    flat = node.inputs[0] if node.kind in OPS and len(node.inputs) == 1 else None
+    if flat is None or flat.kind not in OPS or not OPS[flat.kind].in_order(flat.record) or not view(flat):
+        return
+    image = flat.inputs[0]
+    own = all(uses[node.record.key(role)] == 1 for role in node.record.operands)
+    if image.kind == "input" or not own or not _alone(flat) or math.prod(image.record.output.shape[2:]) == 1:
+        return
+    found = OPS[node.kind].over_image(node, image.record.output.shape)
+    if found is None:
+        return
+    shape = node.record.output.shape
+    record, tensors = found
+    out.tensors.update(tensors)
+    node.node.meta[META] = record
+    output = replace(record.output, shape=shape)
+    flat.node.meta[META] = replace(flat.record, attrs={"shape": list(shape[1:])}, output=output)
+    node.node.replace_input_with(flat.node, image.node)
+    node.node.replace_all_uses_with(flat.node)
+    node.node.append(flat.node)
+    flat.node.replace_input_with(image.node, node.node)
 
 
 def _alone(node: OpNode) -> bool:

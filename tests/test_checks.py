@@ -88,7 +88,6 @@ class Branches(nn.Module):
     [
         (Branches(torch.maximum), "has no hardware"),
         (nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.Linear(4, 2)), "has no hardware"),
-        ("has no hardware",),
         (nn.Flatten(), "there is nothing to build between input and output"),
     ],
 )

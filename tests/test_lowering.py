@@ -22,9 +22,10 @@ from mase.graph import META, Graph, HwRecord, OpNode, typed
 from mase.interpreter import run
 from mase.lowering import Lowered, Lowering
 from mase.metrics.accuracy import accuracy
-from mase.netlist import build
+from mase.netlist import Netlist, build
 from mase.ops.base import HardwareOp
 from mase.ops.linear import Linear
+from mase.ops.mac import Mac
 from mase.scoring import REFUSED, Scorer, Target, space
 from passes.fuse import fuse
 from passes.map import Folding, MapConfig, map_graph
@@ -71,7 +72,7 @@ def scored_codes(scorer: Scorer, lowered: Lowered, x: Tensor) -> dict[str, Code]
     assert entry.record.output.format is not None
     codes = {entry.name: entry.record.output.format.encode(x, entry.params())}
     for node in scorer.nodes:
-        codes[node.name] = lowered.op(node).reference(codes[node.inputs[0].name])
+        codes[node.name] = lowered.op(node).reference(*(codes[source.name] for source in node.inputs))
     return codes
 
 
@@ -81,8 +82,75 @@ def same(a: Code, b: Code) -> bool:
     return torch.equal(a.mantissa, b.mantissa) and (a.exponent is None or torch.equal(a.exponent, b.exponent))  # type: ignore[arg-type]  # both have one
 
 
-def test_random_points_of_random_graphs_are_scored_as_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+class Beside(nn.Module):
+    """Add or multiply what two branches make of a tensor; a branch of no layers is the tensor itself."""
+
+    def __init__(self, times: bool, *branches: nn.Module) -> None:
+        super().__init__()
+        self.times, self.branches = times, nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = (branch(x) for branch in self.branches)
+        return a * b if self.times else a + b
+
+
+def drawn_branches(rng: Random) -> nn.Module:
+    """Return layers on vectors or on images with branches between them: residual, two layers wide, or of equals."""
+    size, image = 8, rng.random() < 0.5
+
+    def layer() -> nn.Module:
+        return nn.Conv2d(size, size, rng.choice((1, 3)), padding="same") if image else nn.Linear(size, size)
+
+    def branch() -> nn.Module:
+        layers = [part for _ in range(rng.choice((0, 1, 1, 2))) for part in (layer(), nn.ReLU())]
+        return nn.Sequential(*layers[: len(layers) - rng.randint(0, 1)])
+
+    first = nn.Conv2d(3, size, 3, padding=1) if image else nn.Linear(5, size)
+    joins = [Beside(rng.random() < 0.3, branch(), branch()) for _ in range(rng.randint(1, 2))]
+    joins += [Beside(False, nn.Sequential(), nn.Sequential())] if rng.random() < 0.3 else []
+    middle = [part for join in joins for part in (join, *[nn.ReLU()] * rng.randint(0, 1))]
+    last = [nn.Flatten(), nn.Linear(size * 12, 4)] if image else [nn.Linear(size, 4)]
+    return nn.Sequential(first, *middle, *last)
+
+
+def compared(scorer: Scorer, point: Mapping[str, object], samples: dict[str, Tensor], x: Tensor) -> Netlist | None:
+    """Score a point and build it, and compare all that they share; None where both refuse it."""
+    metrics, target = scorer(point), scorer.target
+    config = MapConfig(target.interval, {glob: Folding(*lanes) for glob, lanes in target.folding.items()})
+    try:
+        mapped, report = map_graph(quantized(scorer, point, samples), config)
+    except UnsupportedOp:
+        assert metrics == REFUSED
+        return None
+    lowered, built = scorer.lowered(point), build(mapped)
+    expected = run(mapped, (x,), keep=True).codes
+    for edge, code in scored_codes(scorer, lowered, x).items():
+        assert same(code, expected[edge]), f"{edge}, {point}"
+    for node in scorer.nodes:
+        made, scored = built.ops[node.name], lowered.op(node)
+        assert made.foldings == scored.foldings
+        if isinstance(made, Mac):
+            assert isinstance(scored, Mac)
+            assert (made.low, made.bound, made.accumulation) == (scored.low, scored.bound, scored.accumulation)
+    assert metrics == {
+        "accuracy": accuracy(mapped(x), scorer.labels),
+        "cost": report.cost,
+        "bits": stored_bits(mapped),
+        "interval": built.interval(),
+        "legal": 1.0,
+    }
+    parts = (*report.choices.values(), *report.converters.values(), *report.forks.values())
+    assert report.cost == pytest.approx(sum(part.cost for part in parts), rel=1e-12)  # sums in another order
+    return built
+
+
+@pytest.fixture
+def unsized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("passes.map.sized", lambda laid: laid.depths())  # slow, not asked
+
+
+@pytest.mark.usefixtures("unsized")
+def test_random_points_of_random_graphs_are_scored_as_they_are_built() -> None:
     rng, seen = Random(5), dict.fromkeys(("exact", "aligned", "refused", "scored", "behind a reshape", "by hand"), 0)
     for seed in range(16):
         torch.manual_seed(seed)
@@ -91,38 +159,51 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built(monkeypatch
         x = torch.randn(ROWS, model[0].in_features)  # type: ignore[index,arg-type]  # a sequential model
         scorer, samples = scorer_of(model, x, Target("xcup", interval, by_hand), fused=rng.random() < 0.8)
         axes, points = space(scorer.graph, WEIGHTS, FORMATS), np.random.default_rng(seed)
-        config = MapConfig(interval, {glob: Folding(*lanes) for glob, lanes in by_hand.items()})
         for point in [axes.sample(points) for _ in range(3)]:
-            metrics = scorer(point)
-            try:
-                graph = quantized(scorer, point, samples)
-                mapped, report = map_graph(graph, config)
-            except UnsupportedOp:
-                assert metrics == REFUSED
+            built = compared(scorer, point, samples, x)
+            if built is None:
                 seen["refused"] += 1
                 continue
-            lowered, built = scorer.lowered(point), build(mapped)
-            expected = run(mapped, (x,), keep=True).codes
-            for edge, code in scored_codes(scorer, lowered, x).items():
-                assert same(code, expected[edge]), f"seed {seed}, {edge}, {point}"
             for node in scorer.nodes:
-                made, scored = built.ops[node.name], lowered.op(node)
-                assert made.foldings == scored.foldings
+                made = built.ops[node.name]
                 if isinstance(made, Linear):
-                    assert isinstance(scored, Linear)
-                    assert (made.low, made.bound, made.accumulation) == (scored.low, scored.bound, scored.accumulation)
                     seen["exact" if made.guard is None else "aligned"] += 1
                     seen["behind a reshape"] += node.inputs[0].kind == "layout" and made.low == 0
-            assert metrics == {
-                "accuracy": accuracy(mapped(x), scorer.labels),
-                "cost": report.cost,
-                "bits": stored_bits(mapped),
-                "interval": built.interval(),
-                "legal": 1.0,
-            }
             seen["scored"] += 1
             seen["by hand"] += bool(by_hand)
     assert min(seen.values()) >= 3, seen
+
+
+@pytest.mark.usefixtures("unsized")
+def test_random_points_of_graphs_that_branch_are_scored_as_they_are_built() -> None:
+    rng = Random(6)
+    seen = dict.fromkeys(
+        ("refused", "vectors", "images", "blocks in images", "forks", "converters", "twice the same"), 0
+    )
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model = drawn_branches(rng)
+        image = isinstance(model[0], nn.Conv2d)  # type: ignore[index]  # a sequential model
+        interval = rng.choice((None, 1, 400, 400) if image else (None, 4, 4))
+        x = torch.randn(12, *((3, 3, 4) if image else (5,)))
+        scorer, samples = scorer_of(model, x, Target("xcup", interval))
+        axes, points = space(scorer.graph, WEIGHTS, FORMATS), np.random.default_rng(seed)
+        weights = {name: "int4c" for name in axes.names if image and name == f"{scorer.exit.path}.weight"}
+        for point in [{**axes.sample(points), **weights} for _ in range(2)]:
+            built = compared(scorer, point, samples, x)
+            if built is None:
+                seen["refused"] += 1
+                continue
+            roles = [instance.role for instance in built.instances]
+            seen["images" if image else "vectors"] += 1
+            grids = [stream.grid for stream in built.edges().values() if stream.rows > 1]
+            seen["blocks in images"] += image and any(grid.block for grid in grids)
+            seen["forks"] += any(role.startswith("fork") for role in roles)
+            seen["converters"] += any(role.startswith("convert") for role in roles)
+            seen["twice the same"] += any(
+                len({source.name for source in node.inputs}) < len(node.inputs) for node in scorer.nodes
+            )
+    assert min(seen.values()) >= 2, seen
 
 
 def stored_bits(graph: Graph) -> float:

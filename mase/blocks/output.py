@@ -108,7 +108,9 @@ class Output:
 
     def given(self, t: Tensor) -> Code:
         """Return what the unit itself gives for these integers: codes, or integers for the normaliser behind it."""
-        return Code(whole(self._given(t)))
+        given = self._given(t)
+        wide = given.is_floating_point() and given.numel() > 0 and float(given.abs().max()) >= 2.0**INT_BITS
+        return Code(given if wide else whole(given))  # wide ones have 53 significant bits, so float64 holds them
 
     def _given(self, t: Tensor) -> Tensor:
         if self.multiplier is not None:

@@ -193,12 +193,12 @@ class ReduceFoldings:
         roms += [(lanes * self.bias_bits, beats)] * (self.bias_bits > 0)
         mult = ((lanes * self.mult_bits, beats),) * scaled
         factors = ((lanes, value, self.weight_bits),) * products + ((lanes, acc, self.mult_bits + 1),) * scaled
-        summed = several or self.bias_bits > 0
+        started = np.int64(self.bias_bits > 0) * banked  # a choice between sum and start; of constants it is none
         return Work(
             multipliers=factors,
             operand_words=self.taps * beats,
-            adders=((lanes, acc),) * (self.maximum and several),
-            accumulators=((lanes, acc),) * (summed and not self.maximum),
+            adders=((lanes * (1 - started), acc),) * several,
+            accumulators=((lanes * started, acc),),
             muxes=((lanes * acc, 2),) * (self.maximum and several),
             shifters=((lanes, value, self.x_span),) * (self.x_block > 0),
             registers=registers + control,

@@ -366,11 +366,18 @@ def _table(foldings: Foldings, target: str, limit: int | None, fixed: tuple[int,
     if limit is not None:
         fits = cycles <= limit
         simd, pe, cycles = simd[fits], pe[fits], cycles[fits]
-    rows, row = np.unique(-simd, return_inverse=True)  # the widest first: of equal costs the fastest is taken
-    columns, column = np.unique(-pe, return_inverse=True)
+    (rows, row), (columns, column) = _ranked(simd), _ranked(pe)
     cost, taken = np.full((rows.size, columns.size), np.inf), np.zeros((rows.size, columns.size), np.int64)
     cost[row, column], taken[row, column] = _prices(foldings, target, simd, pe)[1], cycles
-    return Table(tuple((-rows).tolist()), tuple((-columns).tolist()), cost, taken)
+    return Table(tuple(rows.tolist()), tuple(columns.tolist()), cost, taken)
+
+
+def _ranked(lanes: Lanes) -> tuple[Lanes, Lanes]:
+    """Return the different lanes, the widest first (of equal costs the fastest is taken), and the place of each."""
+    found = np.flatnonzero(np.bincount(lanes))[::-1]
+    places = np.empty(int(found.max(initial=0)) + 1, np.int64)
+    places[found] = np.arange(found.size)
+    return found, places[lanes]
 
 
 @lru_cache(maxsize=2048)

@@ -134,7 +134,7 @@ def run(
     room: list[int] = []
     for program, one in zip(programs, sorted_, strict=True):
         assert one is not None
-        given = program.firings.of("publish")
+        given = {port: at for port, at in program.firings.of("publish").items() if len(at)}
         for port in sorted(given, key=lambda port: int(given[port][0])):
             if (program.name, port) not in by_source:
                 outputs[program.name, port] = len(outputs)
@@ -144,7 +144,7 @@ def run(
             for action, port in done:
                 place, late = (program.name, port), program.latency.get(port, 1)
                 if action in ("take", "free"):
-                    at = [by_sink[place]] if place in by_sink else [-1] * (action == "take")
+                    at = [by_sink[place]] if place in by_sink else [-1] * (action == "free")
                     code = ACTIONS[action] if place in by_sink else ENTER
                 else:
                     inside = place in by_source

@@ -242,7 +242,8 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
     """Evaluate the recurrence for ``tensors`` tensors through a network.
 
     Ports without a channel are the outside: inputs there are always valid, outputs always ready. Such outputs are
-    those whose cycles are returned, in order of actors; cycle 0 is the first step that takes an outside token.
+    those whose cycles are returned, in order of actors; cycle 0 is the first step that frees an outside token: then its
+    beat has been accepted, though an actor may have waited for it before.
 
     Raises:
         GraphError: nothing leaves the network.
@@ -343,7 +344,7 @@ class _Ports:
 class _Runner:
     """Carry one actor forward as far as the known times allow.
 
-    ``tensors`` are those that it has finished, ``entered`` how many tokens it took from outside by each port, and
+    ``tensors`` are those that it has finished, ``entered`` how many tokens it accepted from outside by each port, and
     ``outside`` when its tokens for the outside left.
     """
 
@@ -361,7 +362,7 @@ class _Runner:
     ) -> tuple[list[_Queue], tuple[str, ...], list[_Queue], list[_Queue], list[tuple[list[int], int]], int]:
         name = self.actor.name
         take = [ports.by_sink[name, port] for port in step.take if (name, port) in ports.by_sink]
-        enter = tuple(port for port in step.take if (name, port) not in ports.by_sink)
+        enter = tuple(port for port in step.free if (name, port) not in ports.by_sink)
         self.entered |= dict.fromkeys(enter, 0)
         self.outside |= {p: self.outside.get(p, []) for p in step.publish if (name, p) not in ports.by_source}
         free = [ports.by_sink[name, port] for port in step.free if (name, port) in ports.by_sink]
@@ -462,8 +463,9 @@ def _kept(body: tuple[Step | Loop, ...]) -> Firings:
 
 
 def _nest(body: tuple[Step | Loop, ...]) -> Firings:
+    done = [item for item in body if isinstance(item, Step) or item.count]  # a port that never fires is not there
     return joined(
-        [_once(item) if isinstance(item, Step) else _firings(item.body).repeated(item.count) for item in body]
+        [_once(item) if isinstance(item, Step) else _firings(item.body).repeated(item.count) for item in done]
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -217,7 +217,18 @@ def _to_bits(x: npt.NDArray[np.int64], width: int) -> Bits:
 
 
 def _from_bits(bits: Bits, signed: bool) -> npt.NDArray[np.int64]:
-    weight = np.int64(1) << np.arange(bits.shape[-1], dtype=np.int64)
+    width = bits.shape[-1]
+    if width > 63:  # an inner stream, of integers with 53 significant bits or fewer
+        return _from_many_bits(bits, signed)
+    weight = np.int64(1) << np.arange(width, dtype=np.int64)
     if signed:
         weight[-1] = -weight[-1]
     return bits.astype(np.int64) @ weight
+
+
+def _from_many_bits(bits: Bits, signed: bool) -> npt.NDArray[Any]:  # of float64
+    places = bits.shape[-1]
+    whole = [int.from_bytes(row.tobytes(), "little") for row in np.packbits(bits.reshape(-1, places), -1, "little")]
+    past = 1 << places
+    values = [float(x - past if signed and x >> places - 1 else x) for x in whole]
+    return np.array(values).reshape(bits.shape[:-1])

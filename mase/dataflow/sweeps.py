@@ -199,7 +199,7 @@ class _Actor:
 
     dwells: Times
     offsets: Times
-    entries: Times  # take from outside
+    entries: Times  # accept from outside
     outside: list[tuple[Times, int]]  # give to the outside, with the latency
     takes: list[tuple[Lane, Times]]
     frees: list[tuple[Lane, Times]]
@@ -243,7 +243,7 @@ def _bound(program: Program, lanes: Sequence[Lane]) -> _Actor:
     return _Actor(
         dwells,
         np.cumsum(dwells) - dwells,
-        np.concatenate([none, *(i for port, i in takes.items() if port not in inner)]),
+        np.concatenate([none, *(i for port, i in frees.items() if port not in inner)]),
         [(i, late[port]) for port, i in publishes.items() if port not in inner],
         [(lane, takes[lane.sink[1]]) for lane in entering],
         [(lane, frees[lane.sink[1]]) for lane in entering],

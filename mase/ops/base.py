@@ -118,6 +118,18 @@ class Op(ABC):
         return axis if cls.keeps_axes(record) else None
 
     @classmethod
+    def over_image(cls, node: OpNode, shape: Sequence[int]) -> tuple[Record, dict[str, Tensor]] | None:
+        """Return a node that computes the same from an image as this one does from the image flattened.
+
+        Args:
+            shape: ``(batch, channels, ...)`` of the image.
+
+        Returns:
+            its record, whose result has the axes of the image, and its tensors by key; None where there is none.
+        """
+        return None
+
+    @classmethod
     def channels(cls, record: Record) -> int | None:
         """Return the axis of the result whose scale and shift may move into axis 0 of ``weight`` and ``bias``."""
         return None

@@ -263,8 +263,10 @@ class Conv(Mac):
 
     @property
     def _passes(self) -> bool:
-        """Tell whether pixels are summed as they come."""
-        return self.windows.trivial
+        """Tell whether pixels are summed as they come: one by one, or the whole image in one window."""
+        where = self.windows
+        whole = where.kernel == where.image and where.dilation == (1, 1) and self.sets == 1
+        return where.trivial or whole
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         unit = self.unit(simd, pe, fifos)
@@ -300,8 +302,11 @@ def _off_chip(node: OpNode) -> str:
             return f"{what} with axis {fastest} fastest; a convolution on chip takes and gives all channels of a pixel"
     fmt, part = source.record.output.format, weight[1]
     assert fmt is not None
-    block = fmt.grid(source.params(), node.where()).block
-    if block and attrs.get("groups", 1) > 1 and part % block and not _depthwise(record):
+    grid = fmt.grid(source.params(), node.where()).plain
+    block = grid.block
+    if _depthwise(record):
+        return "" if not block else Depthwise.too_wide(grid)
+    if block and attrs.get("groups", 1) > 1 and part % block:
         return f"blocks of {block} do not tile the {part} channels of a group; allowed are divisors of {part}"
     return ""
 

@@ -26,6 +26,7 @@ from mase.graph import Json, OpNode, Record
 from mase.ops.base import not_negative
 from mase.ops.reducing import Places, Reducing
 
+WIDEST = 36  # bits of an input with its exponent, so that sums have room
 Formatted = tuple[Format, QuantParams]
 
 
@@ -41,6 +42,13 @@ class Depthwise(Reducing):
     @classmethod
     def from_node(cls, node: OpNode) -> NoReturn:
         raise NotImplementedError("the kind of the node builds this")
+
+    @staticmethod
+    def too_wide(grid: Grid) -> str:
+        """Return why exponents of an input have no exact sum here; empty where they have."""
+        if grid.element_bits + grid.span <= WIDEST:
+            return ""
+        return f"its input's exponents reach 2**{grid.span}; depthwise sums are exact: use a smaller exponent window"
 
     @classmethod
     def of(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -77,6 +77,17 @@ class Linear(Mac):
         return rank - 2 if record.attrs.get("columns") else rank - 1
 
     @classmethod
+    def over_image(cls, node: OpNode, shape: Sequence[int]) -> tuple[Record, dict[str, Tensor]] | None:
+        record, weight = node.record, node.tensor("weight")
+        whole = len(record.output.shape) == 2 and math.prod(shape[1:]) == weight.shape[1] and len(shape) in (3, 4)
+        if not whole or {"transposed", "columns"} & record.attrs.keys() or record.output.format is not None:
+            return None
+        image = weight.reshape(len(weight), *shape[1:])
+        kinds = {**record.operands, "weight": replace(record.operands["weight"], shape=tuple(image.shape))}
+        output = replace(record.output, shape=(*record.output.shape, *[1] * (len(shape) - 2)))
+        return replace(record, kind="conv", operands=kinds, output=output), {record.key("weight"): image}
+
+    @classmethod
     def channels(cls, record: Record) -> int | None:
         odd = {"activation", "transposed", "columns"} & record.attrs.keys()
         return None if odd else len(record.output.shape) - 1
@@ -93,7 +104,7 @@ class Linear(Mac):
         order, _ = _parts(node, travel(node.inputs[0]))
         weight = node.record.operands["weight"].format
         assert weight is not None
-        if order is not None and weight.grid(node.params("weight"), node.where()).block:
+        if order is not None and weight.weight_grid(node.params("weight"), node.where()).block:
             raise UnsupportedOp(
                 f"{node.where()}: weights in blocks ({weight}) behind a flattened image; "
                 "allowed are formats without blocks"

@@ -97,12 +97,12 @@ def brute(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int, li
                 for queue in takes:
                     if queue is not None:
                         queue[0].tokens[queue[1]].pop(0)
-                    elif first is None:
-                        first = now
                 for p in step.free:
                     if (actor.name, p) in into:
                         channel, sink = into[actor.name, p]
                         channel.give_back(sink, now)
+                    elif first is None:
+                        first = now  # a beat from outside is accepted
                 for s in acquires:
                     s.free -= 1
                 for p in step.publish:

@@ -68,12 +68,15 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
 @pytest.mark.parametrize(
     ("model", "x", "text"),
     [
-        (TwoOut(), (X,), "returns more than one tensor"),
         (nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), (X.reshape(4, 1, 8, 8),), "node '0' (conv): is transposed"),
         (nn.Sequential(nn.Conv3d(1, 2, 2)), (X.reshape(4, 1, 4, 4, 4),), "(conv): runs over 3 axes"),
         (nn.Sequential(nn.Conv1d(8, 2, 3, padding=1, padding_mode="circular")), (X.reshape(4, 8, 8),), "padding_mode"),
-        (nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 4)), (X,), "node '0' (norm) batch: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), nn.Softmax(-1)), (X,), "node '1' (softmax): has no hardware"),
+        (
+            nn.Sequential(nn.AdaptiveAvgPool2d(3)),
+            (X.reshape(4, 1, 8, 8),),
+            "(3, 3) windows of (8, 8) elements differ in size",
+        ),
         (Moved(lambda x: x.roll(1, 1)), (X,), "roll: has no hardware"),
         (Moved(lambda x: x[:, [3, 1]]), (X,), "has no hardware"),
         (Moved(lambda x: F.pad(x.unflatten(1, (8, 8)), (0, 0, 1, 0), value=0.3)), (X,), "that the grid cannot code"),
@@ -86,6 +89,36 @@ def test_models_beyond_the_limits_are_refused_by_name(
     model: nn.Module, x: tuple[Tensor, ...], text: str, tmp_path: Path
 ) -> None:
     assert text in refusal(model, x, FIXED, tmp_path)
+
+
+class Unread(Residual):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "output", "text"),
+    [
+        (TwoOut(), (X,), (0, 1), "node 'x' (input): leaves as it came"),
+        (Unread(), (X, X), None, "node 'y' (input): no output depends on it"),
+    ],
+)
+def test_inputs_and_outputs_beyond_the_limits_are_refused_by_name(
+    model: nn.Module, x: tuple[Tensor, ...], output: tuple[int, ...] | None, text: str, tmp_path: Path
+) -> None:
+    graph = mase.quantize(mase.trace(model.eval(), x, output=output), {"default": FIXED}, [x])
+    with pytest.raises(MaseError) as caught:
+        mase.emit(graph, tmp_path / "rtl")
+    assert text in str(caught.value)
+    assert not (tmp_path / "rtl").exists()
+
+
+@pytest.mark.parametrize("model", [TwoIn(), Residual()])
+def test_what_is_no_limit_any_more_is_built(model: nn.Module, tmp_path: Path) -> None:
+    x = (X,) * (2 if isinstance(model, TwoIn) else 1)
+    graph = mase.quantize(mase.trace(model.eval(), x), {"default": FIXED}, [x])
+    design = mase.emit(graph, tmp_path / "rtl")
+    assert (len(design.inputs), len(design.outputs)) == (len(x), 1)
 
 
 NOT_ON_CHIP = {
@@ -132,6 +165,11 @@ def test_activations_have_limits_that_weights_have_not(text: str, why: str, tmp_
 def test_blocks_do_not_cross_a_reshape_that_they_do_not_tile(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Unflatten(1, (8, 8)), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 2))
     assert "do not tile" in refusal(model, (X,), {"weight": "int8", "activation": "mxint8b8e4"}, tmp_path)
+
+
+def test_wide_exponent_windows_are_not_pooled(tmp_path: Path) -> None:
+    model, formats = nn.Sequential(nn.AvgPool2d(2)), {"activation": "mxint8"}
+    assert "use a smaller exponent window" in refusal(model, (X.reshape(4, 1, 8, 8),), formats, tmp_path)
 
 
 def test_a_graph_with_an_opaque_node_runs_but_is_not_saved(tmp_path: Path) -> None:

@@ -50,11 +50,34 @@ class Twice(nn.Module):
         return y, y, y
 
 
+class Joined(nn.Module):
+    """Two inputs meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.fc(x) + y
+
+
+class Early(nn.Module):
+    """Windows that leave the last row and column of an image out, so that results need not wait for its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 2, stride=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(x)
+        return y, y.relu()
+
+
 def case(
     name: str,
     model: nn.Module,
     inputs: Sequence[Tensor],
-    outputs: Sequence[str | int],
+    outputs: Sequence[str | int] | None,
     formats: Mapping[str, NodeFormats],
     folding: Mapping[str, Folding],
 ) -> Case:
@@ -67,7 +90,7 @@ def case(
 
 
 def cases() -> dict[str, Case]:
-    """Return two branches apart, a hidden edge that leaves too, and an edge that leaves three times."""
+    """Return two branches apart, a hidden edge that leaves too, an edge that leaves thrice, two that meet, an image."""
     torch.manual_seed(0)
     plain, blocks = NodeFormats("int4", output="fixed7.3"), NodeFormats("int4", output="mxint4b2e3")
     apart = {"one": plain, "two": blocks}
@@ -77,5 +100,9 @@ def cases() -> dict[str, Case]:
         case("inner", Inner(), (torch.randn(8, 6),), (0, 1), {"first": blocks, "second": plain},
              {"first": Folding(2, 2), "second": Folding(1, 1)}),
         case("twice", Twice(), (torch.randn(8, 5),), (0, 1, 2), {"fc": plain}, {"fc": Folding(2, 2)}),
+        case("joined", Joined(), (torch.randn(8, 5), torch.randn(8, 4)), None, {"fc": plain, "add": blocks},
+             {"fc": Folding(2, 2)}),
+        case("early", Early(), (torch.randn(8, 2, 3, 3),), (0, 1), {"conv": plain, "relu": plain},
+             {"conv": Folding(1, 1)}),
     ]  # fmt: skip
     return {case.name: case for case in made}

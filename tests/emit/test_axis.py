@@ -48,6 +48,7 @@ from tests.hw.stream import run_block
 
 LIMIT = {"timeout_time": 2, "timeout_unit": "ms"}
 WATCHED = "counted"  # the wrapper with Resync 0
+BRANCHED = ("apart", "inner", "early")  # designs with several inputs or outputs
 SEVERAL = ["second", "inner"]  # views of wrappers with several inputs or outputs
 ALL = ["padded", WATCHED, "single", "wide", "null", *SEVERAL]
 REPAIRED = [name for name in ALL if name != WATCHED]
@@ -66,8 +67,8 @@ def cases() -> dict[str, Case]:
         Network("wide", [nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 6)], torch.randn(5, 7), "fixed8.4", two,
                 {"0": Folding(3, 2), "2": Folding(2, 4)}),
     ]  # fmt: skip
-    apart, inner = (several.cases()[name] for name in ("apart", "inner"))
-    return {network.name: network.case() for network in networks} | {"apart": apart, "inner": inner}
+    made = several.cases()
+    return {network.name: network.case() for network in networks} | {name: made[name] for name in BRANCHED}
 
 
 WRAPPERS: Mapping[str, tuple[str, Mapping[str, int]]] = {  # name: design and parameters
@@ -78,6 +79,7 @@ WRAPPERS: Mapping[str, tuple[str, Mapping[str, int]]] = {  # name: design and pa
     "null": ("wide", {"NullPadding": 1}),
     "apart": ("apart", {}),
     "inside": ("inner", {}),
+    "windows": ("early", {}),
 }
 VIEWS: Mapping[str, tuple[str, tuple[int, int]]] = {  # name: wrapper, input and output
     **{name: (name, (0, 0)) for name in ("padded", WATCHED, "single", "wide", "null")},
@@ -85,6 +87,7 @@ VIEWS: Mapping[str, tuple[str, tuple[int, int]]] = {  # name: wrapper, input and
     "second": ("apart", (1, 1)),
     "inner": ("inside", (0, 0)),
     "outer": ("inside", (0, 1)),
+    "gated": ("windows", (0, 0)),
 }
 
 
@@ -221,6 +224,18 @@ async def without_resync_beats_are_counted(dut: HierarchyObject, wrong: str) -> 
 
 
 @cocotb.test(**LIMIT)
+async def without_resync_a_last_with_every_beat_stops_nothing(dut: HierarchyObject) -> None:
+    w = await Wrapper(dut, WATCHED).start()
+    ends = Independent(w)
+    for i in range(12):
+        for word in w.facts.frame(i):
+            ends.send([word])
+    await w.until(12)
+    assert w.packets() == w.facts.packets(12)
+    assert (w.value("error_o"), any(w.marks())) == (1, False)
+
+
+@cocotb.test(**LIMIT)
 @cocotb.parametrize(name=LONG)
 async def after_a_frame_that_lost_a_beat_all_are_right(dut: HierarchyObject, name: str) -> None:
     w = await Wrapper(dut, name).start()
@@ -234,7 +249,7 @@ async def after_a_frame_that_lost_a_beat_all_are_right(dut: HierarchyObject, nam
 
 
 @cocotb.test(**LIMIT)
-@cocotb.parametrize(name=REPAIRED, chances=[(1.0, 1.0), (0.7, 0.3)])
+@cocotb.parametrize(name=[*REPAIRED, "gated"], chances=[(1.0, 1.0), (0.7, 0.3)])
 async def each_frame_that_comes_in_gives_one_that_goes_out(
     dut: HierarchyObject, name: str, chances: tuple[float, float]
 ) -> None:
@@ -302,6 +317,27 @@ async def damage_of_one_input_marks_all_outputs_that_depend_on_it(dut: Hierarchy
         await w.until(10)
         assert w.packets() == [w.facts.filled[-1] if mark else w.facts.packet(0) for mark in marks]
         assert w.marks() == marks
+
+
+@cocotb.test(**LIMIT)
+async def a_packet_that_is_early_waits_for_the_mark_of_its_frame(dut: HierarchyObject) -> None:
+    w = await Wrapper(dut, "gated").start()
+    w.sink(1.0)
+    size, marks = w.facts.size_in, [0, 1, 1, 0]
+    for i, mark in enumerate(marks):
+        beats = [(word, 0) for word in w.facts.frame(i)] + [(0, 1)] * mark
+        beats[-1] = (beats[-1][0], 1)
+        for k, (word, last) in enumerate(beats):
+            if k == size - 1:
+                await w.cycles(120)  # all values that the packet needs are there
+                assert len(w.out) == (i + 1) * w.facts.size_out - 1
+            w.port("s_axis_tdata").value, w.port("s_axis_tlast").value, w.port("s_axis_tvalid").value = word, last, 1
+            before = len(w.taken)
+            while len(w.taken) == before:
+                await w.cycles(1)
+            w.port("s_axis_tvalid").value = 0
+    await w.until(len(marks))
+    assert (w.packets(), w.marks()) == (w.facts.packets(len(marks)), marks)
 
 
 # -- flushes -----------------------------------------------------------------------------------------------------------

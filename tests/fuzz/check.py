@@ -38,11 +38,11 @@ def software(recipe: Recipe, title: str) -> tuple[Case, Netlist]:
     """Make a graph, and assert that interpreter, reference, oracle and blocks agree on every edge."""
     case = recipe.case(title)
     netlist = build(case.graph)
-    expected, fed = netlist.codes(case.code), netlist.stream(netlist.entry)
+    expected = netlist.codes(*case.codes)
     few = slice(None, None, ORACLE)
-    for name, code in netlist.codes(rows(case.code, few), oracle=True).items():
+    for name, code in netlist.codes(*(rows(code, few) for code in case.codes), oracle=True).items():
         assert not (text := difference(code, rows(expected[name], few))), f"oracle of {name}: {text}"
-    given = netlist.circuit.run(fed.unpack(fed.pack(case.code)))
+    given = codes(netlist, case.codes)
     for name, pin in netlist.named.items():
         stream = netlist.stream(name)
         text = difference(stream.unpack(stream.pack(expected[name])), given[pin])
@@ -63,12 +63,13 @@ def ready(recipe: Recipe, title: str, folder: Path) -> Ready:
 
 def wrong(item: Ready, result: SimResult, free: bool) -> str:
     """Say what a simulation shows that it should not: a wire, or a cycle where nothing was stalled; else nothing."""
-    found = judge(item.netlist, item.case.code, result)
+    found = judge(item.netlist, item.case.codes, result)
     if not found.ok:
         return str(found)
-    timing = item.netlist.timing(len(result.completions))
-    seen, due = (result.first_output, *result.completions), (timing.first, *timing.completions)
-    return f"cycles {seen[:4]}, predicted {due[:4]}" if free and seen != due else ""
+    due = item.netlist.timing(len(result.completions))
+    if not free or result.cycles == due:
+        return ""
+    return f"cycles {result.first_output}, {result.completions[:3]}, predicted {due.first}, {due.completions[:3]}"
 
 
 def simulated(items: Sequence[Ready]) -> list[str]:
@@ -76,7 +77,7 @@ def simulated(items: Sequence[Ready]) -> list[str]:
     found = [""] * len(items)
     for free in (True, False):
         jobs = [
-            Job(item.design, item.case.code, *((0.0, 0.0) if free else item.recipe.stalls), seed=i + 1)
+            Job(item.design, item.case.codes, *((0.0, 0.0) if free else item.recipe.stalls), seed=i + 1)
             for i, item in enumerate(items)
         ]
         for i, result in enumerate(_each(jobs)):
@@ -92,7 +93,10 @@ def _each(jobs: Sequence[Job]) -> list[SimResult | ToolError]:
         pass
     out: list[SimResult | ToolError] = []
     for i in range(len(jobs)):
-        alone = [job if i == k else replace(job, code=rows(job.code, slice(0))) for k, job in enumerate(jobs)]
+        alone = [
+            job if i == k else replace(job, codes=tuple(rows(code, slice(0)) for code in job.codes))
+            for k, job in enumerate(jobs)
+        ]
         try:
             out.append(simulate_many(alone)[i])
         except ToolError as error:
@@ -113,7 +117,7 @@ def failures(
     for title, recipe in recipes.items():
         try:
             items[title] = ready(recipe, title, folder)
-        except Exception as error:  # whatever it is, this graph shows it
+        except Exception as error:  # noqa: BLE001 - whatever it is, this graph shows it
             found[title] = f"{type(error).__name__}: {error}"
     names = list(items)
     for start in range(0, len(names), PER_BUILD):
@@ -124,7 +128,7 @@ def failures(
     return found
 
 
-def codes(netlist: Netlist, code: Code) -> dict[Pin, Code]:
-    """Return the codes of every wire."""
-    entry = netlist.stream(netlist.entry)
-    return netlist.circuit.run(entry.unpack(entry.pack(code)))
+def codes(netlist: Netlist, fed: Sequence[Code]) -> dict[Pin, Code]:
+    """Return what the blocks give on every wire."""
+    streams = [netlist.stream(name) for name in netlist.entries]
+    return netlist.circuit.run(*(s.unpack(s.pack(code)) for s, code in zip(streams, fed, strict=True)))

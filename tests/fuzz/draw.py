@@ -19,7 +19,7 @@ from mase.interpreter import run
 from mase.netlist import build
 from tests.emit import draws
 from tests.fuzz.kinds import KINDS, MOST
-from tests.fuzz.recipe import Node, Recipe, name
+from tests.fuzz.recipe import Node, Recipe, path_of
 
 MOST_CYCLES = 800  # a sample
 MOST_LANES = 24  # products a cycle
@@ -30,10 +30,10 @@ OTHERS = 0.2  # chance of a format of another class than the three that layers g
 
 @cache
 def others(role: str) -> tuple[str, ...]:
-    """Return text forms of one format of every class that hardware takes in a role: ``input``, ``output``, ``weight``."""
+    """Return a format of every class that hardware takes as ``input``, ``output`` or ``weight``."""
     x, found = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), []
-    for _, kind in FORMATS.items():
-        fmt = kind()
+    for name in FORMATS:
+        fmt = FORMATS[name]()
         try:
             params = fmt.calibrate(x)
             if role == "weight":
@@ -102,7 +102,8 @@ def _skeleton(rng: Random) -> Recipe | None:
         nodes.append(Node(kind, tuple(sources), {"function": "add"} if kind == "add" else {}))
         shapes.append(shapes[sources[0]])
         free = free - set(sources) | {len(shapes) - 1}
-    recipe = needed(Recipe(rng.getrandbits(30), shape, "fixed8.4", tuple(nodes)))
+    outputs = sorted(free - {0})[-rng.choice((1, 1, 2)) :]
+    recipe = needed(Recipe(rng.getrandbits(30), shape, "fixed8.4", tuple(nodes), tuple(outputs)))
     if recipe is None:
         return None
     changes = {"scale": rng.choice((-3, 0, 0, 0, 2)), "deeper": rng.choice((0, 0, 1, 4)), "fused": rng.random() < 0.75}
@@ -111,21 +112,19 @@ def _skeleton(rng: Random) -> Recipe | None:
 
 
 def needed(recipe: Recipe) -> Recipe | None:
-    """Return the recipe without nodes that its last one does not depend on; None if that takes no input."""
-    keep, pending = set[int](), [len(recipe.nodes)]
+    """Return the recipe without nodes that no output depends on; None if nothing is left."""
+    keep, pending = set[int](), list(recipe.outputs)
     while pending:
         at = pending.pop()
         if at and at not in keep:
             keep.add(at)
             pending += recipe.nodes[at - 1].sources
-    if not keep:
+    if not keep or 0 in recipe.outputs:
         return None
     places = {0: 0} | {old: new for new, old in enumerate(sorted(keep), 1)}
-    nodes = tuple(
-        replace(recipe.nodes[i - 1], sources=tuple(places[j] for j in recipe.nodes[i - 1].sources))
-        for i in sorted(keep)
-    )
-    return replace(recipe, nodes=nodes, lanes={})
+    old = [recipe.nodes[i - 1] for i in sorted(keep)]
+    nodes = tuple(replace(node, sources=tuple(places[j] for j in node.sources)) for node in old)
+    return replace(recipe, nodes=nodes, outputs=tuple(places[i] for i in recipe.outputs), lanes={})
 
 
 def _formats(rng: Random, recipe: Recipe) -> Recipe:
@@ -133,7 +132,7 @@ def _formats(rng: Random, recipe: Recipe) -> Recipe:
     values = run(graph, (recipe.x(),), keep=True).reals
 
     def at(index: int) -> Tensor:
-        found = [values[node.name] for node in graph.operators() if node.path.startswith(name(index))]
+        found = [values[node.name] for node in graph.operators() if node.path.startswith(path_of(index))]
         return found[-1] if found else recipe.x()
 
     def form(role: str, x: Tensor) -> str:
@@ -150,7 +149,7 @@ def _formats(rng: Random, recipe: Recipe) -> Recipe:
             "rounding": "even" if getattr(parse(out), "block", 0) else rng.choice(("even", "half_up", "trunc")),
         }
         if KINDS[node.kind].weights:
-            (weight,) = [n.tensor("weight") for n in graph.operators() if n.path == name(i)]
+            (weight,) = [n.tensor("weight") for n in graph.operators() if n.path == path_of(i)]
             given["weight"] = form("weight", weight)
             given["accumulation"] = rng.choice(("auto", "auto", "aligned(3)")) if "mx" in given["weight"] else "auto"
         nodes.append(replace(node, formats=given))

@@ -81,7 +81,7 @@ class Conv(Kind):
         if len(size) not in {1, 2}:
             return None
         kernel = [rng.choice((1, 1, 2, 3)) for _ in size]
-        groups = rng.choice([g for g in range(1, channels + 1) if channels % g == 0 and g in {1, 1, 2, 3, channels}])
+        groups = rng.choice([g for g in range(1, channels + 1) if channels % g == 0 and g in {1, 2, 3, channels}])
         options = {
             "outputs": groups * rng.randint(1, 3),
             "kernel": kernel,

@@ -30,8 +30,8 @@ class Node:
     """One node.
 
     Args:
-        kind: of ``KINDS``. sources: values that it takes, 0 the input, i + 1 the result of node i. options: of the kind.
-        formats: fields of NodeFormats.
+        kind: of ``KINDS``. sources: values that it takes, 0 the input, i + 1 the result of node i.
+        options: of the kind. formats: fields of NodeFormats.
     """
 
     kind: str
@@ -42,9 +42,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A graph with its formats, its lanes, its FIFOs, and how it is stalled; the last node gives the result.
+    """A graph with its formats, its lanes, its FIFOs, and how it is stalled.
 
     Args:
+        outputs: values that leave, as ``sources`` counts them.
         seed: of weights, data and pauses. shape: of a sample. inputs: format. scale: of the data, a power of two.
         lanes: by graph node, where a folding is fixed; the cheapest where not.
         deeper: what is added to the depth of each FIFO, in order. stalls: chances of a pause of source and sink.
@@ -55,6 +56,7 @@ class Recipe:
     shape: tuple[int, ...]
     inputs: str
     nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
     scale: int = 0
     lanes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     deeper: int = 0
@@ -65,8 +67,9 @@ class Recipe:
     def from_json(cls, data: Mapping[str, Any]) -> Self:  # JSON
         """Read what :meth:`text` wrote."""
         nodes = tuple(Node(**{**node, "sources": tuple(node["sources"])}) for node in data["nodes"])
-        lanes = {name: (simd, pe) for name, (simd, pe) in data["lanes"].items()}
+        lanes = {node: (simd, pe) for node, (simd, pe) in data["lanes"].items()}
         whole = {**data, "nodes": nodes, "lanes": lanes, "shape": tuple(data["shape"]), "stalls": tuple(data["stalls"])}
+        whole["outputs"] = tuple(data["outputs"])
         return cls(**whole)
 
     @classmethod
@@ -102,7 +105,7 @@ class Recipe:
     def quantized(self) -> Graph:
         """Return the graph with formats."""
         graph = self.traced()
-        wanted = {f"{name(i)}*": NodeFormats(**node.formats) for i, node in enumerate(self.nodes)}
+        wanted = {f"{path_of(i)}*": NodeFormats(**node.formats) for i, node in enumerate(self.nodes)}
         paths = [node.path for node in graph.operators()]
         kept = {glob: given for glob, given in wanted.items() if any(path.startswith(glob[:-1]) for path in paths)}
         config = QuantizeConfig(NodeFormats("int6c", "fixed8.4"), overrides=kept, inputs=self.inputs)
@@ -128,7 +131,7 @@ class Recipe:
         return Case(title, graph, fed(build(graph), self.x()[:REAL]))
 
 
-def name(index: int) -> str:
+def path_of(index: int) -> str:
     """Return the module path of a node."""
     return f"n{index:02d}"
 
@@ -139,17 +142,18 @@ class Model(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)
-        self.sources = [node.sources for node in recipe.nodes]
+        self.sources, self.outputs = [node.sources for node in recipe.nodes], recipe.outputs
         shapes = recipe.shapes()
         for i, node in enumerate(recipe.nodes):
             made = KINDS[node.kind].module(node.options, [shapes[j] for j in node.sources])
-            self.add_module(name(i), made)
+            self.add_module(path_of(i), made)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         values = [x]
         for i, sources in enumerate(self.sources):
-            values.append(getattr(self, name(i))(*(values[j] for j in sources)))
-        return values[-1]
+            values.append(getattr(self, path_of(i))(*(values[j] for j in sources)))
+        found = tuple(values[i] for i in self.outputs)
+        return found if len(found) > 1 else found[0]
 
 
 def fed(netlist: Netlist, x: Tensor) -> Code:

@@ -40,15 +40,17 @@ def smaller(recipe: Recipe) -> Iterator[Recipe]:
 
 
 def _fewer(recipe: Recipe) -> Iterator[Recipe]:
-    for end in range(1, len(recipe.nodes)):  # an early node gives the result
-        yield from _legal(replace(recipe, nodes=recipe.nodes[:end]))
-    for i, node in enumerate(recipe.nodes[:-1]):  # a node is left out
+    for value in range(1, len(recipe.nodes) + 1):  # one node alone gives the result
+        if recipe.outputs != (value,):
+            yield from _legal(replace(recipe, outputs=(value,)))
+    for i, node in enumerate(recipe.nodes):  # a node is left out
         for source in dict.fromkeys(node.sources):
             nodes = [
                 replace(other, sources=tuple(source if j == i + 1 else j for j in other.sources))
                 for other in recipe.nodes
             ]
-            yield from _legal(replace(recipe, nodes=tuple(nodes)))
+            outputs = tuple(source if j == i + 1 else j for j in recipe.outputs)
+            yield from _legal(replace(recipe, nodes=tuple(nodes), outputs=outputs))
 
 
 def _legal(recipe: Recipe) -> Iterator[Recipe]:

@@ -14,15 +14,19 @@ from cocotb.triggers import ClockCycles, FallingEdge
 from torch import Tensor
 
 from emit.verilog import library_files
+from mase.blocks.affine import AffineUnit, Scaling
+from mase.blocks.argmax import Argmax
 from mase.blocks.block_normalise import BlockNormalise
 from mase.blocks.concat import Concat
 from mase.blocks.fork import Fork
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
 from mase.blocks.pair import Pair, Pairing, Scale
+from mase.blocks.piecewise import PiecewiseUnit, Polynomials
 from mase.blocks.reduce import Reduce, Reduction
 from mase.blocks.reorder import Nest, Order, Reorder
 from mase.blocks.slice import Cut, Slice
+from mase.blocks.table import Table, index_bits
 from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
@@ -257,6 +261,47 @@ def windows(
     return Unit.of("_".join(map(str, parts)), window)
 
 
+def table(shape: tuple[int, int, int], size: int, width: int, fifo: int) -> Unit:
+    """Return a table of random words of a width, in front of a stream (rows, cols, lanes); size of a block, or 0."""
+    source = StreamType(*shape, _grid(size))
+    words = torch.randint(1, 1 << width, (1 << index_bits(source.grid),), generator=torch.Generator().manual_seed(3))
+    target = StreamType(*shape, Grid(width, False, 0, (1 << width) - 1))
+    return Unit.of("_".join(map(str, ("table", *shape, size, width, fifo))), Table(source, target, words, fifo=fifo))
+
+
+def affine(
+    shape: tuple[int, int, int], size: int, target: str, fifo: int, mode: str = "even", relu: bool = False, own: int = 0
+) -> Unit:
+    """Return scales and shifts of a stream (rows, cols, lanes); size of a block, or 0; own: of each row."""
+    torch.manual_seed(sum(shape))
+    fmt, params = _formatted(target, 4 * torch.randn(8, 8))
+    y, (rows, cols, lanes) = fmt.grid(params, "unit"), shape
+    scale, shift = (torch.randn(rows if own else 1, cols).double().expand(rows, cols) for _ in range(2))
+    scaling = Scaling.of(_grid(size), y, (None, params.scale if y.scaled else None), scale, shift, relu, mode, "unit")
+    scope = "_".join(map(str, ("affine", *shape, size, target, fifo, mode, own)))
+    return Unit.of(scope, AffineUnit(scaling, lanes, fifo=fifo))
+
+
+def argmax(shape: tuple[int, int, int], size: int, fifo: int, signed: bool = True) -> Unit:
+    """Return the search for the greatest of each row of a stream (rows, cols, lanes); size of a block, or 0."""
+    grid = _grid(size) if signed else Grid(3, False, 0, 7)
+    block = Argmax(*shape, grid, (1, shape[0]), fifo=fifo)
+    return Unit.of("_".join(map(str, ("argmax", *shape, size, int(signed), fifo))), block)
+
+
+def piecewise(shape: tuple[int, int, int], degree: int, target: str, fifo: int, signed: bool = True) -> Unit:
+    """Return random polynomials on 8 segments of 8-bit codes, on a stream (rows, cols, lanes)."""
+    fmt, params = _formatted(target, torch.randn(8, 8))
+    rows, cols, lanes = shape
+    drawn = torch.randint(-500, 500, (degree + 1, 8), generator=torch.Generator().manual_seed(degree))
+    polynomials = Polynomials(8, signed, 3, drawn, 4, 3)
+    top = int(polynomials.integers(polynomials.every_code).abs().max())
+    x = Grid(8, signed, -128 * signed, 255 - 128 * signed)
+    out = Output.of(fmt.grid(params, "unit"), None, None, -8, top, False, "even", "unit")
+    scope = "_".join(map(str, ("piecewise", *shape, degree, target, int(signed), fifo)))
+    return Unit.of(scope, PiecewiseUnit(rows, cols, lanes, x, polynomials, out, fifo=fifo))
+
+
 def reduced(
     shape: tuple[int, int, int],
     lanes: int,
@@ -377,6 +422,25 @@ def units() -> tuple[Unit, ...]:
         windows(Windows((4, 4), (4, 4)), 2, 1, 5, pace=9),  # one window: the whole image
         windows(Windows((4, 5), (3, 3)), 12, 2, 4, block=2, groups=3),
         windows(Windows((3, 3), (1, 1), (2, 2)), 1, 1, 2, pace=9),  # one slot
+        table((1, 1, 1), 0, 3, 2),
+        table((2, 7, 3), 0, 9, 4),
+        table((3, 6, 3), 0, 5, 3),  # no tails
+        table((2, 5, 8), 4, 7, 4),  # one beat a row
+        table((2, 9, 2), 4, 6, 5),
+        affine((1, 1, 1), 0, "fixed6.2", 2),
+        affine((2, 7, 3), 0, "ufixed5.2", 6, "half_up", relu=True),
+        affine((3, 5, 2), 0, "fixed7.3", 5, "trunc", own=1),
+        affine((2, 9, 4), 4, "fixed8.2", 4),
+        affine((2, 6, 2), 2, "mxint4b4e3", 6, relu=True),
+        argmax((1, 1, 1), 0, 2),
+        argmax((3, 7, 3), 0, 2),
+        argmax((2, 5, 8), 4, 3),
+        argmax((3, 9, 2), 4, 4),
+        argmax((4, 6, 5), 0, 2, signed=False),
+        piecewise((1, 1, 1), 2, "fixed6.2", 2),
+        piecewise((2, 7, 3), 1, "fixed9.4", 5),
+        piecewise((2, 5, 2), 2, "ufixed7.3", 6, signed=False),
+        piecewise((2, 6, 4), 2, "mxint5b4e3", 3),
         reduced((1, 1, 1), 1, 2, "fixed5.2", "fixed5.2", maximum=True),
         reduced((2, 3, 7), 2, 5, "fixed5.2", "fixed5.2", maximum=True),
         reduced((3, 4, 5), 2, 3, "mxint5b2e3", "mxint4b4e4", maximum=True),

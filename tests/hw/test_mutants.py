@@ -110,6 +110,28 @@ MUTANTS = (
     Mutant("mase_reorder", "last_q <= end0;", "last_q <= end1;", "reorder_2_3_24_3"),
     Mutant("mase_reorder", "full_q   <= '0;", "", "reorder_2_8_4_4", RESET),
     Mutant("mase_reorder", "if (end3) count2_q", "if (end4) count2_q", "reorder_2_12_6_4"),
+    Mutant("mase_window", "level_q >= LevelWidth'(Span)", "level_q >= LevelWidth'(Span - 1)", "window_5_7"),
+    Mutant("mase_window", "open_q <= !window_end;", "open_q <= 1'b1;", "window_7_5"),
+    Mutant("mase_window", "in_ready_o = level_q <", "in_ready_o = level_q <=", "window_5_7"),
+    Mutant("mase_window", "around(DilationHeight * Row -", "around(DilationHeight * Row - 1 -", "window_7_7"),
+    Mutant("mase_window", "around(DilationWidth * Pixel - Beats + 1)", "around(1)", "window_7_7"),
+    Mutant("mase_window", "around(1 - Far)", "around(2 - Far)", "window_4_5"),
+    Mutant("mase_window", "around(NextImage", "around(NextRow", "window_5_6"),
+    Mutant("mase_window", ": LevelWidth'(NextImage);", ": LevelWidth'(NextRow);", "window_5_6"),
+    Mutant("mase_window", "<= row_end && row_last;", "<= row_end;", "window_5_7"),
+    Mutant("mase_window", "level_q      <= '0;", "", "window_7_5", RESET),
+    Mutant("mase_pad", "image_row < RowWidth'(Height)", "image_row <= RowWidth'(Height)", "pad_2_3"),
+    Mutant("mase_pad", "col_q - ColWidth'(Left)", "col_q - ColWidth'(Right)", "pad_2_3"),
+    Mutant("mase_pad", "CodeWidth'(Mantissa)", "CodeWidth'(0)", "pad_3_1"),
+    Mutant("mase_pad", "(i < Tail || !beat_last)", "(i < Lanes)", "pad_1_4"),
+    Mutant("mase_pad", "(i < TailExps || !beat_last)", "(i < Exps)", "pad_1_3"),
+    Mutant("mase_pad", "row_last && col_last && beat_last;", "row_last && col_last;", "pad_2_3"),
+    Mutant("mase_pad", "credit && (in_valid_i || !(in_image || first))", "credit", "pad_2_3", STALLED),
+    Mutant("mase_linear", ".part_last_i(part_last)", ".part_last_i(k_last)", "parts_blocks"),
+    Mutant("mase_linear", ".tile_i     (tile)", ".tile_i     (TileWidth'(0))", "parts_sets"),
+    Mutant("mase_linear", ".first_i    (k == '0)", ".first_i    (1'b1)", "parts_set_blocks"),
+    Mutant("mase_linear", ".Keep(OutTiles > 1 || Aligned)", ".Keep(1'b0)", "parts_plain"),
+    Mutant("mase_linear", ".push_data_i({y_last, y})", ".push_data_i({1'b0, y})", "parts_plain"),
 )
 
 
@@ -131,7 +153,13 @@ def test_every_mutant_is_caught(tmp_path: Path) -> None:
         text = sources[name].read_text() if name in sources else next(m for m in MUTANTS if m.name == name).source()
         sources[name] = tmp_path / f"{name}.sv"
         sources[name].write_text(text.replace("`ifndef SYNTHESIS", "`ifdef NEVER"))
-    instances = [Instance(m.name, m.name, dict(m.victim.block.sv_params())) for m in MUTANTS]
+    instances = []
+    for mutant in MUTANTS:
+        block = mutant.victim.block
+        files = {key: f"{mutant.name}_{key}.mem" for key in block.memories()}
+        for key, image in block.memories().items():
+            (tmp_path / files[key]).write_text(image.text())
+        instances.append(Instance(mutant.name, mutant.name, {**block.sv_params(), **files}))
     top = tmp_path / f"{TOP}.sv"
     top.write_text(bench(TOP, instances, list(sources.values())))
     run_block(TOP, [*sources.values(), top], {}, __name__, cache=cache_dir(), work=tmp_path)
