@@ -102,7 +102,7 @@ MUTANTS = (
     ),
     Mutant(
         "mase_reorder",
-        "(leave_q ? AddressWidth'(Start) : AddressWidth'(Words + Start))",
+        "leave_q ? AddressWidth'(Start) : AddressWidth'(Words + Start)",
         "AddressWidth'(Start)",
         "reorder_3_2_6_2",
     ),
