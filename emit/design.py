@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from mase.dataflow.stream import StreamType, Travel
@@ -294,11 +294,12 @@ def _rounding(fmt: Format, grid: Grid) -> str | None:
     """Return how a host without mase rounds into a format; None where that takes more than one rule."""
     mode: str = getattr(fmt, "rounding", "even")
     published: str = getattr(fmt, "compat", "")  # reproduces another tool, in its own way
-    several = grid.pattern is not None or grid.lift or grid.ceil
+    several = grid.pattern is not None or grid.lift or grid.ceil or not grid.rounds
     return None if published or mode == "stochastic" or several else mode
 
 
-Sizes = Annotated[tuple[Annotated[int, Field(gt=0, lt=1 << 31)], ...], Field(min_length=1)]
+Size = Annotated[int, Field(gt=0, lt=1 << 31)]
+Sizes = Annotated[tuple[Size, ...], Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$", max_length=1024)]  # a word of SystemVerilog
 Place = Annotated[
     str, Field(pattern=r"^(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -315,13 +316,13 @@ class _Stream(_Part):
     name: str
     path: str
     signal: Name
-    shape: Sizes
+    shape: tuple[Size, ...]  # none where a sample is one number
     format: str
     sources: tuple[str, ...] = Field(alias="from")
     scale: Annotated[float, Field(gt=0)] | None
     zero_point: Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)] | None
     base: Annotated[int, Field(gt=-1024, lt=1024)] | None
-    axis: PositiveInt
+    axis: NonNegativeInt  # 0 where a sample is one number
     axes: Sizes
     order: tuple[int, ...]
     rows: PositiveInt
@@ -333,7 +334,7 @@ class _Port(_Part):
     name: Name
     direction: Direction
     tensor: str
-    shape: Sizes
+    shape: tuple[Size, ...]  # none where a sample is one number
     edge: str
     axis: Name
     axis_bytes: PositiveInt
@@ -363,7 +364,7 @@ def _edge(data: _Stream) -> Edge:
         raise GraphError(f"{where}: shape {data.shape} does not have {data.rows} rows of {data.cols}")
     if sorted(data.order) != list(range(len(data.axes))) or (travel.rows, travel.cols) != (data.rows, data.cols):
         raise GraphError(f"{where}: axes {data.axes} in order {data.order} are not {data.rows} rows of {data.cols}")
-    if data.axis > len(data.shape):
+    if not min(1, len(data.shape)) <= data.axis <= len(data.shape):
         raise GraphError(f"{where}: blocks lie along axis {data.axis}; allowed is 1 to {len(data.shape)}")
     scale = None if data.scale is None else torch.tensor(data.scale, dtype=torch.float64)
     zero, base = (None if value is None else torch.tensor(value) for value in (data.zero_point, data.base))

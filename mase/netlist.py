@@ -12,7 +12,7 @@ from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Deadlock, Loop, Step, Timing, attempt, run, taken
 from mase.dataflow.sizing import UNBOUNDED, least_depths
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import WidthConverter
 from mase.errors import UnsupportedOp
 from mase.formats import Code
@@ -98,7 +98,10 @@ class Netlist:
         else:
             pin = self.named[edge]
             found = self.circuit.blocks[pin.block].outputs[pin.port]
-        return replace(found, travel=travel(self.graph.node(edge)))
+        order = travel(self.graph.node(edge))
+        if order.plain and order.rows != found.rows:  # a view has made other rows of them
+            order = Travel((found.rows, found.cols), (0, 1))
+        return replace(found, travel=order)
 
     def edges(self) -> dict[str, StreamType]:
         """Return the stream of each named edge, entries first."""
@@ -403,10 +406,15 @@ def host_prefix(graph: Graph) -> list[str]:
 
 def _prefix(node: OpNode) -> list[str]:
     out = [node.name]
-    while len(node.users) == 1 and view(node.users[0]) and builds(node.users[0]):
+    while len(node.users) == 1 and _renames(node.users[0]):
         node = node.users[0]
         out.append(node.name)
     return out
+
+
+def _renames(node: OpNode) -> bool:
+    """Tell whether a node leaves every element in its place, so that the host may encode what it gives."""
+    return view(node) and builds(node) and OPS[node.kind].in_order(node.record)
 
 
 def sized(netlist: Netlist) -> dict[Pin, int]:

@@ -28,6 +28,7 @@ module mase_affine #(
   parameter int ShiftRight = 16,
   parameter int ShiftLeft = 0,
   parameter int RoundMode = 0,
+  parameter int Zero = 0,
   parameter int FifoDepth = 2,
   parameter MultFile = "",
   parameter AddFile = "",
@@ -118,7 +119,7 @@ module mase_affine #(
 
   mase_output #(
     .Lanes(Lanes), .InWidth(SumWidth), .RawOut(RawOut), .OutWidth(OutWidth), .OutSigned(OutSigned),
-    .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode)
+    .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode), .Zero(Zero)
   ) u_output (
     .clk_i  (clk_i),
     .rst_ni (rst_ni),

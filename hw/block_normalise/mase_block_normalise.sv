@@ -1,12 +1,15 @@
-// Gather blocks of exact integers and give each block one exponent and rounded mantissas (MXINT).
+// Gather blocks of exact integers and give each block one exponent and rounded elements (MXINT, BFP, MXFP).
 //
-//   e = clamp(msb(max |t| of the block) + Offset, 0, Top)                  exponent above the window's base
-//   m = clamp(round_even(t * 2**(Offset + Width - 2 - e)), +-(2**(Width-1) - 1))
+//   e = clamp(msb(max |t| of the block) + Offset, 0, Most)      exponent above the window's base
+//       Ceil: one more where that maximum is not a power of two
+//   m = clamp(round_even(t * 2**(Offset + Point - e)), +-(2**(Width-1) - 1))     one less below where not Narrow
+//   or, with FloatExp bits of exponent, the nearest number of a sign, an exponent and a mantissa (mase_float_round)
 //
-// Offset is the exponent of t's unit less the base. A carry never changes e; a zero block has e = 0; partial blocks
-// count as zero beyond the row. Beats hold Lanes elements: a part of a block, or several blocks. Two banks: one fills
-// while the other leaves, one beat a cycle each. A bank that filled in cycle t can start to leave in t + 1; a beat
-// leaves 4 cycles after it was read. in_ready_o and out_valid_o come from registers.
+// Offset is the exponent of t's unit less the base and less how far e lies below the maximum; Point is the exponent
+// of e's 1 less that of an element's. A carry never changes e; a zero block has e = 0; partial blocks count as zero
+// beyond the row. Beats hold Lanes elements: a part of a block, or several blocks. Two banks: one fills while the other
+// leaves, one beat a cycle each. A bank that filled in cycle t can start to leave in t + 1; a beat leaves 4 cycles (5:
+// FloatExp) after it was read. in_ready_o and out_valid_o come from registers.
 
 `default_nettype none
 
@@ -18,7 +21,13 @@ module mase_block_normalise #(
   parameter int Width = 8,
   parameter int Block = 4,
   parameter int ExpBits = 4,
+  parameter int Most = 15,  // greatest exponent above the base
   parameter int Offset = 0,
+  parameter int Point = 6,
+  parameter bit Ceil = 1'b0,
+  parameter bit Narrow = 1'b1,
+  parameter int FloatExp = 0,  // 0: elements are integers
+  parameter int FloatTop = 0,  // greatest number, without its sign
   parameter int FifoDepth = 2,
   // Derived, do not override.
   parameter int Exps = (Lanes > Block) ? Lanes / Block : 1,
@@ -54,6 +63,7 @@ module mase_block_normalise #(
   logic [BeatWidth-1:0]    fill_beat_q;
   logic [Exps*InWidth-1:0] beat_or, gathered_q, gathered;
   logic [Exps*InWidth-1:0] or_q [2];
+  logic [Exps-1:0]         more;  // the maximum of the bank that leaves is above a power of two, and that counts
   logic [InBits-1:0]       bank [2*BlockBeats];
 
   assign in_ready_o = !full_q[fill_bank_q];
@@ -95,6 +105,36 @@ module mase_block_normalise #(
     end
   end
 
+  // The same of those magnitudes alone that are no powers of two: it has the leading bit of all if one of them has it.
+  if (!Ceil) begin : gen_floor
+    assign more = '0;
+  end else begin : gen_ceil
+    logic [Exps*InWidth-1:0] beat_above, above_q, above;
+    logic [Exps*InWidth-1:0] above_or_q [2];
+    for (genvar e = 0; e < Exps; e++) begin : gen_above
+      logic [Group*InWidth-1:0] odd;
+      logic [InWidth-1:0]       all, both;
+      for (genvar i = 0; i < Group; i++) begin : gen_odd
+        logic [InWidth-1:0] size;
+        assign size = gen_or[e].magnitude[i*InWidth +: InWidth];
+        assign odd[i*InWidth +: InWidth] = ((size & (size - InWidth'(1))) == '0) ? '0 : size;
+      end
+      always_comb begin
+        all = '0;
+        for (int i = 0; i < Group; i++) all = all | odd[i*InWidth +: InWidth];
+      end
+      assign beat_above[e*InWidth +: InWidth] = all;
+      // The leading bits agree where neither is above the other without that bit.
+      assign both = or_q[leave_bank_q][e*InWidth +: InWidth] & ~above_or_q[leave_bank_q][e*InWidth +: InWidth];
+      assign more[e] = both < above_or_q[leave_bank_q][e*InWidth +: InWidth];
+    end
+    assign above = beat_above | ((fill_beat_q == '0) ? '0 : above_q);
+    always_ff @(posedge clk_i) begin
+      if (fill) above_q <= above;
+      if (fill && fill_last) above_or_q[fill_bank_q] <= above;
+    end
+  end
+
   // ---- leave: the other bank goes out ------------------------------------------------------------------------------
 
   logic [ColWidth-1:0]  col_q;
@@ -128,27 +168,24 @@ module mase_block_normalise #(
 
   // ---- exponent, shift, round ---------------------------------------------------------------------------------------
 
-  localparam int Up = (Offset + Width - 2 > 0) ? Offset + Width - 2 : 0;     // t << Up ...
-  localparam int Down = (Offset + Width - 2 < 0) ? -(Offset + Width - 2) : 0;  // ... >> (e + Down)
-  // Greatest exponent above the base; of 8 bits the last code is NaN.
-  localparam int Top = (1 << ExpBits) - 1 - ((ExpBits == 8) ? 1 : 0);
-  localparam int Wide = InWidth + Up + 1;                                    // a bit below for the half
-  localparam int ShiftWidth = $clog2((1 << ExpBits) + Down);
-  localparam int Kept = (Wide > Width + 2) ? Wide : Width + 2;
-  localparam logic [Kept-1:0] High = Kept'((1 << (Width - 1)) - 1);
+  localparam int Stages = (FloatExp != 0) ? 4 : 3;
 
-  logic [Exps*ExpBits-1:0]   exp_d, exp_q, exp_q2, exp_q3;
-  logic [InBits-1:0]         t_q;
-  logic [Lanes*Width-1:0]    mantissa_q;
-  logic [2:0]                valid_q, last_q;
+  logic [Exps*ExpBits-1:0]        exp_d, exp_q;
+  logic [Stages*Exps*ExpBits-1:0] exps_q;
+  logic [InBits-1:0]              t_q;
+  logic [Lanes*Width-1:0]         mantissa_q;
+  logic [Stages-1:0]              valid_q, last_q;
 
   for (genvar e = 0; e < Exps; e++) begin : gen_exp
+    logic up;
+    assign up = more[e];
     always_comb begin
       exp_d[e*ExpBits +: ExpBits] = '0;
       for (int i = 0; i < InWidth; i++) begin
         if (or_q[leave_bank_q][e*InWidth+i]) begin
           exp_d[e*ExpBits +: ExpBits] =
-            (i + Offset < 0) ? '0 : ExpBits'((i + Offset > Top) ? Top : i + Offset);
+            (i + Offset + (up ? 1 : 0) < 0) ? '0 :
+            ExpBits'((i + Offset + (up ? 1 : 0) > Most) ? Most : i + Offset + (up ? 1 : 0));
         end
       end
     end
@@ -156,36 +193,57 @@ module mase_block_normalise #(
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) valid_q <= '0;
-    else valid_q <= {valid_q[1:0], leave};
+    else valid_q <= {valid_q[Stages-2:0], leave};
   end
   always_ff @(posedge clk_i) begin
     t_q    <= bank[BankWidth'(beat_q) + (leave_bank_q ? BankWidth'(BlockBeats) : '0)];
-    exp_q  <= exp_d;
-    exp_q2 <= exp_q;
-    exp_q3 <= exp_q2;
-    last_q <= {last_q[1:0], sample_end};
+    exps_q <= {exps_q[(Stages-1)*Exps*ExpBits-1:0], exp_d};
+    last_q <= {last_q[Stages-2:0], sample_end};
   end
+  assign exp_q = exps_q[Exps*ExpBits-1:0];
 
   for (genvar l = 0; l < Lanes; l++) begin : gen_lane
-    logic [ShiftWidth-1:0]  shift;
-    logic signed [Wide-1:0] high;
-    logic [Wide-1:0]        lost;
-    logic signed [Kept-1:0] kept_q, floored, rounded;
-    logic                   sticky_q;
-    assign shift = ShiftWidth'(exp_q[(l/Group)*ExpBits +: ExpBits]) + ShiftWidth'(Down);
-    assign high  = Wide'($signed({t_q[l*InWidth +: InWidth], 1'b0})) << Up;
-    assign lost  = high & ~({Wide{1'b1}} << shift);
-    always_ff @(posedge clk_i) begin
-      kept_q   <= Kept'(high >>> shift);
-      sticky_q <= lost != '0;
-    end
-    // kept_q[0] is the half: up if more than the half was dropped, or on a tie if the result is odd.
-    assign floored = kept_q >>> 1;  // alone: a sum with an unsigned number would make the shift logical
-    assign rounded = floored + Kept'(kept_q[0] && (sticky_q || kept_q[1]));
-    always_ff @(posedge clk_i) begin
-      if (rounded > $signed(High)) mantissa_q[l*Width +: Width] <= High[Width-1:0];
-      else if (rounded < -$signed(High)) mantissa_q[l*Width +: Width] <= -High[Width-1:0];
-      else mantissa_q[l*Width +: Width] <= rounded[Width-1:0];
+    if (FloatExp != 0) begin : gen_float
+      localparam int Base = -(Offset + Point);  // bits dropped, less e
+      localparam int DownWidth = $clog2(((Base < 0) ? -Base : Base) + Most + 2) + 1;
+      logic [DownWidth-1:0] down;
+      assign down = DownWidth'(Base) + DownWidth'(exp_q[(l/Group)*ExpBits +: ExpBits]);
+      mase_float_round #(
+        .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(FloatExp), .ManBits(Width - 1 - FloatExp), .Top(FloatTop)
+      ) u_round (
+        .clk_i (clk_i),
+        .in_i  (t_q[l*InWidth +: InWidth]),
+        .down_i(down),
+        .out_o (mantissa_q[l*Width +: Width])
+      );
+    end else begin : gen_integer
+      localparam int Up = (Offset + Point > 0) ? Offset + Point : 0;     // t << Up ...
+      localparam int Down = (Offset + Point < 0) ? -(Offset + Point) : 0;  // ... >> (e + Down)
+      localparam int Wide = InWidth + Up + 1;                              // a bit below for the half
+      localparam int ShiftWidth = $clog2((1 << ExpBits) + Down);
+      localparam int Kept = (Wide > Width + 2) ? Wide : Width + 2;
+      localparam logic [Kept-1:0] High = Kept'((1 << (Width - 1)) - 1);
+      localparam logic [Kept-1:0] Low = Narrow ? -High : -High - Kept'(1);
+      logic [ShiftWidth-1:0]  shift;
+      logic signed [Wide-1:0] high;
+      logic [Wide-1:0]        lost;
+      logic signed [Kept-1:0] kept_q, floored, rounded;
+      logic                   sticky_q;
+      assign shift = ShiftWidth'(exp_q[(l/Group)*ExpBits +: ExpBits]) + ShiftWidth'(Down);
+      assign high  = Wide'($signed({t_q[l*InWidth +: InWidth], 1'b0})) << Up;
+      assign lost  = high & ~({Wide{1'b1}} << shift);
+      always_ff @(posedge clk_i) begin
+        kept_q   <= Kept'(high >>> shift);
+        sticky_q <= lost != '0;
+      end
+      // kept_q[0] is the half: up if more than the half was dropped, or on a tie if the result is odd.
+      assign floored = kept_q >>> 1;  // alone: a sum with an unsigned number would make the shift logical
+      assign rounded = floored + Kept'(kept_q[0] && (sticky_q || kept_q[1]));
+      always_ff @(posedge clk_i) begin
+        if (rounded > $signed(High)) mantissa_q[l*Width +: Width] <= High[Width-1:0];
+        else if (rounded < $signed(Low)) mantissa_q[l*Width +: Width] <= Low[Width-1:0];
+        else mantissa_q[l*Width +: Width] <= rounded[Width-1:0];
+      end
     end
   end
 
@@ -194,8 +252,8 @@ module mase_block_normalise #(
     .rst_ni     (rst_ni),
     .take_i     (leave),
     .credit_o   (credit),
-    .push_i     (valid_q[2]),
-    .push_data_i({last_q[2], exp_q3, mantissa_q}),
+    .push_i     (valid_q[Stages-1]),
+    .push_data_i({last_q[Stages-1], exps_q[(Stages-1)*Exps*ExpBits +: Exps*ExpBits], mantissa_q}),
     .out_valid_o(out_valid_o),
     .out_ready_i(out_ready_i),
     .out_data_o ({out_last_o, out_data_o})

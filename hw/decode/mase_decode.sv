@@ -22,7 +22,7 @@ module mase_decode #(
   parameter int ManBits = 3,
   parameter int Top = 0,
   parameter bit Subnormal = 1'b1,
-  parameter bit Own = 1'b0,
+  parameter int Own = 0,
   parameter int InExpBits = 0,  // 0: x carries no exponents of blocks
   parameter int InBlock = 1,
   parameter int OutWidth = 9,
@@ -30,7 +30,7 @@ module mase_decode #(
   parameter int FifoDepth = 2,
   // Derived, do not override.
   parameter int InExps = (InExpBits == 0) ? 0 : (Lanes > InBlock) ? Lanes / InBlock : 1,
-  parameter int OutExps = Own ? Lanes : InExps,
+  parameter int OutExps = (Own != 0) ? Lanes : InExps,
   parameter int InBits = Lanes * Width + InExps * InExpBits,
   parameter int OutBits = Lanes * OutWidth + OutExps * OutExpBits
 ) (
@@ -98,7 +98,11 @@ module mase_decode #(
       logic [ExpBits-1:0] field, shift;
       logic [Digits-1:0]  digits;
       logic               hidden;
-      assign number = (code[Width-2:0] > (Width - 1)'(Top)) ? (Width - 1)'(Top) : code[Width-2:0];
+      if (Top == (1 << (Width - 1)) - 1) begin : gen_all
+        assign number = code[Width-2:0];
+      end else begin : gen_most
+        assign number = (code[Width-2:0] > (Width - 1)'(Top)) ? (Width - 1)'(Top) : code[Width-2:0];
+      end
       assign field  = number[Width-2:ManBits];
       assign hidden = !Subnormal || field != '0;
       assign shift  = (Subnormal && hidden) ? field - ExpBits'(1) : field;
@@ -107,7 +111,7 @@ module mase_decode #(
       end else begin : gen_mantissa
         assign digits = {hidden, number[ManBits-1:0]};
       end
-      if (!Own) begin : gen_shifted
+      if (Own == 0) begin : gen_shifted
         logic [OutWidth-1:0] size;
         assign size = OutWidth'(digits) << shift;
         assign y    = code[Width-1] ? -size : size;
@@ -125,7 +129,7 @@ module mase_decode #(
     end
   end
 
-  if (!Own && InExpBits != 0) begin : gen_pass
+  if (Own == 0 && InExpBits != 0) begin : gen_pass
     assign decoded[OutBits-1:Lanes*OutWidth] = in_data_i[InBits-1:Lanes*Width];
   end
 

@@ -44,6 +44,7 @@ module mase_linear #(
   parameter int ShiftRight = 4,
   parameter int ShiftLeft = 0,
   parameter int RoundMode = 0,
+  parameter int Zero = 0,
   parameter int FifoDepth = 2,
   parameter     WeightFile = "",
   parameter     WeightExpFile = "",
@@ -143,7 +144,7 @@ module mase_linear #(
   mase_output #(
     .Lanes(Pe), .InWidth(AccWidth), .MultBits(MultBits), .Aligned(Aligned), .ExpWidth(ExpWidth), .ExpMax(ExpMax),
     .RawOut(RawOut), .OutWidth(OutWidth), .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu),
-    .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode)
+    .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode), .Zero(Zero)
   ) u_output (
     .clk_i  (clk_i),
     .rst_ni (rst_ni),

@@ -43,6 +43,7 @@ module mase_pair #(
   parameter int ShiftRight = 0,
   parameter int ShiftLeft = 0,
   parameter int RoundMode = 0,
+  parameter int Zero = 0,
   parameter int FifoDepth = 2,
   // Derived, do not override.
   parameter int AExps = (AExpBits == 0) ? 0 : (Lanes > ABlock) ? Lanes / ABlock : 1,
@@ -188,7 +189,7 @@ module mase_pair #(
   mase_output #(
     .Lanes(Lanes), .InWidth(Sum), .MultBits(MultBits), .Aligned(Aligned), .ExpWidth(ExpWidth), .ExpMax(ExpMax),
     .RawOut(RawOut), .OutWidth(OutWidth), .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu),
-    .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode)
+    .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode), .Zero(Zero)
   ) u_output (
     .clk_i  (clk_i),
     .rst_ni (rst_ni),

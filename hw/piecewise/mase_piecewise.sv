@@ -32,6 +32,7 @@ module mase_piecewise #(
   parameter int ShiftRight = 8,
   parameter int ShiftLeft = 0,
   parameter int RoundMode = 0,
+  parameter int Zero = 0,
   parameter int FifoDepth = 2,
   parameter TableFile = "",
   // Derived, do not override.
@@ -137,7 +138,7 @@ module mase_piecewise #(
 
   mase_output #(
     .Lanes(Lanes), .InWidth(SumWidth), .RawOut(RawOut), .OutWidth(OutWidth), .OutSigned(OutSigned),
-    .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode)
+    .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode), .Zero(Zero)
   ) u_output (
     .clk_i  (clk_i),
     .rst_ni (rst_ni),

@@ -25,6 +25,7 @@ module mase_requantize #(
   parameter int ShiftRight = 0,
   parameter int ShiftLeft = 0,
   parameter int RoundMode = 0,
+  parameter int Zero = 0,
   parameter int FifoDepth = 2,
   // Derived, do not override.
   parameter int XExps = (XExpBits == 0) ? 0 : (Lanes > XBlock) ? Lanes / XBlock : 1,
@@ -91,7 +92,7 @@ module mase_requantize #(
   mase_output #(
     .Lanes(Lanes), .InWidth(Shifted), .MultBits(MultBits), .RawOut(RawOut), .OutWidth(OutWidth),
     .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft),
-    .RoundMode(RoundMode)
+    .RoundMode(RoundMode), .Zero(Zero)
   ) u_output (
     .clk_i  (clk_i),
     .rst_ni (rst_ni),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
@@ -116,8 +117,8 @@ class Scaling:
     def foldings(self) -> AffineFoldings:
         """Everything that cycles and hardware depend on but the lanes."""
         x, out, normaliser = self.x, self.out, None
-        if out.grid.block:
-            normaliser = out.normaliser(self.rows, self.cols, out.grid.block, self.sum_width, 2).normaliser
+        if out.raw:
+            normaliser = out.normaliser(self.rows, self.cols, 1, self.sum_width, 2).normaliser
         return AffineFoldings(
             self.rows,
             self.cols,
@@ -137,7 +138,7 @@ class Scaling:
     def blocks(self, lanes: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         """Return the unit, and the normaliser behind it where the result has blocks."""
         core = AffineUnit(self, lanes, fifo=fifos.get("", 2))
-        if not self.out.grid.block:
+        if not self.out.raw:
             return {"": core}
         fifo = fifos.get("normalise", 2)
         return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, lanes, self.sum_width, fifo)}
@@ -177,7 +178,7 @@ class AffineFoldings(Foldings):
     out_width: int
     out_block: int
     zero_bits: int
-    normaliser: Normaliser | None
+    normaliser: Normaliser | Encoder | None
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.x_block, self.out_block)
@@ -190,7 +191,7 @@ class AffineFoldings(Foldings):
     @property
     def latency(self) -> int:
         """Cycles from a firing to its output beat."""
-        return 3 + (not self.out_block)
+        return 3 + (self.normaliser is None)
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
@@ -198,17 +199,17 @@ class AffineFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         beats = ceil_div(self.cols, pe)
         words, wide = self.constants * beats, self.x_bits + ((1 << self.x_exp_bits) - 1 if self.x_block else 0)
-        lanes = pe * ((self.sum_width if self.out_block else self.out_width) - self.zero_bits)
+        lanes = pe * ((self.out_width if self.normaliser is None else self.sum_width) - self.zero_bits)
         core = Work(
             multipliers=((pe, wide, self.mult_width),),
             operand_words=words,
             adders=((pe, self.sum_width),),
             shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
-            registers=pe * (wide + self.sum_width) + lanes * (not self.out_block) + self.latency - 1,
+            registers=pe * (wide + self.sum_width) + lanes * (self.normaliser is None) + self.latency - 1,
             delays=((np.greater(self.rows * beats, 1), self.latency - 1),),
             roms=((pe * self.mult_width, words), (pe * self.add_width, words)),
             fifos=((lanes + 1, fifos[""]),),
-            rounders=() if self.out_block else ((pe, self.sum_width, self.out_width),),
+            rounders=() if self.normaliser is not None else ((pe, self.sum_width, self.out_width),),
             counters=(self.rows * beats, words),
         )
         if self.normaliser is None:

@@ -28,13 +28,21 @@ CONTROL = 7  # flip-flops: two full banks, bank that fills, bank that leaves, th
 
 
 def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
-    """Return MXINT codes of float64 integers ``[..., n]`` whose 1 is worth 2**unit; blocks along the last axis."""
+    """Return the codes of float64 integers ``[..., n]`` whose 1 is worth 2**unit; blocks along the last axis."""
     count = -(-t.shape[-1] // grid.block)
     blocks = pad(t, (0, count * grid.block - t.shape[-1])).unflatten(-1, (count, grid.block))
     top = blocks.abs().amax(-1)
-    exponent = torch.where(top > 0, floor_log2(top) + unit, grid.base).clamp_(grid.base, grid.base + grid.span)
-    mantissa = (blocks * pow2(unit + grid.width - 2 - exponent).unsqueeze(-1)).round_().clamp_(grid.low, grid.high)
-    return Code(whole(mantissa.flatten(-2)[..., : t.shape[-1]]), exponent)
+    exponent = floor_log2(top) + (unit - grid.lift)
+    if grid.ceil:
+        exponent += torch.frexp(top).mantissa != 0.5
+    exponent = torch.where(top > 0, exponent, grid.base).clamp_(grid.base, grid.base + grid.span)
+    scaled = blocks * pow2(unit - grid.unit + grid.base - exponent).unsqueeze(-1)
+    return Code(elements(scaled.flatten(-2)[..., : t.shape[-1]], grid), exponent)
+
+
+def elements(v: Tensor, grid: Grid) -> Tensor:
+    """Return the codes nearest to float64 ``v``, in units of the grid's integers; may overwrite ``v``."""
+    return whole(v.round_().clamp_(grid.low, grid.high)) if grid.pattern is None else grid.pattern.codes(v)
 
 
 def normalise_scalar(row: list[int], unit: int, grid: Grid) -> tuple[list[int], list[int]]:
@@ -44,17 +52,24 @@ def normalise_scalar(row: list[int], unit: int, grid: Grid) -> tuple[list[int], 
     for start in range(0, len(row), grid.block):
         block = row[start : start + grid.block]
         top = max(abs(t) for t in block)
-        exponent = min(max(top.bit_length() - 1 + unit, grid.base), grid.base + grid.span) if top else grid.base
-        down = exponent - (grid.width - 2) - unit  # bits dropped
-        for t in block:
-            if down <= 0:
-                m = t * 2**-down
-            else:
-                m, rest = divmod(t, 2**down)
-                m += 2 * rest > 2**down or (2 * rest == 2**down and m % 2 == 1)
-            mantissas.append(min(max(m, grid.low), grid.high))
+        exponent = top.bit_length() - 1 + (grid.ceil and top.bit_count() > 1) + unit - grid.lift
+        exponent = min(max(exponent, grid.base), grid.base + grid.span) if top else grid.base
+        down = exponent - grid.base + grid.unit - unit  # bits dropped
+        mantissas += [element_scalar(t, down, grid) for t in block]
         exponents.append(exponent)
     return mantissas, exponents
+
+
+def element_scalar(t: int, down: int, grid: Grid) -> int:
+    """Return the code nearest to t / 2**down, from the definition: the oracle of :func:`elements`."""
+    if grid.pattern is not None:
+        return grid.pattern.scalar(t, down)
+    if down <= 0:
+        m = t << -down
+    else:
+        m, rest = divmod(t, 2**down)
+        m += 2 * rest > 2**down or (2 * rest == 2**down and m % 2 == 1)
+    return min(max(m, grid.low), grid.high)
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,14 @@ class Normaliser:
     block: int
     exp_bits: int
     offset: int
+    point: int
+    ceil: bool
+    float_exp: int
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the reading of a beat to its being offered."""
+        return LATENCY + (self.float_exp > 0)
 
     def cycles(self, lanes: Count) -> Count:
         """Return the cycles of a sample.
@@ -80,30 +103,57 @@ class Normaliser:
 
     def fifo(self, beats: Count) -> Count:
         """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
-        return ceil_div(LATENCY, beats) + 2
+        return ceil_div(self.latency, beats) + 2
 
     def work(self, lanes: Count, fifo: Count) -> Work:
         """Return what it is made of at any numbers of lanes."""
         size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
-        beats, control = ceil_div(self.cols, lanes), CONTROL + 3 * np.equal(size, 1)
-        wide = max(self.in_width + max(0, self.offset + self.width - 2) + 1, self.width + 2)
-        most = (1 << self.exp_bits) - 1
+        beats, control = ceil_div(self.cols, lanes), CONTROL + 3 * np.equal(size, 1) + (self.float_exp > 0)
+        rounded = self._rounded(lanes)
+        above = ((exps * self.in_width, lanes // exps + 1), (lanes * self.in_width, 2)) * self.ceil
         return Work(
-            adders=((lanes, self.in_width), (lanes, wide)),
+            adders=((lanes, self.in_width), *rounded.adders, *((lanes, self.in_width),) * self.ceil),
             gates=(
                 (exps * self.exp_bits, self.in_width),
                 (exps * self.in_width, lanes // exps + 1),
                 (lanes * self.in_width, 2),
+                *above,
+                *rounded.gates,
             ),
-            shifters=((lanes, wide, most), (lanes, self.in_width + 1, most)),
-            registers=exps * (self.in_width + 3 * self.exp_bits)
-            + lanes * (self.in_width + wide + 1 + self.width)
+            shifters=rounded.shifters,
+            registers=exps * (self.in_width * (1 + self.ceil) + 3 * self.exp_bits)
+            + lanes * self.in_width
+            + rounded.registers
             + control,
-            delays=((1, LATENCY - 1),),
+            delays=((1, self.latency - 1),),
             fifos=((lanes * self.width + exps * self.exp_bits + 1, fifo),),
-            banks=((lanes * self.in_width, BANKS * size), (exps * self.in_width, BANKS)),
+            banks=((lanes * self.in_width, BANKS * size), *((exps * self.in_width, BANKS),) * (1 + self.ceil)),
             counters=(beats, beats, size, size, self.rows),
         )
+
+    def _rounded(self, lanes: Count) -> Work:
+        """Return what shifts and rounds the elements."""
+        if self.float_exp:
+            return float_round_work(lanes, self.in_width, self.float_exp, self.width - 1 - self.float_exp)
+        wide = max(self.in_width + max(0, self.offset + self.point) + 1, self.width + 2)
+        most = (1 << self.exp_bits) - 1
+        return Work(
+            adders=((lanes, wide),),
+            shifters=((lanes, wide, most), (lanes, self.in_width + 1, most)),
+            registers=lanes * (wide + 1 + self.width),
+        )
+
+
+def float_round_work(lanes: Count, in_width: int, exp: int, man: int) -> Work:
+    """Return what rounding to minifloats is made of, pipeline and all (hw/common/mase_float_round)."""
+    wide, shift = in_width + man + 1, in_width + man + 1
+    drop = shift.bit_length() + 2
+    return Work(
+        adders=((lanes, in_width), (lanes, drop), (lanes, drop), (lanes, exp + man + 3)),
+        gates=((lanes * drop, in_width),),
+        shifters=((lanes, wide, shift), (lanes, wide, shift)),
+        registers=lanes * (in_width + 1 + 2 * drop + man + 2 + exp + 3 + exp + man + 1),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,31 +196,38 @@ class BlockNormalise(Pipe):
         leave = tuple(Loop(n, (_leave(k),)) for n, k in ((whole, size), (1, rest)) if n and k)
         actors = (
             Actor(FILL, (Loop(self.rows, fill),), {BANK: 1}),
-            Actor(LEAVE, (Loop(self.rows, leave),), {OUT: LATENCY}),
+            Actor(LEAVE, (Loop(self.rows, leave),), {OUT: self.normaliser.latency}),
         )
         return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),), int(self.normaliser.cycles(self.lanes)))
 
     def sv_params(self) -> Mapping[str, int]:
-        limit = self.in_width + self.grid.width + 2
+        grid, pattern = self.grid, self.grid.pattern
+        point = grid.lift + grid.base - grid.unit
+        limit = self.in_width + max(grid.width, point) + 4
         return {
             "Rows": self.rows,
             "Cols": self.cols,
             "Lanes": self.lanes,
             "InWidth": self.in_width,
-            "Width": self.grid.width,
-            "Block": self.grid.block,
-            "ExpBits": self.grid.exp_bits,
-            "Offset": min(max(self.unit - self.grid.base, -limit), self.grid.span + self.grid.width + 2),
+            "Width": grid.width,
+            "Block": grid.block,
+            "ExpBits": grid.exp_bits,
+            "Most": grid.span,
+            "Offset": min(max(self.unit - grid.base - grid.lift, -limit), grid.span + grid.width + 2),
+            "Point": point,
+            "Ceil": int(grid.ceil),
+            "Narrow": int(grid.low == -grid.high),
+            "FloatExp": 0 if pattern is None else pattern.exp,
+            "FloatTop": 0 if pattern is None else pattern.top,
             "FifoDepth": self.fifo,
         }
 
     @property
     def normaliser(self) -> Normaliser:
         """All that its hardware depends on but the lanes."""
-        grid = self.grid
-        return Normaliser(
-            self.rows, self.cols, self.in_width, grid.width, grid.block, grid.exp_bits, self.sv_params()["Offset"]
-        )
+        grid, given = self.grid, self.sv_params()
+        shape = self.rows, self.cols, self.in_width, grid.width, grid.block, grid.exp_bits
+        return Normaliser(*shape, given["Offset"], given["Point"], grid.ceil, given["FloatExp"])
 
     def work(self) -> Work:
         return self.normaliser.work(self.lanes, self.fifo)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mase.blocks.block_normalise import BlockNormalise, normalise, normalise_scalar
+from mase.blocks.block_normalise import BlockNormalise, element_scalar, elements, normalise, normalise_scalar
+from mase.blocks.encode import Encode
 from mase.dataflow.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
 from mase.errors import UnsupportedOp
 from mase.formats import Code
+from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 
@@ -20,14 +22,16 @@ MOST_SHIFT = 900  # powers of two, far from the ends of float64
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """Turn exact integers into codes: y = round(m * t), m and the shift fixed before any data.
+    """Turn exact integers into codes: y = zero + round(m * t), m and the shift fixed before any data.
+
+    Codes of blocks and minifloats are made by a block behind the unit, which leaves its integers unrounded: *raw*.
 
     Args:
         grid: the result's codes.
         relu: max(t, 0) first.
         multiplier: int64 ``[channels]`` or ``[1]``, or None where the ratio of units is one power of two.
-        shift: of the rounding, where the grid has no blocks.
-        unit: exponent of the integer 1 after the multiplier, where it has.
+        shift: of the rounding, where it is not raw.
+        unit: exponent of the integer 1 after the multiplier, where it is.
         total: greatest absolute value after the multiplier.
         mode: rounding.
         warnings: what a user should know of the multipliers.
@@ -61,8 +65,10 @@ class Output:
         """
         if mode not in MODES:
             raise UnsupportedOp(f"{where}: rounding {mode!r}; allowed: {', '.join(MODES)}")
-        if grid.block and mode != "even":
-            raise UnsupportedOp(f"{where}: rounding {mode!r} into a block format; allowed: even")
+        raw = grid.block > 0 or grid.pattern is not None
+        if raw and mode != "even":
+            what = "a block format" if grid.block else "a floating-point format"
+            raise UnsupportedOp(f"{where}: rounding {mode!r} into {what}; allowed: even")
         if scale is None and target is None:
             out = cls(grid, relu, None, grid.unit - unit, unit, top, mode)
         else:
@@ -75,8 +81,8 @@ class Output:
                 f"{where}: the units of result and sums lie 2**{out.shift} apart; allowed is up to 2**{MOST_SHIFT}"
             )
         bits = out.total.bit_length() + 1
-        if bits > INT_BITS or (grid.block and out.total >= FLOAT_SAFE):
-            allowed = 53 if grid.block else INT_BITS
+        if bits > INT_BITS or (raw and out.total >= FLOAT_SAFE):
+            allowed = 53 if raw else INT_BITS
             raise UnsupportedOp(
                 f"{where}: the exact result before rounding takes {bits} bits; allowed are {allowed}: "
                 "use narrower formats, or accumulation aligned(G)"
@@ -85,8 +91,14 @@ class Output:
 
     @property
     def rounding(self) -> Rounding:
-        """The rounding into a grid without blocks; a ReLU is its lower bound."""
-        return Rounding(self.shift, max(self.grid.low, 0) if self.relu else self.grid.low, self.grid.high, self.mode)
+        """The rounding where it is not raw, to codes less the zero point; a ReLU is its lower bound."""
+        low, high = self.grid.low - self.grid.zero, self.grid.high - self.grid.zero
+        return Rounding(self.shift, max(low, 0) if self.relu else low, high, self.mode)
+
+    @property
+    def raw(self) -> bool:
+        """Tell whether the unit leaves exact integers, for the block behind it."""
+        return self.grid.block > 0 or self.grid.pattern is not None
 
     @property
     def mult_bits(self) -> int:
@@ -96,15 +108,19 @@ class Output:
     @property
     def zero_bits(self) -> int:
         """Bits of a result that are always 0: the sign behind a ReLU, what a shift to the left brings in."""
-        sign = int(self.relu and (self.grid.signed or self.grid.block > 0))
-        return sign if self.grid.block else sign + min(max(-self.shift, 0), self.grid.width - sign)
+        sign = int(self.relu and (self.grid.signed or self.raw))
+        if self.raw or self.grid.zero:
+            return sign
+        return sign + min(max(-self.shift, 0), self.grid.width - sign)
 
     def apply(self, t: Tensor) -> Code:
         """Return the codes for integers ``[..., channels]`` held exactly; blocks lie along the last axis."""
         given = self._given(t)
-        if not self.grid.block:
+        if not self.raw:
             return Code(whole(given))
-        return normalise(given.to(torch.float64), self.unit, self.grid)
+        if self.grid.block:
+            return normalise(given.to(torch.float64), self.unit, self.grid)
+        return Code(elements(given.to(torch.float64) * pow2(torch.tensor(self.unit - self.grid.unit)), self.grid))
 
     def given(self, t: Tensor) -> Code:
         """Return what the unit itself gives for these integers: codes, or integers for the normaliser behind it."""
@@ -116,8 +132,8 @@ class Output:
         if self.multiplier is not None:
             narrow = self.total < FLOAT_SAFE and t.dtype != torch.int64
             t = (t.to(torch.float64) if narrow else whole(t)) * self.multiplier
-        if not self.grid.block:
-            return self.rounding.apply(t)
+        if not self.raw:
+            return self.rounding.apply(t).add_(self.grid.zero)
         return t.clamp_min(0) if self.relu else t
 
     def describe(self, column: int) -> str:
@@ -135,13 +151,16 @@ class Output:
         if self.multiplier is not None:
             m = self.multiplier.tolist()
             row = [t * m[i if len(m) > 1 else 0] for i, t in enumerate(row)]
-        if not self.grid.block:
-            return [self.rounding.scalar(t) for t in row], None
-        return normalise_scalar([max(t, 0) for t in row] if self.relu else row, self.unit, self.grid)
+        if not self.raw:
+            return [self.rounding.scalar(t) + self.grid.zero for t in row], None
+        row = [max(t, 0) for t in row] if self.relu else row
+        if self.grid.block:
+            return normalise_scalar(row, self.unit, self.grid)
+        return [element_scalar(t, self.grid.unit - self.unit, self.grid) for t in row], None
 
     def sv_params(self, raw_width: int) -> Mapping[str, int]:
         """Return the RTL parameters of this side for integers of ``raw_width`` bits."""
-        raw = self.grid.block > 0
+        raw = self.raw
         right = 0 if raw else min(max(self.shift, 0), raw_width + 1)
         left = 0 if raw else min(max(-self.shift, 0), self.grid.width + 1)
         return {
@@ -154,14 +173,17 @@ class Output:
             "ShiftRight": right,
             "ShiftLeft": left,
             "RoundMode": MODES.index(self.mode),
+            "Zero": self.grid.zero,
         }
 
-    def normaliser(self, rows: int, cols: int, lanes: int, raw_width: int, fifo: int) -> BlockNormalise:
-        """Return the block that follows where the result has blocks."""
+    def normaliser(self, rows: int, cols: int, lanes: int, raw_width: int, fifo: int) -> BlockNormalise | Encode:
+        """Return the block that follows where the unit's integers are raw; its role is ``normalise``."""
+        if not self.grid.block:
+            return Encode(rows, cols, lanes, raw_width, self.unit, self.grid, fifo=fifo)
         return BlockNormalise(rows, cols, lanes, raw_width, self.unit, self.grid, fifo=fifo)
 
     def raw_grid(self, raw_width: int) -> Grid:
-        """Return the grid of the stream between the operator and its normaliser, else the result's grid."""
-        if not self.grid.block:
+        """Return the grid of the stream between the operator and the block behind it, else the result's grid."""
+        if not self.raw:
             return self.grid
-        return replace(self.grid, width=raw_width, low=-self.total, high=self.total, block=0, exp_bits=0)
+        return Grid(raw_width, True, -self.total, self.total, self.unit)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.dataflow.block import Block
 from mase.dataflow.grid import check_lanes
@@ -234,7 +235,7 @@ class PairFoldings(Foldings):
     mult_bits: int
     mult_zeros: int
     raw_width: int
-    normaliser: Normaliser | None
+    normaliser: Normaliser | Encoder | None
     zero_bits: int
 
     def lanes(self) -> tuple[Lanes, Lanes]:
@@ -249,7 +250,7 @@ class PairFoldings(Foldings):
     @property
     def latency(self) -> int:
         """Cycles from a firing to its output beat."""
-        return self.pairing.stages + (self.mult_bits > 0) + self.pairing.raised + (not self.out_block) + 1
+        return self.pairing.stages + (self.mult_bits > 0) + self.pairing.raised + (self.normaliser is None) + 1
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
@@ -268,7 +269,7 @@ class PairFoldings(Foldings):
             shifters = [(pe, side.bits + side.window, side.window) for side in sides if side.grid.block]
         if pair.raised:
             shifters.append((pe, total + pair.exp_max, pair.exp_max))
-        lanes = pe * ((self.raw_width if self.out_block else self.out_width) - self.zero_bits)
+        lanes = pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
         held = sum(side.bits + (0 if pair.raised else side.window) for side in sides) * (pair.stages - 1)
         beats = self.rows * ceil_div(self.cols, pe)
         core = Work(
@@ -276,12 +277,12 @@ class PairFoldings(Foldings):
             adders=((pe, pair.bits),) * (not pair.product) + ((pe, exponent),) * (2 * pair.raised),
             shifters=tuple(shifters),
             registers=pe * (held + pair.bits + total * (self.mult_bits > 0) + self.raw_width * pair.raised)
-            + lanes * (not self.out_block)
+            + lanes * (self.normaliser is None)
             + self.latency
             - 1,
             delays=((np.greater(beats, 1), self.latency - 1), (pe * exponent * pair.raised, pair.stages)),
             fifos=((lanes + 1, fifos[""]),),
-            rounders=() if self.out_block else ((pe, self.raw_width, self.out_width),),
+            rounders=() if self.normaliser is not None else ((pe, self.raw_width, self.out_width),),
             counters=(beats,),
         )
         if self.normaliser is None:
@@ -360,8 +361,8 @@ class Pair(Block):
     def foldings(self) -> PairFoldings:
         """All that its hardware depends on but the lanes."""
         out, normaliser = self.out, None
-        if out.grid.block:
-            normaliser = out.normaliser(self.rows, self.cols, out.grid.block, self.raw_width, 2).normaliser
+        if out.raw:
+            normaliser = out.normaliser(self.rows, self.cols, 1, self.raw_width, 2).normaliser
         multiplier = 1 if out.multiplier is None else int(out.multiplier[0])
         return PairFoldings(
             self.rows,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.dataflow.block import Block, MemoryImage, Pipe
 from mase.dataflow.grid import check_lanes
@@ -120,7 +121,7 @@ class PiecewiseFoldings(Foldings):
     out_width: int
     out_block: int
     zero_bits: int
-    normaliser: Normaliser | None
+    normaliser: Normaliser | Encoder | None
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.out_block)
@@ -138,7 +139,7 @@ class PiecewiseFoldings(Foldings):
     @property
     def latency(self) -> int:
         """Cycles from a firing to its output beat."""
-        return self.stages + (not self.out_block) + 1
+        return self.stages + (self.normaliser is None) + 1
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
@@ -146,17 +147,20 @@ class PiecewiseFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         a, b, c = self.widths
         beats, square = ceil_div(self.cols, pe), c > 0
-        lanes = pe * ((self.sum_width if self.out_block else self.out_width) - self.zero_bits)
+        lanes = pe * ((self.out_width if self.normaliser is None else self.sum_width) - self.zero_bits)
         between = (self.h_width + a + self.rest) * square
         core = Work(
             multipliers=((pe, c, self.rest),) * square + ((pe, self.h_width, self.rest),),
             operand_words=1 << self.bits,
             adders=((pe, self.h_width),) * square + ((pe, self.sum_width),),
-            registers=pe * (self.rest + between + self.sum_width) + lanes * (not self.out_block) + self.latency - 1,
+            registers=pe * (self.rest + between + self.sum_width)
+            + lanes * (self.normaliser is None)
+            + self.latency
+            - 1,
             delays=((CONTROL, self.stages),),
             tables=((pe, a + b + c, 1 << self.bits),),
             fifos=((lanes + 1, fifos[""]),),
-            rounders=() if self.out_block else ((pe, self.sum_width, self.out_width),),
+            rounders=() if self.normaliser is not None else ((pe, self.sum_width, self.out_width),),
             counters=(self.rows * beats, beats),
         )
         if self.normaliser is None:
@@ -196,7 +200,7 @@ class PiecewiseUnit(Pipe):
 
     def blocks(self, fifos: Mapping[str, int]) -> dict[str, Block]:
         """Return the unit, and the normaliser behind it where the result has blocks."""
-        if not self.out.grid.block:
+        if not self.out.raw:
             return {"": self}
         raw, fifo = self.polynomials.sum_width, fifos.get("normalise", 2)
         return {"": self, "normalise": self.out.normaliser(self.rows, self.cols, self.lanes, raw, fifo)}
@@ -243,8 +247,8 @@ class PiecewiseUnit(Pipe):
     def foldings(self) -> PiecewiseFoldings:
         """Everything that cycles and hardware depend on but the lanes."""
         p, out, normaliser = self.polynomials, self.out, None
-        if out.grid.block:
-            normaliser = out.normaliser(self.rows, self.cols, out.grid.block, p.sum_width, 2).normaliser
+        if out.raw:
+            normaliser = out.normaliser(self.rows, self.cols, 1, p.sum_width, 2).normaliser
         sizes = p.bits, p.rest, p.widths, p.h_width, p.sum_width
         return PiecewiseFoldings(
             self.rows, self.cols, *sizes, out.grid.width, out.grid.block, out.zero_bits, normaliser

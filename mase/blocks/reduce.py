@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
@@ -148,7 +149,7 @@ class ReduceFoldings:
     acc_width: int
     out_width: int
     rounded: bool
-    normaliser: Normaliser | None
+    normaliser: Normaliser | Encoder | None
 
     def beats(self, lanes: Count) -> Count:
         """Return the beats of a row."""

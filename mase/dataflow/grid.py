@@ -38,10 +38,6 @@ def produced_grid(fmt: Format, params: QuantParams, where: str) -> Grid:
     if mode != "even":
         raise UnsupportedOp(f"{where}: format {fmt} rounds by {mode}; on chip the node's field rounding decides")
     grid = stream_grid(fmt, params, where)
-    if grid.plain is not grid:  # for now
-        raise off_chip(fmt, where, "has codes that are not plain integers; it may be the format of an input")
-    if grid.lift or grid.ceil:
-        raise off_chip(fmt, where, "has exponents by a rule that units do not have; it may be the format of an input")
     if not grid.rounds:
         raise off_chip(
             fmt, where, "needs another rounding than units have; it may be the format of an input or of weights"

@@ -180,8 +180,8 @@ class StreamType:
         return Code(torch.from_numpy(np.ascontiguousarray(mantissa)), torch.from_numpy(exponent[..., first + inside]))
 
     def tails(self, data: Bits) -> bool:
-        """Tell whether all lanes past the end of a row carry code 0."""
-        if self.cols % self.lanes == 0:
+        """Tell whether all lanes past the end of a row carry code 0; beside a zero point they carry anything."""
+        if self.cols % self.lanes == 0 or self.grid.zero:
             return True
         raw = np.unpackbits(data, axis=-1, bitorder="little")[..., : self.lanes * self.grid.width]
         lanes = raw.reshape(raw.shape[0], self.rows, self.row_beats * self.lanes, self.grid.width)

@@ -12,7 +12,7 @@ from mase.errors import UnsupportedOp
 from mase.formats.base import Code, Format, floor_log2, pow2
 from mase.formats.whole import whole
 
-MOST_INTEGER = 20  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
+MOST_INTEGER = 16  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Pattern:
 
     def scalar(self, t: int, down: int) -> int:
         """Return the code nearest to t / 2**down, by integers alone: the oracle of :meth:`codes`."""
+        if t == 0:
+            return 0
         size, drop = abs(t), max(abs(t).bit_length() - 1 - self.man, down)
         digits = size << -drop if drop <= 0 else size >> drop
         rest = 0 if drop <= 0 else size - (digits << drop)
@@ -142,6 +144,12 @@ class Grid:
             blocks = code.exponent.repeat_interleave(self.block, axis)
             exponent = shift + blocks.narrow(axis, 0, shift.shape[axis])
         return Code(digits, exponent)
+
+    def each(self, code: Code, axis: int = -1) -> tuple[Grid, Code]:
+        """Return the same numbers with an exponent for each element, its block's; blocks lie along ``axis``."""
+        assert code.exponent is not None
+        exponent = code.exponent.repeat_interleave(self.block, axis).narrow(axis, 0, code.mantissa.shape[axis])
+        return replace(self, block=1), Code(code.mantissa, exponent)
 
     @property
     def reach(self) -> int:

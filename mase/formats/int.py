@@ -160,11 +160,11 @@ class Int(ScaledFormat):
         scale, zeros = self._on_chip(params, where)
         if not bool((scale > 0).all()):
             raise off_chip(self, where, "has a scale below 0; on chip only weights may have one")
-        if zeros.numel() > 1:
-            raise off_chip(self, where, "has several zero points; on chip only weights may have these")
+        if self.channel and self.zero == "int":
+            raise off_chip(self, where, "has a zero point a channel; on chip only weights may have these")
         codes = self.width, self.zero == "none", *self.code_range()
         unit = int(floor_log2(scale.double())) if self.power and not self.channel else 0
-        return Grid(*codes, unit=unit, scaled=not self.power or self.channel, zero=int(zeros))
+        return Grid(*codes, unit=unit, scaled=not self.power or self.channel, zero=int(zeros.flatten()[0]))
 
     def weight_grid(self, params: QuantParams, where: str) -> Grid:
         scale, zeros = self._on_chip(params, where)

@@ -127,6 +127,7 @@ class Activation(HardwareOp):
         function = node.record.attrs["function"]
         if function == "relu":
             super().check_formats(node)
+            Requantize.of(node, relu=True)
             return
         domain = Domain(node, _least(node.inputs[0]))
         domain.check(node, function, _attrs(node))

@@ -313,7 +313,8 @@ def _off_chip(node: OpNode) -> str:
 
 def _depthwise(record: Record) -> bool:
     """Tell whether each channel of the result is made of one channel of the input."""
-    return bool(1 < record.attrs.get("groups", 1) == record.operands["weight"].shape[0])
+    outputs, inputs = record.operands["weight"].shape[:2]  # inputs of a group
+    return bool(1 < record.attrs.get("groups", 1) == outputs and inputs == 1)
 
 
 def _places(record: Record, shape: Sequence[int]) -> tuple[Border, Windows]:

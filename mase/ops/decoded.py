@@ -13,7 +13,7 @@ from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import IN, OUT
 from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.formats import Code
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, off_chip
 from mase.graph import Json, OpNode, Record
 from mase.ops.base import HardwareOp
 
@@ -72,6 +72,7 @@ class Decoded(HardwareOp):
     @classmethod
     def of(cls, core: HardwareOp, node: OpNode) -> HardwareOp:
         """Return the operator of a node with the decoders that it needs; itself where it needs none."""
+        _check_given(core, node)
         grids = []
         for source in node.inputs:
             fmt = source.record.output.format
@@ -130,3 +131,15 @@ class Decoded(HardwareOp):
 
     def warnings(self) -> tuple[str, ...]:
         return self.core.warnings()
+
+
+def _check_given(core: HardwareOp, node: OpNode) -> None:
+    """Refuse a format that the operator does not give, where its codes are not plain integers."""
+    fmt = node.record.output.format
+    assert fmt is not None
+    grid = fmt.grid(node.params(), node.where())
+    if grid.plain is grid:
+        return
+    gives = core.circuit(1, 1, {}).gives  # none: a view, which moves nothing
+    if gives and gives[0].grid != grid:
+        raise off_chip(fmt, node.where(), f"is not one that a node of kind {node.kind} gives on chip")

@@ -187,7 +187,7 @@ class Elementwise(HardwareOp):
         core = Pair(rows, cols, pe, self.pairing, self.out, fifo=fifos.get("", LEAST_FIFO))
         blocks: dict[str, Block] = {"": core}
         wires, last = list[Wire](), Pin("", OUT)
-        if self.out.grid.block:
+        if self.out.raw:
             blocks["normalise"] = self.out.normaliser(
                 rows, cols, pe, core.raw_width, fifos.get("normalise", LEAST_FIFO)
             )

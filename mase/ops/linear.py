@@ -125,6 +125,8 @@ class Linear(Mac):
             attrs=node.record.attrs,
             positive=not_negative(source),
             parts=parts,
+            scattered=order is not None,
+            whole_rows=True,
             order=order,
         )
 

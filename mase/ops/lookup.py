@@ -220,7 +220,7 @@ class Lookup:
 
 
 def result_grid(node: OpNode) -> Grid:
-    """Return the grid of a result: a table gives any codes, a normaliser those of some block formats."""
+    """Return the grid of a result: a table gives any codes, a normaliser those of block formats that it rounds to."""
     fmt, params, where = node.record.output.format, node.params(), node.where()
     assert fmt is not None
     grid = stream_grid(fmt, params, where)
@@ -242,5 +242,5 @@ def rounding(fmt: Format, mode: str, where: str) -> Format:
 def unit_of(real: Tensor, y: Grid, guard: int) -> int:
     """Return the exponent of a word's 1: the greatest value has up to ``guard`` bits more than a mantissa."""
     top = real.abs().amax()
-    finest = y.base - (y.width - 2) - FINEST
+    finest = y.unit - FINEST
     return finest if float(top) == 0 else max(int(floor_log2(top)) - (y.width + guard - 2), finest)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mase.blocks.output import Output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
-from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, stream_grid
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
 from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
@@ -80,7 +80,8 @@ class Mac(HardwareOp):
         rows: rows of one sample. taps, cols, outputs: sizes of a row and of its result.
         sets: the outputs in so many equal parts, each of which has inputs of its own.
         x, w: grids of the operands; ``w.base`` is the least exponent that occurs and ``w.span`` their spread.
-        low: least mantissa of x that its producer can give.
+        zero: zero point of x, which is part of the bias: ``x`` itself has none. low: least mantissa of x that its
+            producer can give.
         weight: mantissas ``[outputs, inputs]``. weight_exp: exponents ``[outputs, taps * blocks]``, or None.
         bias: integers ``[outputs]`` on the accumulator's unit (aligned: mantissas, with exponents ``bias_exp``).
         acc_width: bits of the accumulator. bound: greatest absolute value it can hold, every partial sum included.
@@ -99,6 +100,7 @@ class Mac(HardwareOp):
     sets: int
     x: Grid
     w: Grid
+    zero: int
     low: int
     weight: Tensor
     weight_exp: Tensor | None
@@ -161,6 +163,8 @@ class Mac(HardwareOp):
         attrs: Mapping[str, Any],
         positive: bool = False,
         parts: Callable[[Tensor], Tensor] = one_part,
+        scattered: bool = False,
+        whole_rows: bool = False,
         sets: int = 1,
         **own: Any,  # fields of the subclass
     ) -> Self:
@@ -170,6 +174,8 @@ class Mac(HardwareOp):
             where: for errors. positive: the producer of x gives no negative value.
             attrs: ``activation``, ``accumulation`` and ``rounding``, each optional.
             parts: turns what is shaped as the weight, or counts its blocks, into ``[outputs, taps, cols or blocks]``.
+            whole_rows: every row holds all its elements, so that a zero point of x can be part of the bias.
+            scattered: ``parts`` tears blocks apart, so that each weight keeps the exponent of its block for itself.
         """
         for what, tensor in (("weight", weight), ("bias", bias)):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
@@ -178,6 +184,8 @@ class Mac(HardwareOp):
         w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
+        if scattered and w.block:
+            w, code = w.each(code, w_format[1].axis)
         code = Code(parts(code.mantissa), None if code.exponent is None else parts(code.exponent))
         outputs, taps, cols = code.mantissa.shape
         if w.block:
@@ -189,9 +197,12 @@ class Mac(HardwareOp):
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
             raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")
-        low = max(x.low, 0) if positive else x.low
+        given, zero = stream_grid(*x_format, where), 0
+        if whole_rows and accumulation.guard is None and given.pattern is None:
+            x, zero = replace(given, zero=0), given.zero
+        low = max(x.low, zero) if positive else x.low
         real = real.double() / (1.0 if scale is None else scale.double().reshape(-1))
-        terms = _Terms(x, w, low, code, real, accumulation.guard)
+        terms = _Terms(x, w, zero, low, code, real, accumulation.guard)
         start, start_exp, bound, width, unit = (
             terms.exact(where) if accumulation.guard is None else terms.aligned(where)
         )
@@ -211,6 +222,7 @@ class Mac(HardwareOp):
             sets=sets,
             x=x,
             w=w,
+            zero=zero,
             low=low,
             weight=code.mantissa.flatten(1),
             weight_exp=None if code.exponent is None else code.exponent.flatten(1),
@@ -415,8 +427,8 @@ class Mac(HardwareOp):
         """All that cycles and hardware of the unit depend on but the lanes."""
         x, w, out = self.x, self.w, self.out
         normaliser = None
-        if out.grid.block:
-            normaliser = out.normaliser(self.rows, self.outputs, out.grid.block, self.raw_width, 2).normaliser
+        if out.raw:
+            normaliser = out.normaliser(self.rows, self.outputs, 1, self.raw_width, 2).normaliser
         return LinearFoldings(
             self.rows,
             self.inputs,
@@ -446,7 +458,7 @@ class Mac(HardwareOp):
     def unit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         """Return the unit that sums, and the normaliser behind it where the result has blocks."""
         core = LinearBlock(self, simd, pe, fifo=fifos.get("", 2))
-        if not self.out.grid.block:
+        if not self.out.raw:
             return {"": core}
         fifo = fifos.get("normalise", 2)
         return {"": core, "normalise": self.out.normaliser(self.rows, self.outputs, pe, self.raw_width, fifo)}
@@ -479,7 +491,7 @@ class LinearBlock(Pipe):
     @property
     def stream_in(self) -> StreamType:
         op = self.op
-        return StreamType(op.rows * op.sets * op.taps, op.cols, self.simd, op.x)
+        return StreamType(op.rows * op.sets * op.taps, op.cols, self.simd, replace(op.x, zero=op.zero))
 
     @property
     def stream_out(self) -> StreamType:
@@ -601,6 +613,7 @@ class _Terms:
 
     x: Grid
     w: Grid
+    zero: int
     low: int
     code: Code
     bias: Tensor
@@ -615,7 +628,7 @@ class _Terms:
         """Return bias, no exponents, bound, width and unit of the exact accumulator."""
         weight = self.w.integers(self.code).flatten(1)
         high, low = float(self.x.high << self.x.span), float(self.low << self.x.span)
-        bias = (self.bias * 2.0**-self.unit).round()
+        bias = (self.bias * 2.0**-self.unit).round() - self.zero * weight.sum(1)
         products = torch.stack((weight * low, weight * high))
         most = float((bias.clamp(min=0) + products.amax(0).clamp(min=0).sum(1)).max())
         least = float((bias.clamp(max=0) + products.amin(0).clamp(max=0).sum(1)).min())

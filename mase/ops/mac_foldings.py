@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
 
 
@@ -21,7 +22,7 @@ class LinearFoldings(Foldings):
         w_width, w_block, w_exp_bits: the same of w. out_width, out_block: of the result.
         acc_width, bias_width, mult_bits, raw_width: of accumulator, stored bias, multiplier (0: none), exact result.
         guard: of aligned accumulation, None for exact. exp_max: greatest sum of two exponents.
-        normaliser: what follows where the result has blocks.
+        normaliser: what follows where the unit leaves raw integers.
         mult_shared: one multiplier for all outputs. zero_bits: of a result that are always 0, the sign behind a ReLU.
         taps: parts of a row, which start with a beat of their own. sets: of outputs, each with inputs of its own.
     """
@@ -44,7 +45,7 @@ class LinearFoldings(Foldings):
     raw_width: int
     guard: int | None
     exp_max: int
-    normaliser: Normaliser | None
+    normaliser: Normaliser | Encoder | None
     mult_shared: bool = False
     zero_bits: int = 0
     taps: int = 1
@@ -93,7 +94,7 @@ class LinearFoldings(Foldings):
         """Return the cycles from the last firing of a tile to its output beat."""
         group, has_exp = self.group(simd), bool(self.x_block or self.w_block)
         acc = 3 + clog2(group) + (self.region_beats(simd) > 1) + has_exp + clog2(simd // group)
-        return acc + (self.mult_bits > 0) + (self.guard is not None) + (not self.out_block) + 1
+        return acc + (self.mult_bits > 0) + (self.guard is not None) + (self.normaliser is None) + 1
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         depth = ceil_div(self.latency(simd), self.beats(simd)) + 2
@@ -126,11 +127,11 @@ class LinearFoldings(Foldings):
         most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
         part = np.minimum(product + clog2(group), most).astype(np.int64)  # bits of the sum of a group
         term = self.acc_width if has_exp else part
-        lanes = pe * (self.raw_width if self.out_block else self.out_width) - pe * self.zero_bits
+        lanes = pe * (self.out_width if self.normaliser is None else self.raw_width) - pe * self.zero_bits
         in_bits = simd * self.x_width + self._x_exps(simd) * self.x_exp_bits
         replay = np.greater(o, self.sets) | (self.guard is not None)
         scales = ((pe, self.acc_width, self.mult_bits + 1),) * (self.mult_bits > 0)
-        rounders = () if self.out_block else ((pe, self.raw_width, self.out_width),)
+        rounders = () if self.normaliser is not None else ((pe, self.raw_width, self.out_width),)
         roms = self.rom_shapes(simd, pe)
         wires = (roms.pop(2),) if self.mult_bits and self.mult_shared else ()
         latency = self.latency(simd)
@@ -139,13 +140,17 @@ class LinearFoldings(Foldings):
         registers = in_bits + replay + pe * simd * np.minimum(product, part) + pe * self.acc_width
         registers += sum(nodes * bits for _, nodes, bits in levels)
         registers += pe * (self.acc_width + self.mult_bits) * (self.mult_bits > 0)
-        registers += 0 if self.out_block else lanes
+        registers += lanes if self.normaliser is None else 0
         return Work(
             multipliers=((pe * simd, self.x_bits, self.w_width), *scales),
             operand_words=o * k,
             adders=(*((pairs, bits) for pairs, _, bits in levels), *exponents.adders),
             accumulators=((pe, self.acc_width), *exponents.accumulators),
-            muxes=((in_bits * replay, 2), (lanes * (self.out_block > 0) * self.zero_bits, 2), *exponents.muxes),
+            muxes=(
+                (in_bits * replay, 2),
+                (lanes * (self.normaliser is not None) * self.zero_bits, 2),
+                *exponents.muxes,
+            ),
             shifters=exponents.shifters,
             registers=registers + self._control(latency, o, k) + exponents.registers,
             delays=(
@@ -171,7 +176,7 @@ class LinearFoldings(Foldings):
 
     def _stage_add(self, latency: Count) -> Count:
         """Return the stage at which the accumulator adds."""
-        return latency - 2 - (self.mult_bits > 0) - (self.guard is not None) - (not self.out_block)
+        return latency - 2 - (self.mult_bits > 0) - (self.guard is not None) - (self.normaliser is None)
 
     def _control(self, latency: Count, o: Count, k: Count) -> Count:
         """Return the bits of control: valid, done (the same if a beat is a sum), an open sum, the tile."""

@@ -126,10 +126,14 @@ class Pool(Reducing):
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
-        cls.from_node(node)  # cheap, as there are no weights
+        cls._of(node)  # cheap, as there are no weights
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
+        return cls._of(node)
+
+    @classmethod
+    def _of(cls, node: OpNode) -> Self:
         function, source = node.record.attrs["function"], node.inputs[0]
         x, y, params = _grids(node)
         places, reduced = _along(node) if function in AXES else (_windows(node), [])

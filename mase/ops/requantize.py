@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.dataflow.block import Block, Pipe
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
@@ -34,7 +35,7 @@ class RequantizeFoldings(Foldings):
     Args:
         rows, cols: shape. x_width, x_bits, x_block, x_exp_bits: of the input, as in LinearFoldings.
         out_width, out_block: of the result. mult_bits, raw_width: of the multiplier (0: none) and the exact result.
-        normaliser: what follows where the result has blocks. zero_bits: of a result that are always 0.
+        normaliser: what follows where the unit leaves raw integers. zero_bits: of a result that are always 0.
         mult_zeros: trailing zeros of the multiplier.
     """
 
@@ -47,7 +48,7 @@ class RequantizeFoldings(Foldings):
     out_block: int
     mult_bits: int
     raw_width: int
-    normaliser: Normaliser | None
+    normaliser: Normaliser | Encoder | None
     zero_bits: int = 0
     mult_zeros: int = 0
 
@@ -62,21 +63,21 @@ class RequantizeFoldings(Foldings):
     @property
     def latency(self) -> int:
         """Cycles from a firing to its output beat."""
-        return 2 + (self.mult_bits > 0) + (not self.out_block)
+        return 2 + (self.mult_bits > 0) + (self.normaliser is None)
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         wide, beats = self.raw_width - self.mult_bits, self.rows * ceil_div(self.cols, pe)
-        rounders = () if self.out_block else ((pe, self.raw_width, self.out_width),)
+        rounders = () if self.normaliser is not None else ((pe, self.raw_width, self.out_width),)
         factor = self.mult_bits + 1 - self.mult_zeros if self.mult_bits else 0
-        lanes = pe * ((self.raw_width if self.out_block else self.out_width) - self.zero_bits)
+        lanes = pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
         registers = pe * (wide + (wide + factor - 1) * (self.mult_bits > 0))
         core = Work(
             multipliers=((pe, wide, factor),) * (factor > 2),  # a power of two is a shift
             shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
-            registers=registers + lanes * (not self.out_block) + self.latency - 1,
+            registers=registers + lanes * (self.normaliser is None) + self.latency - 1,
             delays=((np.greater(beats, 1), self.latency - 1),),
             fifos=((lanes + 1, fifos[""]),),
             rounders=rounders,
@@ -118,6 +119,11 @@ class Requantize(HardwareOp):
     @classmethod
     def operations(cls, node: OpNode) -> Operations:
         return each(node.record.output.shape)
+
+    @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        super().check_formats(node)
+        cls.of(node)  # two formats that have hardware may lie too far apart
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
@@ -175,8 +181,8 @@ class Requantize(HardwareOp):
     def foldings(self) -> RequantizeFoldings:
         x, out = self.x, self.out
         normaliser = None
-        if out.grid.block:
-            normaliser = out.normaliser(self.rows, self.cols, out.grid.block, self.raw_width, 2).normaliser
+        if out.raw:
+            normaliser = out.normaliser(self.rows, self.cols, 1, self.raw_width, 2).normaliser
         return RequantizeFoldings(
             self.rows,
             self.cols,
@@ -194,7 +200,7 @@ class Requantize(HardwareOp):
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         core = RequantizeBlock(self, pe, fifo=fifos.get("", 2))
-        if not self.out.grid.block:
+        if not self.out.raw:
             return {"": core}
         fifo = fifos.get("normalise", 2)
         return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, pe, self.raw_width, fifo)}

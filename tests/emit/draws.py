@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mase.errors import UnsupportedOp
 from mase.formats import parse
-from mase.formats.mxint import MXInt
 from mase.interpreter import run
 from mase.netlist import build
 from passes.map import Folding
@@ -21,6 +20,10 @@ from tests.emit.proof import Case
 
 FIXED, INT, MX = "fixed", "int", "mxint"
 CLASSES = (FIXED, INT, MX)
+ZERO, BFP, FLOAT, MXFP = "zero", "bfp", "float", "mxfp"  # of streams whose codes are decoded, or encoded
+STREAMS = (FIXED, MX, ZERO, BFP, FLOAT, MXFP)
+GROUPS, NV, LOG, SIGNS = "groups", "nvfp4", "log", "signs"
+WEIGHTS = (ZERO, GROUPS, BFP, FLOAT, MXFP, NV, LOG, SIGNS)
 SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 19, 23, 29, 31, 32, 33, 37, 41, 48, 53, 61, 64, 67, 70)
 BLOCKS = (1, 2, 4, 8, 16, 32)
 MANTISSAS = (2, 3, 4, 4, 5, 6, 7, 8, 8, 8, 11, 16)
@@ -57,6 +60,29 @@ def chains(rng: Random) -> list[list[Triple]]:
         triples = triples[length:]
     assert not triples
     assert all(out)
+    return out
+
+
+def pairs(triple: Triple) -> set[tuple[str, str, str]]:
+    """Return the pairs of classes (input, weight), (weight, output) and (input, output) of a layer."""
+    x, w, y = triple
+    return {(x, w, ""), ("", w, y), (x, "", y)}
+
+
+def other_chains(rng: Random) -> list[list[Triple]]:
+    """Return walks of 4 layers that together have each pair of the other classes: greedily, in a drawn order."""
+    left = set().union(*(pairs((x, w, y)) for x in STREAMS for w in WEIGHTS for y in STREAMS))
+    out = list[list[Triple]]()
+    while left:
+        at = rng.choice(sorted({x for x, w, y in left if x and w} or set(STREAMS)))
+        walk = list[Triple]()
+        for _ in range(4):
+            options = [(at, w, y) for w in WEIGHTS for y in STREAMS]
+            rng.shuffle(options)
+            walk.append(max(options, key=lambda triple: len(pairs(triple) & left)))
+            left -= pairs(walk[-1])
+            at = walk[-1][2]
+        out.append(walk)
     return out
 
 
@@ -107,11 +133,12 @@ def _network(name: str, rng: Random, triples: Sequence[Triple], narrow: bool = F
         if node.kind == "linear" and node.path in requantized:
             y = rng.choice(CLASSES)
         out = _either(rng, narrow, y, activation(rng, y, values[node.name], rows > 1))
-        rounding = "even" if out.startswith(MX) else rng.choice(("even", "even", "half_up", "trunc"))
+        rounded = out.startswith((FIXED, f"u{FIXED}", INT))  # all others round to even
+        rounding = rng.choice(("even", "even", "half_up", "trunc")) if rounded else "even"
         w = None
         if node.kind == "linear":
             w = _either(rng, narrow, triples[layer][1], weight(rng, triples[layer][1], node.tensor("weight")))
-        block = node.kind == "linear" and MX in triples[layer][:2]
+        block = node.kind == "linear" and bool({MX, BFP} & set(triples[layer][:2]))
         accumulation = rng.choice(("auto", f"aligned({rng.randint(0, 12)})")) if block else "auto"
         formats[node.path] = NodeFormats(w, output=out, accumulation=accumulation, rounding=rounding)
     chosen = Network(name, layers, x, inputs, formats, {}, network.fused, requantized)
@@ -165,13 +192,39 @@ def weight(rng: Random, kind: str, x: Tensor) -> str:
     """Return a weight format of a class, fitted loosely to the data."""
     if kind == INT:
         return f"int{rng.randint(2, 8)}{rng.choice(('', 'c', 'p', 'cp'))}"
-    return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice(MANTISSAS))
+    if kind == ZERO:
+        return f"int{rng.randint(2, 8)}{rng.choice(('a', 'ca', 'pa', 'f', 'cf'))}"
+    if kind == GROUPS:
+        return f"int{rng.randint(2, 6)}g{rng.choice(BLOCKS)}{rng.choice(('', 'a', 'f', 'p', 'pa'))}"
+    if kind == NV:
+        return f"nvfp4{rng.choice(('', 'l1'))}b{rng.choice(BLOCKS)}"
+    if kind == LOG:
+        return rng.choice((f"log{rng.randint(2, 6)}", f"bl{rng.randint(2, 5)}b{rng.choice(BLOCKS)}s4"))
+    if kind == SIGNS:
+        return rng.choice(("binary", "ternary")) + rng.choice(("", "c", "u"))
+    return _stream(rng, kind, x)
 
 
 def activation(rng: Random, kind: str, x: Tensor, small: bool) -> str:
     """Return an activation format of a class, fitted loosely to the data."""
     if kind == INT:
         return f"int{rng.randint(2, 9)}{rng.choice(('', '', 'p'))}"
+    if kind == ZERO:
+        return f"int{rng.randint(2, 8)}{rng.choice(('a', 'a', 'pa'))}"
+    return _stream(rng, kind, x)
+
+
+def _stream(rng: Random, kind: str, x: Tensor) -> str:
+    """Return a format of a class that weights and activations share."""
+    if kind == BFP:
+        code = rng.choice(("", "_xfloor", "_tc", "_xfloor_tc"))
+        return f"bfp{rng.choice(MANTISSAS)}b{rng.choice(BLOCKS)}e{rng.choice(WINDOWS)}{code}"
+    if kind == FLOAT:
+        return rng.choice(("e4m3", "e5m2", "e3m2", "e2m3", "e2m1", "e3m0", "e4m3fnuz", "e2m1t", "e3m2t", "e1m2"))
+    if kind == MXFP:
+        text = rng.choice(("mxfp4", "mxfp8e4m3", "mxfp8e5m2", "mxfp6e3m2", "mxfp6e2m3", "bm6e2", "bm4e3"))
+        block, window = rng.choice(BLOCKS), f"s{rng.choice((2, 3, 4))}"
+        return f"{text}b{block}{window if text.startswith('bm') else rng.choice(('', '_xceil'))}"
     return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice(MANTISSAS))
 
 
@@ -194,8 +247,7 @@ def lanes(rng: Random, network: Network) -> dict[str, Folding]:
             continue
         x, y = node.inputs[0].record.output, node.record.output
         w = node.record.operands.get("weight")
-        ins = [t.format for t in (x, w) if t is not None and isinstance(t.format, MXInt)]
-        outs = [y.format] if isinstance(y.format, MXInt) else []
+        ins, outs = [t.format for t in (x, w) if t is not None], [y.format]
         if node.kind != "linear":
             ins = outs = [*ins, *outs]
         simd = rng.choice(_fitting(ins, x.shape[-1] + 3))
@@ -209,7 +261,7 @@ def lanes(rng: Random, network: Network) -> dict[str, Folding]:
 
 
 def _fitting(formats: Sequence[object], most: int) -> list[int]:
-    blocks = [f.block for f in formats if isinstance(f, MXInt)]
+    blocks = [size for f in formats if (size := getattr(f, "block", 0) or getattr(f, "group", 0))]
     return [n for n in range(1, min(most, MOST_LANES) + 1) if all(n % b == 0 or b % n == 0 for b in blocks)]
 
 

@@ -5,6 +5,7 @@ Random networks go through every combination of classes; directed ones meet the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from mase.ops.linear import Linear
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
-from tests.emit.draws import CLASSES, chains, combinations, degenerate, drawn
+from tests.emit.draws import CLASSES, chains, combinations, degenerate, drawn, other_chains
 from tests.emit.proof import RESTARTED, STALLED, Case, check_backlog, difference, joined, prove, rows
 
 ROUNDS = 2  # through all combinations
@@ -69,6 +70,39 @@ def test_random_networks(networks: list[Case], group: int, tmp_path: Path) -> No
     designs = prove(cases, tmp_path, (STALLED[2], RESTARTED[2]))
     for index in range(0, len(cases), BLOCKED):
         check_backlog(cases, designs, index)
+
+
+# -- the other classes ------------------------------------------------------------------------------------------------
+
+OTHERS = 3  # bundles
+
+
+def others() -> list[Case]:
+    """Return networks that have all pairs of the other classes, of weights and of decoded and encoded codes."""
+    return [drawn(f"other{i}", 500 + i, chain) for i, chain in enumerate(other_chains(Random(2)))]
+
+
+@pytest.fixture(scope="module", name="other_networks")
+def _other_networks() -> list[Case]:
+    return others()
+
+
+def test_the_other_networks_decode_and_encode(other_networks: list[Case]) -> None:
+    netlists = [build(case.graph) for case in other_networks]
+    modules = [instance.block.sv_module for netlist in netlists for instance in netlist.instances]
+    assert {"mase_decode", "mase_encode", "mase_block_normalise", "mase_linear"} <= set(modules)
+    names = {
+        str(t.format) for case in other_networks for n in case.graph.operators() for t in n.record.operands.values()
+    }
+    assert len({re.split(r"[0-9_]", name)[0] for name in names}) >= 9  # families of weights
+    ops = [op for netlist in netlists for op in netlist.ops.values()]
+    assert {getattr(op, "core", op).settled().get("accumulation") for op in ops} >= {"exact", "aligned(8)"}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("group", range(OTHERS))
+def test_other_classes(other_networks: list[Case], group: int, tmp_path: Path) -> None:
+    prove(other_networks[group::OTHERS], tmp_path, (STALLED[2], RESTARTED[2]))
 
 
 # -- degenerate ranges ------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ def drawn(seed: int) -> Recipe:
         except MaseError as error:
             refusals[str(error)[-60:]] += 1
             continue
+        except Exception:  # noqa: BLE001 - a fault, which whoever runs the recipe sees and reports
+            return recipe
         if netlist.interval() <= MOST_CYCLES and netlist.ops:
             return recipe
         refusals["too many cycles"] += 1
@@ -78,7 +80,8 @@ def _skeleton(rng: Random) -> Recipe | None:
         latest = max(free)
         sources = [latest]
         if made.inputs == 2:
-            same = [i for i, other in enumerate(shapes) if other == shapes[latest] and i > 0]
+            like = shapes[latest] if made.op != "layout" else None
+            same = [i for i, other in enumerate(shapes) if i > 0 and (like is None or other == like)]
             if not same:
                 continue
             sources = rng.sample([latest, rng.choice(same)], 2)

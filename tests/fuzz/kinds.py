@@ -176,8 +176,34 @@ class Norm(Kind):
         return made
 
 
-class Layout(Kind):
-    """Flattening: rows of a matrix, or an image into one row."""
+class Pool(Kind):
+    """Pools of images, and means of whole ones."""
+
+    op = "pool"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        if len(shapes[0]) != 3 or min(shapes[0][1:]) < 2:
+            return None
+        kernel = rng.choice((2, 2, min(3, *shapes[0][1:])))
+        return {"function": rng.choice(("max", "mean", "whole")), "kernel": kernel, "stride": rng.choice((1, 2))}
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        channels, *size = shapes[0]
+        if options["function"] == "whole":
+            return (channels, 1, 1)
+        sizes = [(n - options["kernel"]) // options["stride"] + 1 for n in size]
+        if len(sizes) != 2 or min(sizes) < 1:
+            raise ValueError("the kernel does not fit")
+        return (channels, *sizes)
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        if options["function"] == "whole":
+            return nn.AdaptiveAvgPool2d(1)
+        return (nn.MaxPool2d if options["function"] == "max" else nn.AvgPool2d)(options["kernel"], options["stride"])
+
+
+class Flatten(Kind):
+    """Views: a matrix or an image as one row."""
 
     op = "layout"
 
@@ -191,7 +217,69 @@ class Layout(Kind):
         return nn.Flatten()
 
 
-KINDS: dict[str, Kind] = {kind.op: kind() for kind in (Linear, Conv, Activation, Add, Mul, Norm, Layout)}
+class Concat(Kind):
+    """Two tensors one after the other along the first axis of a sample: channels, features, rows."""
+
+    op, inputs = "layout", 2
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {} if shapes[0][1:] == shapes[1][1:] and len(shapes[0]) == len(shapes[1]) else None
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        if shapes[0][1:] != shapes[1][1:]:
+            raise ValueError("only the first axis may differ")
+        return (shapes[0][0] + shapes[1][0], *shapes[0][1:])
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        return Function(lambda a, b: torch.cat((a, b), 1))
+
+
+class Slice(Kind):
+    """A part of an axis."""
+
+    op = "layout"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        axis = rng.randrange(len(shapes[0]))
+        size = shapes[0][axis]
+        start = rng.randrange(size)
+        return {"axis": axis, "start": start, "stop": rng.randint(start + 1, size)}
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        size, axis = list(shapes[0]), int(options["axis"])
+        if axis >= len(size) or options["stop"] > size[axis]:
+            raise ValueError("there is no such part")
+        size[axis] = options["stop"] - options["start"]
+        return tuple(size)
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        axis, start, stop = 1 + options["axis"], options["start"], options["stop"]
+        return Function(lambda x: x.narrow(axis, start, stop - start))
+
+
+class Permute(Kind):
+    """Two axes of a sample in each other's place."""
+
+    op = "layout"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        rank = len(shapes[0])
+        return {"axes": rng.sample(range(rank), 2)} if rank > 1 else None
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        size, (a, b) = list(shapes[0]), options["axes"]
+        if max(a, b) >= len(size):
+            raise ValueError("there is no such axis")
+        size[a], size[b] = size[b], size[a]
+        return tuple(size)
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        a, b = options["axes"]
+        return Function(lambda x: x.transpose(1 + a, 1 + b))
+
+
+ALL = (Linear, Conv, Activation, Add, Mul, Norm, Pool, Flatten, Concat, Slice, Permute)
+KINDS: dict[str, Kind] = {kind.__name__.lower(): kind() for kind in ALL}
 NOT_DRAWN = {  # kinds with hardware that no node of a model asks for here, and why
     "requantize": "no layer of a model is one; tests/emit/draws.py inserts them",
     "argmax": "its result is an integer that no other node takes",

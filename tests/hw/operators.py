@@ -18,6 +18,8 @@ from mase.blocks.affine import AffineUnit, Scaling
 from mase.blocks.argmax import Argmax
 from mase.blocks.block_normalise import BlockNormalise
 from mase.blocks.concat import Concat
+from mase.blocks.decode import Decode
+from mase.blocks.encode import Encode
 from mase.blocks.fork import Fork
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
@@ -150,7 +152,7 @@ def requantize(
     """Return a requantize unit on two rows a sample."""
     torch.manual_seed(cols)
     (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
-    x, y = fx.grid(px, "unit"), fy.grid(py, "unit")
+    x, y = fx.grid(px, "unit").plain, fy.grid(py, "unit")
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
     block = RequantizeBlock(Requantize("unit", 2, cols, x, out, Travel.of((2, cols))), lanes, fifo=fifo)
@@ -162,6 +164,34 @@ def normalise(cols: int, lanes: int, size: int, width: int, exp_bits: int, unit:
     grid = MXInt(width, size, exp_bits).grid(QuantParams(base=torch.tensor(-3)), "unit")
     block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
     return Unit.of(f"normalise_{cols}_{lanes}_{size}_{width}_{exp_bits}_{unit}_{fifo}", block)
+
+
+def normalise_to(text: str, cols: int, lanes: int, unit: int, fifo: int) -> Unit:
+    """Return a block normaliser of 14-bit integers, into a format with base -3, on two rows a sample."""
+    grid = parse(text).grid(QuantParams(base=torch.tensor(-3)), "unit")
+    block = BlockNormalise(2, cols, lanes, 14, unit, grid, fifo=fifo)
+    return Unit.of(f"normalise_{text}_{cols}_{lanes}_{unit}_{fifo}", block)
+
+
+def encode(text: str, width: int, lanes: int, unit: int, fifo: int) -> Unit:
+    """Return an encoder that is fed all integers of a width, in two rows a sample."""
+    grid = parse(text).grid(QuantParams(), "unit")
+    size = -(-(1 << width) // (2 * SAMPLES))
+    block = Encode(2, size, lanes, width, unit, grid, fifo=fifo)
+    low = -(1 << width - 1)
+    code = Code((torch.arange(2 * SAMPLES * size).reshape(SAMPLES, 2, size) + low).clamp(max=-low - 1))
+    scope = _scope(f"encode_{text}_{width}_{lanes}_{unit}_{fifo}".replace("-", "m"))
+    return Unit(scope, block, (code,), block.compute(code))
+
+
+def decode(text: str, cols: int, lanes: int, fifo: int) -> Unit:
+    """Return a decoder on two rows a sample, fed with all codes where they fit."""
+    fmt = parse(text)
+    grid = fmt.grid(fmt.calibrate(torch.linspace(-1, 3, 32)), "unit")
+    unit = Unit.of(f"decode_{text}_{cols}_{lanes}_{fifo}", Decode(2, cols, lanes, grid, fifo=fifo))
+    every = torch.arange(SAMPLES * 2 * cols).reshape(SAMPLES, 2, cols) % (grid.high - grid.low + 1) + grid.low
+    fed = Code(every, unit.fed[0].exponent)
+    return replace(unit, fed=(fed,), given=unit.block.compute(fed))
 
 
 def convert(before: tuple[int, int, int], after: tuple[int, int, int], size: int, fifo: int) -> Unit:
@@ -397,6 +427,36 @@ def units() -> tuple[Unit, ...]:
         normalise(5, 8, 4, 2, 8, 0, 7),
         normalise(9, 4, 4, 6, 3, 7, 4),
         normalise(1, 2, 2, 16, 5, -40, 2),
+        requantize("int5a", "int4a", 6, 3, 2),
+        requantize("fixed6.2", "int5pa", 6, 2, 4, "half_up", relu=True),
+        requantize("mxint4b2e2", "e3m2", 6, 4, 3),
+        normalise_to("bfp5b4e3", 9, 2, -6, 2),
+        normalise_to("bfp4b2e4_xfloor_tc", 7, 4, -9, 5),
+        normalise_to("bfp8b4e8", 6, 4, 0, 2),
+        normalise_to("bm6e3b4s3", 9, 2, -8, 3),
+        normalise_to("mxfp4b4", 10, 8, -3, 2),
+        normalise_to("mxfp8e4m3b8_xceil", 9, 4, -20, 6),
+        normalise_to("mxfp8e5m2b2", 5, 1, 7, 2),
+        normalise_to("mxfp5e4m0b2", 5, 2, -7, 2),
+        normalise_to("bm4e2b4s2", 4, 4, -60, 2),
+        encode("e4m3", 12, 8, -10, 6),
+        encode("e5m2", 11, 4, -30, 2),
+        encode("e2m1", 8, 3, -2, 3),
+        encode("e2m1", 6, 1, -9, 2),
+        encode("e3m0", 7, 4, -4, 4),
+        encode("e1m2", 8, 4, -1, 2),
+        encode("e2m3", 5, 4, 6, 2),
+        encode("e8m1", 4, 1, 3, 2),
+        decode("int5a", 5, 3, 2),
+        decode("e2m1", 9, 4, 3),
+        decode("e3m0", 8, 2, 2),
+        decode("e4m3", 33, 8, 4),
+        decode("e5m2", 32, 5, 2),
+        decode("mxfp4b4", 9, 2, 2),
+        decode("mxfp4b2", 7, 4, 2),
+        decode("mxfp8e5m2b4", 33, 4, 2),
+        decode("log4", 5, 4, 2),
+        decode("bl3b2s4", 7, 4, 3),
         convert((2, 12, 4), (2, 12, 6), 0, 3),
         convert((3, 7, 3), (3, 7, 7), 0, 2),
         convert((2, 13, 8), (2, 13, 2), 4, 4),
@@ -463,21 +523,23 @@ class Round:
     signed: int = 1
     narrow: int = 0
     relu: int = 0
+    zero: int = 0
 
     @property
     def scope(self) -> str:
-        return "round_" + "_".join(str(getattr(self, field.name)) for field in fields(self))
+        return "round_" + "_".join(str(getattr(self, field.name)).replace("-", "m") for field in fields(self))
 
     @property
     def parameters(self) -> dict[str, int]:
-        names = ("InWidth", "OutWidth", "ShiftRight", "ShiftLeft", "RoundMode", "OutSigned", "Narrow", "Relu")
+        names = ("InWidth", "OutWidth", "ShiftRight", "ShiftLeft", "RoundMode", "OutSigned", "Narrow", "Relu", "Zero")
         return dict(zip(names, (getattr(self, field.name) for field in fields(self)), strict=True))
 
-    def rounding(self) -> Rounding:
+    def rounded(self, t: int) -> int:
         """Return the same in software."""
         high = (1 << self.out_width - self.signed) - 1
-        low = 0 if self.relu or not self.signed else -high if self.narrow else -high - 1
-        return Rounding(self.right - self.left, low, high, MODES[self.mode])
+        low = 0 if not self.signed else -high if self.narrow else -high - 1
+        bounds = 0 if self.relu else low - self.zero, high - self.zero
+        return self.zero + Rounding(self.right - self.left, *bounds, MODES[self.mode]).scalar(t)
 
 
 ROUNDS = (
@@ -491,6 +553,10 @@ ROUNDS = (
     Round(9, 5, 3, signed=0),
     Round(9, 5, 3, narrow=1),
     Round(9, 5, 3, relu=1),
+    Round(9, 5, 3, signed=0, zero=19),
+    Round(9, 5, 3, signed=0, zero=31, relu=1),
+    Round(9, 5, 2, zero=-11, mode=1),
+    Round(4, 6, left=3, zero=9, relu=1),
     Round(9, 1, 4),
     Round(9, 1, 4, signed=0, mode=1),
     Round(1, 1),

@@ -45,6 +45,7 @@ def cases() -> Mapping[str, Mapped]:
         "argmax_prime": mapped("fixed4.2", (7,), 3, keepdim=True),
         "argmax_one_beat": mapped("ufixed3.1", (2, 5), 8),
         "argmax_one": mapped("int4", (3, 1), 1),
+        "argmax_number": mapped("fixed5.2", (4,), 2),
         "argmax_blocks": mapped("mxint4b4e3", (3, 9), 2, keepdim=True),
         "argmax_wide_blocks": mapped("mxint5b2e3", (6,), 4, keepdim=True),
     }

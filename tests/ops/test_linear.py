@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mase.errors import GraphError, UnsupportedOp
-from mase.formats import Code, parse
+from mase.formats import Axes, Code, QuantParams, parse
 from mase.frontend.module import trace_module
 from mase.netlist import build
 from mase.ops.linear import Linear
 from mase.ops.mac import Accumulation
-from mase.testing import Mapped, OpLaws
+from mase.testing import Mapped, OpLaws, same_codes
 from passes.map import Folding
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
 from tests.emit.designs import Network
@@ -140,6 +140,23 @@ def test_int64_takes_over_beyond_53_bits(width: int) -> None:
     codes = Code(torch.tensor([[op.x.high, op.x.low]]), torch.tensor([[op.x.base + op.x.span]]))
     assert op.carrier == (torch.float64 if op.bound < 1 << 53 else torch.int64)
     assert torch.equal(op.reference(codes).mantissa, op.oracle(codes).mantissa)
+
+
+@pytest.mark.parametrize("weight", ["fixed5.3", "int4c", "mxint4b1e3", "ternaryc", "e2m1", "int4g1"])
+def test_a_zero_point_is_part_of_the_bias(weight: str) -> None:
+    torch.manual_seed(2)
+    linear, x = nn.Linear(2, 3), torch.randn(40, 2) + 0.5
+    op = op_of(("int5a", weight, "fixed9.4"), linear, x, accumulation="exact")
+    found = {name: parse(text) for name, text in (("x", "int5a"), ("w", weight), ("y", "fixed9.4"))}
+    real, bias = linear.weight.detach(), linear.bias.detach()
+    params = {"x": found["x"].calibrate(x), "w": found["w"].calibrate(real, found["w"].along(Axes()))}
+    operands = [(found[k], params.get(k, QuantParams())) for k in "xwy"]
+    apart = Linear.build("op", "op", 1, *operands, real, bias, attrs={}, order=None)
+    assert (op.zero > 0, apart.zero) == (True, 0)
+    codes = Code(torch.cartesian_prod(torch.arange(32), torch.arange(32)))
+    integers = found["x"].grid(params["x"], "x").decoded(codes)
+    assert torch.equal(op.reference(codes).mantissa, apart.reference(integers).mantissa)
+    assert same_codes(op.reference(codes), op.oracle(codes))
 
 
 # -- aligned accumulation ---------------------------------------------------------------------------------------------

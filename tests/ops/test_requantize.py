@@ -17,7 +17,7 @@ from mase.errors import UnsupportedOp
 from mase.formats import Code, QuantParams, parse
 from mase.netlist import build
 from mase.ops.requantize import Requantize
-from mase.testing import Mapped, OpLaws
+from mase.testing import Mapped, OpLaws, same_codes
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
@@ -105,6 +105,36 @@ def test_blocks_equal_the_format(source: str, target: str) -> None:
     found, expected = op_between(source, target, x, x).reference(codes(source, x)), fy.encode(real, fy.calibrate(x))
     assert torch.equal(found.mantissa, expected.mantissa)
     assert torch.equal(found.exponent, expected.exponent)  # type: ignore[arg-type]  # blocks have exponents
+
+
+# -- between any two classes ------------------------------------------------------------------------------------------
+
+FROM = (
+    *("fixed7.4", "int5p", "int5pa", "mxint5b4e3", "bfp5b2e3", "e2m1", "e3m2", "e4m3", "e5m2", "bm6e2b4s3", "log4"),
+    *("bl4b2s3", "ternaryu", "binaryu"),
+)
+INTO = (
+    *("fixed8.3", "ufixed5.2", "int5p", "int6pa", "mxint4b2e3", "bfp5b4e4", "bfp4b2e3_xfloor_tc", "e2m1", "e4m3"),
+    *("e5m2", "e3m0", "mxfp4b2", "mxfp8e4m3b4_xceil", "bm6e2b2s4"),
+)
+
+
+@pytest.mark.parametrize("source", FROM)
+@pytest.mark.parametrize("target", INTO)
+def test_any_class_becomes_any_other_as_encode_has_it(source: str, target: str) -> None:
+    x = torch.randn(24, 2, 8) * 2.0 ** torch.randint(-6, 3, (24, 1, 1), generator=torch.Generator().manual_seed(1))
+    fx, fy = parse(source), parse(target)
+    px, py = fx.calibrate(x), fy.calibrate(x)
+    gx, gy = fx.grid(px, "here"), fy.grid(py, "here")
+    code = fx.encode(x, px)
+    out = Output.of(gy, None, None, gx.unit, gx.reach, False, "even", "here")
+    op = Requantize("node", 2, 8, gx.plain, out, Travel.of((2, 8)))
+    found, expected = op.reference(gx.decoded(code)), fy.encode(fx.decode(code, px), py)
+    zero = fy.decode(expected, py) == 0  # encode keeps the sign of zero in minifloats; hardware has one zero
+    assert torch.equal(found.mantissa, torch.where(zero & (gy.pattern is not None), 0, expected.mantissa))
+    assert (found.exponent is None) == (expected.exponent is None)
+    assert found.exponent is None or torch.equal(found.exponent, expected.exponent)  # type: ignore[arg-type]
+    assert same_codes(op.oracle(gx.decoded(code)), found)
 
 
 # -- border inputs: found by search, and kept -------------------------------------------------------------------------

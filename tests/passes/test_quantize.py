@@ -225,7 +225,7 @@ def test_edges_without_a_batch_axis_are_calibrated_too() -> None:
     assert done.params("mul").scale == parse("int8").calibrate(values).scale
 
 
-@pytest.mark.parametrize("text", ["e4m3", "mxfp4", "bfp8", "ternary", "nf4", "int8a", "int4g4", "fixed8.4_floor"])
+@pytest.mark.parametrize("text", ["mxfp4_xrceil", "ternary", "nvfp4", "nf4", "log4", "int4g4", "fixed8.4_floor"])
 def test_formats_without_hardware_act_in_software(text: str) -> None:
     graph, report = quantize.run(chain(), QuantizeConfig(NodeFormats(text, text), inputs=text), [X])
     assert report.inexact == ("0", "1", "2")
@@ -240,6 +240,18 @@ def test_formats_without_hardware_act_in_software(text: str) -> None:
     bias = graph.tensors.get("0.bias")
     expected = fmt.encode(torch.nn.functional.linear(x, rounded, bias), node.params())
     assert torch.equal(values.codes[node.name].mantissa, expected.mantissa)
+
+
+@pytest.mark.parametrize("text", ["e4m3", "e5m2", "int8a", "bfp8b2e4", "bm6e2b2s4", "mxint4b2e4"])
+def test_formats_with_hardware_are_exact(text: str) -> None:
+    _, report = quantize.run(chain(), QuantizeConfig(NodeFormats(text, text), inputs=text), [X])
+    assert report.inexact == ()
+
+
+@pytest.mark.parametrize("text", ["mxint8", "mxfp4", "bfp8"])
+def test_a_function_alone_of_exponents_that_lie_too_far_apart_acts_in_software(text: str) -> None:
+    _, report = quantize.run(chain(), QuantizeConfig(NodeFormats(text, text), inputs=text), [X])
+    assert report.inexact == ("1",)
 
 
 def test_formats_of_weights_work_along_the_axes_that_the_operator_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,112 @@
+"""From exact integers to minifloats (hw/encode)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from mase.blocks.block_normalise import elements, float_round_work
+from mase.dataflow.block import Pipe
+from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Count, Work, ceil_div
+from mase.formats import Code
+from mase.formats.base import pow2
+from mase.formats.grid import Grid
+
+LATENCY = 4
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder before it is folded; the same questions as to a Normaliser."""
+
+    rows: int
+    cols: int
+    in_width: int
+    exp: int
+    man: int
+
+    def cycles(self, lanes: Count) -> Count:
+        """Return the cycles of a sample."""
+        return self.rows * ceil_div(self.cols, lanes)
+
+    def fifo(self, beats: Count) -> Count:
+        """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
+        return ceil_div(LATENCY, beats) + 2
+
+    def work(self, lanes: Count, fifo: Count) -> Work:
+        """Return what it is made of at any numbers of lanes."""
+        rounded = float_round_work(lanes, self.in_width, self.exp, self.man)
+        return Work(
+            adders=rounded.adders,
+            gates=rounded.gates,
+            shifters=rounded.shifters,
+            registers=rounded.registers + 3,
+            delays=((1, LATENCY - 1),),
+            fifos=((lanes * (1 + self.exp + self.man) + 1, fifo),),
+            counters=(self.cycles(lanes),),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Encode(Pipe):
+    """Round a stream of exact integers to minifloats without exponents of blocks, ``lanes`` a cycle.
+
+    Args:
+        rows, cols, lanes: shape of both streams. in_width: bits of an integer.
+        unit: exponent of the integer 1. grid: the result's codes.
+    """
+
+    rows: int
+    cols: int
+    lanes: int
+    in_width: int
+    unit: int
+    grid: Grid
+    sv_module: ClassVar[str] = "mase_encode"
+
+    @property
+    def stream_in(self) -> StreamType:
+        top = (1 << self.in_width - 1) - 1
+        return StreamType(self.rows, self.cols, self.lanes, Grid(self.in_width, True, -top - 1, top, self.unit))
+
+    @property
+    def stream_out(self) -> StreamType:
+        return StreamType(self.rows, self.cols, self.lanes, self.grid)
+
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        factor = pow2(torch.tensor(self.unit - self.grid.unit))
+        return (Code(elements(inputs[0].mantissa.to(torch.float64) * factor, self.grid)),)
+
+    def schedule(self) -> Schedule:
+        body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
+        return Schedule((Actor("", body, {OUT: LATENCY}),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        pattern = self.grid.pattern
+        assert pattern is not None
+        least, most = -(1 << pattern.exp) - pattern.man - 1, self.in_width + 1  # beyond these all saturates, or is 0
+        return {
+            "Beats": self.stream_in.beats,
+            "Lanes": self.lanes,
+            "InWidth": self.in_width,
+            "ExpBits": pattern.exp,
+            "ManBits": pattern.man,
+            "Top": pattern.top,
+            "Down": min(max(self.grid.unit - self.unit, least), most),
+            "FifoDepth": self.fifo,
+        }
+
+    @property
+    def normaliser(self) -> Encoder:
+        """All that its hardware depends on but the lanes."""
+        pattern = self.grid.pattern
+        assert pattern is not None
+        return Encoder(self.rows, self.cols, self.in_width, pattern.exp, pattern.man)
+
+    def work(self) -> Work:
+        return self.normaliser.work(self.lanes, self.fifo)
