@@ -18,7 +18,7 @@ from typing import Any
 import cocotb
 from cocotb.clock import Clock
 from cocotb.handle import HierarchyObject
-from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
+from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge, Timer
 
 from emit.design import Design
 from mase.netlist import build
@@ -184,12 +184,21 @@ class Wrapper:
             getattr(self.dut, f"{self.facts.wrapper}_{stem}_tready").value = 1
         if self.facts.keep >= 0:
             self.port("s_axis_tkeep").value = (1 << self.facts.bytes_in) - 1
+        await self._reset_all()
         Clock(self.dut.aclk, PERIOD_NS, unit="ns").start()
         await self.cycles(4)
         cocotb.start_soon(self._watch())
         self.port("aresetn").value = 1
         await self.cycles(1)
         return self
+
+    async def _reset_all(self) -> None:
+        """Give every wrapper an edge of its reset before any of the clock: registers hold noise until then."""
+        every = {facts["wrapper"] for facts in json.loads(Path(FACTS).read_text()).values()}
+        for level in (1, 0):
+            for name in every:
+                getattr(self.dut, f"{name}_aresetn").value = level
+            await Timer(1, "ns")
 
     def join(self) -> Wrapper:
         """Watch another view of a wrapper that has started."""
