@@ -53,6 +53,7 @@ module mase_piecewise #(
 );
 
   localparam int R = XWidth - SegBits;
+  localparam int Segments = 1 << SegBits;
   localparam int Word = AWidth + BWidth + CWidth;
   localparam int RowBeats = (Cols + Lanes - 1) / Lanes;
   localparam int Tail = Cols - (RowBeats - 1) * Lanes;  // elements in the last beat of a row
@@ -98,7 +99,7 @@ module mase_piecewise #(
     logic signed [SumWidth-1:0] t_q;
 
     assign offset = {in_data_i[l*XWidth+XWidth-1] ^ XSigned, in_data_i[l*XWidth +: XWidth-1]};
-    mase_rom #(.Width(Word), .Depth(1 << SegBits), .File(TableFile)) u_table (
+    mase_rom #(.Width(Word), .Depth(Segments), .File(TableFile)) u_table (
       .clk_i (clk_i),
       .addr_i(offset[XWidth-1 -: SegBits]),
       .data_o(word)

@@ -36,6 +36,7 @@ module mase_table #(
 );
 
   localparam int AddrWidth = XWidth + XExpBits;
+  localparam int Words = 1 << AddrWidth;
   localparam int RowBeats = (Cols + Lanes - 1) / Lanes;
   localparam int Tail = Cols - (RowBeats - 1) * Lanes;  // elements in the last beat of a row
   localparam int BeatWidth = (Beats > 1) ? $clog2(Beats) : 1;
@@ -84,7 +85,7 @@ module mase_table #(
       localparam int Index = (XExps > 1) ? l / XBlock : 0;
       assign addr = {in_data_i[Lanes*XWidth + Index*XExpBits +: XExpBits], in_data_i[l*XWidth +: XWidth]};
     end
-    mase_rom #(.Width(OutWidth), .Depth(1 << AddrWidth), .File(TableFile)) u_table (
+    mase_rom #(.Width(OutWidth), .Depth(Words), .File(TableFile)) u_table (
       .clk_i (clk_i),
       .addr_i(addr),
       .data_o(word)
