@@ -25,6 +25,7 @@ MOST_CYCLES = 800  # a sample
 MOST_LANES = 24  # products a cycle
 ATTEMPTS = 80
 INPUTS = ((1, 5, 5), (2, 4, 3), (3, 3, 4), (4, 6, 5), (6,), (9,), (3, 4), (2, 7), (5, 3))
+WEIGHTS = {"linear": 3, "conv": 3, "concat": 2}  # how often a kind is tried; once where it is not here
 OTHERS = 0.2  # chance of a format of another class than the three that layers give
 
 
@@ -75,7 +76,7 @@ def _skeleton(rng: Random) -> Recipe | None:
     nodes, shapes = list[Node](), [shape]
     free = {0}  # values that nobody takes yet
     for _ in range(rng.randint(3, 9)):
-        kind = rng.choices(sorted(KINDS), [3 if KINDS[k].weights else 1 for k in sorted(KINDS)])[0]
+        kind = rng.choices(sorted(KINDS), [WEIGHTS.get(k, 1) for k in sorted(KINDS)])[0]
         made = KINDS[kind]
         latest = max(free)
         sources = [latest]
@@ -156,7 +157,24 @@ def _formats(rng: Random, recipe: Recipe) -> Recipe:
             given["weight"] = form("weight", weight)
             given["accumulation"] = rng.choice(("auto", "auto", "aligned(3)")) if "mx" in given["weight"] else "auto"
         nodes.append(replace(node, formats=given))
-    return replace(recipe, inputs=form("input", recipe.x()), nodes=tuple(nodes))
+    inputs = form("input", recipe.x())
+    for i, node in enumerate(recipe.nodes):  # what is joined has one format, the result too
+        if KINDS[node.kind].op == "layout" and len(node.sources) > 1:
+            one = f"fixed{rng.randint(4, 8)}.{rng.randint(1, 4)}"
+            nodes[i] = replace(nodes[i], formats={**nodes[i].formats, "output": one})
+            for made in (_producer(recipe, source) for source in node.sources):
+                if made:
+                    nodes[made - 1] = replace(nodes[made - 1], formats={**nodes[made - 1].formats, "output": one})
+                else:
+                    inputs = one
+    return replace(recipe, inputs=inputs, nodes=tuple(nodes))
+
+
+def _producer(recipe: Recipe, value: int) -> int:
+    """Return the value that one has its format from."""
+    while value and KINDS[recipe.nodes[value - 1].kind].op == "layout":
+        value = recipe.nodes[value - 1].sources[0]
+    return value
 
 
 def _lanes(rng: Random, recipe: Recipe) -> Recipe:

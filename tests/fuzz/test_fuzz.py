@@ -37,7 +37,6 @@ def test_the_graphs_have_what_they_should(recipes: dict[str, Recipe]) -> None:
     takers = [Counter(i for node in recipe.nodes for i in (*node.sources,)) for recipe in recipes.values()]
     assert sum(max(count.values()) > 1 for count in takers) >= GRAPHS // 4  # forks
     assert sum(any(len(node.sources) > 1 for node in recipe.nodes) for recipe in recipes.values()) >= GRAPHS // 4
-    assert sum(len(recipe.outputs) > 1 for recipe in recipes.values()) >= 3
     assert {recipe.deeper > 0 for recipe in recipes.values()} == {True, False}
     forms = {text.rstrip("0123456789.-cpbe") for r in recipes.values() for n in r.nodes for text in n.formats.values()}
     assert forms >= {"fixed", "ufixed", "int", "mxint", "even", "trunc", "half_up"}
