@@ -19,7 +19,7 @@ SEE_ALL = {"mase.flow", "mase.cli", "mase.__main__"}
 ROOMS = {"mase", "passes", "emit", "tests", "bench"}
 INNER = {  # rooms inside mase that know little: what they may import of it besides themselves
     "mase.formats": {"mase.errors", "mase.registry", "mase.files", "mase.doors"},
-    "mase.dataflow": {"mase.errors", "mase.formats"},
+    "mase.dataflow": {"mase.errors", "mase.formats", "mase.paths"},
     "mase.blocks": {"mase.errors", "mase.formats", "mase.dataflow"},
 }
 

@@ -129,10 +129,11 @@ class Activation(HardwareOp):
             super().check_formats(node)
             Requantize.of(node, relu=True)
             return
-        domain = Domain(node, _least(node.inputs[0]))
-        domain.check(node, function, _attrs(node))
+        least, attrs = _least(node.inputs[0]), _attrs(node)
+        domain = Domain(node, least)
+        domain.check(node, function, attrs)
         if domain.wide:
-            cls.from_node(node)  # what no polynomials reach is refused there
+            Piecewise.of(node, function, attrs, least, cls.not_negative(node))  # refuses what no polynomials reach
         else:
             result_grid(node)
 
