@@ -371,7 +371,7 @@ def pairs() -> tuple[Unit, ...]:
         pair(("int5", "int6", "ufixed4.2"), 4, 4, 7, "sub relu", "trunc"),
         pair(("mxint5b4e3", "mxint4b2e2", "mxint4b8e3"), 9, 2, 3, "add relu"),
         pair(("mxint6b4", "fixed5.2", "int5"), 6, 4, 4, "sub", "half_up"),
-        pair(("int5", "mxint5b2", "fixed6.3"), 5, 2, 8),
+        pair(("int5", "mxint5b2", "fixed6.3"), 5, 4, 8),
         pair(("fixed6.4", "ufixed5.4", "fixed6.3"), 7, 3, 2, "mul", "trunc"),
         pair(("int5", "fixed4.2", "int4"), 3, 2, 6, "mul relu"),
         pair(("mxint5b4e3", "mxint4b2e2", "mxint4b4e3"), 6, 2, 4, "mul"),
