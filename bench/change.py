@@ -23,7 +23,7 @@ from passes.quantize import ranges
 HERE = "bench.change"
 BLOCKS, CHANNELS, SIZE = 9, 16, 8  # two layers a block, one before them and one behind
 IMAGES, CLASSES = 128, 10
-ROUNDS = 1
+ROUNDS = 3
 BEFORE, AFTER = "int8", "int6"
 TARGET = Target("xcup", 9216)
 

@@ -31,6 +31,7 @@ from mase.dataflow.schedule import OUT
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div
 from mase.formats.grid import Grid
+from mase.formats.whole import whole
 
 Places = npt.NDArray[np.int64]
 NONE = -1  # the place of an element that is a constant
@@ -220,7 +221,7 @@ def _sources(function: Function, attrs: Mapping[str, Any], shapes: Sequence[Shap
         numbers = torch.arange(batch)[:, None] * total + first + torch.arange(size)
         inputs.append(numbers.reshape(batch, *shape).double())
         first += size
-    found = function(inputs, {**attrs, "value": float(NONE)}).long().numpy()
+    found = whole(function(inputs, {**attrs, "value": float(NONE)})).numpy()
     if found.ndim == 0 or found.shape[0] != batch:
         return None
     apart = np.where(found == NONE, NONE, found - np.arange(batch).reshape(-1, *[1] * (found.ndim - 1)) * total)

@@ -26,6 +26,11 @@ INTEGERS = {
     "mase/formats/fixed.py": [
         "shift = exponent.to(torch.int64) + (self.frac - DIGITS)  # x * 2**frac = digits * 2**shift"
     ],
+    "mase/formats/grid.py": [  # truth values
+        "hidden = (field > 0).to(torch.int64) if self.subnormal else torch.ones_like(field)",
+        "return number + ((v < 0) & (number > 0)).to(torch.int64) * (1 << self.width - 1)",
+    ],
+    "mase/formats/int.py": ["factor = torch.sign(scale).to(torch.int64)"] * 2,  # of finite scales
     "mase/ops/mac.py": ["exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)"],
 }
 
