@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mase.errors import UnsupportedOp
 from mase.graph import META, Graph, OpNode, Record, TensorType
-from mase.ops.base import OPS, view
+from mase.ops.base import OPS, fastest_axes, view
 from passes.base import graph_pass
 
 
@@ -63,12 +63,13 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
             fused.append((partner.path, node.path))
         node.node.replace_all_uses_with(partner.node)
         editable.erase_node(node.node)
+    images = {name for name, axis in fastest_axes(out).items() if axis == 1}  # travel pixel by pixel
     for node in list(out.operators()):
-        _unflatten(out, node, uses)
+        _unflatten(out, node, uses, images)
     return out.verify(), FuseReport(tuple(fused), tuple(folded))
 
 
-def _unflatten(out: Graph, node: OpNode, uses: Counter[str]) -> None:
+def _unflatten(out: Graph, node: OpNode, uses: Counter[str], images: set[str]) -> None:
     """Let a layer that reads a flattened image read the image itself, and flatten its result instead.
 
     Formats in blocks then lie along the channels of the image, for the weights as for the image.
@@ -78,7 +79,13 @@ def _unflatten(out: Graph, node: OpNode, uses: Counter[str]) -> None:
         return
     image = flat.inputs[0]
     own = all(uses[node.record.key(role)] == 1 for role in node.record.operands)
-    if image.kind == "input" or not own or not _alone(flat) or math.prod(image.record.output.shape[2:]) == 1:
+    if (
+        image.kind == "input"
+        or image.name not in images
+        or not own
+        or not _alone(flat)
+        or math.prod(image.record.output.shape[2:]) == 1
+    ):
         return
     found = OPS[node.kind].over_image(node, image.record.output.shape)
     if found is None:
