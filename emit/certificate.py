@@ -1,16 +1,15 @@
 """Check the certificate of an emitted folder, by the standard library alone: ``python -m emit.certificate FOLDER``.
 
-``certificate.json`` holds the firing programs of a design as loop nests, its wires with their capacity, and the cycles
-a sample that it keeps. The check rests on nothing but these, and on the top of the RTL, whose parameters and wires must
-be the certified ones. It shows that the design never stops, and that sample n leaves n intervals after the first one,
-or earlier.
+``certificate.json`` holds the firing programs of a design as loop nests, its wires with their capacity, and its
+interval. The check rests on these, and on the top of the RTL, whose parameters and wires must be the certified ones.
+It shows that the design never stops, and that sample n leaves n intervals after the first one, or earlier.
 
-Let t_i be the cycle in which firing i may happen: not before the firing before it has dwelt, not before the tokens that
-it takes are visible, not before the slots that it acquires are free. Here each round of samples also waits until a
-round later than the one before it by the interval. When a round is, firing by firing, the round before it one interval
-later, and so are as many rounds as a slot can come back from, then the next round has the same past, so it is too, and
-so are all: no sample ever stops. Without that wait each firing is at its time or earlier, since all times are maxima
-of sums of earlier ones. Pauses of source and sink only delay: which firing follows which never depends on a time.
+Let t_i be the cycle in which firing i may happen: not before the firing before it has dwelt, the tokens that it takes
+are visible and the slots that it acquires are free. Here each round of samples also waits until a round later than the
+one before it by the interval. When a round is, firing by firing, the round before it one interval later, and so are as
+many rounds as a slot can come back from, then the next round has the same past, so it is too, and so are all: none
+stops. Without that wait each firing is at its time or earlier, since times are maxima of sums of earlier ones. Pauses
+only delay: which firing follows which never depends on a time.
 """
 
 from __future__ import annotations

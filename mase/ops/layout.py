@@ -187,7 +187,9 @@ class Layout(HardwareOp):
 
     @classmethod
     def builds(cls, record: Record) -> bool:
-        return _function(record) not in NOT_BUILT
+        shape = record.attrs.get("shape", ())
+        moved = _function(record) == "view" and len(shape) < 2  # without an axis for the batch
+        return _function(record) not in NOT_BUILT and not moved
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
@@ -302,6 +304,9 @@ def _planned(node: OpNode) -> Move | None:
     comes, order = tuple(travel(source) for source in node.inputs), travel(node)
     if len(comes) > 1 and function not in ("concat", "stack"):
         raise UnsupportedOp(f"{where}: {function} takes sizes from other tensors; allowed on chip are numbers")
+    batch = {source.record.output.shape[0] for source in node.inputs[:1]}
+    if function in RENAMES and batch != {record.output.shape[0] if record.output.shape else 0}:
+        raise UnsupportedOp(f"{where}: {function} moves elements between samples; on chip each sample keeps its own")
     if function in RENAMES:
         same = comes[0].cols == order.cols or not any(cols % max(1, grid.block) for cols in (comes[0].cols, order.cols))
         if not same:
