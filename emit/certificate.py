@@ -9,8 +9,7 @@ are visible and the slots that it acquires are free. Here each round of samples 
 one before it by the interval. When a round is, firing by firing, the round before it one interval later, and so are as
 many rounds as a slot can come back from, then the next round has the same past, so it is too, and so are all: none
 stops. Without that wait each firing is at its time or earlier, since times are maxima of sums of earlier ones. Pauses
-only delay: which firing follows which never depends on a time.
-"""
+only delay: which firing follows which never depends on a time."""
 
 from __future__ import annotations
 

@@ -187,8 +187,7 @@ class Layout(HardwareOp):
 
     @classmethod
     def builds(cls, record: Record) -> bool:
-        shape = record.attrs.get("shape", ())
-        moved = _function(record) == "view" and len(shape) < 2  # without an axis for the batch
+        moved = _function(record) == "view" and len(record.attrs.get("shape", (-1, -1))) < 2  # no axis for the batch
         return _function(record) not in NOT_BUILT and not moved
 
     @classmethod
