@@ -7,9 +7,9 @@ It shows that the design never stops, and that sample n leaves n intervals after
 Let t_i be the cycle in which firing i may happen: not before the firing before it has dwelt, the tokens that it takes
 are visible and the slots that it acquires are free. Here each round of samples also waits until a round later than the
 one before it by the interval. When a round is, firing by firing, the round before it one interval later, and so are as
-many rounds as a slot can come back from, then the next round has the same past, so it is too, and so are all: none
-stops. Without that wait each firing is at its time or earlier, since times are maxima of sums of earlier ones. Pauses
-only delay: which firing follows which never depends on a time."""
+many rounds as a slot can come back from, then the next round has the same past, so it is too, and so are all. Without
+that wait each firing is at its time or earlier, since times are maxima of sums of earlier ones. Pauses only delay.
+"""
 
 from __future__ import annotations
 
