@@ -27,9 +27,13 @@ async def _stalled(dut: HierarchyObject, unit: Unit) -> None:
     await operators.gives_what_the_reference_gives(dut, unit, (0.4, 0.4))
 
 
-FREE, STALLED = operators.takes_the_cycles_of_its_schedule, _stalled
+async def _slow_sink(dut: HierarchyObject, unit: Unit) -> None:
+    await operators.gives_what_the_reference_gives(dut, unit, (0.0, 0.9))
+
+
+FREE, STALLED, SLOW = operators.takes_the_cycles_of_its_schedule, _stalled, _slow_sink
 RESET, REGISTERED = operators.starts_over_after_a_reset, operators.has_no_path_through_the_handshake
-NAMES = {FREE: "cycles", STALLED: "stalls", RESET: "reset", REGISTERED: "handshake"}
+NAMES = {FREE: "cycles", STALLED: "stalls", SLOW: "slow sink", RESET: "reset", REGISTERED: "handshake"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ MUTANTS = (
     Mutant("mase_slice", "kept_q == SizeWidth'(Count - 1) && outer_end", "outer_end", "keep_12_3_3"),
     Mutant("mase_slice", "          next_q  <= SizeWidth'(First);\n          kept_q", "          kept_q", "keep_2_9_3"),
     Mutant("mase_slice", "if (inner_end) begin", "begin", "keep_12_3_3"),
-    Mutant("mase_reorder", "!full_q[fill_q]", "1'b1", "reorder_3_4_4_3", STALLED),
+    Mutant("mase_reorder", "!full_q[fill_q]", "1'b1", "reorder_3_4_4_3", SLOW),
     Mutant(
         "mase_reorder", "full_q[leave_q] && credit", "(full_q[leave_q] || write_q != '0) && credit", "reorder_3_4_4_3"
     ),
@@ -111,8 +115,7 @@ MUTANTS = (
     Mutant("mase_reorder", "full_q   <= '0;", "", "reorder_2_8_4_4", RESET),
     Mutant("mase_reorder", "if (end3) count2_q", "if (end4) count2_q", "reorder_2_12_6_4"),
     Mutant("mase_window", "level_q >= LevelWidth'(Span)", "level_q >= LevelWidth'(Span - 1)", "window_5_7"),
-    Mutant("mase_window", "open_q <= !window_end;", "open_q <= 1'b1;", "window_7_5"),
-    Mutant("mase_window", "in_ready_o = level_q <", "in_ready_o = level_q <=", "window_5_7"),
+    Mutant("mase_window", "in_ready_o = level_q <", "in_ready_o = level_q <=", "window_5_7", SLOW),
     Mutant("mase_window", "around(DilationHeight * Row -", "around(DilationHeight * Row - 1 -", "window_7_7"),
     Mutant("mase_window", "around(DilationWidth * Pixel - Beats + 1)", "around(1)", "window_7_7"),
     Mutant("mase_window", "around(1 - Far)", "around(2 - Far)", "window_4_5"),
@@ -120,7 +123,7 @@ MUTANTS = (
     Mutant("mase_window", ": LevelWidth'(NextImage);", ": LevelWidth'(NextRow);", "window_5_6"),
     Mutant("mase_window", "<= row_end && row_last;", "<= row_end;", "window_5_7"),
     Mutant("mase_window", "level_q      <= '0;", "", "window_7_5", RESET),
-    Mutant("mase_pad", "image_row < RowWidth'(Height)", "image_row <= RowWidth'(Height)", "pad_2_3"),
+    Mutant("mase_pad", "image_row < RowWidth'(Height)", "image_row <= RowWidth'(Height)", "pad_1_4"),
     Mutant("mase_pad", "col_q - ColWidth'(Left)", "col_q - ColWidth'(Right)", "pad_2_3"),
     Mutant("mase_pad", "CodeWidth'(Mantissa)", "CodeWidth'(0)", "pad_3_1"),
     Mutant("mase_pad", "(i < Tail || !beat_last)", "(i < Lanes)", "pad_1_4"),
