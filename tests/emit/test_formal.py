@@ -50,7 +50,7 @@ BROKEN = {  # block and task, what is replaced by what
     "a fork that does not wait for its second reader": ("mase_fork.least", "credit_a && credit_b", "credit_a"),
     "a fork with a wrong last": ("mase_fork.deep_b", "beat_q == BeatWidth'(Beats - 1)", "beat_q == '0"),
     "a fork that gives a beat once": ("mase_fork.deep_a", ".push_i     (fire)", ".push_i     (fire && !last)"),
-    "a side that takes a beat too many": ("mase_concat.turns", "BeatWidth'(BeatsA - 1);", "BeatWidth'(BeatsA);"),
+    "a side that takes a beat too many": ("mase_concat.turns", ": BeatWidth'(BeatsA - 1))", ": BeatWidth'(BeatsA))"),
     "a side that does not wait for its turn": ("mase_concat.least", "credit && side_q;", "credit;"),
     "a word read before it came": ("mase_reorder.transpose", "full_q[leave_q] && credit", "credit"),
     "a bank filled while it is read": ("mase_reorder.back", "!full_q[fill_q]", "1'b1"),
