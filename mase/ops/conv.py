@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.blocks.linear import LinearFoldings
 from mase.blocks.pad import Border, Pad, PadFoldings
 from mase.blocks.window import Window, WindowFoldings, Windows
 from mase.dataflow.block import LEAST_FIFO, Block, Pipe
@@ -28,7 +29,6 @@ from mase.graph import OpNode, Record
 from mase.ops.base import OPS, HardwareOp, by_pixels, need, not_negative, travel
 from mase.ops.depthwise import Depthwise
 from mase.ops.mac import Mac
-from mase.ops.mac_foldings import LinearFoldings
 from mase.ops.operations import Operations
 
 FORWARD = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by rank of the weight
