@@ -15,7 +15,7 @@ from dataclasses import fields
 from hashlib import blake2b
 
 from mase.graph import Graph, OpNode, Record
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, Arithmetic, HardwareOp
 from mase.ops.decoded import Decoded
 
 FIELDS = tuple(field.name for field in fields(Record) if field.name != "hw")
@@ -24,7 +24,7 @@ SMALL = 1 << 12  # bytes that any operator takes
 Key = bytes
 
 
-def lower(node: OpNode) -> HardwareOp:
+def lower(node: OpNode) -> Arithmetic:
     """Build the operator of a node of a kind that has hardware.
 
     Raises:
@@ -44,7 +44,7 @@ class Lowering:
 
     def __init__(self) -> None:
         self._serials: dict[int, tuple[int, object]] = {}  # holds the objects, so that no other gets their address
-        self._ops: OrderedDict[Key, tuple[HardwareOp, int]] = OrderedDict()
+        self._ops: OrderedDict[Key, tuple[Arithmetic, int]] = OrderedDict()
         self._bytes = 0
         self._last: Lowered | None = None
 
@@ -58,7 +58,7 @@ class Lowering:
         """Return a number that no other object has or will have."""
         return self._serials.setdefault(id(thing), (len(self._serials), thing))[0]
 
-    def op(self, key: Key, node: OpNode) -> HardwareOp:
+    def op(self, key: Key, node: OpNode) -> Arithmetic:
         """Return the operator of a key, built from ``node`` where it is not kept."""
         if key in self._ops:
             self._ops.move_to_end(key)
@@ -78,9 +78,9 @@ class Lowered:
     def __init__(self, graph: Graph, lowering: Lowering) -> None:
         self.graph, self._lowering = graph, lowering
         self._keys: dict[str, Key] = {}
-        self._ops: dict[str, HardwareOp] = {}
+        self._ops: dict[str, Arithmetic] = {}
 
-    def op(self, node: OpNode) -> HardwareOp:
+    def op(self, node: OpNode) -> Arithmetic:
         """Return the operator of a node of the graph, of a kind that has hardware.
 
         Raises:

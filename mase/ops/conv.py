@@ -26,7 +26,7 @@ from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Axes, Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, HardwareOp, by_pixels, need, not_negative, travel
+from mase.ops.base import OPS, Arithmetic, by_pixels, need, not_negative, travel
 from mase.ops.depthwise import Depthwise
 from mase.ops.mac import Mac
 from mase.ops.operations import Operations
@@ -165,7 +165,7 @@ class Conv(Mac):
             raise UnsupportedOp(f"{node.where()}: {why}")
 
     @classmethod
-    def from_node(cls, node: OpNode) -> HardwareOp:
+    def from_node(cls, node: OpNode) -> Arithmetic:
         cls.check_formats(node)
         formats, weight, bias = cls.operands(node)
         source, record = node.inputs[0], node.record

@@ -13,11 +13,11 @@ from mase.blocks.linear import LinearBlock, LinearFoldings
 from mase.blocks.sums import Formatted, Sums
 from mase.dataflow.block import Block
 from mase.graph import Json, OpNode
-from mase.ops.base import Family, HardwareOp
+from mase.ops.base import Family, HardwareOp, InRow
 
 
 @dataclass(frozen=True, eq=False)
-class Mac(Sums, HardwareOp):
+class Mac(Sums, InRow, HardwareOp):
     """Sums of products whose weights and bias are those of a node."""
 
     family: ClassVar[Family] = "compute"

@@ -17,13 +17,13 @@ from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import Travel
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, travel
+from mase.ops.base import OPS, Family, HardwareOp, InRow, travel
 from mase.ops.operations import Operations, each
 
 
 @OPS.add("requantize")
 @dataclass(frozen=True, eq=False)
-class Requantize(Rescaling, HardwareOp):
+class Requantize(Rescaling, InRow, HardwareOp):
     """y = round(m * (x << e)).
 
     Args:
