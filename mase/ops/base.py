@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,10 @@ class Op(ABC):
 
     @classmethod
     def in_order(cls, record: Record) -> bool:
-        """Tell whether a node gives the elements of its result in the order in which those of input 0 come."""
+        """Tell whether a node gives the elements of its result in the order in which those of its inputs come.
+
+        Of several inputs the first one that has as many elements counts.
+        """
         return False
 
     @classmethod
@@ -245,8 +249,8 @@ def travel(node: OpNode) -> Travel:
     another name, keeps the order of its input.
     """
     found, at = Travel.of(node.record.output.shape[1:], _of_sample(node)), node
-    while at.kind in OPS and OPS[at.kind].in_order(at.record):
-        at = at.inputs[0]
+    while at.kind in OPS and OPS[at.kind].in_order(at.record) and (source := _whole(at)) is not None:
+        at = source
     if at is not node:
         come = Travel.of(at.record.output.shape[1:], _of_sample(at))
         return found if come.plain and found.plain else come
@@ -261,6 +265,12 @@ def by_pixels(edge: OpNode) -> bool:
     if fmt.grid(edge.params(), edge.where()).block and edge.params().axis % (len(shape) + 1) != 1:
         return False
     return found == wanted or (found.plain and wanted.plain)
+
+
+def _whole(node: OpNode) -> OpNode | None:
+    """Return the first input with as many elements as the result; a smaller one is spread over it."""
+    size = math.prod(node.record.output.shape)
+    return next((source for source in node.inputs if math.prod(source.record.output.shape) == size), None)
 
 
 def _of_sample(node: OpNode) -> int:

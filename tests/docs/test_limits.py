@@ -80,7 +80,7 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
         (Moved(lambda x: x.roll(1, 1)), (X,), "roll: has no hardware"),
         (Moved(lambda x: x[:, [3, 1]]), (X,), "has no hardware"),
         (Moved(lambda x: F.pad(x.unflatten(1, (8, 8)), (0, 0, 1, 0), value=0.3)), (X,), "that the grid cannot code"),
-        (Moved(lambda x: x + x[:, :1]), (X,), "differ; hardware takes two tensors of the result's shape"),
+        (Moved(lambda x: x / (x * x + 1)), (X,), "div: has no hardware"),
         (nn.Sequential(nn.Linear(64, 4), Logarithm()), (X,), "a table of an infinite range"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
