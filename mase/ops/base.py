@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from mase.dataflow.block import Block
@@ -17,13 +18,15 @@ from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError
-from mase.formats import Axes, Code
+from mase.formats import Axes, Code, Format, QuantParams
+from mase.formats.grid import Grid
 from mase.graph import Graph, Json, OpNode, Record
 from mase.ops.operations import Operations
 from mase.registry import Registry
 
 Family = Literal["compute", "function", "format-change", "other"]  # what a picture colours a node by
 MANY = 1 << 30  # inputs, of a kind that takes any number
+ADAPTER = "adapts"  # attribute of a requantize node that stands before an input on behalf of who reads it
 IMAGE = 4  # axes of a batch of images, whose channels are axis 1
 
 
@@ -39,6 +42,22 @@ class Affine:
     centre: Tensor
     scale: Tensor
     shift: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise:
+    """Say what an operator makes of each code by itself, whatever its place.
+
+    Args:
+        order: in which elements travel, on both sides. x, y: grids, without exponents.
+        codes: results of codes, int64 of any shape. rising: the results never fall as codes rise; None: not known.
+    """
+
+    order: Travel
+    x: Grid
+    y: Grid
+    codes: Callable[[Tensor], Tensor]
+    rising: bool | None = None
 
 
 class Op(ABC):
@@ -154,6 +173,20 @@ class Op(ABC):
         return ""
 
     @classmethod
+    def adapts(cls, record: Record) -> bool:
+        """Tell whether an input may have to be requantised for a node, which ``adapted`` then says."""
+        return False
+
+    @classmethod
+    def adapted(cls, node: OpNode, fmt: Format, params: QuantParams) -> str | None:
+        """Return the format in which a node takes an input that comes in another.
+
+        Returns:
+            the text form, "" where the input may come as it is; None: the format and the parameters of the result.
+        """
+        return ""
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None
@@ -229,6 +262,10 @@ class HardwareOp(Op):
             simd: lanes of every input. pe: lanes of the output. fifos: depth of the output FIFO by role.
         """
         return Circuit.chain(self.blocks(simd, pe, fifos))
+
+    def pointwise(self) -> Pointwise | None:
+        """Return what is made of each code by itself; None of an operator that does more than that."""
+        return None
 
     def settled(self) -> Mapping[str, Json]:
         """Return the attributes that building decided, such as the way to sum that ``auto`` chose."""
@@ -359,6 +396,21 @@ def builds(node: OpNode) -> bool:
         return False
     op = OPS[node.kind]
     return issubclass(op, HardwareOp) and op.builds(node.record)
+
+
+def same_codes(a: OpNode, b: OpNode) -> bool:
+    """Tell whether two tensors have one format, and equal codes stand for equal values, along whatever axis."""
+    kinds = a.record.output.format, b.record.output.format
+    if None in kinds or kinds[0] != kinds[1]:
+        return False
+    sides = [vars(replace(node.params(), axis=-1, axes=None)) for node in (a, b)]
+    return all(_alike(value, sides[1][name]) for name, value in sides[0].items())
+
+
+def _alike(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a.double(), b.double())
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
 
 
 def need(node: OpNode, *roles: str) -> None:

@@ -20,7 +20,7 @@ from mase.dataflow.stream import Travel
 from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
-from mase.formats import Code
+from mase.formats import Code, Format, QuantParams
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
 from mase.ops.base import MANY, OPS, HardwareOp, not_negative, one_of, travel
@@ -104,6 +104,7 @@ VIEWS = frozenset(
 RENAMES = frozenset({"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"})
 SAME_AXES = frozenset({"concat", "slice", "gather", "pad", "flip", "roll", "nearest", "repeat", "contiguous"})
 NOT_BUILT = frozenset({"gather", "roll", "cast"})  # functions without hardware
+JOINS = frozenset({"concat", "stack"})  # functions that put tensors beside each other
 SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 
 
@@ -160,6 +161,14 @@ class Layout(HardwareOp):
         if _function(record) in SAME_AXES:
             return axis
         return None if _function(record) in RENAMES else _carried(_function(record), _text(record), tuple(shape), axis)
+
+    @classmethod
+    def adapts(cls, record: Record) -> bool:
+        return _function(record) in JOINS
+
+    @classmethod
+    def adapted(cls, node: OpNode, fmt: Format, params: QuantParams) -> str | None:
+        return None  # what is joined has the codes of the result
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:
@@ -301,7 +310,7 @@ def _planned(node: OpNode) -> Move | None:
     record, where = node.record, node.where()
     function, grid = _function(record), _one_format(node)
     comes, order = tuple(travel(source) for source in node.inputs), travel(node)
-    if len(comes) > 1 and function not in ("concat", "stack"):
+    if len(comes) > 1 and function not in JOINS:
         raise UnsupportedOp(f"{where}: {function} takes sizes from other tensors; allowed on chip are numbers")
     batch = {source.record.output.shape[0] for source in node.inputs[:1]}
     if function in RENAMES and batch != {record.output.shape[0] if record.output.shape else 0}:

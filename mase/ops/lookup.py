@@ -82,7 +82,7 @@ class Domain:
         assert fmt is not None
         self.format, self.grid = fmt, stream_grid(fmt, source.params(), node.where())
         x = self.grid
-        bits, most = index_bits(x), MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
+        bits, most = index_bits(x), most_bits(x)
         self.wide = bits > MOST_BITS and not x.block
         if bits > most:
             what = f"{x.width} bits and {x.exp_bits} of the exponent" if x.block else f"{bits} bits"
@@ -217,6 +217,11 @@ class Lookup:
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""
         return ()
+
+
+def most_bits(x: Grid) -> int:
+    """Return how many bits a code and the exponent of its block may have together for a function of them."""
+    return MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
 
 
 def result_grid(node: OpNode) -> Grid:

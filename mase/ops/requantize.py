@@ -14,17 +14,19 @@ from torch import Tensor
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
-from mase.dataflow.block import Block, Pipe
-from mase.dataflow.grid import activation_grid, check_lanes, produced_grid
+from mase.dataflow.block import LEAST_FIFO, Block, Pipe
+from mase.dataflow.circuit import Circuit
+from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, stream_grid
 from mase.dataflow.rounding import FLOAT_SAFE
 from mase.dataflow.schedule import Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType, Travel
+from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, travel
+from mase.ops.base import ADAPTER, OPS, Family, HardwareOp, same_codes, travel
 from mase.ops.operations import Operations, each
 
 
@@ -122,12 +124,14 @@ class Requantize(HardwareOp):
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
+        if _unchanged(node):
+            return
         super().check_formats(node)
         cls.of(node)  # two formats that have hardware may lie too far apart
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
-        return cls.of(node)
+    def from_node(cls, node: OpNode) -> HardwareOp:
+        return Unchanged.of(node) if _unchanged(node) else cls.of(node)
 
     @classmethod
     def of(cls, node: OpNode, relu: bool = False) -> Self:
@@ -207,6 +211,55 @@ class Requantize(HardwareOp):
 
     def warnings(self) -> tuple[str, ...]:
         return self.out.warnings
+
+
+@dataclass(frozen=True, eq=False)
+class Unchanged(HardwareOp):
+    """y = x: an adapter whose input comes as its reader takes it.
+
+    Args:
+        order: in which elements travel, on both sides. grid: of both.
+    """
+
+    kind: ClassVar[str] = "requantize"
+    order: Travel
+    grid: Grid
+
+    @classmethod
+    def of(cls, node: OpNode) -> Self:
+        """Build for a node."""
+        fmt = node.record.output.format
+        assert fmt is not None
+        return cls(travel(node), stream_grid(fmt, node.params(), node.where()))
+
+    @staticmethod
+    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        return inputs[0]
+
+    @classmethod
+    def from_node(cls, node: OpNode) -> Self:
+        return cls.of(node)
+
+    def reference(self, *inputs: Code) -> Code:
+        return inputs[0]
+
+    def oracle(self, *inputs: Code) -> Code:
+        return inputs[0]
+
+    @property
+    def foldings(self) -> ConverterFoldings:
+        return ConverterFoldings.of(self.order.stream(1, self.grid))
+
+    def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
+        source, target = self.order.stream(simd, self.grid), self.order.stream(pe, self.grid)
+        if source == target:
+            return Circuit.chain({})
+        return Circuit.chain({"": WidthConverter(source, target, fifo=fifos.get("", LEAST_FIFO))})
+
+
+def _unchanged(node: OpNode) -> bool:
+    """Tell whether an adapter has nothing to do."""
+    return bool(node.record.attrs.get(ADAPTER, False)) and same_codes(node.inputs[0], node)
 
 
 @dataclass(frozen=True, eq=False)
