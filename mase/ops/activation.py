@@ -18,7 +18,7 @@ from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, need, not_negative, one_of
+from mase.ops.base import OPS, Family, HardwareOp, Pointwise, need, not_negative, one_of
 from mase.ops.lookup import MOST_BITS, Domain, Lookup, most_bits, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
@@ -175,6 +175,9 @@ class Activation(HardwareOp):
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         return self.core.blocks(simd, pe, fifos)
+
+    def pointwise(self) -> Pointwise | None:
+        return self.core.pointwise()
 
     def warnings(self) -> tuple[str, ...]:
         return self.core.warnings()

@@ -67,6 +67,7 @@ class Op(ABC):
     family: ClassVar[Family] = "other"
     constant: ClassVar[bool] = False  # gives a tensor that the model holds
     arity: ClassVar[tuple[int, int]] = (1, 1)  # least and greatest number of inputs
+    calls: ClassVar[Mapping[str, Callable[..., object]]] = {}  # rules by function of PyTorch (mase/frontend/calls.py)
     weights: ClassVar[tuple[str, ...]] = ()  # operands that take the format of weights or of biases
 
     @staticmethod

@@ -23,7 +23,7 @@ from mase.formats.base import floor_log2
 from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import OpNode
-from mase.ops.base import travel
+from mase.ops.base import Pointwise, travel
 from mase.ops.exact import undefined, values
 
 MOST_BITS = 10  # of a code without blocks: a block RAM has as many words
@@ -213,6 +213,12 @@ class Lookup:
     def _normalise(self, lanes: int, fifo: int) -> BlockNormalise:
         rows, cols = self.order.rows, self.order.cols
         return BlockNormalise(rows, cols, lanes, self.word_grid.width, self.unit, self.y, fifo=fifo)
+
+    def pointwise(self) -> Pointwise | None:
+        """Return the function of a code; None where exponents count."""
+        if self.x.block or self.y.block:
+            return None
+        return Pointwise(self.order, self.x, self.y, lambda codes: self.words[index(self.x, Code(codes))])
 
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""

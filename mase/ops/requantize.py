@@ -26,7 +26,7 @@ from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
-from mase.ops.base import ADAPTER, OPS, Family, HardwareOp, same_codes, travel
+from mase.ops.base import ADAPTER, OPS, Family, HardwareOp, Pointwise, same_codes, travel
 from mase.ops.operations import Operations, each
 
 
@@ -208,6 +208,14 @@ class Requantize(HardwareOp):
             return {"": core}
         fifo = fifos.get("normalise", 2)
         return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, pe, self.raw_width, fifo)}
+
+    def pointwise(self) -> Pointwise | None:
+        if self.x.block or self.out.raw:
+            return None
+        out = self.out
+        return Pointwise(
+            self.order, self.x, out.grid, lambda codes: out.apply(self.integers(Code(codes))).mantissa, rising=True
+        )
 
     def warnings(self) -> tuple[str, ...]:
         return self.out.warnings

@@ -24,6 +24,9 @@ from passes.adapt import adapt
 from passes.map import MapConfig, map_graph
 from passes.quantize import NodeFormats, QuantizeConfig, apply, quantize, ranges
 from tests.ops.branches import Joined, draw, mapped, quantized
+from tests.ops.conftest import prove
+
+__all__ = ("prove",)  # a fixture of the operators' tests
 
 FORMATS = ("fixed6", "ufixed5", "fixed8.4", "int5", "mxint8b2e5", "mxint4b2e3", "bfp5b4e3", "e3m2")
 
