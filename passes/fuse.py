@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,10 +15,8 @@ from torch import Tensor
 from mase.errors import UnsupportedOp
 from mase.graph import META, Graph, OpNode, Record, TensorType
 from mase.ops.base import OPS, fastest_axes, view
-from mase.registry import Registry
+from mase.rewrites import REWRITES
 from passes.base import graph_pass
-
-REWRITES: Registry[Callable[[Graph, OpNode], None]] = Registry("rewrite", "mase.rewrites")  # edit a graph in place
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Pointwise:
     Args:
         order: in which elements travel, on both sides. x, y: grids, without exponents.
         codes: results of codes, int64 of any shape. rising: the results never fall as codes rise; None: not known.
+        first: the least code that can come; None: that of the grid.
     """
 
     order: Travel
@@ -58,6 +59,7 @@ class Pointwise:
     y: Grid
     codes: Callable[[Tensor], Tensor]
     rising: bool | None = None
+    first: int | None = None
 
 
 class Op(ABC):
@@ -172,6 +174,11 @@ class Op(ABC):
     def index_format(cls, node: OpNode) -> str:
         """Return the format of a result that is not a real number, such as an index, as text; "" of all others."""
         return ""
+
+    @classmethod
+    def gives_index(cls) -> bool:
+        """Tell whether nodes of a kind may give what is not a real number: then it has an ``index_format``."""
+        return "index_format" in vars(cls)
 
     @classmethod
     def adapts(cls, record: Record) -> bool:

@@ -47,6 +47,16 @@ def _index(x: Tensor, index: Sequence[Any]) -> Tensor:
     return x[tuple(items)]
 
 
+def _patches(x: Tensor, patch: Sequence[int]) -> Tensor:
+    """Return channels (place in a patch, channel) as pixels of a patch each."""
+    size, n = x.shape[2:], len(patch)
+    split = x.reshape(x.shape[0], *patch, -1, *size)
+    order = [0, 1 + n, *(axis for i in range(n) for axis in (2 + n + i, 1 + i))]
+    return split.permute(order).reshape(
+        x.shape[0], split.shape[1 + n], *(a * b for a, b in zip(size, patch, strict=True))
+    )
+
+
 FUNCTIONS: Mapping[str, Function] = {
     "reshape": lambda x, a: x[0].reshape(x[0].shape[0], *a["shape"]),
     "view": lambda x, a: x[0].reshape(_sizes(x, a["shape"])),
@@ -69,6 +79,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "roll": lambda x, a: x[0].roll(a["shifts"], a["axes"]),
     "pixel_shuffle": lambda x, a: F.pixel_shuffle(x[0], a["factor"]),
     "pixel_unshuffle": lambda x, a: F.pixel_unshuffle(x[0], a["factor"]),
+    "patches": lambda x, a: _patches(x[0], a["patch"]),
     "nearest": lambda x, a: F.interpolate(x[0], scale_factor=a["factors"], mode="nearest"),
     "contiguous": lambda x, a: x[0].contiguous(),
     "cast": lambda x, a: x[0].to(getattr(torch, a["dtype"])),
@@ -95,6 +106,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "roll": ("shifts", "axes"),
     "pixel_shuffle": ("factor",),
     "pixel_unshuffle": ("factor",),
+    "patches": ("patch",),  # sizes of a patch, whose pixels the channels hold one after the other
     "nearest": ("factors",),
     "cast": ("dtype",),
 }  # attributes of each function
@@ -103,7 +115,7 @@ VIEWS = frozenset(
 )  # functions that look at the memory of their input in another way
 RENAMES = frozenset({"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"})
 SAME_AXES = frozenset({"concat", "slice", "gather", "pad", "flip", "roll", "nearest", "repeat", "contiguous"})
-NOT_BUILT = frozenset({"gather", "roll", "cast"})  # functions without hardware
+NOT_BUILT = frozenset({"cast"})  # functions without hardware
 JOINS = frozenset({"concat", "stack"})  # functions that put tensors beside each other
 SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 

@@ -126,7 +126,8 @@ class Lookup:
 
     Args:
         name: of the node. order: in which elements travel, on both sides. x, y: grids of input and result.
-        words: int64, in order of the index. unit: exponent of a word's 1 where the result has blocks.
+        words: int64, in order of the index. first: the least code that can come. unit: exponent of a word's 1 where
+            the result has blocks.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Lookup:
     x: Grid
     y: Grid
     words: Tensor
+    first: int
     unit: int = 0
 
     @classmethod
@@ -160,7 +162,8 @@ class Lookup:
             codes = rounding(kind.format, mode, where).encode(real, replace(params, axis=-1)).mantissa
         words = torch.zeros(1 << index_bits(domain.grid), dtype=torch.int64)
         words[domain.index] = codes
-        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, unit)
+        first = int(domain.codes.min())
+        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, first, unit)
 
     @cached_property
     def word_grid(self) -> Grid:
@@ -218,7 +221,9 @@ class Lookup:
         """Return the function of a code; None where exponents count."""
         if self.x.block or self.y.block:
             return None
-        return Pointwise(self.order, self.x, self.y, lambda codes: self.words[index(self.x, Code(codes))])
+        return Pointwise(
+            self.order, self.x, self.y, lambda codes: self.words[index(self.x, Code(codes))], None, self.first
+        )
 
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""

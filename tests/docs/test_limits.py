@@ -77,7 +77,7 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
             (X.reshape(4, 1, 8, 8),),
             "(3, 3) windows of (8, 8) elements differ in size",
         ),
-        (Moved(lambda x: x.roll(1, 1)), (X,), "roll: has no hardware"),
+        (Moved(lambda x: x.roll(1, 0)), (X,), "roll moves elements between samples"),
         (Moved(lambda x: x[:, [3, 1]]), (X,), "has no hardware"),
         (Moved(lambda x: F.pad(x.unflatten(1, (8, 8)), (0, 0, 1, 0), value=0.3)), (X,), "that the grid cannot code"),
         (Moved(lambda x: x / (x * x + 1)), (X,), "div: has no hardware"),
