@@ -262,20 +262,28 @@ def test_lanes_and_depths_build_nothing_anew(graph: Graph) -> None:
     assert operators(lowering, graph.replace(hw)) == before
 
 
-def test_a_change_builds_what_follows_it_and_nothing_before(graph: Graph) -> None:
+def test_a_change_builds_what_reads_it_and_nothing_else(graph: Graph) -> None:
     lowering = Lowering()
     before = operators(lowering, graph)
     first = graph.node("0")
     attrs = {k: v for k, v in first.record.attrs.items() if k != "activation"}
     records = {first.name: replace(first.record, attrs=attrs)}
     after = operators(lowering, graph.replace(records))
-    assert [path for path, op in after.items() if op is before[path]] == []  # without a ReLU, all is otherwise
+    assert [path for path, op in after.items() if op is before[path]] == ["2", "3"]  # reshapes do not ask for a ReLU
     assert (before["4"].low, after["4"].low < 0) == (0, True)  # type: ignore[attr-defined]  # both are Linear
     last = graph.node("4")
-    after = operators(lowering, graph.replace(tensors={last.record.key("weight"): last.tensor("weight") * 2}))
-    assert [path for path, op in after.items() if op is not before[path]] == ["4"]
+    for node in (first, last):  # what follows reads formats and facts of the first layer, and none of its weights
+        after = operators(lowering, graph.replace(tensors={node.record.key("weight"): node.tensor("weight") * 2}))
+        assert [path for path, op in after.items() if op is not before[path]] == [node.path]
     after = operators(lowering, graph.replace(quant={last.name: replace(last.params())}))
     assert [path for path, op in after.items() if op is not before[path]] == ["4"]
+
+
+def test_an_operator_reads_nothing_downstream(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Linear.check_formats
+    monkeypatch.setattr(Linear, "check_formats", lambda node: (node.users, read(node)))
+    with pytest.raises(AssertionError, match="what lies before it"):
+        operators(Lowering(), graph)
 
 
 def test_the_least_recently_used_operators_are_dropped(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.dataflow.block import Block
 from mase.dataflow.grid import check_lanes
-from mase.dataflow.rounding import FLOAT_SAFE, dyadic
+from mase.dataflow.rounding import FLOAT_SAFE, carrier, dyadic
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
@@ -193,6 +193,10 @@ class Pairing:
             narrow = self.most < FLOAT_SAFE
             x, y = (c.mantissa.to(torch.float64) if narrow else c.mantissa for c in (a, b))
             return x * y
+        if not self.raised and not self.a.grid.block + self.b.grid.block:
+            dtype = carrier(self.most, self.a.most, self.b.most)
+            x, y = (c.mantissa.to(dtype) * (side.mult << side.shift) for c, side in ((a, self.a), (b, self.b)))
+            return x.sub_(y) if self.minus else x.add_(y)
         x, y = self.a.mantissas(a), self.b.mantissas(b)
         up, down = self.a.levels(a), self.b.levels(b)
         if self.product:

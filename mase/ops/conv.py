@@ -193,6 +193,7 @@ class Conv(Mac):
 
     def reference(self, *inputs: Code) -> Code:
         image = self.before.travelling(inputs[0], self.x.block)
+        image = replace(image, mantissa=image.mantissa.to(self.carrier))  # windows repeat elements: few bytes each
         step = max(1, CHUNK // (self.rows * self.sets * self.inputs))
         exponents = [None] * len(image.mantissa) if image.exponent is None else image.exponent.split(step)
         parts = [Code(*pair) for pair in zip(image.mantissa.split(step), exponents, strict=False)]

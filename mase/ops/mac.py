@@ -253,6 +253,8 @@ class Mac(HardwareOp):
     @cached_property
     def carrier(self) -> torch.dtype:
         """Narrowest dtype in which every partial sum is exact and every operand finite: float32, float64 or int64."""
+        if self.guard is not None:
+            return torch.float64
         return carrier(self.bound, self.x.reach, self.w.reach)
 
     @cached_property
