@@ -18,7 +18,7 @@ from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, Pointwise, need, not_negative, one_of
+from mase.ops.base import OPS, Family, HardwareOp, InRow, Pointwise, need, not_negative, one_of
 from mase.ops.lookup import MOST_BITS, Domain, Lookup, most_bits, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
@@ -75,7 +75,7 @@ NOT_NEGATIVE = frozenset(
 
 @OPS.add("activation")
 @dataclass(frozen=True, eq=False)
-class Activation(HardwareOp):
+class Activation(InRow, HardwareOp):
     """y = f(x), element by element: relu by a comparison, others by a table, or by polynomials where codes are wide.
 
     Attributes: function, and where it has some: slope, alpha, beta, threshold, low, high, exponent. Operand of prelu:

@@ -16,7 +16,7 @@ from mase.dataflow.block import Block
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Family, HardwareOp, need, one_of
+from mase.ops.base import OPS, Affine, Family, HardwareOp, InRow, need, one_of
 from mase.ops.operations import Operations, each
 from mase.ops.scaled import Scaled
 
@@ -29,7 +29,7 @@ COSTS = {"batch": 2, "layer": 5, "group": 5, "rms": 3}
 
 @OPS.add("norm")
 @dataclass(frozen=True, eq=False)
-class Normalise(HardwareOp):
+class Normalise(InRow, HardwareOp):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias; rms subtracts nothing and divides by the root mean square.
 
     Attributes: function (batch, layer, group, rms), eps; shape of the normalised axes (layer, rms); groups (group). Of
