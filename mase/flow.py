@@ -25,6 +25,7 @@ from emit.verify import Pair, Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
+from mase.blocks.sums import Accumulation
 from mase.calib.fit import check as check_format
 from mase.checks import check_data, check_fit, check_hardware
 from mase.config import RunConfig
@@ -53,7 +54,6 @@ from mase.lowering import Lowering
 from mase.metrics.scores import Metric, metric
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
-from mase.ops.mac import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
 from mase.report.assemble import assemble

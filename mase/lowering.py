@@ -21,11 +21,16 @@ from typing import cast
 
 from torch import Tensor, fx
 
+from mase.cost.device import device
+from mase.cost.resources import FITTED, Resources, bill
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, Arithmetic, HardwareOp
 from mase.ops.decoded import Decoded
+from mase.registry import Registry
 
+Alternative = Callable[[Arithmetic], Arithmetic | None]  # other hardware with the same codes; None where it has none
+ALTERNATIVES: Registry[Alternative] = Registry("alternative", "mase.alternatives")
 FIELDS = tuple(field.name for field in fields(Record) if field.name != "hw")
 KEPT = 1 << 28  # bytes of weights whose operators are kept beyond their graph; the least recently used one goes first
 SMALL = 1 << 12  # bytes that any operator takes
@@ -36,7 +41,7 @@ Item = tuple[str, str]  # what is read: the name of a node, and a field of its r
 Value = object  # of an item; equal for the same objects
 
 
-def lower(node: OpNode) -> HardwareOp:
+def lower(node: OpNode) -> Arithmetic:
     """Build the operator of a node of a kind that has hardware.
 
     Raises:
@@ -45,7 +50,21 @@ def lower(node: OpNode) -> HardwareOp:
     op = OPS[node.kind]
     assert issubclass(op, HardwareOp), f"{node.where()}: has no hardware"
     op.check_formats(node)
-    return Decoded.of(op.from_node(node), node)
+    return Decoded.of(cheapest(op.from_node(node)), node)
+
+
+def cheapest(op: Arithmetic) -> Arithmetic:
+    """Return what gives the codes of an operator for the least hardware: itself, or one of its alternatives."""
+    others = [other for _, alternative in ALTERNATIVES.items() if (other := alternative(op)) is not None]
+    return min((op, *others), key=_price) if others else op
+
+
+def _price(op: Arithmetic) -> float:
+    """Return LUT-equivalents at the fewest lanes, on the device whose costs are fitted."""
+    foldings, target = op.foldings, device(FITTED)
+    simd, pe = (int(lanes.min()) for lanes in foldings.lanes())
+    works = foldings.work(simd, pe, foldings.fifos(simd, pe)).values()
+    return sum(Resources.of(bill(work, target)).equivalent(target) for work in works)
 
 
 class Lowering:
@@ -56,7 +75,7 @@ class Lowering:
 
     def __init__(self) -> None:
         self._serials: dict[int, tuple[int, object]] = {}  # holds the objects, so that no other gets their address
-        self._ops: OrderedDict[tuple[Value, ...], tuple[HardwareOp, int]] = OrderedDict()
+        self._ops: OrderedDict[tuple[Value, ...], tuple[Arithmetic, int]] = OrderedDict()
         self._readings: dict[str, list[tuple[Item, ...]]] = {}  # by node: all that building it has ever read upstream
         self._bytes = 0
         self._last: Lowered | None = None
@@ -71,7 +90,7 @@ class Lowering:
         """Return a number that no other object has or will have."""
         return self._serials.setdefault(id(thing), (len(self._serials), thing))[0]
 
-    def op(self, node: OpNode, own: Key, value: Callable[[Item], Value]) -> HardwareOp:
+    def op(self, node: OpNode, own: Key, value: Callable[[Item], Value]) -> Arithmetic:
         """Return the operator of a node, built where none is kept that has read the same.
 
         Args:
@@ -144,9 +163,9 @@ class Lowered:
         self._own: dict[str, Key] = {}
         self._keys: dict[str, Key] = {}
         self._values: dict[Item, Value] = {}
-        self._ops: dict[str, HardwareOp] = {}
+        self._ops: dict[str, Arithmetic] = {}
 
-    def op(self, node: OpNode) -> HardwareOp:
+    def op(self, node: OpNode) -> Arithmetic:
         """Return the operator of a node of the graph, of a kind that has hardware.
 
         Raises:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from mase.calib.adapt import adapter, inserted
 from mase.calib.assign import Assignment, Chosen, arithmetic, follows, rounds, weights
 from mase.cost.folding import ByHand, Wiring, fold
 from mase.errors import UnsupportedOp
@@ -67,6 +68,7 @@ class Scorer:
         target: Target,
         metric: Metric = ACCURACY,
     ) -> None:
+        graph = inserted(graph)
         self.graph, self.labels, self.target, self.metric = graph, labels, target, metric
         self.entries, self.exit = encoded(graph), graph.output.inputs[0]
         self.nodes = region(graph)
@@ -80,7 +82,7 @@ class Scorer:
         self._choosing = [
             (node, tuple(role for role in weights(node) if role != "bias"), tuple(arithmetic(node).items()))
             for node in self.nodes
-            if not follows(node)
+            if not follows(node) and not adapter(node)
         ]
         self._rounds = {node.name: rounds(node) for node in self.nodes}
         self._lowering = Lowering()
