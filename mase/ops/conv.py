@@ -67,9 +67,9 @@ class ConvFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict[str, Work]()
         if self.pad is not None:
-            out[PAD] = self.pad.work(simd, fifos[PAD])
+            out[PAD] = self.pad.part(simd, fifos[PAD]).work
         if self.window is not None:
-            out[WINDOW] = self.window.work(simd, self.buffer(simd, pe), fifos[WINDOW])
+            out[WINDOW] = self.window.part(simd, self.buffer(simd, pe), fifos[WINDOW]).work
         return {**out, **self.core.work(simd, pe, fifos)}
 
 
