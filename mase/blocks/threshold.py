@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo, last_call
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
@@ -19,7 +21,6 @@ from mase.formats import Code
 from mase.formats.grid import Grid
 
 LATENCY = 2  # the sum, then the output FIFO
-CONTROL = 2  # flip-flops: valid, last
 MOST = 15  # thresholds: results of 4 bits
 WIDEST = 31  # bits of a code, as the parameters hold them
 LISTED = 16  # bits up to which a function is tried at every code
@@ -103,18 +104,21 @@ class ThresholdFoldings(Foldings):
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": LATENCY + 2}
 
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        """Return all before the output FIFO."""
         beats, bits = ceil_div(self.cols, pe), self.out_bits
-        cut = self.cols % pe != 0
-        core = Work(
-            gates=((pe * self.thresholds, self.x_bits),),  # comparisons with constants
-            adders=((pe * (self.thresholds - 1), bits),),
-            muxes=((pe * bits * cut, 2),),
-            registers=CONTROL + pe * bits,
-            fifos=((pe * bits + 1, fifos[""]),),
-            counters=(self.rows * beats, beats),
+        lane = Work(
+            gates=((self.thresholds, self.x_bits),),  # comparisons with constants
+            adders=((self.thresholds - 1, bits),),
+            registers=bits,
         )
-        return {"": core}
+        padded = Part(Work(muxes=((pe * bits * np.not_equal(self.cols % pe, 0), 2),)))
+        summed: Part = pe * Part(lane, latency=1)
+        return control(counters=(self.rows * beats, beats)) & padded & summed.along(1)
+
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        return {"": (self.path(simd, pe) >> credit_fifo(pe * self.out_bits + 1, fifos[""])).work}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +147,7 @@ class Threshold(Pipe):
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
-        return Schedule((Actor("", body, {OUT: LATENCY}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         steps, count = self.steps, len(self.steps.thresholds)
@@ -167,5 +171,6 @@ class Threshold(Pipe):
         steps = self.steps
         return ThresholdFoldings(self.rows, self.cols, steps.x.width, len(steps.thresholds), steps.y.width)
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, self.lanes, {"": self.fifo})[""]
+    def part(self) -> Part:
+        path = self.foldings.path(self.lanes, self.lanes)
+        return path >> credit_fifo(self.lanes * self.steps.y.width + 1, self.fifo)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mase.dataflow.block import Pipe
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
@@ -48,16 +49,21 @@ class TopkFoldings(Foldings):
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": LATENCY + 1}
 
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        core = Work(
-            adders=((self.k, self.value),),  # comparisons
-            muxes=((self.k * self.value, 2), (self.k * self.held, 3)),
-            shifters=((1, self.value, self.shift),) * (self.shift > 0),
-            registers=STATE + self.k * (self.value + self.held + 1),
-            fifos=((self.held + 1, fifos[""]),),
-            counters=(self.cols, self.rows),
+    @property
+    def path(self) -> Part:
+        """Return all before the output FIFO: the results leave the list as they are."""
+        return Part(
+            Work(
+                adders=((self.k, self.value),),  # comparisons
+                muxes=((self.k * self.value, 2), (self.k * self.held, 3)),
+                shifters=((1, self.value, self.shift),) * (self.shift > 0),
+                registers=STATE + self.k * (self.value + self.held + 1),
+                counters=(self.cols, self.rows),
+            )
         )
-        return {"": core}
+
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        return {"": (self.path >> credit_fifo(self.held + 1, fifos[""])).work}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +101,7 @@ class Topk(Pipe):
     def schedule(self) -> Schedule:
         take, give = Step((IN,), (IN,)), Step((), (), (OUT,), (OUT,))
         row = (Loop(self.cols, (take,)), Loop(self.k, (give,)))
-        return Schedule((Actor("", (Loop(self.rows, row),), {OUT: LATENCY}),))
+        return Schedule((Actor("", (Loop(self.rows, row),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         return {
@@ -117,8 +123,8 @@ class Topk(Pipe):
         value, held = self.x.element_bits + shift, self.stream_out.grid.width
         return TopkFoldings(self.rows, self.cols, self.k, value, held, shift)
 
-    def work(self) -> Work:
-        return self.foldings.work(1, 1, {"": self.fifo})[""]
+    def part(self) -> Part:
+        return self.foldings.path >> credit_fifo(self.stream_out.grid.width + 1, self.fifo)
 
 
 def index_bits(cols: int) -> int:
