@@ -152,10 +152,6 @@ def test_no_method_is_left_out(module: str) -> None:
 # -- kinds are asked, not called by name -------------------------------------------------------------------------------
 
 NAMES_KINDS = ("mase.ops", "mase.frontend", "mase.rewrites")  # kinds, doors that make them, rewrites of one each
-    "mase.ops",
-    "mase.frontend",
-    "mase.rewrites",
-)  # kinds themselves, doors that make nodes of them, rewrites of one
 
 
 def named_kinds(source: str) -> list[str]:
