@@ -290,7 +290,7 @@ def _off_chip(node: OpNode) -> str:
     record, source = node.record, node.inputs[0]
     attrs, weight, shape = record.attrs, record.operands["weight"].shape, source.record.output.shape
     if attrs.get("transposed"):
-        return "is transposed; on chip a convolution is not"
+        return "is transposed; allowed are kernels as large as the stride, without border and groups"
     if len(weight) > 4:
         return f"runs over {len(weight) - 2} axes; on chip a convolution runs over 1 or 2"
     if len(shape) != len(weight):
