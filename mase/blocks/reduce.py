@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mase.blocks.align import Alignment
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
+from mase.blocks.product import Product
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.rounding import carrier
@@ -22,6 +24,7 @@ from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div, clog2
 from mase.errors import UnsupportedOp
 from mase.formats import Code
+from mase.formats.base import pow2
 from mase.formats.grid import Grid, signed_width
 
 EXACT_BITS = 48  # widest sum of integers that carry exponents
@@ -37,7 +40,9 @@ class Reduction:
         x: grid of the rows. low: least mantissa that occurs in them.
         taps: rows of a group. cols: of a row.
         maximum: the greatest of each column, else a sum.
-        weight: int64 ``[taps, cols]`` that the rows are multiplied by, or None. bias: int64 ``[cols]`` of that sum.
+        weight: int64 ``[taps, cols]`` that the rows are multiplied by, or None. powers: they are powers of two, with a
+            sign, or 0. bias: int64 ``[cols]`` of that sum.
+        alignment: of the rows, where the sum is cut. bias_exp: int64 ``[cols]``, exponents of the bias then.
         where: for errors.
     """
 
@@ -48,32 +53,43 @@ class Reduction:
     maximum: bool = False
     weight: Tensor | None = None
     bias: Tensor | None = None
+    powers: bool = False
+    alignment: Alignment | None = None
+    bias_exp: Tensor | None = None
     where: str = "reduce"
 
     def __post_init__(self) -> None:
-        most = SUM_BITS if not self.x.block else EXACT_BITS
-        if self.acc_width > most:
+        most = EXACT_BITS if self.x.block else SUM_BITS
+        if self.acc_width > most and not (self.maximum and self.x.block):  # the greatest has no more digits than one
             what = "the greatest value" if self.maximum else "the exact sum"
             hint = "; use a smaller exponent window" if self.x.block else ""
             raise UnsupportedOp(f"{self.where}: {what} takes {self.acc_width} bits; allowed are {most}{hint}")
 
+    @property
+    def taken(self) -> Grid:
+        """Grid of the rows that the unit takes."""
+        return self.x if self.alignment is None else self.alignment.grid
+
     @cached_property
     def range(self) -> Span:
         """Least and greatest integer that an accumulator ever holds, any partial sum."""
-        low, high = self.low << self.x.span, self.x.high << self.x.span
+        up = self.x.span if self.alignment is None else self.alignment.guard
+        low, high = self.low << up, self.x.high << up
         if self.maximum:
             return low, high
         if self.weight is None:
             return self.taps * min(0, low), self.taps * max(0, high)
         columns = [column.tolist() for column in self.weight.T]
-        starts = [0] * self.cols if self.bias is None else self.bias.tolist()
+        starts = [0] * self.cols if self.bias is None else [b << self.raised for b in self.bias.tolist()]
         least = [min(0, b) + sum(min(0, w * low, w * high) for w in ws) for ws, b in zip(columns, starts, strict=True)]
         most = [max(0, b) + sum(max(0, w * low, w * high) for w in ws) for ws, b in zip(columns, starts, strict=True)]
         return min(least), max(most)
 
     @property
     def bound(self) -> int:
-        """Greatest absolute value of what is rounded."""
+        """Greatest absolute value of what is rounded; of the greatest of blocks as :attr:`Grid.digits` has it."""
+        if self.maximum and self.x.block:
+            return self.x.digits
         low, high = self.range
         return max(-low, high)
 
@@ -84,14 +100,25 @@ class Reduction:
         return max(signed_width(low, high), self.value_bits if self.maximum else 1)
 
     @property
+    def raised(self) -> int:
+        """Bits that a sum has below the unit of its terms."""
+        return 0 if self.alignment is None else self.alignment.guard
+
+    @property
     def value_bits(self) -> int:
-        """Bits of a mantissa shifted by its exponent."""
-        return self.x.element_bits + (self.x.span if self.x.block else 0)
+        """Bits of what is summed or multiplied: a mantissa shifted by its exponent."""
+        shifted = self.x.block and self.alignment is None
+        return self.taken.element_bits + (self.x.span if shifted else 0)
+
+    @property
+    def exp_max(self) -> int:
+        """Greatest exponent that a sum is shifted by at its end."""
+        return 0 if self.alignment is None else self.taken.span
 
     @cached_property
-    def weight_bits(self) -> int:
-        """Bits of a weight; 0 without any."""
-        return 0 if self.weight is None else signed_width(int(self.weight.min()), int(self.weight.max()))
+    def product(self) -> Product | None:
+        """How values are multiplied by weights."""
+        return None if self.weight is None else Product.least(self.weight, self.powers)
 
     @cached_property
     def bias_bits(self) -> int:
@@ -100,6 +127,8 @@ class Reduction:
 
     def integers(self, x: Code) -> Tensor:
         """Return exact integers ``[samples, groups, cols]`` from codes ``[samples, groups * taps, cols]``."""
+        if self.alignment is not None:
+            return self.sums(self.alignment.apply(x))
         reach = 1 if self.weight is None else int(self.weight.abs().max())
         dtype = carrier(max(self.bound, 1), self.x.reach, reach)
         rows: Tensor = self.x.integers(x, dtype).unflatten(1, (-1, self.taps))
@@ -114,8 +143,33 @@ class Reduction:
             sums.addcmul_(rows[:, :, tap], weight)
         return sums
 
+    def sums(self, x: Code) -> Tensor:
+        """Return the sums of aligned rows: float64 integers with at most 53 significant bits."""
+        assert x.exponent is not None
+        rows: Tensor = x.mantissa.unflatten(1, (-1, self.taps)).double()
+        sums: Tensor = rows.sum(2) if self.weight is None else (rows * self.weight).sum(2)
+        exponent = (x.exponent - self.x.base).unflatten(1, (-1, self.taps))[:, :, 0]
+        exponent = exponent.repeat_interleave(self.x.block, -1)[..., : self.cols]
+        if self.bias is not None:
+            own = 0 if self.bias_exp is None else self.bias_exp
+            sums += (self.bias * pow2(self.raised + own - exponent)).floor_()
+        return sums * pow2(exponent)
+
+    def column(self, column: list[tuple[int, int]], c: int) -> int:
+        """Return the integer of one column from mantissas and exponents above the base: the oracle of the above."""
+        if self.alignment is None:
+            return self.scalar([x << e for x, e in column], c)
+        terms, top = self.alignment.scalar(column, c // self.x.block)
+        start = 0
+        if self.bias is not None:
+            own = 0 if self.bias_exp is None else int(self.bias_exp[c])
+            start = int(self.bias[c]) << self.raised >> top - own
+        weights = [1] * self.taps if self.weight is None else self.weight[:, c].tolist()
+        total: int = start + sum(x * w for x, w in zip(terms, weights, strict=True))
+        return total << top
+
     def scalar(self, column: list[int], c: int) -> int:
-        """Return the integer of one column from those of its rows: the oracle of :meth:`integers`."""
+        """Return the integer of one column from those of its rows, which are exact."""
         if self.maximum:
             return max(column)
         if self.weight is None:
@@ -130,7 +184,8 @@ class ReduceFoldings:
 
     Args:
         groups, taps, cols: sizes. x_bits, x_block, x_span: of x, sign-extended.
-        maximum: instead of a sum. weight_bits, bias_bits, mult_bits: of a weight, bias, multiplier; 0 without one.
+        aligned: bits of the exponent of a group that comes with x; 0 without one.
+        maximum: instead of a sum. product: with weights, or None. bias_bits, mult_bits: of bias, multiplier; 0: none.
         acc_width: of an accumulator. out_width: of what leaves, without the bits that are always 0; rounded: here.
         mult_shared: one multiplier for all columns. normaliser: what follows, or None.
     """
@@ -141,8 +196,9 @@ class ReduceFoldings:
     x_bits: int
     x_block: int
     x_span: int
+    aligned: int
     maximum: bool
-    weight_bits: int
+    product: Product | None
     bias_bits: int
     mult_bits: int
     mult_shared: bool
@@ -163,12 +219,12 @@ class ReduceFoldings:
     @property
     def stages(self) -> int:
         """Cycles from a firing to its terms."""
-        return 1 + (self.weight_bits > 0)
+        return 1 + (self.product is not None)
 
     @property
     def latency(self) -> int:
         """Cycles from a firing of a group's last row to its output beat."""
-        return self.stages + 2 + (self.mult_bits > 0) + self.rounded
+        return self.stages + 2 + (self.mult_bits > 0) + (self.aligned > 0) + self.rounded
 
     def fifos(self, lanes: Count) -> Mapping[str, Count]:
         """Return depths that keep the rate."""
@@ -185,31 +241,57 @@ class ReduceFoldings:
 
     def _core(self, lanes: Count, fifo: Count) -> Work:
         beats, several = self.beats(lanes), self.taps > 1
-        value, acc = self.x_bits + self.x_span, self.acc_width
-        products, scaled, banked = self.weight_bits > 0, self.mult_bits > 0, np.greater(beats, 1)
-        registers = lanes * (value + (value + self.weight_bits) * products + acc)
+        value, acc = self.x_bits + (0 if self.aligned else self.x_span), self.acc_width
+        product, scaled, banked = self.product, self.mult_bits > 0, np.greater(beats, 1)
+        padded = np.not_equal(self.cols % lanes, 0)
+        made = Work() if product is None else product.work(lanes, value)
+        registers = lanes * (value + (0 if product is None else min(product.result(value), acc)) + acc)
         registers += lanes * (acc + self.mult_bits) * scaled + lanes * self.out_width * self.rounded
         control = self.stages * (1 + 2 * several) + 1 + scaled + self.rounded
-        roms = [(lanes * self.weight_bits, self.taps * beats)] * products
+        roms = [] if product is None else [(lanes * product.stored(padded), self.taps * beats)]
         roms += [(lanes * self.bias_bits, beats)] * (self.bias_bits > 0)
         mult = ((lanes * self.mult_bits, beats),) * scaled
-        factors = ((lanes, value, self.weight_bits),) * products + ((lanes, acc, self.mult_bits + 1),) * scaled
+        factors = (*made.multipliers, *((lanes, acc, self.mult_bits + 1),) * scaled)
         started = np.int64(self.bias_bits > 0) * banked  # a choice between sum and start; of constants it is none
+        raised = self._raised(lanes)
         return Work(
             multipliers=factors,
             operand_words=self.taps * beats,
-            adders=((lanes * (1 - started), acc),) * several,
+            adders=(*made.adders, *raised.adders, *((lanes * (1 - started), acc),) * several),
             accumulators=((lanes * started, acc),),
             muxes=((lanes * acc, 2),) * (self.maximum and several),
-            shifters=((lanes, value, self.x_span),) * (self.x_block > 0),
-            registers=registers + control,
-            delays=((1, self.stages + 1 + scaled + self.rounded), (clog2(beats), self.stages)),
-            roms=(*roms, *(() if self.mult_shared else mult)),
+            shifters=(
+                *made.shifters,
+                *((lanes, value, self.x_span),) * (self.x_block > 0 and not self.aligned),
+                *raised.shifters,
+            ),
+            registers=registers + control + raised.registers,
+            delays=((1, self.stages + 1 + scaled + self.rounded), (clog2(beats), self.stages), *raised.delays),
+            roms=(*roms, *(() if self.mult_shared else mult), *raised.roms),
             wires=mult if self.mult_shared else (),
             fifos=((lanes * self.out_width + 1, fifo),),
             banks=((lanes * acc * banked * several, beats),),
-            rounders=((lanes, acc + self.mult_bits, self.out_width),) * self.rounded,
-            counters=(beats, self.taps, self.groups, *((self.taps * beats,) * products)),
+            rounders=((lanes, acc + self.mult_bits + self.exp_max, self.out_width),) * self.rounded,
+            counters=(beats, self.taps, self.groups, *((self.taps * beats,) * (product is not None))),
+        )
+
+    @property
+    def exp_max(self) -> int:
+        """Greatest exponent that a sum is shifted by at its end."""
+        return self.x_span if self.aligned else 0
+
+    def _raised(self, lanes: Count) -> Work:
+        """Return what the exponent of a group adds: its way beside the sum, the shift of the bias, that of the sum."""
+        if not self.aligned:
+            return Work()
+        exps, biased = np.maximum(1, lanes // self.x_block), self.bias_bits > 0
+        wide = self.acc_width + self.mult_bits + self.x_span
+        return Work(
+            adders=((lanes, self.aligned),) * biased,
+            shifters=(*((lanes, self.acc_width, self.x_span),) * biased, (lanes, wide, self.x_span)),
+            registers=lanes * wide + 2,
+            delays=((exps * self.aligned, self.stages + 1 + (self.mult_bits > 0)),),
+            roms=((lanes * self.aligned, self.beats(lanes)),) * biased,
         )
 
 
@@ -228,13 +310,13 @@ class Reduce(Pipe):
     sv_module: ClassVar[str] = "mase_reduce"
 
     def __post_init__(self) -> None:
-        for grid in (self.reduction.x, self.out.grid):
+        for grid in (self.reduction.taken, self.out.grid):
             check_lanes(self.reduction.where, grid, self.lanes)
 
     @property
     def stream_in(self) -> StreamType:
         red = self.reduction
-        return StreamType(self.groups * red.taps, red.cols, self.lanes, red.x)
+        return StreamType(self.groups * red.taps, red.cols, self.lanes, red.taken)
 
     @property
     def stream_out(self) -> StreamType:
@@ -243,7 +325,7 @@ class Reduce(Pipe):
     @property
     def raw_width(self) -> int:
         """Bits of the integers that are rounded."""
-        return self.reduction.acc_width + self.out.mult_bits
+        return self.reduction.acc_width + self.out.mult_bits + self.reduction.exp_max
 
     @property
     def raw(self) -> bool:
@@ -251,7 +333,9 @@ class Reduce(Pipe):
         return self.out.raw
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
-        return (self.out.given(self.reduction.integers(*inputs)),)
+        red = self.reduction
+        sums = red.integers(*inputs) if red.alignment is None else red.sums(*inputs)
+        return (self.out.given(sums),)
 
     def schedule(self) -> Schedule:
         beats, taps = self.stream_in.row_beats, self.reduction.taps
@@ -259,7 +343,7 @@ class Reduce(Pipe):
         return Schedule((Actor("", (Loop(self.groups, group),), {OUT: self.foldings.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
-        red, x = self.reduction, self.reduction.x
+        red, x = self.reduction, self.reduction.taken
         return {
             "Groups": self.groups,
             "Taps": red.taps,
@@ -271,7 +355,9 @@ class Reduce(Pipe):
             "XExpBits": x.exp_bits,
             "XExpMax": x.span,
             "XBlock": max(1, x.block),
-            "WWidth": red.weight_bits,
+            "Aligned": int(red.alignment is not None),
+            "Guard": red.raised,
+            **self._weight_params,
             "AccWidth": red.acc_width,
             "BiasWidth": red.bias_bits,
             **self.out.sv_params(self.raw_width),
@@ -281,14 +367,33 @@ class Reduce(Pipe):
     def memories(self) -> Mapping[str, MemoryImage]:
         red, images = self.reduction, {}
         tables = {"BiasFile": (red.bias, red.bias_bits), "MultFile": (self.out.multiplier, self.out.mult_bits)}
-        if red.weight is not None:
+        if red.alignment is not None and red.bias is not None:
+            tables["BiasExpFile"] = (red.bias_exp, red.taken.exp_bits)
+        if red.weight is not None and red.product is not None:
             layout = f"word t * {self.stream_in.row_beats} + b holds w[t][b * Lanes + l] at bit l * WWidth"
-            images["WeightFile"] = self._image(red.weight, red.weight_bits, layout)
+            images["WeightFile"] = self._weights(red.weight, red.product, layout + red.product.layout())
         for name, (values, width) in tables.items():
             if values is not None:
                 layout = f"word b holds the value of column b * Lanes + l at bit l * {width}"
                 images[name] = self._image(values.expand(1, red.cols), width, layout)
         return images
+
+    @property
+    def _padded(self) -> bool:
+        """Tell whether some words hold weights of no column."""
+        return self.reduction.cols % self.lanes > 0
+
+    @property
+    def _weight_params(self) -> Mapping[str, int]:
+        if self.reduction.product is None:
+            return {"WWidth": 0, "WPower": 0, "WZero": 0}
+        params = self.reduction.product.sv_params(self._padded)
+        return {name: value for name, value in params.items() if name not in ("WExp", "WFactor")}
+
+    def _weights(self, weight: Tensor, product: Product, layout: str) -> MemoryImage:
+        padded = self.stream_in.row_beats * self.lanes - weight.shape[1]
+        words = product.words(np.pad(weight.numpy(), ((0, 0), (0, padded))), self._padded)
+        return self._image(torch.from_numpy(words), int(product.stored(self._padded)), layout)
 
     def _image(self, table: Tensor, width: int, layout: str) -> MemoryImage:
         """Return the words of ``[rows, cols]``, a beat each."""
@@ -307,11 +412,12 @@ class Reduce(Pipe):
             self.groups,
             red.taps,
             red.cols,
-            red.x.element_bits,
+            red.taken.element_bits,
             red.x.block,
-            red.x.span if red.x.block else 0,
+            red.taken.span if red.x.block else 0,
+            red.taken.exp_bits if red.alignment is not None else 0,
             red.maximum,
-            red.weight_bits,
+            red.product,
             red.bias_bits,
             out.mult_bits,
             out.multiplier is not None and out.multiplier.numel() == 1,

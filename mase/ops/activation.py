@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mase.dataflow.block import Block
+from mase.dataflow.grid import stream_grid
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, need, not_negative, one_of
-from mase.ops.lookup import Domain, Lookup, result_grid, rounding
+from mase.ops.lookup import Domain, Lookup, fits, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
 from mase.ops.requantize import Requantize
@@ -125,9 +126,9 @@ class Activation(HardwareOp):
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
         function = node.record.attrs["function"]
-        if function == "relu":
+        if (most := _ceiling(node)) is not None:
             super().check_formats(node)
-            Requantize.of(node, relu=True)
+            Requantize.of(node, relu=True, most=most)
             return
         least, attrs = _least(node.inputs[0]), _attrs(node)
         domain = Domain(node, least)
@@ -140,8 +141,8 @@ class Activation(HardwareOp):
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
         function = node.record.attrs["function"]
-        if function == "relu":
-            return cls(Requantize.of(node, relu=True))
+        if (most := _ceiling(node)) is not None:
+            return cls(Requantize.of(node, relu=True, most=most))
         attrs, least = _attrs(node), _least(node.inputs[0])
         if Domain(node, least).wide:
             return cls(Piecewise.of(node, function, attrs, least, cls.not_negative(node)))
@@ -162,6 +163,23 @@ class Activation(HardwareOp):
 
     def warnings(self) -> tuple[str, ...]:
         return self.core.warnings()
+
+
+def _ceiling(node: OpNode) -> float | None:
+    """Return the upper bound of a function that compares: a relu, or one with a bound where no table is big enough."""
+    function, attrs = node.record.attrs["function"], node.record.attrs
+    if function == "relu":
+        return math.inf
+    fmt = node.inputs[0].record.output.format
+    assert fmt is not None
+    if fits(stream_grid(fmt, node.inputs[0].params(), node.where())):
+        return None
+    if function == "relu6":
+        return 6.0
+    low, high = attrs.get("low"), attrs.get("high")
+    if function != "clamp" or low is None or high is None:
+        return None
+    return float(high) if float(low) == 0 < float(high) else None
 
 
 def _attrs(node: OpNode) -> Mapping[str, Any]:

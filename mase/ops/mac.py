@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mase.blocks.output import Output
+from mase.blocks.product import Product
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import activation_grid, check_lanes, produced_grid, stream_grid
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
@@ -27,7 +28,7 @@ from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Work
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format, QuantParams
-from mase.formats.base import pow2
+from mase.formats.base import Packed, pow2
 from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode
@@ -85,7 +86,8 @@ class Mac(HardwareOp):
         weight: mantissas ``[outputs, inputs]``. weight_exp: exponents ``[outputs, taps * blocks]``, or None.
         bias: integers ``[outputs]`` on the accumulator's unit (aligned: mantissas, with exponents ``bias_exp``).
         acc_width: bits of the accumulator. bound: greatest absolute value it can hold, every partial sum included.
-        guard: None for exact accumulation. out: multiplier and rounding.
+        guard: None for exact accumulation. out: multiplier and rounding. packed: ``weight`` as memories hold it, where
+            its blocks have factors: ``[outputs, inputs]`` and ``[outputs, taps * blocks]``.
     """
 
     family: ClassVar[Family] = "compute"
@@ -110,6 +112,7 @@ class Mac(HardwareOp):
     bound: int
     guard: int | None
     out: Output
+    packed: Packed | None
 
     # -- from a node ------------------------------------------------------------------------------------------------
 
@@ -181,7 +184,7 @@ class Mac(HardwareOp):
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
+        w, code, w_scale, packed = w_format[0].constants(weight, w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
         if scattered and w.block:
@@ -192,11 +195,16 @@ class Mac(HardwareOp):
             assert code.exponent is not None
             least, most = int(code.exponent.min()), int(code.exponent.max())
             w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
+        if packed is not None:
+            factor = parts(packed.factor).flatten(1) if not scattered else packed.factor
+            packed = packed._replace(elements=parts(packed.elements).flatten(1), factor=factor)
         scale = _product(x_format[1].scale if x.scaled else None, w_scale)
         real = torch.zeros(outputs) if bias is None else bias
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
             raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")
+        if scattered or (accumulation.guard is not None and packed is not None and packed.block != w.block):
+            packed = None  # its blocks are torn, or smaller than what is summed before it is aligned
         given, zero = stream_grid(*x_format, where), 0
         if whole_rows and accumulation.guard is None and given.pattern is None:
             x, zero = replace(given, zero=0), given.zero
@@ -232,6 +240,7 @@ class Mac(HardwareOp):
             bound=bound,
             guard=accumulation.guard,
             out=out,
+            packed=packed,
             **own,
         )
 
@@ -423,6 +432,13 @@ class Mac(HardwareOp):
         return min(self.acc_width, signed_width(int(self.bias.min()), int(self.bias.max())))
 
     @cached_property
+    def product(self) -> Product:
+        """How inputs are multiplied by weights."""
+        if self.packed is not None:
+            return Product.of(self.packed.grid, self.packed.elements)
+        return Product.of(self.w, self.weight)
+
+    @cached_property
     def core(self) -> LinearFoldings:
         """All that cycles and hardware of the unit depend on but the lanes."""
         x, w, out = self.x, self.w, self.out
@@ -437,9 +453,11 @@ class Mac(HardwareOp):
             x.element_bits,
             x.block,
             x.exp_bits,
-            w.width,
+            self.product,
             w.block,
             self.weight_exp_bits,
+            0 if self.packed is None else self.packed.block,
+            0 if self.packed is None else self.packed.bits,
             out.grid.width,
             out.grid.block,
             self.acc_width,
@@ -482,7 +500,8 @@ class LinearBlock(Pipe):
         for what, value, most in (("simd", self.simd, op.cols), ("pe", self.pe, part)):
             if value < 1:
                 raise UnsupportedOp(f"{where}: {what} is {value}; allowed is 1..{most}")
-        for grid, lanes in ((op.x, self.simd), (op.w, self.simd), (op.out.grid, self.pe)):
+        fields = replace(op.w, block=op.core.field_block)
+        for grid, lanes in ((op.x, self.simd), (fields, self.simd), (op.out.grid, self.pe)):
             check_lanes(where, grid, lanes)
         for what, value, whole_of in (("simd", self.simd, op.cols), ("pe", self.pe, part)):
             if op.sets > 1 and whole_of % value:
@@ -512,6 +531,11 @@ class LinearBlock(Pipe):
     def out_tiles(self) -> int:
         """Tiles of outputs of a set."""
         return -(-(self.op.outputs // self.op.sets) // self.pe)
+
+    @property
+    def padded(self) -> bool:
+        """Tell whether some words hold weights of no element."""
+        return bool(self.op.core.padded(self.simd, self.pe))
 
     @property
     def latency(self) -> int:
@@ -546,9 +570,10 @@ class LinearBlock(Pipe):
             "XSigned": int(op.x.signed),
             "XExpBits": op.x.exp_bits,
             "XBlock": max(1, op.x.block),
-            "WWidth": op.w.width,
+            **op.product.sv_params(self.padded),
             "WExpBits": op.weight_exp_bits,
-            "WBlock": max(1, op.w.block),
+            "WFactorBits": 0 if op.packed is None else op.packed.bits,
+            "WBlock": max(1, op.core.field_block),
             "Aligned": int(op.guard is not None),
             "Guard": op.guard or 0,
             "ExpWidth": max(1, op.exp_max.bit_length()),
@@ -561,7 +586,9 @@ class LinearBlock(Pipe):
 
     def memories(self) -> Mapping[str, MemoryImage]:
         op, o, k = self.op, self.op.sets * self.out_tiles, self.in_tiles
-        weight = self._padded(op.weight, op.cols, k * self.simd)
+        given = op.weight if op.packed is None else op.packed.elements
+        weight = op.product.words(self._padded(given, op.cols, k * self.simd), self.padded)
+        bits = int(op.product.stored(self.padded))
         tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
         tiled = {"BiasFile": (op.bias, op.bias_width)}
         if op.out.multiplier is not None:
@@ -570,17 +597,18 @@ class LinearBlock(Pipe):
             tiled["BiasExpFile"] = (op.bias_exp, max(1, op.exp_max.bit_length()))
         images = {
             "WeightFile": MemoryImage(
-                self.pe * self.simd * op.w.width,
-                pack_words(tiles, op.w.width),
-                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth",
+                self.pe * self.simd * bits,
+                pack_words(tiles, bits),
+                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth"
+                + op.product.layout(),
             )
         }
         for name, (values, width) in tiled.items():
             words = np.pad(values.numpy(), (0, o * self.pe - op.outputs)).reshape(o, self.pe)
             layout = f"word o holds the value of output o * Pe + p at bit p * {width}"
             images[name] = MemoryImage(self.pe * width, pack_words(words, width), layout)
-        if op.weight_exp is not None:
-            images["WeightExpFile"] = self._weight_exponents(op.weight_exp)
+        if op.core.field_block:
+            images["WeightExpFile"] = self._fields()
         return images
 
     def _padded(self, x: Tensor, size: int, words: int) -> npt.NDArray[np.int64]:
@@ -589,16 +617,25 @@ class LinearBlock(Pipe):
         parts = x.numpy().reshape(-1, taps, size)
         return np.pad(parts, ((0, more), (0, 0), (0, words // taps - size))).reshape(-1, words)
 
-    def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
-        op, bits = self.op, self.op.weight_exp_bits
-        exps = max(1, self.simd // op.w.block)
-        beats = max(1, op.w.block // self.simd)  # of a word
+    def _fields(self) -> MemoryImage:
+        """Return what blocks of weights have of their own: an exponent, and a factor above it."""
+        op, block = self.op, self.op.core.field_block
+        bits = op.core.field_bits
+        exps = max(1, self.simd // block)
+        beats = max(1, block // self.simd)  # of a word
+        field, what = torch.zeros((), dtype=torch.int64), "factors"
+        if op.weight_exp is not None:
+            field, what = op.weight_exp - op.w.base, "exponents"
+        if op.packed is not None and op.weight_exp is not None:
+            what = "exponents, below factors,"
+        if op.packed is not None:
+            field = field + (op.packed.factor << op.weight_exp_bits)
         words = op.taps * -(-self.in_tiles // op.taps // beats)
-        table = self._padded(exponent - op.w.base, exponent.shape[1] // op.taps, words * exps)
+        table = self._padded(field, field.shape[1] // op.taps, words * exps)
         tiles = op.sets * self.out_tiles
         table = table.reshape(tiles, self.pe, words, exps).transpose(0, 2, 1, 3).reshape(tiles * words, -1)
         layout = (
-            f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, "
+            f"word o * {words} + j holds the {what} of output o * Pe + p from block j * {exps} on, "
             f"at bit p * {exps * bits}"
         )
         return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)

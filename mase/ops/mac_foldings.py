@@ -9,6 +9,7 @@ import numpy as np
 
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
+from mase.blocks.product import Product
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
 
 
@@ -19,7 +20,8 @@ class LinearFoldings(Foldings):
     Args:
         rows, inputs, outputs: sizes.
         x_width, x_bits: of a mantissa of x on the stream, and sign-extended. x_block, x_exp_bits: 0 without exponents.
-        w_width, w_block, w_exp_bits: the same of w. out_width, out_block: of the result.
+        product: how it is multiplied by w. w_block, w_exp_bits: as of x. f_block, f_bits: of factors of w.
+        out_width, out_block: of the result.
         acc_width, bias_width, mult_bits, raw_width: of accumulator, stored bias, multiplier (0: none), exact result.
         guard: of aligned accumulation, None for exact. exp_max: greatest sum of two exponents.
         normaliser: what follows where the unit leaves raw integers.
@@ -34,9 +36,11 @@ class LinearFoldings(Foldings):
     x_bits: int
     x_block: int
     x_exp_bits: int
-    w_width: int
+    product: Product
     w_block: int
     w_exp_bits: int
+    f_block: int
+    f_bits: int
     out_width: int
     out_block: int
     acc_width: int
@@ -52,12 +56,22 @@ class LinearFoldings(Foldings):
     sets: int = 1
 
     @property
+    def field_block(self) -> int:
+        """Weights that share an exponent or a factor; 0 without either."""
+        return self.w_block or self.f_block
+
+    @property
+    def field_bits(self) -> int:
+        """Bits of an exponent and a factor."""
+        return self.w_exp_bits + self.f_bits
+
+    @property
     def cols(self) -> int:
         """Elements of a part of a row."""
         return self.inputs // self.taps
 
     def lanes(self) -> tuple[Lanes, Lanes]:
-        simd = tile_lanes(self.cols, self.x_block, self.w_block)
+        simd = tile_lanes(self.cols, self.x_block, self.field_block)
         pe = tile_lanes(self.outputs // self.sets, self.out_block)
         if self.sets > 1:  # a beat holds inputs of one set, and outputs of one
             simd, pe = simd[self.cols % simd == 0], pe[self.outputs // self.sets % pe == 0]
@@ -66,6 +80,10 @@ class LinearFoldings(Foldings):
     def tiles(self, simd: Count) -> Count:
         """Return the beats of a row."""
         return self.taps * ceil_div(self.cols, simd)
+
+    def padded(self, simd: Count, pe: Count) -> Count:
+        """Tell whether some words hold weights of no element."""
+        return np.logical_or(self.cols % simd, self.outputs // self.sets % pe)
 
     def beats(self, simd: Count) -> Count:
         """Return the cycles of one tile of outputs."""
@@ -80,8 +98,8 @@ class LinearFoldings(Foldings):
         return self.sets * ceil_div(self.outputs // self.sets, pe)
 
     def group(self, simd: Count) -> Count:
-        """Return the input lanes that share both exponents."""
-        x, w = (np.minimum(simd, block) if block else simd for block in (self.x_block, self.w_block))
+        """Return the input lanes that share exponents and factors."""
+        x, w = (np.minimum(simd, block) if block else simd for block in (self.x_block, self.field_block))
         return np.gcd(x, w)
 
     def region_beats(self, simd: Count) -> Count:
@@ -93,7 +111,7 @@ class LinearFoldings(Foldings):
     def latency(self, simd: Count) -> Count:
         """Return the cycles from the last firing of a tile to its output beat."""
         group, has_exp = self.group(simd), bool(self.x_block or self.w_block)
-        acc = 3 + clog2(group) + (self.region_beats(simd) > 1) + has_exp + clog2(simd // group)
+        acc = 3 + clog2(group) + (self.f_bits > 0) + (self.region_beats(simd) > 1) + has_exp + clog2(simd // group)
         return acc + (self.mult_bits > 0) + (self.guard is not None) + (self.normaliser is None) + 1
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
@@ -111,21 +129,22 @@ class LinearFoldings(Foldings):
     def rom_shapes(self, simd: Count, pe: Count) -> list[tuple[Count, Count]]:
         """Return (bits, words) of the memories: weights, bias, multipliers, weight exponents."""
         o, k = self.out_tiles(pe), self.tiles(simd)
-        shapes = [(pe * simd * self.w_width, o * k), (pe * self.bias_width, o)]
+        shapes = [(pe * simd * self.product.stored(self.padded(simd, pe)), o * k), (pe * self.bias_width, o)]
         if self.mult_bits:
             shapes.append((pe * self.mult_bits, o))
-        if self.w_block:
-            exps = np.maximum(1, simd // self.w_block)
+        if self.field_block:
+            exps = np.maximum(1, simd // self.field_block)
             words = self.taps * ceil_div(k // self.taps, self._word_beats(simd))
-            shapes.append((pe * exps * self.w_exp_bits, o * words))
+            shapes.append((pe * exps * self.field_bits, o * words))
         return shapes
 
     def _core(self, simd: Count, pe: Count, fifo: Count) -> Work:
         o, k = self.out_tiles(pe), self.tiles(simd)
-        group, has_exp, product = self.group(simd), bool(self.x_block or self.w_block), self.x_bits + self.w_width
+        group, has_exp, product = self.group(simd), bool(self.x_block or self.w_block), self.product.result(self.x_bits)
         groups = simd // group
         most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
-        part = np.minimum(product + clog2(group), most).astype(np.int64)  # bits of the sum of a group
+        part = np.minimum(product + clog2(group) + self.f_bits, most).astype(np.int64)  # bits of the sum of a group
+        dot = np.minimum(product + clog2(group), part)  # the same without its factor
         term = self.acc_width if has_exp else part
         lanes = pe * (self.out_width if self.normaliser is None else self.raw_width) - pe * self.zero_bits
         in_bits = simd * self.x_width + self._x_exps(simd) * self.x_exp_bits
@@ -136,34 +155,38 @@ class LinearFoldings(Foldings):
         wires = (roms.pop(2),) if self.mult_bits and self.mult_shared else ()
         latency = self.latency(simd)
         exponents = self._exponents(simd, pe, latency) if has_exp else Work()
-        levels = (*tree(group, product, part, pe * groups), *tree(groups, term, self.acc_width, pe))
-        registers = in_bits + replay + pe * simd * np.minimum(product, part) + pe * self.acc_width
+        factors = self._factors(simd, pe, part)
+        products = self.product.work(pe * simd, self.x_bits)
+        levels = (*tree(group, product, dot, pe * groups), *tree(groups, term, self.acc_width, pe))
+        registers = in_bits + replay + factors.registers + pe * simd * np.minimum(product, dot) + pe * self.acc_width
         registers += sum(nodes * bits for _, nodes, bits in levels)
         registers += pe * (self.acc_width + self.mult_bits) * (self.mult_bits > 0)
         registers += lanes if self.normaliser is None else 0
         return Work(
-            multipliers=((pe * simd, self.x_bits, self.w_width), *scales),
+            multipliers=(*products.multipliers, *factors.multipliers, *scales),
             operand_words=o * k,
-            adders=(*((pairs, bits) for pairs, _, bits in levels), *exponents.adders),
+            adders=(*products.adders, *((pairs, bits) for pairs, _, bits in levels), *exponents.adders),
             accumulators=((pe, self.acc_width), *exponents.accumulators),
             muxes=(
                 (in_bits * replay, 2),
                 (lanes * (self.normaliser is not None) * self.zero_bits, 2),
                 *exponents.muxes,
+                *products.muxes,
             ),
-            shifters=exponents.shifters,
+            shifters=(*products.shifters, *exponents.shifters),
             registers=registers + self._control(latency, o, k) + exponents.registers,
             delays=(
                 (np.greater(o * self.rows, 1), latency - 1),
                 (clog2(o), self._stage_add(latency) - 1),
                 *exponents.delays,
+                *factors.delays,
             ),
             roms=(*roms, *exponents.roms),
             wires=wires,
             fifos=((lanes + 1, fifo),),
             buffers=((in_bits * replay, k),),
             rounders=rounders,
-            counters=(k, o, self.rows, k * o, *exponents.counters),
+            counters=(k, o, self.rows, k * o, *exponents.counters, *factors.counters),
         )
 
     def _x_exps(self, simd: Count) -> Count:
@@ -172,7 +195,7 @@ class LinearFoldings(Foldings):
 
     def _word_beats(self, simd: Count) -> Count:
         """Return the beats that share a word of weight exponents."""
-        return np.maximum(1, self.w_block // simd)
+        return np.maximum(1, self.field_block // simd)
 
     def _stage_add(self, latency: Count) -> Count:
         """Return the stage at which the accumulator adds."""
@@ -184,10 +207,24 @@ class LinearFoldings(Foldings):
         done = latency - 1 - np.where(np.equal(k, 1) & (self.guard is None), add, 0)
         return add + done + 1 + (clog2(o) if self.mult_bits else 0)
 
+    def _factors(self, simd: Count, pe: Count, part: Count) -> Work:
+        """Return what factors of blocks add: a product for each group sum."""
+        if not self.f_bits:
+            return Work()
+        group, exps = self.group(simd), np.maximum(1, simd // self.f_block)
+        count, k = pe * (simd // group), self.tiles(simd)
+        alone = () if self.w_block else (self.rom_shapes(simd, pe)[-1][1], np.minimum(self._word_beats(simd), k))
+        return Work(
+            multipliers=((count, self.product.result(self.x_bits) + clog2(self.f_block), self.f_bits + 1),),
+            registers=count * part,
+            delays=((pe * exps * self.f_bits, 1 + clog2(group)),),
+            counters=alone,
+        )
+
     def _exponents(self, simd: Count, pe: Count, latency: Count) -> Work:
         """Return what block exponents add: their sums, the shift of each group, and with a guard the scan before it."""
         group, k = self.group(simd), self.tiles(simd)
-        groups, wait, bits = simd // group, 1 + clog2(group), max(1, self.exp_max.bit_length())
+        groups, wait, bits = simd // group, 1 + clog2(group) + (self.f_bits > 0), max(1, self.exp_max.bit_length())
         count = pe * groups
         words = self.rom_shapes(simd, pe)[-1][1] if self.w_block else 1
         beats = self._word_beats(simd) if self.w_block else 1
@@ -202,7 +239,7 @@ class LinearFoldings(Foldings):
                 counters=(words, np.minimum(beats, k)),
             )
         region = self.region_beats(simd)
-        full = self.x_bits + self.w_width + clog2(group * region)
+        full = self.product.result(self.x_bits) + self.f_bits + clog2(group * region)
         whole = np.minimum(full, self.acc_width - self.guard)
         term = np.minimum(self.acc_width, whole + self.guard)  # above that all bits are the sign
         several = np.greater(region, 1)

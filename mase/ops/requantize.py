@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -20,12 +22,16 @@ from mase.dataflow.rounding import FLOAT_SAFE
 from mase.dataflow.schedule import Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, travel
 from mase.ops.operations import Operations, each
+
+Real = float  # inside the class the name means how the kind computes
+DIGITS = 31  # bits of an upper bound without its trailing zeros
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class RequantizeFoldings(Foldings):
         rows, cols: shape. x_width, x_bits, x_block, x_exp_bits: of the input, as in LinearFoldings.
         out_width, out_block: of the result. mult_bits, raw_width: of the multiplier (0: none) and the exact result.
         normaliser: what follows where the unit leaves raw integers. zero_bits: of a result that are always 0.
-        mult_zeros: trailing zeros of the multiplier.
+        mult_zeros: trailing zeros of the multiplier. bounded: the input has an upper bound.
     """
 
     rows: int
@@ -51,6 +57,7 @@ class RequantizeFoldings(Foldings):
     normaliser: Normaliser | Encoder | None
     zero_bits: int = 0
     mult_zeros: int = 0
+    bounded: bool = False
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.x_block, self.out_block)
@@ -77,6 +84,7 @@ class RequantizeFoldings(Foldings):
         core = Work(
             multipliers=((pe, wide, factor),) * (factor > 2),  # a power of two is a shift
             shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
+            gates=((pe * wide, 2),) * self.bounded,
             registers=registers + lanes * (self.normaliser is None) + self.latency - 1,
             delays=((np.greater(beats, 1), self.latency - 1),),
             fifos=((lanes + 1, fifos[""]),),
@@ -95,7 +103,7 @@ class Requantize(HardwareOp):
 
     Args:
         name: of the node. rows, cols: shape of one sample. x: grid of the input. out: multiplier and rounding.
-        order: in which elements travel, on both sides.
+        order: in which elements travel, on both sides. ceiling: greatest integer that is let through; 0: all are.
     """
 
     kind: ClassVar[str] = "requantize"
@@ -107,6 +115,7 @@ class Requantize(HardwareOp):
     x: Grid
     out: Output
     order: Travel
+    ceiling: int = 0
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
@@ -130,19 +139,23 @@ class Requantize(HardwareOp):
         return cls.of(node)
 
     @classmethod
-    def of(cls, node: OpNode, relu: bool = False) -> Self:
-        """Build for the input and the result of a node; ``relu``: negative values become 0."""
+    def of(cls, node: OpNode, relu: bool = False, most: Real = math.inf) -> Self:
+        """Build for the input and the result of a node.
+
+        Args:
+            relu: negative values become 0. most: greater ones become this, which is above 0.
+        """
         source, record, where = node.inputs[0], node.record, node.where()
         x_type, y_type = source.record.output, record.output
         assert x_type.format is not None and y_type.format is not None
         x = activation_grid(x_type.format, source.params(), where)
         y = produced_grid(y_type.format, node.params(), where)
-        top = max(-x.low, x.high) << x.span
+        top = x.digits if x.block else max(-x.low, x.high)
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
         out = Output.of(y, scale, target, x.unit, top, relu, record.attrs.get("rounding", "even"), where)
         order = travel(source)
-        return cls(node.name, order.rows, order.cols, x, out, order)
+        return cls(node.name, order.rows, order.cols, x, out, order, _ceiling(most, x, where))
 
     def reference(self, *inputs: Code) -> Code:
         rows = self.order.travelling(inputs[0], self.x.block)
@@ -155,6 +168,8 @@ class Requantize(HardwareOp):
     def integers(self, x: Code) -> Tensor:
         """Return the input on one unit: exact integers."""
         t = self.x.integers(x, torch.float64)
+        if self.ceiling:
+            t = t.clamp_max(float(self.ceiling))
         return t if self.out.total < FLOAT_SAFE else whole(t)
 
     def oracle(self, *inputs: Code) -> Code:
@@ -165,7 +180,7 @@ class Requantize(HardwareOp):
         for r, row in enumerate(rows):
             if exps is not None:
                 row = [x << exps[r][i // self.x.block] - self.x.base for i, x in enumerate(row)]
-            m, e = self.out.scalar(row)
+            m, e = self.out.scalar([min(x, self.ceiling) for x in row] if self.ceiling else row)
             mantissas.append(m)
             exponents.append(e)
         shape = code.mantissa.shape[:-1]
@@ -196,6 +211,7 @@ class Requantize(HardwareOp):
             normaliser,
             out.zero_bits,
             0 if out.multiplier is None else _trailing_zeros(int(out.multiplier[0])),
+            self.ceiling > 0,
         )
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
@@ -253,6 +269,8 @@ class RequantizeBlock(Pipe):
             "XSigned": int(op.x.signed),
             "XExpBits": op.x.exp_bits,
             "XBlock": max(1, op.x.block),
+            "CeilDigits": _digits(op.ceiling)[0],
+            "CeilShift": _digits(op.ceiling)[1],
             "Mult": 1 if op.out.multiplier is None else int(op.out.multiplier[0]),
             **op.out.sv_params(op.raw_width),
             "FifoDepth": self.fifo,
@@ -260,6 +278,26 @@ class RequantizeBlock(Pipe):
 
     def work(self) -> Work:
         return self.op.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+
+
+def _ceiling(most: float, x: Grid, where: str) -> int:
+    """Return an upper bound as an integer of a grid; 0 where nothing lies above it."""
+    plain = x.plain
+    reach = max(-plain.low, plain.high) << plain.span
+    if math.isinf(most) or most >= reach * Fraction(2) ** plain.unit:
+        return 0
+    exact = Fraction(most) / Fraction(2) ** plain.unit
+    if exact.denominator > 1 or _digits(int(exact))[0] >> DIGITS:
+        raise UnsupportedOp(
+            f"{where}: the bound {most:g} has no short code in units of the input; allowed are such as 6"
+        )
+    return int(exact)
+
+
+def _digits(n: int) -> tuple[int, int]:
+    """Return (d, s) with n = d << s and d odd, or (0, 0)."""
+    shift = max(_trailing_zeros(n), 0)
+    return n >> shift, shift
 
 
 def _trailing_zeros(n: int) -> int:

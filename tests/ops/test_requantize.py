@@ -63,7 +63,7 @@ def op_between(
     px, py = fx.calibrate(x), fy.calibrate(y)
     gx, gy = fx.grid(px, "here"), fy.grid(py, "here")
     scales = px.scale if gx.scaled else None, py.scale if gy.scaled else None
-    top = max(-gx.low, gx.high) << gx.span
+    top = gx.digits
     return Requantize(
         "node", 1, x.shape[-1], gx, Output.of(gy, *scales, gx.unit, top, relu, rounding, "here"), Travel.of(x.shape[1:])
     )
@@ -199,9 +199,13 @@ def test_the_multiplier_is_the_scale() -> None:
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_window_too_wide_for_an_exact_result_is_refused() -> None:
-    with pytest.raises(UnsupportedOp, match=r"takes 262 bits; allowed are 62"):
-        op_between("mxint8b4", "fixed8.4", torch.ones(1, 4), torch.ones(1, 4))
+@pytest.mark.parametrize("target", ["fixed8.4", "mxint5b4", "e4m3", "int6"])
+def test_exponents_of_eight_bits_are_exact(target: str) -> None:
+    x = torch.tensor([[3.0, 2.0**-90, -0.4, 1.6e30, -(2.0**-120), 5.5, 0.0, 0.07]])
+    op = op_between("mxint8b4", target, x, x[:, 5:6])
+    code = codes("mxint8b4", x)
+    assert same_codes(op.reference(code), op.oracle(code))
+    assert op.raw_width >= 8 + 255
 
 
 def test_lanes_must_fit_both_blocks() -> None:
