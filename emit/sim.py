@@ -202,6 +202,9 @@ def _result(folder: Path, index: int, job: Job, report: dict[str, Any]) -> SimRe
     codes, activity, times = {}, {}, {}
     for edge, e in zip(design.recorded, report["edges"], strict=True):
         raw = np.fromfile(folder / f"{index}.{edge.signal}.bin", np.uint8)
+        if e["beats"] % edge.stream.beats:
+            whole = f"{e['beats']} beats are not whole samples of {edge.stream.beats}"
+            raise RtlFault(f"simulation of {design.top}: edge {edge.path}: {whole}")
         beats = raw.reshape(-1, edge.stream.beats, edge.stream.bytes)
         if not edge.stream.tails(beats):
             raise RtlFault(f"simulation of {design.top}: edge {edge.path}: a lane past the end of a row is not 0")

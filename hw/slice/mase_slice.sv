@@ -83,6 +83,10 @@ module mase_slice #(
     .out_data_o ({out_last_o, out_data_o})
   );
 
+`ifdef FORMAL
+  `include "mase_slice_formal.svh"
+`endif
+
 endmodule
 
 `default_nettype wire

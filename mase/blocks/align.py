@@ -13,6 +13,7 @@ from torch import Tensor
 from mase.blocks.concat import beat_bits
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
@@ -101,13 +102,13 @@ class AlignFoldings:
         """Return a FIFO depth that keeps the rate."""
         return LATENCY + 2
 
-    def work(self, lanes: Count, fifo: Count) -> Work:
+    def part(self, lanes: Count, fifo: Count) -> Part:
         """Return what it is made of at any number of lanes."""
         beats, wide = ceil_div(self.cols, lanes), self.x.element_bits + self.guard
         exps, words = np.maximum(1, lanes // self.x.block), BANKS * self.taps * beats
         top = exps * self.x.exp_bits
         out = lanes * wide + top
-        return Work(
+        work = Work(
             adders=((exps * (2 + self.floors), self.x.exp_bits),),
             muxes=((top * (1 + self.floors), 2),),
             shifters=((lanes, wide, self.x.span),),
@@ -115,9 +116,9 @@ class AlignFoldings:
             roms=((top, beats),) * self.floors,
             buffers=((beat_bits(self.x, lanes), words),),
             banks=((top, BANKS * beats),) * 2,
-            fifos=((out + 1, fifo),),
             counters=(beats, self.taps, beats, self.taps, self.groups, words, words),
         )
+        return Part(work, latency=LATENCY - 1) >> credit_fifo(out + 1, fifo)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +189,8 @@ class Align(Pipe):
         made = self.alignment
         return AlignFoldings(made.x, made.guard, made.taps, self.groups, self.cols, made.least is not None)
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, self.fifo)
+    def part(self) -> Part:
+        return self.foldings.part(self.lanes, self.fifo)
 
 
 def _bank(beats: int, takes: tuple[str, ...], gives: tuple[str, ...], fills: bool) -> tuple[Step | Loop, ...]:

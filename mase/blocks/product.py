@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mase.dataflow.part import Part
 from mase.dataflow.work import Count, Work
 from mase.formats.grid import Grid, Pattern, signed_width
 
@@ -92,6 +93,10 @@ class Product:
             decoded = ((count * self.bits, 2),) * (self.pattern is not None)
             return Work(multipliers=((count, x_bits, self.bits),), muxes=decoded)
         return Work(adders=((count, x_bits),), shifters=((count, self.result(x_bits), self.shift),) * (self.shift > 0))
+
+    def part(self, x_bits: int, kept: Count, words: Count) -> Part:
+        """Return hw/common/mase_product, of whose result so many bits are kept; ``words``: of the ROM of weights."""
+        return Part(replace(self.work(1, x_bits), operand_words=words, registers=kept), latency=1)
 
     def sv_params(self, padded: bool) -> Mapping[str, int]:
         """Return what the RTL knows of a weight."""

@@ -16,8 +16,10 @@ from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.blocks.product import Product
+from mase.blocks.unit import output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo, delay, rom, shift, when
 from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
@@ -216,15 +218,10 @@ class ReduceFoldings:
         core = self.groups * self.taps * self.beats(lanes)
         return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(lanes))
 
-    @property
-    def stages(self) -> int:
-        """Cycles from a firing to its terms."""
-        return 1 + (self.product is not None)
-
-    @property
+    @cached_property
     def latency(self) -> int:
-        """Cycles from a firing of a group's last row to its output beat."""
-        return self.stages + 2 + (self.mult_bits > 0) + (self.aligned > 0) + self.rounded
+        """Cycles from a firing of a group's last row to its output beat, at any lanes."""
+        return int(self.core(1, 0).latency)
 
     def fifos(self, lanes: Count) -> Mapping[str, Count]:
         """Return depths that keep the rate."""
@@ -234,64 +231,68 @@ class ReduceFoldings:
 
     def work(self, lanes: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         """Return what the unit and its normaliser are made of, by role."""
-        core = self._core(lanes, fifos[""])
+        core = {"": self.core(lanes, fifos[""]).work}
         if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(lanes, fifos["normalise"])}
+            return core
+        return {**core, "normalise": self.normaliser.part(lanes, fifos["normalise"]).work}
 
-    def _core(self, lanes: Count, fifo: Count) -> Work:
-        beats, several = self.beats(lanes), self.taps > 1
-        value, acc = self.x_bits + (0 if self.aligned else self.x_span), self.acc_width
-        product, scaled, banked = self.product, self.mult_bits > 0, np.greater(beats, 1)
-        padded = np.not_equal(self.cols % lanes, 0)
-        made = Work() if product is None else product.work(lanes, value)
-        registers = lanes * (value + (0 if product is None else min(product.result(value), acc)) + acc)
-        registers += lanes * (acc + self.mult_bits) * scaled + lanes * self.out_width * self.rounded
-        control = self.stages * (1 + 2 * several) + 1 + scaled + self.rounded
-        roms = [] if product is None else [(lanes * product.stored(padded), self.taps * beats)]
-        roms += [(lanes * self.bias_bits, beats)] * (self.bias_bits > 0)
-        mult = ((lanes * self.mult_bits, beats),) * scaled
-        factors = (*made.multipliers, *((lanes, acc, self.mult_bits + 1),) * scaled)
-        started = np.int64(self.bias_bits > 0) * banked  # a choice between sum and start; of constants it is none
-        raised = self._raised(lanes)
-        return Work(
-            multipliers=factors,
-            operand_words=self.taps * beats,
-            adders=(*made.adders, *raised.adders, *((lanes * (1 - started), acc),) * several),
-            accumulators=((lanes * started, acc),),
-            muxes=((lanes * acc, 2),) * (self.maximum and several),
-            shifters=(
-                *made.shifters,
-                *((lanes, value, self.x_span),) * (self.x_block > 0 and not self.aligned),
-                *raised.shifters,
-            ),
-            registers=registers + control + raised.registers,
-            delays=((1, self.stages + 1 + scaled + self.rounded), (clog2(beats), self.stages), *raised.delays),
-            roms=(*roms, *(() if self.mult_shared else mult), *raised.roms),
-            wires=mult if self.mult_shared else (),
-            fifos=((lanes * self.out_width + 1, fifo),),
-            banks=((lanes * acc * banked * several, beats),),
-            rounders=((lanes, acc + self.mult_bits + self.exp_max, self.out_width),) * self.rounded,
-            counters=(beats, self.taps, self.groups, *((self.taps * beats,) * (product is not None))),
+    def core(self, lanes: Count, fifo: Count) -> Part:
+        """Return the unit."""
+        beats, several, shifted = self.beats(lanes), self.taps > 1, self.x_block and not self.aligned
+        value, words = self.x_bits + (0 if self.aligned else self.x_span), self.taps * beats
+        terms: Part = lanes * shift(value, self.x_span if shifted else 0)
+        if self.product is not None:
+            kept = min(self.product.result(value), self.acc_width)
+            stored_bits = self.product.stored(np.not_equal(self.cols % lanes, 0))
+            terms = terms >> (lanes * self.product.part(value, kept, words) & rom(lanes * stored_bits, words))
+        terms = terms & control(2 * several * terms.latency) & delay(clog2(beats), terms.latency)
+        constants = when(self.bias_bits > 0, rom(lanes * self.bias_bits, beats))
+        if self.mult_bits:
+            mult = rom(lanes * self.mult_bits, beats)
+            constants = constants & (Part(Work(wires=mult.work.roms)) if self.mult_shared else mult)
+        stored = lanes * self.out_width
+        if self.aligned:
+            terms = terms & self._group_exponents(lanes, terms.latency + 1 + (self.mult_bits > 0))
+        out = output(
+            lanes,
+            self.acc_width,
+            self.out_width,
+            stored,
+            self.rounded,
+            mult_bits=self.mult_bits,
+            exp_max=self.x_span if self.aligned else 0,
+            aligned=self.aligned > 0,
+        )
+        path = (terms >> (self._bank(lanes) & constants) >> out).along(1)
+        counters = (beats, self.taps, self.groups, *((words,) * (self.product is not None)))
+        return control(counters=counters) & path >> credit_fifo(stored + 1, fifo)
+
+    def _group_exponents(self, lanes: Count, wait: Count) -> Part:
+        """Return what exponents of groups add: their way beside the sum, and the shift of the bias."""
+        biased, bits = self.bias_bits > 0, self.aligned
+        return Part(
+            Work(
+                adders=((lanes, bits),) * biased,
+                shifters=((lanes, self.acc_width, self.x_span),) * biased,
+                delays=((np.maximum(1, lanes // self.x_block) * bits, wait),),
+                roms=((lanes * bits, self.beats(lanes)),) * biased,
+            )
         )
 
-    @property
-    def exp_max(self) -> int:
-        """Greatest exponent that a sum is shifted by at its end."""
-        return self.x_span if self.aligned else 0
-
-    def _raised(self, lanes: Count) -> Work:
-        """Return what the exponent of a group adds: its way beside the sum, the shift of the bias, that of the sum."""
-        if not self.aligned:
-            return Work()
-        exps, biased = np.maximum(1, lanes // self.x_block), self.bias_bits > 0
-        wide = self.acc_width + self.mult_bits + self.x_span
-        return Work(
-            adders=((lanes, self.aligned),) * biased,
-            shifters=(*((lanes, self.acc_width, self.x_span),) * biased, (lanes, wide, self.x_span)),
-            registers=lanes * wide + 2,
-            delays=((exps * self.aligned, self.stages + 1 + (self.mult_bits > 0)),),
-            roms=((lanes * self.aligned, self.beats(lanes)),) * biased,
+    def _bank(self, lanes: Count) -> Part:
+        """Return the accumulators."""
+        beats, several, acc = self.beats(lanes), self.taps > 1, self.acc_width
+        banked = np.greater(beats, 1)
+        started = np.int64(self.bias_bits > 0) * banked  # a choice between sum and start; of constants it is none
+        return Part(
+            Work(
+                adders=((lanes * (1 - started), acc),) * several,
+                accumulators=((lanes * started, acc),),
+                muxes=((lanes * acc, 2),) * (self.maximum and several),
+                registers=lanes * acc,
+                banks=((lanes * acc * banked * several, beats),),
+            ),
+            latency=1,
         )
 
 
@@ -340,7 +341,7 @@ class Reduce(Pipe):
     def schedule(self) -> Schedule:
         beats, taps = self.stream_in.row_beats, self.reduction.taps
         group = (Loop((taps - 1) * beats, (stream(take=True),)), Loop(beats, (stream(take=True, produce=True),)))
-        return Schedule((Actor("", (Loop(self.groups, group),), {OUT: self.foldings.latency}),))
+        return Schedule((Actor("", (Loop(self.groups, group),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         red, x = self.reduction, self.reduction.taken
@@ -427,5 +428,5 @@ class Reduce(Pipe):
             normaliser,
         )
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.foldings.core(self.lanes, self.fifo)

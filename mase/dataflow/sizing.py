@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from mase.dataflow import compiled
 from mase.dataflow.block import LEAST_FIFO
-from mase.dataflow.schedule import OUT, Actor, Channel, Deadlock, Loop, Step, Timing, attempt, programs, shortened
+from mase.dataflow.schedule import OUT, Actor, Channel, Deadlock, Loop, Network, Step, Timing, programs, shortened
 from mase.dataflow.sweeps import Port, balanced, peaks
 from mase.errors import GraphError
 
@@ -31,7 +31,7 @@ def least_depths(actors: Sequence[Actor], channels: Sequence[Channel], fifos: Se
     Raises:
         GraphError: the network stops at any depths.
     """
-    network = _Network(tuple(shortened(actors)[0]), tuple(channels), tuple(fifos))
+    network = _Network(shortened(actors)[0], channels, fifos)
     unbounded = [UNBOUNDED] * len(fifos)
     free = network.run(unbounded, LEAST_TENSORS)
     if isinstance(free, Deadlock):
@@ -53,7 +53,7 @@ def needs(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[int]:
     Raises:
         GraphError: the network stops.
     """
-    network = _Network(tuple(shortened(actors)[0]), tuple(channels), tuple(range(len(channels))))
+    network = _Network(shortened(actors)[0], channels, range(len(channels)))
     depths = [channel.depth for channel in channels]
     first = network.run(depths, LEAST_TENSORS)
     if isinstance(first, Deadlock):
@@ -73,27 +73,26 @@ def needs(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[int]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
 class _Network:
     """A network, and which of its channels get their depth."""
 
-    actors: tuple[Actor, ...]
-    channels: tuple[Channel, ...]
-    fifos: tuple[int, ...]
+    def __init__(self, actors: Sequence[Actor], channels: Sequence[Channel], fifos: Sequence[int]) -> None:
+        self.actors, self.channels, self.fifos = tuple(actors), tuple(channels), tuple(fifos)
+        self._network = Network(self.actors, self.channels)
 
     @property
     def chain(self) -> bool:
         """Tell whether each actor has one neighbour before it and one behind it at most."""
         sources = [channel.source[0] for channel in self.channels]
-        sinks = [actor for channel in self.channels for actor, _ in channel.sinks]
+        sinks = [channel.sink[0] for channel in self.channels]
         return len(set(sources)) == len(sources) and len(set(sinks)) == len(sinks) == len(sources)
 
     def run(self, found: Sequence[int], tensors: int) -> Timing | Deadlock:
         """Run with FIFOs of some depths."""
-        channels = list(self.channels)
+        depths = [channel.depth for channel in self.channels]
         for i, depth in zip(self.fifos, found, strict=True):
-            channels[i] = replace(channels[i], depth=depth)
-        return attempt(self.actors, channels, tensors)
+            depths[i] = depth
+        return self._network.attempt(depths, tensors)
 
     def interval(self, found: Sequence[int], tensors: int) -> Fraction:
         """Return the interval at some depths at which the network does not stop."""
@@ -115,7 +114,7 @@ class _Network:
         channels = list(self.channels)
         for i in self.fifos:
             channels[i] = replace(channels[i], depth=UNBOUNDED)
-        ends = {sink for channel in channels for sink in channel.sinks}
+        ends = {channel.sink for channel in channels}
         sources = list[Actor]()
         for program in programs(self.actors):
             for port, taken in program.firings.of("take").items():
@@ -124,8 +123,9 @@ class _Network:
                     sources.append(source)
                     channels.append(Channel((source.name, OUT), (program.name, port), UNBOUNDED))
         every = programs([*sources, *self.actors])
-        queues = [(c.source, sink, c.depth) for c in channels for sink in c.sinks]
-        ran = compiled.run(every, queues, tensors, used=True)
+        queues = [(c.source, c.sink, c.depth) for c in channels]
+        network = compiled.Network(every, [(source, sink) for source, sink, _ in queues])
+        ran = network.run([depth for _, _, depth in queues], tensors, used=True)
         found: dict[tuple[Port, Port], int] | None
         if ran is not None:
             found = {(source, sink): used for (source, sink, _), used in zip(queues, ran.used, strict=True)}
@@ -134,8 +134,7 @@ class _Network:
             found = None if lanes is None else peaks(every, lanes, tensors)
         if found is None:
             return [LEAST_FIFO] * len(self.fifos)
-        used = [max(found[c.source, sink] for sink in c.sinks) for c in (channels[i] for i in self.fifos)]
-        return [max(LEAST_FIFO, slots) for slots in used]
+        return [max(LEAST_FIFO, found[channels[i].source, channels[i].sink]) for i in self.fifos]
 
 
 def _paced(name: str, tokens: int, interval: int) -> Actor:

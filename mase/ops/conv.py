@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.blocks.linear import LinearFoldings
 from mase.blocks.pad import Border, Pad, PadFoldings
 from mase.blocks.window import Window, WindowFoldings, Windows
 from mase.dataflow.block import LEAST_FIFO, Block, Pipe
@@ -25,10 +26,9 @@ from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Axes, Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, HardwareOp, by_pixels, need, not_negative, travel
+from mase.ops.base import OPS, Arithmetic, by_pixels, need, not_negative, travel
 from mase.ops.depthwise import Depthwise
 from mase.ops.mac import Mac
-from mase.ops.mac_foldings import LinearFoldings
 from mase.ops.operations import Operations
 
 FORWARD = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by rank of the weight
@@ -67,9 +67,9 @@ class ConvFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict[str, Work]()
         if self.pad is not None:
-            out[PAD] = self.pad.work(simd, fifos[PAD])
+            out[PAD] = self.pad.part(simd, fifos[PAD]).work
         if self.window is not None:
-            out[WINDOW] = self.window.work(simd, self.buffer(simd, pe), fifos[WINDOW])
+            out[WINDOW] = self.window.part(simd, self.buffer(simd, pe), fifos[WINDOW]).work
         return {**out, **self.core.work(simd, pe, fifos)}
 
 
@@ -165,7 +165,7 @@ class Conv(Mac):
             raise UnsupportedOp(f"{node.where()}: {why}")
 
     @classmethod
-    def from_node(cls, node: OpNode) -> HardwareOp:
+    def from_node(cls, node: OpNode) -> Arithmetic:
         cls.check_formats(node)
         formats, weight, bias = cls.operands(node)
         source, record = node.inputs[0], node.record
@@ -193,6 +193,7 @@ class Conv(Mac):
 
     def reference(self, *inputs: Code) -> Code:
         image = self.before.travelling(inputs[0], self.x.block)
+        image = replace(image, mantissa=image.mantissa.to(self.carrier))  # windows repeat elements: few bytes each
         step = max(1, CHUNK // (self.rows * self.sets * self.inputs))
         exponents = [None] * len(image.mantissa) if image.exponent is None else image.exponent.split(step)
         parts = [Code(*pair) for pair in zip(image.mantissa.split(step), exponents, strict=False)]
@@ -289,7 +290,7 @@ def _off_chip(node: OpNode) -> str:
     record, source = node.record, node.inputs[0]
     attrs, weight, shape = record.attrs, record.operands["weight"].shape, source.record.output.shape
     if attrs.get("transposed"):
-        return "is transposed; on chip a convolution is not"
+        return "is transposed; allowed are kernels as large as the stride, without border and groups"
     if len(weight) > 4:
         return f"runs over {len(weight) - 2} axes; on chip a convolution runs over 1 or 2"
     if len(shape) != len(weight):

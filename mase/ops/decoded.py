@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn, Self
 
-from torch import Tensor
-
-from mase.blocks.decode import LATENCY, Decode, decode_work
+from mase.blocks.decode import Decode, decode_part
 from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import IN, OUT
 from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.formats import Code
 from mase.formats.grid import Grid, off_chip
-from mase.graph import Json, OpNode, Record
-from mase.ops.base import HardwareOp
+from mase.graph import Json, OpNode
+from mase.ops.base import Arithmetic
 
 DECODE = "decode"
 
@@ -48,29 +45,29 @@ class DecodedFoldings(Foldings):
         return self.core.cycles(simd, pe)
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {**self.core.fifos(simd, pe), **{decoder.role: LATENCY + 2 for decoder in self.decoders}}
+        own = {one.role: decode_part(1, 1, one.grid, 1, 0).latency + 2 for one in self.decoders}
+        return {**self.core.fifos(simd, pe), **own}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict(self.core.work(simd, pe, fifos))
         for one in self.decoders:
-            out[one.role] = decode_work(one.rows, one.cols, one.grid, simd, fifos[one.role])
+            out[one.role] = decode_part(one.rows, one.cols, one.grid, simd, fifos[one.role]).work
         return out
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded(HardwareOp):
+class Decoded(Arithmetic):
     """An operator whose inputs come as codes that are not plain integers: each such input passes a decoder.
 
     Args:
         core: the operator, on integers. grids: of the inputs as they come, and the axes along which their blocks lie.
     """
 
-    kind: ClassVar[str] = DECODE
-    core: HardwareOp
+    core: Arithmetic
     grids: tuple[tuple[Grid, int], ...]
 
     @classmethod
-    def of(cls, core: HardwareOp, node: OpNode) -> HardwareOp:
+    def of(cls, core: Arithmetic, node: OpNode) -> Arithmetic:
         """Return the operator of a node with the decoders that it needs; itself where it needs none."""
         _check_given(core, node)
         grids = []
@@ -82,14 +79,6 @@ class Decoded(HardwareOp):
             return core
         found = cls(core, tuple(grids))
         return found if found._decoders(1, 1) else core
-
-    @staticmethod
-    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> NoReturn:
-        raise NotImplementedError("an operator of a node computes in float")
-
-    @classmethod
-    def from_node(cls, node: OpNode) -> Self:
-        raise NotImplementedError("operators are built by their own kinds")
 
     def reference(self, *inputs: Code) -> Code:
         return self.core.reference(*self._integers(inputs))
@@ -133,7 +122,7 @@ class Decoded(HardwareOp):
         return self.core.warnings()
 
 
-def _check_given(core: HardwareOp, node: OpNode) -> None:
+def _check_given(core: Arithmetic, node: OpNode) -> None:
     """Refuse a format that the operator does not give, where its codes are not plain integers."""
     fmt = node.record.output.format
     assert fmt is not None

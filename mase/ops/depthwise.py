@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, NoReturn, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from mase.blocks.align import GUARD, Alignment
 from mase.blocks.output import Output
 from mase.blocks.pad import Border
 from mase.blocks.reduce import EXACT_BITS, Reduction
+from mase.blocks.sums import Accumulation
 from mase.blocks.window import Windows
 from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import Travel
@@ -26,9 +27,8 @@ from mase.formats import Format, QuantParams
 from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
-from mase.graph import Json, OpNode, Record
+from mase.graph import Json, OpNode
 from mase.ops.base import not_negative
-from mase.ops.mac import Accumulation
 from mase.ops.reducing import Places, Reducing
 
 WIDEST = 36  # bits of an input with its exponent, up to which sums are exact by themselves
@@ -47,16 +47,6 @@ class Weights(NamedTuple):
 
 class Depthwise(Reducing):
     """y[c] = act(bias[c] + sum over the pixels t of a window of x[t, c] w[t, c]), exact, one rounding."""
-
-    kind: ClassVar[str] = "conv"
-
-    @staticmethod
-    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> NoReturn:
-        raise NotImplementedError("the kind of the node computes in float")
-
-    @classmethod
-    def from_node(cls, node: OpNode) -> NoReturn:
-        raise NotImplementedError("the kind of the node builds this")
 
     @classmethod
     def of(

@@ -7,23 +7,24 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
-from mase.blocks.table import LATENCY, Table, index, index_bits, table_work
+from mase.blocks.table import Table, index, index_bits, table_path
+from mase.blocks.unit import UnitFoldings
 from mase.dataflow.block import Block
 from mase.dataflow.grid import produced_grid, stream_grid
+from mase.dataflow.part import Part, last_call
 from mase.dataflow.stream import Travel
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format
 from mase.formats.base import floor_log2
 from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import OpNode
-from mase.ops.base import travel
+from mase.ops.base import Pointwise, travel
 from mase.ops.exact import undefined, values
 
 MOST_BITS = 10  # of a code without blocks: a block RAM has as many words
@@ -35,7 +36,7 @@ MODES = {"even": "even", "half_up": "half_up", "trunc": "floor"}  # of a node, a
 
 
 @dataclass(frozen=True)
-class LookupFoldings(Foldings):
+class LookupFoldings(UnitFoldings):
     """The unit before it is folded.
 
     Args:
@@ -56,17 +57,14 @@ class LookupFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.cols, pe)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * ceil_div(self.cols, pe), pe)
 
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": LATENCY + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * self.bits
 
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        core = table_work(self.rows, self.cols, pe, self.bits, self.index, fifos[""])
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        return table_path(self.rows, self.cols, pe, self.bits, self.index)
 
 
 def fits(x: Grid) -> bool:
@@ -87,7 +85,7 @@ class Domain:
         assert fmt is not None
         self.format, self.grid = fmt, stream_grid(fmt, source.params(), node.where())
         x = self.grid
-        bits, most = index_bits(x), MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
+        bits, most = index_bits(x), most_bits(x)
         self.wide = bits > MOST_BITS and not x.block
         if bits > most:
             what = f"{x.width} bits and {x.exp_bits} of the exponent" if x.block else f"{bits} bits"
@@ -131,7 +129,8 @@ class Lookup:
 
     Args:
         name: of the node. order: in which elements travel, on both sides. x, y: grids of input and result.
-        words: int64, in order of the index. unit: exponent of a word's 1 where the result has blocks.
+        words: int64, in order of the index. first: the least code that can come. unit: exponent of a word's 1 where
+            the result has blocks.
     """
 
     name: str
@@ -139,6 +138,7 @@ class Lookup:
     x: Grid
     y: Grid
     words: Tensor
+    first: int
     unit: int = 0
 
     @classmethod
@@ -165,7 +165,8 @@ class Lookup:
             codes = rounding(kind.format, mode, where).encode(real, replace(params, axis=-1)).mantissa
         words = torch.zeros(1 << index_bits(domain.grid), dtype=torch.int64)
         words[domain.index] = codes
-        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, unit)
+        first = int(domain.codes.min())
+        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, first, unit)
 
     @cached_property
     def word_grid(self) -> Grid:
@@ -219,9 +220,22 @@ class Lookup:
         rows, cols = self.order.rows, self.order.cols
         return BlockNormalise(rows, cols, lanes, self.word_grid.width, self.unit, self.y, fifo=fifo)
 
+    def pointwise(self) -> Pointwise | None:
+        """Return the function of a code; None where exponents count."""
+        if self.x.block or self.y.block:
+            return None
+        return Pointwise(
+            self.order, self.x, self.y, lambda codes: self.words[index(self.x, Code(codes))], None, self.first
+        )
+
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""
         return ()
+
+
+def most_bits(x: Grid) -> int:
+    """Return how many bits a code and the exponent of its block may have together for a function of them."""
+    return MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
 
 
 def result_grid(node: OpNode) -> Grid:

@@ -21,7 +21,7 @@ from mase.dataflow.work import Count, Foldings, Lanes, Work, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode
-from mase.ops.base import HardwareOp, by_pixels, travel
+from mase.ops.base import InRow, by_pixels, travel
 
 PAD, WINDOW, ALIGN, NORMALISE = "pad", "window", "align", "normalise"
 
@@ -62,11 +62,11 @@ class ReducingFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict[str, Work]()
         if self.pad is not None:
-            out[PAD] = self.pad.work(pe, fifos[PAD])
+            out[PAD] = self.pad.part(pe, fifos[PAD]).work
         if self.window is not None:
-            out[WINDOW] = self.window.work(pe, self.buffer(pe), fifos[WINDOW])
+            out[WINDOW] = self.window.part(pe, self.buffer(pe), fifos[WINDOW]).work
         if self.align is not None:
-            out[ALIGN] = self.align.work(pe, fifos[ALIGN])
+            out[ALIGN] = self.align.part(pe, fifos[ALIGN]).work
         return {**out, **self.core.work(pe, fifos)}
 
 
@@ -126,7 +126,7 @@ class Places:
 
 
 @dataclass(frozen=True, eq=False)
-class Reducing(HardwareOp):
+class Reducing(InRow):
     """y[g, c] = round(m[c] * reduction over the rows r of group g of x[r, c]).
 
     Args:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from mase.blocks.linear import LinearBlock
 from mase.blocks.product import Product
+from mase.blocks.sums import Sums
 from mase.formats import Axes, parse
-from mase.ops.linear import Linear
-from mase.ops.mac import LinearBlock
 
 # format of weights, lanes, whether they divide the layer of 6 inputs and 4 outputs, bits of a weight in memory
 STORED = (
@@ -38,7 +38,7 @@ def unit(weight: str, lanes: tuple[int, int]) -> LinearBlock:
     fmt = parse(weight)
     own = fmt.calibrate(real, fmt.along(Axes()))
     formats = (x, x.calibrate(real)), (fmt, own), (y, y.calibrate(real))
-    op = Linear.build("layer", "layer", 1, *formats, real, None, attrs={"accumulation": "auto"})
+    op = Sums.build("layer", "layer", 1, *formats, real, None, attrs={"accumulation": "auto"})
     return LinearBlock(op, *lanes)
 
 
@@ -59,7 +59,7 @@ def test_a_memory_holds_the_bits_of_the_format(weight: str, lanes: tuple[int, in
     image, simd, pe = block.memories()["WeightFile"], *lanes
     assert block.sv_params()["WWidth"] == bits
     assert image.width == simd * pe * bits
-    assert image.width == block.op.core.rom_shapes(*lanes)[0][0]
+    assert image.width == block.foldings.rom_shapes(*lanes)[0][0]
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_a_memory_holds_one_field_a_block(weight: str, bits: int | None) -> None
         assert image is None
         return
     assert image is not None
-    assert image.width == 2 * block.op.core.field_bits
+    assert image.width == 2 * block.foldings.field_bits
     assert len(image.words) == 2 * 2  # tiles of outputs, blocks of inputs
-    assert bits is None or bits - 3 <= block.op.core.field_bits <= bits
+    assert bits is None or bits - 3 <= block.foldings.field_bits <= bits
 
 
 @pytest.mark.parametrize("weight", ["int4g3", "int4g2a", "int3g3f", "nvfp4b3", "nvfp4l1b2"])
 def test_elements_times_factors_are_the_weights(weight: str) -> None:
-    op = unit(weight, (3, 2)).op if "3" in weight[4:] else unit(weight, (2, 2)).op
+    op = unit(weight, (3, 2)).sums if "3" in weight[4:] else unit(weight, (2, 2)).sums
     assert op.packed is not None
     factor = op.packed.factor.repeat_interleave(op.packed.block, 1)[:, :6]
     assert torch.equal(op.packed.elements * factor, op.weight)
@@ -115,5 +115,5 @@ def test_elements_times_factors_are_the_weights(weight: str) -> None:
 
 
 def test_a_log_beyond_sixteen_bits_keeps_its_exponent() -> None:
-    assert unit("log4", (3, 2)).op.w.block == 0
-    assert unit("log5", (3, 2)).op.w.block == 1
+    assert unit("log4", (3, 2)).sums.w.block == 0
+    assert unit("log5", (3, 2)).sums.w.block == 1

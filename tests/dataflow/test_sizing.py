@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import Phase, given, settings
 
-from mase.dataflow import sizing
+from mase.dataflow import schedule, sizing
 from mase.dataflow.schedule import (
     IN,
     OUT,
@@ -20,7 +20,6 @@ from mase.dataflow.schedule import (
     Loop,
     Step,
     Timing,
-    attempt,
     run,
     shortened,
     stream,
@@ -79,12 +78,12 @@ def residual(latency: int) -> Network:
     both = Step((IN, "past"), (IN, "past"), (OUT,), (OUT,))
     one = stream(take=True, produce=True)
     actors = [
-        Actor("fork", (Loop(beats, (one,)),), {OUT: 1}),
+        Actor("fork", (Loop(beats, (Step((IN,), (IN,), (OUT, "past"), (OUT, "past")),)),), {OUT: 1, "past": 1}),
         Actor("path", (Loop(beats, (one,)),), {OUT: latency}),
         Actor("join", (Loop(beats, (both,)),), {OUT: 1}),
     ]
-    ends = [("fork", ("path", IN)), ("path", ("join", IN)), ("fork", ("join", "past"))]
-    return actors, [Channel((source, OUT), sink, UNBOUNDED) for source, sink in ends]
+    ends = [("fork", OUT, "path", IN), ("path", OUT, "join", IN), ("fork", "past", "join", "past")]
+    return actors, [Channel((a, give), (b, take), UNBOUNDED) for a, give, b, take in ends]
 
 
 @pytest.mark.parametrize("latency", [1, 10, 40])
@@ -96,11 +95,12 @@ def test_a_shortcut_holds_what_is_under_way_on_the_path(latency: int) -> None:
 def test_fifos_of_the_least_depth_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = list[int]()
 
-    def counted(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing | Deadlock:
-        trials.append(tensors)
-        return attempt(actors, channels, tensors)
+    class Counted(schedule.Network):
+        def attempt(self, depths: Sequence[int], tensors: int) -> Timing | Deadlock:
+            trials.append(tensors)
+            return super().attempt(depths, tensors)
 
-    monkeypatch.setattr(sizing, "attempt", counted)
+    monkeypatch.setattr(sizing, "Network", Counted)
     one = stream(take=True, produce=True)
     actors = [Actor(f"a{i}", (Loop(8, (one,)),), {OUT: 1}) for i in range(41)]
     channels = [Channel((f"a{i}", OUT), (f"a{i + 1}", IN), UNBOUNDED) for i in range(40)]

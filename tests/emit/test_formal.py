@@ -55,6 +55,20 @@ BROKEN = {  # block and task, what is replaced by what
     "a word read before it came": ("mase_reorder.transpose", "full_q[leave_q] && credit", "credit"),
     "a bank filled while it is read": ("mase_reorder.back", "!full_q[fill_q]", "1'b1"),
     "a loop that does not begin again": ("mase_reorder.again", "if (end3) count2_q", "if (end4) count2_q"),
+    "a cut that forgets its step": ("mase_slice.every_third", "next_q + SizeWidth'(Step)", "next_q + SizeWidth'(1)"),
+    "a beat that counts and is dropped": ("mase_slice.rows", "credit || !keep", "1'b1"),
+    "a border that takes a beat": (
+        "mase_pad.around",
+        "image_row < RowWidth'(Height)",
+        "image_row <= RowWidth'(Height)",
+    ),
+    "a border in the lanes of the tail": ("mase_pad.around", "(i < Tail || !beat_last)", "(i < Lanes)"),
+    "an exponent in the tail": ("mase_pad.blocks", "(i < TailExps || !beat_last)", "(i < Exps)"),
+    "a frame before its image": ("mase_pad.blocks", "!(in_image || first)", "!in_image"),
+    "a window before its last word": ("mase_window.least", ">= LevelWidth'(Span)", ">= LevelWidth'(Span - 1)"),
+    "a word that a window still needs": ("mase_window.stride", "level_q < LevelWidth'(Depth)", "1'b1"),
+    "a group that begins one word late": ("mase_window.groups", "around(1 - Far)", "around(2 - Far)"),
+    "an image that is left too early": ("mase_window.far", ": LevelWidth'(NextImage);", ": LevelWidth'(NextRow);"),
     "a tail that is kept": ("mase_width_converter.drop", "(DropTail != 0 && out_row_end) ? '0 : held", "held"),
 }
 
@@ -68,6 +82,13 @@ def test_every_proof_of_the_hardware_holds(path: Path) -> None:
     tasks = re.search(r"\[tasks\]\n(.*?)\n\n", path.read_text(), re.DOTALL)
     assert tasks is not None
     assert {proof.task for proof in proofs} == {line.split()[0] for line in tasks[1].splitlines()}
+
+
+def test_every_proof_has_three_sets_of_parameters_and_a_fault_that_it_finds() -> None:
+    proofs = {path.stem: path.read_text() for path in hw_dir().rglob("*.sby")}
+    few = [name for name, text in proofs.items() if len(re.findall(r"^\w+ prove", text, re.MULTILINE)) < 3]
+    assert few == []
+    assert set(proofs) == {task.partition(".")[0] for task, _, _ in BROKEN.values()}
 
 
 def test_every_common_block_that_stores_beats_has_a_proof() -> None:

@@ -14,6 +14,7 @@ from emit.design import Design
 from emit.sim import Job, SimResult, simulate_many
 from emit.verilog import emit
 from mase.dataflow.circuit import Pin
+from mase.dataflow.schedule import Timing
 from mase.errors import ToolError
 from mase.formats import Code
 from mase.netlist import Netlist, build
@@ -26,12 +27,13 @@ ORACLE = 5  # every so many samples also go through the oracle
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A graph that agrees in software and is emitted."""
+    """A graph that agrees in software and is emitted, with the cycles that are predicted for its samples."""
 
     recipe: Recipe
     case: Case
     netlist: Netlist
     design: Design
+    due: Timing
 
 
 def software(recipe: Recipe, title: str) -> tuple[Case, Netlist]:
@@ -58,7 +60,7 @@ def ready(recipe: Recipe, title: str, folder: Path) -> Ready:
     facts = json.loads((design.folder / "certificate.json").read_text())
     kept = Fraction(facts["interval"]["cycles"], facts["interval"]["samples"])
     assert kept == netlist.interval(), f"certified interval {kept}; with deep FIFOs it is {netlist.interval()}"
-    return Ready(recipe, case, netlist, tap(netlist, design))
+    return Ready(recipe, case, netlist, tap(netlist, design), netlist.timing(len(case.codes[0].mantissa)))
 
 
 def wrong(item: Ready, result: SimResult, free: bool) -> str:
@@ -66,7 +68,7 @@ def wrong(item: Ready, result: SimResult, free: bool) -> str:
     found = judge(item.netlist, item.case.codes, result)
     if not found.ok:
         return str(found)
-    due = item.netlist.timing(len(result.completions))
+    due = item.due
     if not free or result.cycles == due:
         return ""
     return f"cycles {result.first_output}, {result.completions[:3]}, predicted {due.first}, {due.completions[:3]}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import cocotb
 import torch
@@ -22,27 +24,27 @@ from mase.blocks.concat import Concat
 from mase.blocks.decode import Decode
 from mase.blocks.encode import Encode
 from mase.blocks.fork import Fork
+from mase.blocks.linear import LinearBlock
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
 from mase.blocks.pair import Pair, Pairing, Scale
 from mase.blocks.piecewise import PiecewiseUnit, Polynomials
 from mase.blocks.reduce import Reduce, Reduction
 from mase.blocks.reorder import Nest, Order, Reorder
+from mase.blocks.requantize import RequantizeBlock, Rescaling
 from mase.blocks.slice import Cut, Slice
 from mase.blocks.table import Table, index_bits
 from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
 from mase.dataflow.schedule import IN, Channel, Loop, run
-from mase.dataflow.stream import StreamType, Travel
+from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
 from mase.ops.linear import Linear
-from mase.ops.mac import LinearBlock
-from mase.ops.requantize import Requantize, RequantizeBlock
 from mase.paths import cache_dir
 from tests.emit.designs import corners
 from tests.hw.bench import Instance, bench
@@ -156,7 +158,7 @@ def requantize(
     x, y = fx.grid(px, "unit").plain, fy.grid(py, "unit")
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
-    block = RequantizeBlock(Requantize("unit", 2, cols, x, out, Travel.of((2, cols)), ceiling), lanes, fifo=fifo)
+    block = RequantizeBlock(Rescaling("unit", 2, cols, x, out, ceiling), lanes, fifo=fifo)
     return Unit.of(f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}", block)
 
 
@@ -568,7 +570,15 @@ def units() -> tuple[Unit, ...]:
         align((2, 3, 5), 2, 5, "mxint5b2e3", 4),
         align((3, 2, 7), 2, 3, "mxint4b4e4", 2, floors=True),
         align((2, 4, 6), 4, 5, "mxint6b2e5", 8, floors=True),
+        *(unit for module in own() for unit in module.units()),
     )
+
+
+@cache
+def own() -> tuple[Any, ...]:  # Any: modules
+    """Return the files ``tests/hw/<block>/units.py``: each has ``units()``, and ``MUTANTS`` for test_mutants.py."""
+    files = sorted(Path(__file__).parent.glob("*/units.py"))
+    return tuple(import_module(f"tests.hw.{file.parent.name}.units") for file in files)
 
 
 @dataclass(frozen=True)
