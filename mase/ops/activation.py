@@ -127,7 +127,8 @@ class Activation(InRow, HardwareOp):
             grid = stream_grid(fmt, params, node.where())
         except UnsupportedOp:
             return ""
-        return NARROWER if index_bits(grid) > most_bits(grid) else ""
+        compared = grid.block > 0 and _bound(node.record) is not None  # takes any exponents
+        return NARROWER if index_bits(grid) > most_bits(grid) and not compared else ""
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:
@@ -185,13 +186,18 @@ class Activation(InRow, HardwareOp):
 
 def _ceiling(node: OpNode) -> float | None:
     """Return the upper bound of a function that compares: a relu, or one with a bound where no table is big enough."""
-    function, attrs = node.record.attrs["function"], node.record.attrs
-    if function == "relu":
+    if node.record.attrs["function"] == "relu":
         return math.inf
     fmt = node.inputs[0].record.output.format
     assert fmt is not None
     if fits(stream_grid(fmt, node.inputs[0].params(), node.where())):
         return None
+    return _bound(node.record)
+
+
+def _bound(record: Record) -> float | None:
+    """Return the upper bound of a function that is a relu below it."""
+    function, attrs = record.attrs["function"], record.attrs
     if function == "relu6":
         return 6.0
     low, high = attrs.get("low"), attrs.get("high")
