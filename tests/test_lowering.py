@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = 48
 # Windows of 5 to 6 exponent bits on both sides lie about the limit of exact sums, so ``auto`` takes either way.
 FORMATS = ("fixed6", "ufixed5", "fixed8.4", "int5", "int6p", "mxint6b2e5", "mxint5b4e5", "mxint7b4e6", "mxint4b2e3")
-WEIGHTS = (*FORMATS[2:], "int4c")
+WEIGHTS = (*FORMATS[2:], "int4c")  # ternary numbers, drawn beside these, are not the result of a unit: refused
 
 
 def drawn(rng: Random) -> nn.Module:
@@ -158,7 +158,7 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built() -> None:
         by_hand = {"0": (2, 4)} if rng.random() < 0.6 and interval is None else {}
         x = torch.randn(ROWS, model[0].in_features)  # type: ignore[index,arg-type]  # a sequential model
         scorer, samples = scorer_of(model, x, Target("xcup", interval, by_hand), fused=rng.random() < 0.8)
-        axes, points = space(scorer.graph, WEIGHTS, FORMATS), np.random.default_rng(seed)
+        axes, points = space(scorer.graph, WEIGHTS, (*FORMATS, "ternaryu")), np.random.default_rng(seed)
         for point in [axes.sample(points) for _ in range(3)]:
             built = compared(scorer, point, samples, x)
             if built is None:

@@ -178,6 +178,7 @@ def _requantize(x_text: str, y_text: str, cols: int) -> Requantize:
         cols,
         grid,
         Output.of(out, scale, target, grid.unit, top, False, "even", "point"),
+        0,
         Travel.of((cols,)),
     )
 

@@ -89,7 +89,15 @@ class Checked:
 
 def check(target: str = "xcup") -> list[Checked]:
     """Predict and synthesize the quickstart's design and every case, two at a time."""
-    graphs = {"quickstart": _quickstart()} | {case.name: case.graph(target) for case in CASES}
+    return _all_checked({"quickstart": _quickstart()} | {case.name: case.graph(target) for case in CASES}, target)
+
+
+def check_cases(cases: Sequence[Case], target: str = "xcup") -> list[Checked]:
+    """Predict and synthesize other cases."""
+    return _all_checked({case.name: case.graph(target) for case in cases}, target)
+
+
+def _all_checked(graphs: Mapping[str, Graph], target: str) -> list[Checked]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda name: _checked(name, graphs[name], target), graphs))
 

@@ -2,7 +2,8 @@
 //
 //   y[o] = round(m[o] * (b[o] + sum over k of x[k] * w[o][k]))     exact until the rounding
 //
-// Integer mantissas; where x or w carry block exponents each group sum P is shifted by its exponents e first:
+// Integer mantissas; where blocks of w have factors each group sum is multiplied by its own. Where x or w carry block
+// exponents each group sum P is shifted by its exponents e first:
 // left by e (exact), or, with Aligned, (P << Guard) >>> (E - e) under E = max over all e of this output, which a
 // scan of the exponents finds before the sum starts. RawOut leaves t = m * sum (<< E) unrounded for block_normalise.
 // Order: for row, for o in tiles of Pe, for k in beats of Simd; the row is replayed from a buffer for o > 0.
@@ -26,8 +27,13 @@ module mase_linear #(
   parameter bit XSigned = 1'b1,
   parameter int XExpBits = 0,  // 0: x carries no exponents
   parameter int XBlock = 1,
-  parameter int WWidth = 8,
+  parameter int WWidth = 8,     // of a stored weight, see mase_product
+  parameter bit WPower = 1'b0,
+  parameter int WExp = 0,
+  parameter int WFactor = WWidth,  // bits that a weight adds to a product
+  parameter bit WZero = 1'b0,
   parameter int WExpBits = 0,  // 0: w carries no exponents
+  parameter int WFactorBits = 0,  // 0: blocks of w have no factors
   parameter int WBlock = 1,
   parameter bit Aligned = 1'b0,
   parameter int Guard = 0,
@@ -118,10 +124,10 @@ module mase_linear #(
 
   mase_linear_core #(
     .Parts(Parts), .PartTiles(PartTiles), .Tiles(Tiles), .Simd(Simd), .Pe(Pe), .XWidth(XWidth), .XSigned(XSigned),
-    .XExpBits(XExpBits), .XBlock(XBlock), .WWidth(WWidth), .WExpBits(WExpBits), .WBlock(WBlock), .Aligned(Aligned),
-    .Guard(Guard), .ExpWidth(ExpWidth), .AccWidth(AccWidth), .BiasWidth(BiasWidth), .MultBits(MultBits),
-    .WeightFile(WeightFile), .WeightExpFile(WeightExpFile), .BiasFile(BiasFile), .BiasExpFile(BiasExpFile),
-    .MultFile(MultFile)
+    .XExpBits(XExpBits), .XBlock(XBlock), .WWidth(WWidth), .WPower(WPower), .WExp(WExp), .WFactor(WFactor),
+    .WZero(WZero), .WExpBits(WExpBits), .WFactorBits(WFactorBits), .WBlock(WBlock), .Aligned(Aligned), .Guard(Guard),
+    .ExpWidth(ExpWidth), .AccWidth(AccWidth), .BiasWidth(BiasWidth), .MultBits(MultBits), .WeightFile(WeightFile),
+    .WeightExpFile(WeightExpFile), .BiasFile(BiasFile), .BiasExpFile(BiasExpFile), .MultFile(MultFile)
   ) u_core (
     .clk_i      (clk_i),
     .rst_ni     (rst_ni),

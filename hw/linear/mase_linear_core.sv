@@ -19,8 +19,13 @@ module mase_linear_core #(
   parameter bit XSigned = 1'b1,
   parameter int XExpBits = 0,  // 0: x carries no exponents
   parameter int XBlock = 1,
-  parameter int WWidth = 8,
+  parameter int WWidth = 8,     // of a stored weight, see mase_product
+  parameter bit WPower = 1'b0,
+  parameter int WExp = 0,
+  parameter int WFactor = WWidth,  // bits that a weight adds to a product
+  parameter bit WZero = 1'b0,
   parameter int WExpBits = 0,  // 0: w carries no exponents
+  parameter int WFactorBits = 0,  // 0: blocks of w have no factors
   parameter int WBlock = 1,
   parameter bit Aligned = 1'b0,
   parameter int Guard = 0,
@@ -62,8 +67,10 @@ module mase_linear_core #(
   // ---- sizes ---------------------------------------------------------------------------------------------------
 
   localparam bit HasExp = (XExpBits != 0) || (WExpBits != 0);
+  localparam bit HasFactor = WFactorBits != 0;
+  localparam int FactorPort = HasFactor ? WFactorBits : 1;
   localparam int XGroup = (XExpBits == 0 || XBlock > Simd) ? Simd : XBlock;
-  localparam int WGroup = (WExpBits == 0 || WBlock > Simd) ? Simd : WBlock;
+  localparam int WGroup = ((WExpBits == 0 && !HasFactor) || WBlock > Simd) ? Simd : WBlock;
   // Greatest common divisor of two divisors of Simd: lanes that share both exponents.
   function automatic int gcd(input int a, input int b);
     int x, y, t;
@@ -84,16 +91,19 @@ module mase_linear_core #(
   localparam int Region = (XExpBits == 0) ? WBlock : (WExpBits == 0) ? XBlock : gcd(XBlock, WBlock);
   localparam int RegionBeats = (Aligned && Region > Simd) ? Region / Simd : 1;
   localparam bit Regions = RegionBeats > 1;
-  localparam int FullWidth = XWidth + (XSigned ? 0 : 1) + WWidth + $clog2(GroupSize);
+  localparam int FullDot = XWidth + (XSigned ? 0 : 1) + WFactor + $clog2(GroupSize);
+  localparam int FullWidth = FullDot + WFactorBits;
   // No sum of a beat or of a region takes more bits than the accumulator leaves for it.
   localparam int SumMost = Aligned ? AccWidth - Guard : HasExp ? FullWidth : AccWidth;
   localparam int SumWidth = (FullWidth < SumMost) ? FullWidth : SumMost;
+  localparam int DotWidth = (FullDot < SumWidth) ? FullDot : SumWidth;
   localparam int PartFull = SumWidth + (Regions ? $clog2(RegionBeats) : 0);
   localparam int PartWidth = (Aligned && PartFull > SumMost) ? SumMost : PartFull;
   localparam int TermWidth = HasExp ? AccWidth : SumWidth;
 
   // Stages: data of a firing at cycle t is visible at t + stage.
-  localparam int StagePart = 2 + $clog2(GroupSize);                  // group sums
+  localparam int StageDot = 2 + $clog2(GroupSize);                   // group sums, without their factors
+  localparam int StagePart = StageDot + (HasFactor ? 1 : 0);         // group sums
   localparam int StageTerm = StagePart + (Regions ? 1 : 0) + (HasExp ? 1 : 0);  // shifted terms
   localparam int StageAdd = StageTerm + $clog2(Groups);              // what the accumulator adds
   localparam int StageAcc = StageAdd + 1;
@@ -156,16 +166,17 @@ module mase_linear_core #(
 
   // ---- products and group sums -----------------------------------------------------------------------------------
 
-  logic [Pe*Groups*SumWidth-1:0] part;
+  logic [Pe*Groups*DotWidth-1:0] dot;   // at StageDot
+  logic [Pe*Groups*SumWidth-1:0] part;  // at StagePart
   for (genvar p = 0; p < Pe; p++) begin : gen_dot
     mase_dot_product #(
       .Groups(Groups), .GroupSize(GroupSize), .XWidth(XWidth), .XSigned(XSigned), .WWidth(WWidth),
-      .SumWidth(SumWidth)
+      .WPower(WPower), .WExp(WExp), .WFactor(WFactor), .WZero(WZero), .SumWidth(DotWidth)
     ) u_dot (
       .clk_i(clk_i),
       .x_i  (x_i[Simd*XWidth-1:0]),
       .w_i  (w_word[p*Simd*WWidth +: Simd*WWidth]),
-      .sum_o(part[p*Groups*SumWidth +: Groups*SumWidth])
+      .sum_o(dot[p*Groups*DotWidth +: Groups*DotWidth])
     );
   end
 
@@ -173,14 +184,19 @@ module mase_linear_core #(
 
   logic [Pe*Groups*TermWidth-1:0] term;       // at StageTerm
 
-  if (!HasExp) begin : gen_plain
+  if (!HasFactor) begin : gen_no_factor
+    assign part = dot;
+  end
+  if (!HasExp) begin : gen_no_exps
     for (genvar i = 0; i < Pe * Groups; i++) begin : gen_term
       assign term[i*TermWidth +: TermWidth] = part[i*SumWidth +: TermWidth];
     end
-  end else begin : gen_exp
+  end
+  if (HasExp || HasFactor) begin : gen_exp
     localparam int XBits = (XExpBits == 0) ? 1 : XExps * XExpBits;
     logic [XBits-1:0]              x_exp;
-    logic [Pe*Groups*ExpWidth-1:0] exp_sum;  // at stage 1
+    logic [Pe*Groups*ExpWidth-1:0]   exp_sum;  // at stage 1
+    logic [Pe*Groups*FactorPort-1:0] factor;   // beside it
     if (XExpBits == 0) begin : gen_no_x
       assign x_exp = '0;
     end else begin : gen_x
@@ -188,8 +204,8 @@ module mase_linear_core #(
     end
     mase_linear_exponents #(
       .Parts(Parts), .PartTiles(PartTiles), .Tiles(Tiles), .Simd(Simd), .Pe(Pe), .Groups(Groups),
-      .XExpBits(XExpBits), .XBlock(XBlock), .WExpBits(WExpBits), .WBlock(WBlock), .ExpWidth(ExpWidth),
-      .WeightExpFile(WeightExpFile)
+      .XExpBits(XExpBits), .XBlock(XBlock), .WExpBits(WExpBits), .WFactorBits(WFactorBits), .WBlock(WBlock),
+      .ExpWidth(ExpWidth), .WeightExpFile(WeightExpFile)
     ) u_exponents (
       .clk_i      (clk_i),
       .rst_ni     (rst_ni),
@@ -199,10 +215,28 @@ module mase_linear_core #(
       .part_last_i(part_last_i),
       .produce_i  (produce_i),
       .x_i        (x_exp),
-      .sum_o      (exp_sum)
+      .sum_o      (exp_sum),
+      .factor_o   (factor)
     );
 
-    if (!Aligned) begin : gen_exact
+    if (HasFactor) begin : gen_factor
+      mase_scale_terms #(
+        .Count(Pe * Groups), .SumWidth(DotWidth), .FactorBits(FactorPort), .OutWidth(SumWidth), .Delay(StageDot - 1)
+      ) u_scale (
+        .clk_i   (clk_i),
+        .factor_i(factor),
+        .part_i  (dot),
+        .term_o  (part)
+      );
+    end else begin : gen_unscaled
+      logic unused;
+      assign unused = &{1'b0, factor};
+    end
+
+    if (!HasExp) begin : gen_level
+      logic unused;
+      assign unused = &{1'b0, exp_sum};
+    end else if (!Aligned) begin : gen_exact
       mase_shift_terms #(
         .Count(Pe * Groups), .SumWidth(SumWidth), .TermWidth(TermWidth), .ExpWidth(ExpWidth), .Delay(StagePart - 1)
       ) u_shift (

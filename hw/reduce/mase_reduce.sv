@@ -4,6 +4,8 @@
 //   WWidth = 0:    y[c] = round(mult[c] * sum over t of v[t][c])
 //   else:          y[c] = round(mult[c] * (bias[c] + sum over t of w[t][c] * v[t][c]))
 //
+// Aligned: rows come from mase_align, with one exponent E in a group, so that v = x, bias (<< Guard) >>> (E - its own
+// exponent), and the sum goes left by E at the end.
 // Exact until the rounding; see mase_output for that. A row is Beats beats of Lanes columns, and each has its place in a
 // bank of accumulators, which is read and written in one cycle: one beat a cycle, no wait between rows or groups.
 // Latency of a beat of a group's last row: shift, [product], accumulator, mase_output, FIFO.
@@ -22,7 +24,11 @@ module mase_reduce #(
   parameter int XExpBits = 0,  // 0: x carries no exponents
   parameter int XExpMax = 0,   // greatest exponent
   parameter int XBlock = 1,
-  parameter int WWidth = 0,  // 0: no weights
+  parameter bit Aligned = 1'b0,
+  parameter int Guard = 0,  // Aligned: of the bias
+  parameter int WWidth = 0,  // of a stored weight, see mase_product; 0: no weights
+  parameter bit WPower = 1'b0,
+  parameter bit WZero = 1'b0,
   parameter int AccWidth = 10,
   parameter int BiasWidth = 0,  // 0: no bias
   parameter int MultBits = 0,  // 0: no multiplier
@@ -38,6 +44,7 @@ module mase_reduce #(
   parameter int FifoDepth = 2,
   parameter     WeightFile = "",
   parameter     BiasFile = "",
+  parameter     BiasExpFile = "",
   parameter     MultFile = "",
   // Derived, do not override.
   parameter int XExps = (XExpBits == 0) ? 0 : (Lanes > XBlock) ? Lanes / XBlock : 1,
@@ -58,7 +65,8 @@ module mase_reduce #(
 );
 
   localparam int A = XWidth + (XSigned ? 0 : 1);
-  localparam int Shifted = A + ((XExpBits == 0) ? 0 : XExpMax);
+  localparam int Shifted = A + ((XExpBits == 0 || Aligned) ? 0 : XExpMax);
+  localparam int ExpWidth = (XExpBits == 0) ? 1 : XExpBits;
   localparam int TermWidth = (WWidth == 0) ? Shifted : AccWidth;
   localparam int StageTerm = (WWidth == 0) ? 1 : 2;  // terms of a firing at cycle t are visible at t + StageTerm
   localparam int BeatWidth = (Beats > 1) ? $clog2(Beats) : 1;
@@ -121,7 +129,7 @@ module mase_reduce #(
     end else begin : gen_unsigned
       assign x = {1'b0, in_data_i[l*XWidth +: XWidth]};
     end
-    if (XExpBits == 0) begin : gen_plain
+    if (XExpBits == 0 || Aligned) begin : gen_plain
       always_ff @(posedge clk_i) value_q <= x;
     end else begin : gen_exp
       localparam int Index = (XExps > 1) ? l / XBlock : 0;
@@ -149,17 +157,37 @@ module mase_reduce #(
       .data_o(word)
     );
     for (genvar l = 0; l < Lanes; l++) begin : gen_lane
-      logic signed [Shifted-1:0]  v;
-      logic signed [WWidth-1:0]   w;
-      logic signed [AccWidth-1:0] product_q;
-      assign v = value[l*Shifted +: Shifted];
-      assign w = word[l*WWidth +: WWidth];
-      always_ff @(posedge clk_i) product_q <= AccWidth'(v * w);
-      assign term[l*TermWidth +: TermWidth] = product_q;
+      mase_product #(
+        .XWidth(Shifted), .WWidth(WWidth), .Power(WPower), .HasZero(WZero), .OutWidth(AccWidth)
+      ) u_product (
+        .clk_i(clk_i),
+        .x_i  (value[l*Shifted +: Shifted]),
+        .w_i  (word[l*WWidth +: WWidth]),
+        .y_o  (term[l*TermWidth +: TermWidth])
+      );
+    end
+  end
+
+  // ---- the exponent of a group, beside what it belongs to ------------------------------------------------------------
+
+  logic [Lanes*ExpWidth-1:0] exp_start, exp;  // at StageTerm, and beside the sum
+  if (!Aligned) begin : gen_no_exp
+    assign exp_start = '0;
+    assign exp       = '0;
+  end else begin : gen_exps
+    localparam int E = XExps * XExpBits;
+    logic [(StageTerm+1)*E-1:0] exps_q;
+    always_ff @(posedge clk_i) exps_q <= ((StageTerm + 1) * E)'({exps_q, in_data_i[Lanes*XWidth +: E]});
+    for (genvar l = 0; l < Lanes; l++) begin : gen_lane
+      localparam int Index = (XExps > 1) ? l / XBlock : 0;
+      assign exp_start[l*ExpWidth +: ExpWidth] = exps_q[(StageTerm-1)*E + Index*XExpBits +: XExpBits];
+      assign exp[l*ExpWidth +: ExpWidth]       = exps_q[StageTerm*E + Index*XExpBits +: XExpBits];
     end
   end
 
   if (BiasWidth == 0) begin : gen_no_bias
+    logic unused;
+    assign unused = &{1'b0, exp_start};
     assign start = '0;
   end else begin : gen_bias
     logic [BeatWidth-1:0]       ahead;
@@ -174,8 +202,26 @@ module mase_reduce #(
       .addr_i(ahead),
       .data_o(bias)
     );
-    for (genvar l = 0; l < Lanes; l++) begin : gen_lane
-      assign start[l*AccWidth +: AccWidth] = AccWidth'($signed(bias[l*BiasWidth +: BiasWidth]));
+    if (!Aligned) begin : gen_exact
+      logic unused;
+      assign unused = &{1'b0, exp_start};
+      for (genvar l = 0; l < Lanes; l++) begin : gen_lane
+        assign start[l*AccWidth +: AccWidth] = AccWidth'($signed(bias[l*BiasWidth +: BiasWidth]));
+      end
+    end else begin : gen_aligned
+      logic [Lanes*ExpWidth-1:0] own;
+      mase_rom #(.Width(Lanes * ExpWidth), .Depth(Beats), .File(BiasExpFile)) u_exp (
+        .clk_i (clk_i),
+        .addr_i(ahead),
+        .data_o(own)
+      );
+      for (genvar l = 0; l < Lanes; l++) begin : gen_lane
+        logic signed [AccWidth-1:0] high;
+        logic [ExpWidth-1:0]        down;
+        assign high = AccWidth'($signed(bias[l*BiasWidth +: BiasWidth])) << Guard;
+        assign down = exp_start[l*ExpWidth +: ExpWidth] - own[l*ExpWidth +: ExpWidth];
+        assign start[l*AccWidth +: AccWidth] = high >>> down;
+      end
     end
   end
 
@@ -235,9 +281,9 @@ module mase_reduce #(
   end
 
   mase_output #(
-    .Lanes(Lanes), .InWidth(AccWidth), .MultBits(MultBits), .RawOut(RawOut), .OutWidth(OutWidth),
-    .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu), .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft),
-    .RoundMode(RoundMode), .Zero(Zero)
+    .Lanes(Lanes), .InWidth(AccWidth), .MultBits(MultBits), .Aligned(Aligned), .ExpWidth(ExpWidth), .ExpMax(XExpMax),
+    .RawOut(RawOut), .OutWidth(OutWidth), .OutSigned(OutSigned), .Narrow(Narrow), .Relu(Relu),
+    .ShiftRight(ShiftRight), .ShiftLeft(ShiftLeft), .RoundMode(RoundMode), .Zero(Zero)
   ) u_output (
     .clk_i  (clk_i),
     .rst_ni (rst_ni),
@@ -245,7 +291,7 @@ module mase_reduce #(
     .last_i (last_q[StageTerm]),
     .t_i    (acc_q),
     .mult_i (mult),
-    .exp_i  ({Lanes{1'b0}}),
+    .exp_i  (exp),
     .valid_o(y_valid),
     .last_o (y_last),
     .y_o    (y)

@@ -1,7 +1,8 @@
 // Element by element from one format to another, with one rounding; also an unfused ReLU.
 //
-//   y = round(Mult * (x << e))          x with its block's exponent e, where it carries one
+//   y = round(Mult * min(x << e, CeilDigits << CeilShift))          x with its block's exponent e, where it carries one
 //
+// Without CeilDigits nothing bounds x.
 // Exact until the rounding. RawOut leaves t = Mult * (x << e) unrounded for block_normalise (Relu clears negative t).
 // One beat of Lanes elements a cycle; latency: shift, multiplier (if any), rounding (unless RawOut), FIFO, 1 each.
 // in_ready_o is the credit of the output FIFO, a register.
@@ -17,6 +18,8 @@ module mase_requantize #(
   parameter int XBlock = 1,
   parameter int MultBits = 0,  // 0: no multiplier
   parameter int Mult = 1,
+  parameter int CeilDigits = 0,
+  parameter int CeilShift = 0,
   parameter bit RawOut = 1'b0,
   parameter int OutWidth = 8,
   parameter bit OutSigned = 1'b1,
@@ -86,7 +89,12 @@ module mase_requantize #(
         shifted_q <= Shifted'(x) << in_data_i[Lanes*XWidth + Index*XExpBits +: XExpBits];
       end
     end
-    assign t[l*Shifted +: Shifted] = shifted_q;
+    if (CeilDigits == 0) begin : gen_unbounded
+      assign t[l*Shifted +: Shifted] = shifted_q;
+    end else begin : gen_bounded
+      localparam logic signed [Shifted-1:0] Ceil = Shifted'(CeilDigits) << CeilShift;
+      assign t[l*Shifted +: Shifted] = (shifted_q > Ceil) ? Ceil : shifted_q;
+    end
   end
 
   mase_output #(

@@ -9,15 +9,17 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
+from mase.blocks.product import Product
 from mase.blocks.sums import Sums
 from mase.blocks.unit import NORMALISE, UnitFoldings, output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
-from mase.dataflow.part import Part, adder_tree, control, delay, last_call, product, replay, shift
+from mase.dataflow.part import Part, adder_tree, control, delay, last_call, replay, shift
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Lanes, Work, ceil_div, clog2, pairs, tile_lanes
@@ -32,7 +34,8 @@ class LinearFoldings(UnitFoldings):
     Args:
         rows, inputs, outputs: sizes.
         x_width, x_bits: of a mantissa of x on the stream, and sign-extended. x_block, x_exp_bits: 0 without exponents.
-        w_width, w_block, w_exp_bits: the same of w. out_width, out_block: of the result.
+        product: how it is multiplied by w. w_block, w_exp_bits: as of x. f_block, f_bits: of factors of w.
+        out_width, out_block: of the result.
         acc_width, bias_width, mult_bits, raw_width: of accumulator, stored bias, multiplier (0: none), exact result.
         guard: of aligned accumulation, None for exact. exp_max: greatest sum of two exponents.
         normaliser: what follows where the unit leaves raw integers.
@@ -47,9 +50,11 @@ class LinearFoldings(UnitFoldings):
     x_bits: int
     x_block: int
     x_exp_bits: int
-    w_width: int
+    product: Product
     w_block: int
     w_exp_bits: int
+    f_block: int
+    f_bits: int
     out_width: int
     out_block: int
     acc_width: int
@@ -78,9 +83,11 @@ class LinearFoldings(UnitFoldings):
             x.element_bits,
             x.block,
             x.exp_bits,
-            w.width,
+            sums.product,
             w.block,
             sums.weight_exp_bits,
+            0 if sums.packed is None else sums.packed.block,
+            0 if sums.packed is None else sums.packed.bits,
             out.grid.width,
             out.grid.block,
             sums.acc_width,
@@ -97,12 +104,22 @@ class LinearFoldings(UnitFoldings):
         )
 
     @property
+    def field_block(self) -> int:
+        """Weights that share an exponent or a factor; 0 without either."""
+        return self.w_block or self.f_block
+
+    @property
+    def field_bits(self) -> int:
+        """Bits of an exponent and a factor."""
+        return self.w_exp_bits + self.f_bits
+
+    @property
     def cols(self) -> int:
         """Elements of a part of a row."""
         return self.inputs // self.taps
 
     def lanes(self) -> tuple[Lanes, Lanes]:
-        simd = tile_lanes(self.cols, self.x_block, self.w_block)
+        simd = tile_lanes(self.cols, self.x_block, self.field_block)
         pe = tile_lanes(self.outputs // self.sets, self.out_block)
         if self.sets > 1:  # a beat holds inputs of one set, and outputs of one
             simd, pe = simd[self.cols % simd == 0], pe[self.outputs // self.sets % pe == 0]
@@ -111,6 +128,10 @@ class LinearFoldings(UnitFoldings):
     def tiles(self, simd: Count) -> Count:
         """Return the beats of a row."""
         return self.taps * ceil_div(self.cols, simd)
+
+    def padded(self, simd: Count, pe: Count) -> Count:
+        """Tell whether some words hold weights of no element."""
+        return np.logical_or(self.cols % simd, self.outputs // self.sets % pe)
 
     def beats(self, simd: Count) -> Count:
         """Return the cycles of one tile of outputs."""
@@ -124,8 +145,8 @@ class LinearFoldings(UnitFoldings):
         return self.sets * ceil_div(self.outputs // self.sets, pe)
 
     def group(self, simd: Count) -> Count:
-        """Return the input lanes that share both exponents."""
-        x, w = (np.minimum(simd, block) if block else simd for block in (self.x_block, self.w_block))
+        """Return the input lanes that share exponents and factors."""
+        x, w = (np.minimum(simd, block) if block else simd for block in (self.x_block, self.field_block))
         return np.gcd(x, w)
 
     def region_beats(self, simd: Count) -> Count:
@@ -142,13 +163,13 @@ class LinearFoldings(UnitFoldings):
     def rom_shapes(self, simd: Count, pe: Count) -> list[tuple[Count, Count]]:
         """Return (bits, words) of the memories: weights, bias, multipliers, weight exponents."""
         o, k = self.out_tiles(pe), self.tiles(simd)
-        shapes = [(pe * simd * self.w_width, o * k), (pe * self.bias_width, o)]
+        shapes = [(pe * simd * self.product.stored(self.padded(simd, pe)), o * k), (pe * self.bias_width, o)]
         if self.mult_bits:
             shapes.append((pe * self.mult_bits, o))
-        if self.w_block:
-            exps = np.maximum(1, simd // self.w_block)
+        if self.field_block:
+            exps = np.maximum(1, simd // self.field_block)
             words = self.taps * ceil_div(k // self.taps, self._word_beats(simd))
-            shapes.append((pe * exps * self.w_exp_bits, o * words))
+            shapes.append((pe * exps * self.field_bits, o * words))
         return shapes
 
     def beat_bits(self, pe: Count) -> Count:
@@ -184,13 +205,16 @@ class LinearFoldings(UnitFoldings):
 
     def _summed(self, simd: Count, pe: Count) -> Part:
         """Return all from the operands to the accumulators: hw/linear/mase_linear_core."""
-        group, has_exp, factors = self.group(simd), bool(self.x_block or self.w_block), self.x_bits + self.w_width
+        group, has_exp, factors = self.group(simd), bool(self.x_block or self.w_block), self.product.result(self.x_bits)
         groups, words = simd // group, self.out_tiles(pe) * self.tiles(simd)
         most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
-        bits = np.minimum(factors + clog2(group), most).astype(np.int64)  # of the sum of a group
-        products: Part = simd * product(self.x_bits, self.w_width, np.minimum(factors, bits), words)
+        bits = np.minimum(factors + clog2(group) + self.f_bits, most).astype(np.int64)  # of the sum of a group
+        dot = np.minimum(factors + clog2(group), bits)  # the same without its factor
+        products: Part = simd * self.product.part(self.x_bits, np.minimum(factors, dot), words)
         products = pe * products
-        within = products >> adder_tree(group, factors, bits, pe * groups)
+        within = products >> adder_tree(group, factors, dot, pe * groups)
+        if self.f_bits:
+            within = within >> self._factors(simd, pe, bits, within.latency)
         across = adder_tree(groups, self.acc_width if has_exp else bits, self.acc_width, pe)
         if has_exp:
             within = within >> self._exponents(simd, pe, within.latency, across.latency)
@@ -203,7 +227,19 @@ class LinearFoldings(UnitFoldings):
 
     def _word_beats(self, simd: Count) -> Count:
         """Return the beats that share a word of weight exponents."""
-        return np.maximum(1, self.w_block // simd)
+        return np.maximum(1, self.field_block // simd)
+
+    def _factors(self, simd: Count, pe: Count, bits: Count, wait: Count) -> Part:
+        """Return what factors of blocks add, a product for each group sum; ``wait``: cycles from operands to these."""
+        exps, count, k = np.maximum(1, simd // self.f_block), pe * (simd // self.group(simd)), self.tiles(simd)
+        alone = () if self.w_block else (self.rom_shapes(simd, pe)[-1][1], np.minimum(self._word_beats(simd), k))
+        work = Work(
+            multipliers=((count, self.product.result(self.x_bits) + clog2(self.f_block), self.f_bits + 1),),
+            registers=count * bits,
+            delays=((pe * exps * self.f_bits, wait),),
+            counters=alone,
+        )
+        return Part(work, latency=1)
 
     def _exponents(self, simd: Count, pe: Count, wait: Count, across: Count) -> Part:
         """Return what block exponents add: their sums, the shift of each group, and with a guard the scan before it.
@@ -223,7 +259,7 @@ class LinearFoldings(UnitFoldings):
             shifted: Part = count * shift(self.acc_width, self.exp_max)
             return beside & shifted
         region = self.region_beats(simd)
-        full = self.x_bits + self.w_width + clog2(group * region)
+        full = self.product.result(self.x_bits) + self.f_bits + clog2(group * region)
         whole = np.minimum(full, self.acc_width - self.guard)
         term = np.minimum(self.acc_width, whole + self.guard)  # above that all bits are the sign
         several = np.greater(region, 1)
@@ -263,7 +299,8 @@ class LinearBlock(Pipe):
         for what, value, most in (("simd", self.simd, sums.cols), ("pe", self.pe, part)):
             if value < 1:
                 raise UnsupportedOp(f"{where}: {what} is {value}; allowed is 1..{most}")
-        for grid, lanes in ((sums.x, self.simd), (sums.w, self.simd), (sums.out.grid, self.pe)):
+        fields = replace(sums.w, block=self.foldings.field_block)
+        for grid, lanes in ((sums.x, self.simd), (fields, self.simd), (sums.out.grid, self.pe)):
             check_lanes(where, grid, lanes)
         for what, value, whole_of in (("simd", self.simd, sums.cols), ("pe", self.pe, part)):
             if sums.sets > 1 and whole_of % value:
@@ -293,6 +330,11 @@ class LinearBlock(Pipe):
     def out_tiles(self) -> int:
         """Tiles of outputs of a set."""
         return -(-(self.sums.outputs // self.sums.sets) // self.pe)
+
+    @property
+    def padded(self) -> bool:
+        """Tell whether some words hold weights of no element."""
+        return bool(self.foldings.padded(self.simd, self.pe))
 
     @cached_property
     def foldings(self) -> LinearFoldings:
@@ -327,9 +369,10 @@ class LinearBlock(Pipe):
             "XSigned": int(sums.x.signed),
             "XExpBits": sums.x.exp_bits,
             "XBlock": max(1, sums.x.block),
-            "WWidth": sums.w.width,
+            **sums.product.sv_params(self.padded),
             "WExpBits": sums.weight_exp_bits,
-            "WBlock": max(1, sums.w.block),
+            "WFactorBits": self.foldings.f_bits,
+            "WBlock": max(1, self.foldings.field_block),
             "Aligned": int(sums.guard is not None),
             "Guard": sums.guard or 0,
             "ExpWidth": max(1, sums.exp_max.bit_length()),
@@ -342,7 +385,9 @@ class LinearBlock(Pipe):
 
     def memories(self) -> Mapping[str, MemoryImage]:
         sums, o, k = self.sums, self.sums.sets * self.out_tiles, self.in_tiles
-        weight = self._padded(sums.weight, sums.cols, k * self.simd)
+        given = sums.weight if sums.packed is None else sums.packed.elements
+        weight = sums.product.words(self._padded(given, sums.cols, k * self.simd), self.padded)
+        bits = int(sums.product.stored(self.padded))
         tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
         tiled = {"BiasFile": (sums.bias, sums.bias_width)}
         if sums.out.multiplier is not None:
@@ -351,17 +396,18 @@ class LinearBlock(Pipe):
             tiled["BiasExpFile"] = (sums.bias_exp, max(1, sums.exp_max.bit_length()))
         images = {
             "WeightFile": MemoryImage(
-                self.pe * self.simd * sums.w.width,
-                pack_words(tiles, sums.w.width),
-                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth",
+                self.pe * self.simd * bits,
+                pack_words(tiles, bits),
+                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth"
+                + sums.product.layout(),
             )
         }
         for name, (values, width) in tiled.items():
             words = np.pad(values.numpy(), (0, o * self.pe - sums.outputs)).reshape(o, self.pe)
             layout = f"word o holds the value of output o * Pe + p at bit p * {width}"
             images[name] = MemoryImage(self.pe * width, pack_words(words, width), layout)
-        if sums.weight_exp is not None:
-            images["WeightExpFile"] = self._weight_exponents(sums.weight_exp)
+        if self.foldings.field_block:
+            images["WeightExpFile"] = self._fields()
         return images
 
     def _padded(self, x: Tensor, size: int, words: int) -> npt.NDArray[np.int64]:
@@ -370,16 +416,24 @@ class LinearBlock(Pipe):
         parts = x.numpy().reshape(-1, taps, size)
         return np.pad(parts, ((0, more), (0, 0), (0, words // taps - size))).reshape(-1, words)
 
-    def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
-        sums, bits = self.sums, self.sums.weight_exp_bits
-        exps = max(1, self.simd // sums.w.block)
-        beats = max(1, sums.w.block // self.simd)  # of a word
+    def _fields(self) -> MemoryImage:
+        """Return what blocks of weights have of their own: an exponent, and a factor above it."""
+        sums, block, bits = self.sums, self.foldings.field_block, self.foldings.field_bits
+        exps = max(1, self.simd // block)
+        beats = max(1, block // self.simd)  # of a word
+        field, what = torch.zeros((), dtype=torch.int64), "factors"
+        if sums.weight_exp is not None:
+            field, what = sums.weight_exp - sums.w.base, "exponents"
+        if sums.packed is not None and sums.weight_exp is not None:
+            what = "exponents, below factors,"
+        if sums.packed is not None:
+            field = field + (sums.packed.factor << sums.weight_exp_bits)
         words = sums.taps * -(-self.in_tiles // sums.taps // beats)
-        table = self._padded(exponent - sums.w.base, exponent.shape[1] // sums.taps, words * exps)
+        table = self._padded(field, field.shape[1] // sums.taps, words * exps)
         tiles = sums.sets * self.out_tiles
         table = table.reshape(tiles, self.pe, words, exps).transpose(0, 2, 1, 3).reshape(tiles * words, -1)
         layout = (
-            f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, "
+            f"word o * {words} + j holds the {what} of output o * Pe + p from block j * {exps} on, "
             f"at bit p * {exps * bits}"
         )
         return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)

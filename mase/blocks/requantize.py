@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -21,18 +23,22 @@ from mase.dataflow.part import Part, control, last_call, shift
 from mase.dataflow.rounding import FLOAT_SAFE
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Lanes, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, Work, ceil_div, tile_lanes
+from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 
+DIGITS = 31  # bits of an upper bound without its trailing zeros
+
 
 @dataclass(frozen=True, eq=False)
 class Rescaling:
-    """y = round(m * (x << e)).
+    """y = round(m * min(x << e, ceiling)).
 
     Args:
         name: for errors. rows, cols: shape of one sample. x: grid of the input. out: multiplier and rounding.
+        ceiling: greatest integer that is let through; 0: all are.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Rescaling:
     cols: int
     x: Grid
     out: Output
+    ceiling: int
 
     @property
     def title(self) -> str:
@@ -49,6 +56,8 @@ class Rescaling:
     def integers(self, x: Code) -> Tensor:
         """Return the input on one unit: exact integers."""
         t = self.x.integers(x, torch.float64)
+        if self.ceiling:
+            t = t.clamp_max(float(self.ceiling))
         return t if self.out.total < FLOAT_SAFE else whole(t)
 
     @property
@@ -65,7 +74,7 @@ class RequantizeFoldings(UnitFoldings):
         rows, cols: shape. x_width, x_bits, x_block, x_exp_bits: of the input, as in LinearFoldings.
         out_width, out_block: of the result. mult_bits, raw_width: of the multiplier (0: none) and the exact result.
         normaliser: what follows where the unit leaves raw integers. zero_bits: of a result that are always 0.
-        mult_zeros: trailing zeros of the multiplier.
+        mult_zeros: trailing zeros of the multiplier. bounded: the input has an upper bound.
     """
 
     rows: int
@@ -80,6 +89,7 @@ class RequantizeFoldings(UnitFoldings):
     normaliser: Normaliser | Encoder | None
     zero_bits: int = 0
     mult_zeros: int = 0
+    bounded: bool = False
 
     @classmethod
     def of(cls, scaling: Rescaling) -> Self:
@@ -100,6 +110,7 @@ class RequantizeFoldings(UnitFoldings):
             normaliser,
             out.zero_bits,
             0 if out.multiplier is None else _trailing_zeros(int(out.multiplier[0])),
+            scaling.ceiling > 0,
         )
 
     def lanes(self) -> tuple[Lanes, Lanes]:
@@ -119,7 +130,8 @@ class RequantizeFoldings(UnitFoldings):
         rounded = output(
             pe, wide, self.out_width, self.beat_bits(pe), rounds, mult_bits=self.mult_bits, zeros=self.mult_zeros
         )
-        return control(counters=(beats,)) & (shifted >> rounded).along(np.greater(beats, 1))
+        bound = Part(Work(gates=((pe * wide, 2),) * self.bounded))
+        return control(counters=(beats,)) & (shifted >> rounded).along(np.greater(beats, 1)) & bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +179,8 @@ class RequantizeBlock(Pipe):
             "XSigned": int(scaling.x.signed),
             "XExpBits": scaling.x.exp_bits,
             "XBlock": max(1, scaling.x.block),
+            "CeilDigits": _digits(scaling.ceiling)[0],
+            "CeilShift": _digits(scaling.ceiling)[1],
             "Mult": 1 if scaling.out.multiplier is None else int(scaling.out.multiplier[0]),
             **scaling.out.sv_params(scaling.raw_width),
             "FifoDepth": self.fifo,
@@ -174,6 +188,26 @@ class RequantizeBlock(Pipe):
 
     def part(self) -> Part:
         return self.foldings.core(self.lanes, self.lanes, self.fifo)
+
+
+def ceiling(most: float, x: Grid, where: str) -> int:
+    """Return an upper bound as an integer of a grid; 0 where nothing lies above it."""
+    plain = x.plain
+    reach = max(-plain.low, plain.high) << plain.span
+    if math.isinf(most) or most >= reach * Fraction(2) ** plain.unit:
+        return 0
+    exact = Fraction(most) / Fraction(2) ** plain.unit
+    if exact.denominator > 1 or _digits(int(exact))[0] >> DIGITS:
+        raise UnsupportedOp(
+            f"{where}: the bound {most:g} has no short code in units of the input; allowed are such as 6"
+        )
+    return int(exact)
+
+
+def _digits(n: int) -> tuple[int, int]:
+    """Return (d, s) with n = d << s and d odd, or (0, 0)."""
+    shift = max(_trailing_zeros(n), 0)
+    return n >> shift, shift
 
 
 def _trailing_zeros(n: int) -> int:

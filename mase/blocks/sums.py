@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mase.blocks.output import Output
+from mase.blocks.product import Product
 from mase.dataflow.grid import activation_grid, produced_grid, stream_grid
 from mase.dataflow.rounding import FLOAT_SAFE, carrier
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format, QuantParams
-from mase.formats.base import pow2
+from mase.formats.base import Packed, pow2
 from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 
@@ -76,7 +77,8 @@ class Sums:
         weight: mantissas ``[outputs, inputs]``. weight_exp: exponents ``[outputs, taps * blocks]``, or None.
         bias: integers ``[outputs]`` on the accumulator's unit (aligned: mantissas, with exponents ``bias_exp``).
         acc_width: bits of the accumulator. bound: greatest absolute value it can hold, every partial sum included.
-        guard: None for exact accumulation. out: multiplier and rounding.
+        guard: None for exact accumulation. out: multiplier and rounding. packed: ``weight`` as memories hold it, where
+            its blocks have factors: ``[outputs, inputs]`` and ``[outputs, taps * blocks]``.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Sums:
     bound: int
     guard: int | None
     out: Output
+    packed: Packed | None
 
     # -- from formats -----------------------------------------------------------------------------------------------
 
@@ -149,7 +152,7 @@ class Sums:
             if tensor is not None and not bool(torch.isfinite(tensor).all()):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w, code, w_scale = w_format[0].constants(weight, w_format[1], where)
+        w, code, w_scale, packed = w_format[0].constants(weight, w_format[1], where)
         if not w.signed:  # the RTL reads weights as signed numbers
             w = replace(w, width=w.element_bits, signed=True)
         if scattered and w.block:
@@ -160,11 +163,16 @@ class Sums:
             assert code.exponent is not None
             least, most = int(code.exponent.min()), int(code.exponent.max())
             w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
+        if packed is not None and not scattered:
+            elements, factor = (parts(t).flatten(1) for t in (packed.elements, packed.factor))
+            packed = packed._replace(elements=elements, factor=factor)
         scale = _product(x_format[1].scale if x.scaled else None, w_scale)
         real = torch.zeros(outputs) if bias is None else bias
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
             raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")
+        if scattered or (accumulation.guard is not None and packed is not None and packed.block != w.block):
+            packed = None  # its blocks are torn, or smaller than what is summed before it is aligned
         given, zero = stream_grid(*x_format, where), 0
         if whole_rows and accumulation.guard is None and given.pattern is None:
             x, zero = replace(given, zero=0), given.zero
@@ -200,6 +208,7 @@ class Sums:
             bound=bound,
             guard=accumulation.guard,
             out=out,
+            packed=packed,
             **own,
         )
 
@@ -212,6 +221,13 @@ class Sums:
     def accumulation(self) -> str:
         """How products are summed, in the configuration's words."""
         return "exact" if self.guard is None else f"aligned({self.guard})"
+
+    @cached_property
+    def product(self) -> Product:
+        """How inputs are multiplied by weights."""
+        if self.packed is not None:
+            return Product.of(self.packed.grid, self.packed.elements)
+        return Product.of(self.w, self.weight)
 
     @property
     def inputs(self) -> int:

@@ -75,12 +75,32 @@ class Axes(NamedTuple):
     sums: int = -1
 
 
+class Packed(NamedTuple):
+    """Weights as elements times one factor for each block of them along the axis of the parameters.
+
+    Args:
+        grid: of the elements, which is plain. elements: int64, shaped as the weights.
+        block: elements that share a factor. factor: int64, at least 0, one a block. bits: of a factor.
+    """
+
+    grid: Grid
+    elements: Tensor
+    block: int
+    factor: Tensor
+    bits: int
+
+
 class Constants(NamedTuple):
-    """Weights as integers: their grid, which is plain, their codes on it, and a real scale if the grid has one."""
+    """Weights as integers: their plain grid, their codes on it, and a real scale if the grid has one.
+
+    Args:
+        packed: the same as elements with factors, where blocks share those.
+    """
 
     grid: Grid
     code: Code
     scale: Tensor | None
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mase.errors import UnsupportedOp
 from mase.formats.base import Code, Format, floor_log2, pow2
 from mase.formats.whole import whole
 
+FLOAT_BITS = 52  # integers of more may have more digits than a float64
 MOST_INTEGER = 16  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
 
 
@@ -98,6 +99,7 @@ class Grid:
         zero: code of real zero, a zero point. pattern: how a code is read that is not an integer.
         lift: a block's exponent lies so far below that of its greatest magnitude. ceil: one above where that magnitude
             is not a power of two. rounds: units round to these codes; else only a host or weights give them.
+        stored: how memories hold integers that such codes stand for.
     """
 
     width: int
@@ -115,6 +117,7 @@ class Grid:
     lift: int = 0
     ceil: bool = False
     rounds: bool = True
+    stored: Pattern | None = None
 
     @cached_property
     def plain(self) -> Grid:
@@ -129,7 +132,7 @@ class Grid:
 
     def _within(self, low: int, high: int) -> Grid:
         width = signed_width(low, high)
-        return replace(self, width=width, signed=True, low=low, high=high, zero=0, pattern=None)
+        return replace(self, width=width, signed=True, low=low, high=high, zero=0, pattern=None, stored=self.pattern)
 
     def decoded(self, code: Code, axis: int = -1) -> Code:
         """Return the codes of :attr:`plain`, blocks along ``axis``."""
@@ -156,6 +159,21 @@ class Grid:
         """Greatest absolute value of an integer, a mantissa shifted by its exponent."""
         plain = self.plain
         return max(-plain.low, plain.high) << plain.span
+
+    @property
+    def powers(self) -> bool:
+        """Tell whether all integers of a plain grid are powers of two with a sign, or 0."""
+        return -1 <= self.low <= self.high <= 1 or (self.stored is not None and self.stored.man == 0)
+
+    @property
+    def digits(self) -> int:
+        """Greatest absolute value of an integer, in its own last digit where a float64 holds none with its exponent.
+
+        Such integers are few digits far to the left: exact in float64, however great they are.
+        """
+        plain = self.plain
+        most = max(-plain.low, plain.high)
+        return most if most << plain.span >= 1 << FLOAT_BITS else most << plain.span
 
     @property
     def element_bits(self) -> int:

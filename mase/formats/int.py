@@ -21,6 +21,7 @@ from mase.formats.base import (
     Constants,
     Kernel,
     Layout,
+    Packed,
     QuantParams,
     Words,
     compat_words,
@@ -197,8 +198,19 @@ class Int(ScaledFormat):
         code = self.encode(x, replace(params, scale=scale)).mantissa
         if params.zero_point is not None:
             code = code - self._spread_one(params.zero_point, params.axis, x.shape)
-        code = code * self._spread_one(factor, params.axis, x.shape)
-        return Constants(grid, Code(code, exponent), scale.abs() if grid.scaled else None)
+        whole_codes = code * self._spread_one(factor, params.axis, x.shape)
+        packed = self._packed(code, factor, params, x) if self.group and not self.power else None
+        return Constants(grid, Code(whole_codes, exponent), scale.abs() if grid.scaled else None, packed)
+
+    def _packed(self, code: Tensor, factor: Tensor, params: QuantParams, x: Tensor) -> Packed:
+        """Return codes less their zero points, with the sign of their scale, and the snapped scales of groups."""
+        signs = torch.sign(factor)
+        low, high = (end * signs for end in self.code_range())
+        if params.zero_point is not None:
+            low, high = ((end - params.zero_point) * signs for end in self.code_range())
+        least, most = int(torch.minimum(low, high).min()), int(torch.maximum(low, high).max())
+        grid = Grid(signed_width(least, most), True, least, most)
+        return Packed(grid, code * self._spread_one(signs, params.axis, x.shape), self.group, factor.abs(), GROUP_BITS)
 
     def _on_chip(self, params: QuantParams, where: str) -> tuple[Tensor, Tensor]:
         """Return scales and zero points, shaped alike; refuse what hardware does not have."""

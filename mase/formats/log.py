@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -32,7 +32,7 @@ from mase.formats.base import (
 )
 from mase.formats.blocks import FIELD
 from mase.formats.chunks import Scratch
-from mase.formats.grid import Grid, Pattern, off_chip
+from mase.formats.grid import MOST_INTEGER, Grid, Pattern, off_chip
 from mase.formats.minifloat import AUTO
 
 # Significands from here round up to the next power of two: the least above sqrt(2), the midpoint of the logarithm,
@@ -135,7 +135,8 @@ class Log(Format):
     def grid(self, params: QuantParams, where: str) -> Grid:
         if self.compat:
             raise off_chip(self, where, f"follows {self.compat}; hardware follows the specification")
-        pattern = Pattern(self.width - 1, 0, (1 << self.width - 1) - 1, subnormal=False, own=True)
+        pattern = Pattern(self.width - 1, 0, (1 << self.width - 1) - 1, subnormal=False)
+        pattern = replace(pattern, own=pattern.most.bit_length() + 1 > MOST_INTEGER)
         # the midpoint of a logarithm is no number that a unit could compare with
         return Grid(self.width, False, *self.code_range(), unit=-self.bias, pattern=pattern, rounds=False)
 

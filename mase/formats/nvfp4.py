@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -19,6 +19,7 @@ from mase.formats.base import (
     Format,
     Kernel,
     Layout,
+    Packed,
     Pieces,
     QuantParams,
     Words,
@@ -134,10 +135,12 @@ class NVFP4(Format):
         assert code.scale is not None
         q, s = ELEMENT.grid(params, where), SCALE.grid(params, where)
         assert s.pattern is not None
-        digits, exponent = s.pattern.split(code.scale)
-        digits = digits.repeat_interleave(self.block, params.axis).narrow(params.axis, 0, x.shape[params.axis])
+        factor, exponent = s.pattern.split(code.scale)
+        digits = factor.repeat_interleave(self.block, params.axis).narrow(params.axis, 0, x.shape[params.axis])
         mantissa = q.decoded(code).mantissa * digits
-        return Constants(grid, Code(mantissa, exponent), self._tensor_scale(params).double() if grid.scaled else None)
+        packed = Packed(replace(q.plain, block=0), q.decoded(code).mantissa, self.block, factor, s.pattern.man + 1)
+        scaled = self._tensor_scale(params).double() if grid.scaled else None
+        return Constants(grid, Code(mantissa, exponent), scaled, packed)
 
     def _tensor_scale(self, params: QuantParams) -> Tensor:
         """Return the tensor's scale, float32, in its limits."""

@@ -19,7 +19,7 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family, HardwareOp, InRow, Pointwise, need, not_negative, one_of
-from mase.ops.lookup import MOST_BITS, Domain, Lookup, most_bits, result_grid, rounding
+from mase.ops.lookup import MOST_BITS, Domain, Lookup, fits, most_bits, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
 from mase.ops.requantize import Requantize
@@ -127,7 +127,8 @@ class Activation(InRow, HardwareOp):
             grid = stream_grid(fmt, params, node.where())
         except UnsupportedOp:
             return ""
-        return NARROWER if index_bits(grid) > most_bits(grid) else ""
+        compared = grid.block > 0 and _bound(node.record) is not None  # takes any exponents
+        return NARROWER if index_bits(grid) > most_bits(grid) and not compared else ""
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:
@@ -141,9 +142,9 @@ class Activation(InRow, HardwareOp):
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
         function = node.record.attrs["function"]
-        if function == "relu":
+        if (most := _ceiling(node)) is not None:
             super().check_formats(node)
-            Requantize.of(node, relu=True)
+            Requantize.of(node, relu=True, most=most)
             return
         least, attrs = _least(node.inputs[0]), _attrs(node)
         domain = Domain(node, least)
@@ -156,8 +157,8 @@ class Activation(InRow, HardwareOp):
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
         function = node.record.attrs["function"]
-        if function == "relu":
-            return cls(Requantize.of(node, relu=True))
+        if (most := _ceiling(node)) is not None:
+            return cls(Requantize.of(node, relu=True, most=most))
         attrs, least = _attrs(node), _least(node.inputs[0])
         if Domain(node, least).wide:
             return cls(Piecewise.of(node, function, attrs, least, cls.not_negative(node)))
@@ -181,6 +182,28 @@ class Activation(InRow, HardwareOp):
 
     def warnings(self) -> tuple[str, ...]:
         return self.core.warnings()
+
+
+def _ceiling(node: OpNode) -> float | None:
+    """Return the upper bound of a function that compares: a relu, or one with a bound where no table is big enough."""
+    if node.record.attrs["function"] == "relu":
+        return math.inf
+    fmt = node.inputs[0].record.output.format
+    assert fmt is not None
+    if fits(stream_grid(fmt, node.inputs[0].params(), node.where())):
+        return None
+    return _bound(node.record)
+
+
+def _bound(record: Record) -> float | None:
+    """Return the upper bound of a function that is a relu below it."""
+    function, attrs = record.attrs["function"], record.attrs
+    if function == "relu6":
+        return 6.0
+    low, high = attrs.get("low"), attrs.get("high")
+    if function != "clamp" or low is None or high is None:
+        return None
+    return float(high) if float(low) == 0 < float(high) else None
 
 
 def _attrs(node: OpNode) -> Mapping[str, Any]:

@@ -305,9 +305,7 @@ def _off_chip(node: OpNode) -> str:
     assert fmt is not None
     grid = fmt.grid(source.params(), node.where()).plain
     block = grid.block
-    if _depthwise(record):
-        return "" if not block else Depthwise.too_wide(grid)
-    if block and attrs.get("groups", 1) > 1 and part % block:
+    if block and not _depthwise(record) and attrs.get("groups", 1) > 1 and part % block:
         return f"blocks of {block} do not tile the {part} channels of a group; allowed are divisors of {part}"
     return ""
 

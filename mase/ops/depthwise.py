@@ -7,38 +7,46 @@ over channels that other convolutions need would leave all lanes but one without
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from mase.blocks.align import GUARD, Alignment
 from mase.blocks.output import Output
 from mase.blocks.pad import Border
 from mase.blocks.reduce import EXACT_BITS, Reduction
+from mase.blocks.sums import Accumulation
 from mase.blocks.window import Windows
 from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import Travel
 from mase.errors import UnsupportedOp
 from mase.formats import Format, QuantParams
+from mase.formats.base import pow2
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 from mase.graph import Json, OpNode
 from mase.ops.base import not_negative
 from mase.ops.reducing import Places, Reducing
 
-WIDEST = 36  # bits of an input with its exponent, so that sums have room
+WIDEST = 36  # bits of an input with its exponent, up to which sums are exact by themselves
+BIAS_BITS = 8  # significant bits that a bias keeps in aligned sums, however small the products are
 Formatted = tuple[Format, QuantParams]
+
+
+class Weights(NamedTuple):
+    """Weights as integers, the exponent of their unit, their real scale, and whether they are powers of two or 0."""
+
+    integers: Tensor
+    unit: int
+    scale: Tensor | None
+    powers: bool
 
 
 class Depthwise(Reducing):
     """y[c] = act(bias[c] + sum over the pixels t of a window of x[t, c] w[t, c]), exact, one rounding."""
-
-    @staticmethod
-    def too_wide(grid: Grid) -> str:
-        """Return why exponents of an input have no exact sum here; empty where they have."""
-        if grid.element_bits + grid.span <= WIDEST:
-            return ""
-        return f"its input's exponents reach 2**{grid.span}; depthwise sums are exact: use a smaller exponent window"
 
     @classmethod
     def of(
@@ -57,21 +65,20 @@ class Depthwise(Reducing):
             windows: in the image with its border.
 
         Raises:
-            UnsupportedOp: the sums are too wide, or are to be aligned.
+            UnsupportedOp: the sums are too wide.
         """
         where, attrs = node.where(), node.record.attrs
-        if (found := attrs.get("accumulation", "auto")) not in ("auto", "exact"):
-            raise UnsupportedOp(f"{where}: accumulation {found!r} of a depthwise convolution; allowed: exact")
         x, y = activation_grid(*formats[0], where), produced_grid(*formats[2], where)
-        taps, unit, w_scale = weight_integers(*formats[1], weight, where)
+        taps, unit, w_scale, powers = weight_integers(*formats[1], weight, where)
         x_scale = formats[0][1].scale if x.scaled else None
         scale = _product(x_scale, w_scale)
-        start = None if bias is None else _start(bias, scale, x.unit + unit, where)
         low = max(x.low, 0) if not_negative(node.inputs[0]) else x.low
-        reduction = Reduction(x, low, len(taps), len(weight), weight=taps, bias=start, where=where)
+        real = None if bias is None else _real(bias, scale, x.unit + unit, where)
+        guard = _guard(attrs.get("accumulation", "auto"), x, where)
+        reduction = _Terms(x, low, taps, powers, where).sum(real, guard)
         target = formats[2][1].scale if y.scaled else None
         relu, mode = attrs.get("activation") == "relu", attrs.get("rounding", "even")
-        out = Output.of(y, scale, target, x.unit + unit, reduction.bound, relu, mode, where)
+        out = Output.of(y, scale, target, x.unit + unit - reduction.raised, reduction.bound, relu, mode, where)
         size = windows.image[0] - border.top - border.bottom, windows.image[1] - border.left - border.right
         places = Places.of(size, border, windows.kernel, windows.stride, windows.dilation)
         shape = node.record.output.shape[1:]
@@ -79,21 +86,21 @@ class Depthwise(Reducing):
         return cls(node.name, places, reduction, out, come, give, shape)
 
     def settled(self) -> Mapping[str, Json]:
-        return {"accumulation": "exact"}
+        return {"accumulation": "exact" if self.reduction.alignment is None else f"aligned({self.reduction.raised})"}
 
 
-def weight_integers(fmt: Format, params: QuantParams, weight: Tensor, where: str) -> tuple[Tensor, int, Tensor | None]:
-    """Return weights as integers ``[pixels of a window, channels]``, the exponent of their unit, and their real scale.
+def weight_integers(fmt: Format, params: QuantParams, weight: Tensor, where: str) -> Weights:
+    """Return weights as integers ``[pixels of a window, channels]``, and what these weigh.
 
     Each weight is alone in its block, so that its exponent becomes part of the integer.
     """
     if not bool(torch.isfinite(weight).all()):
         raise UnsupportedOp(f"{where}: the weight holds infinity or NaN; allowed are finite numbers")
-    grid, code, scale = fmt.constants(weight, params, where)
+    grid, code, scale, _ = fmt.constants(weight, params, where)
     integers, unit = code.mantissa, grid.unit
     if code.exponent is not None:
         integers, unit = _shifted(integers, code.exponent, grid, where)
-    return integers.flatten(1).T.contiguous(), unit, scale
+    return Weights(integers.flatten(1).T.contiguous(), unit, scale, grid.powers)
 
 
 def _shifted(mantissa: Tensor, exponent: Tensor, grid: Grid, where: str) -> tuple[Tensor, int]:
@@ -117,12 +124,63 @@ def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a.double().reshape(-1) * b.double().reshape(-1)
 
 
-def _start(bias: Tensor, scale: Tensor | None, unit: int, where: str) -> Tensor:
-    """Return the bias on the unit of the sums."""
+def _real(bias: Tensor, scale: Tensor | None, unit: int, where: str) -> Tensor:
+    """Return the bias in units of the sums."""
     if not bool(torch.isfinite(bias).all()):
         raise UnsupportedOp(f"{where}: the bias holds infinity or NaN; allowed are finite numbers")
-    real = bias.double() / (1.0 if scale is None else scale)
-    found = torch.ldexp(real, torch.tensor(-unit)).round()
-    if float(found.abs().max()) >= 2.0**60:
-        raise UnsupportedOp(f"{where}: the bias takes over 60 bits on the unit of the sums")
-    return whole(found)
+    return torch.ldexp(bias.double() / (1.0 if scale is None else scale), torch.tensor(-unit))
+
+
+def _guard(text: str, x: Grid, where: str) -> int | None:
+    """Return the guard bits of a sum as a node says it; ``auto`` is exact where exponents reach that far at most."""
+    if text == "auto":
+        return None if x.element_bits + x.span <= WIDEST or not x.block else GUARD
+    guard = Accumulation.parse(text, where).guard
+    if guard is not None and not x.block:
+        raise UnsupportedOp(f"{where}: accumulation aligned(G) is for block formats; allowed here: exact")
+    return guard
+
+
+@dataclass(frozen=True, eq=False)
+class _Terms:
+    """Products of a sum, before it is known how they are summed; fields as those of :class:`Reduction`."""
+
+    x: Grid
+    low: int
+    weight: Tensor
+    powers: bool
+    where: str
+
+    def sum(self, bias: Tensor | None, guard: int | None) -> Reduction:
+        """Return the sum with a bias in units of the products: exact, or aligned with so many guard bits."""
+        if guard is not None:
+            return self._aligned(bias, guard)
+        if bias is not None and float(bias.abs().max()) >= 2.0**60:
+            raise UnsupportedOp(f"{self.where}: the bias takes over 60 bits on the unit of the sums")
+        return self._reduction(None if bias is None else whole(bias.round()), None, None)
+
+    def _aligned(self, bias: Tensor | None, guard: int) -> Reduction:
+        taps, block = len(self.weight), self.x.block
+        if bias is None:
+            return self._reduction(None, Alignment(self.x, taps, guard), None)
+        part = max(taps * int(self.weight.abs().max()) * max(-self.low, self.x.high), 1 << BIAS_BITS)
+        exponent = torch.frexp(bias.abs() / part)[1].clamp(min=0).to(torch.int64)
+        if int(exponent.max()) >> self.x.exp_bits:
+            raise UnsupportedOp(f"{self.where}: the bias lies beyond the exponents of the input; make it smaller")
+        least = pad(exponent, (0, -len(exponent) % block)).unflatten(0, (-1, block)).amax(1)
+        start = whole((bias * pow2(-exponent)).round())
+        return self._reduction(start, Alignment(self.x, taps, guard, least), exponent)
+
+    def _reduction(self, bias: Tensor | None, alignment: Alignment | None, own: Tensor | None) -> Reduction:
+        return Reduction(
+            self.x,
+            self.low,
+            len(self.weight),
+            self.weight.shape[1],
+            weight=self.weight,
+            bias=bias,
+            powers=self.powers,
+            alignment=alignment,
+            bias_exp=own,
+            where=self.where,
+        )

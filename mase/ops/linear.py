@@ -102,14 +102,7 @@ class Linear(Mac):
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
         super().check_formats(node)
-        order, _ = _parts(node, travel(node.inputs[0]))
-        weight = node.record.operands["weight"].format
-        assert weight is not None
-        if order is not None and weight.weight_grid(node.params("weight"), node.where()).block:
-            raise UnsupportedOp(
-                f"{node.where()}: weights in blocks ({weight}) behind a flattened image; "
-                "allowed are formats without blocks"
-            )
+        _parts(node, travel(node.inputs[0]))
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:

@@ -67,6 +67,11 @@ class LookupFoldings(UnitFoldings):
         return table_path(self.rows, self.cols, pe, self.bits, self.index)
 
 
+def fits(x: Grid) -> bool:
+    """Tell whether codes of blocks are few enough for a table; others may be read by polynomials."""
+    return not x.block or index_bits(x) <= MOST_BLOCK_BITS
+
+
 class Domain:
     """The codes that a node can be fed, and their values.
 

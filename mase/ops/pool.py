@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.blocks.align import Alignment
 from mase.blocks.output import Output
 from mase.blocks.pad import Border
 from mase.blocks.reduce import Reduction
@@ -153,7 +155,13 @@ class Pool(Reducing, HardwareOp):
         places, reduced = _along(node) if function in AXES else (_windows(node), [])
         come, give = orders(node, reduced) if function in AXES else images(node)
         low = max(x.low, 0) if not_negative(source) else x.low
-        reduction = Reduction(x, low, places.taps, come.cols, function in GREATEST, where=node.where())
+        build = partial(Reduction, x, low, places.taps, come.cols, function in GREATEST, where=node.where())
+        try:
+            reduction = build()
+        except UnsupportedOp:
+            if not x.block:
+                raise
+            reduction = build(alignment=Alignment(x, places.taps))  # exponents reach too far for an exact sum
         out = _output(node, reduction, y, params)
         return cls(node.name, places, reduction, out, come, give, node.record.output.shape[1:])
 
@@ -192,7 +200,7 @@ def _output(node: OpNode, reduction: Reduction, y: Grid, params: tuple[QuantPara
     if odd > 1:
         scale = (torch.ones(1) if scale is None else scale).double() / odd
     mode = attrs.get("rounding", "even")
-    return Output.of(y, scale, target, x.unit - halvings, reduction.bound, False, mode, node.where())
+    return Output.of(y, scale, target, x.unit - halvings - reduction.raised, reduction.bound, False, mode, node.where())
 
 
 def _along(node: OpNode) -> tuple[Places, list[int]]:

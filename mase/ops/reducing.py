@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from mase.blocks.align import Align, AlignFoldings
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad, PadFoldings
 from mase.blocks.reduce import Reduce, ReduceFoldings, Reduction
@@ -22,7 +23,7 @@ from mase.formats import Code
 from mase.graph import OpNode
 from mase.ops.base import InRow, by_pixels, travel
 
-PAD, WINDOW, NORMALISE = "pad", "window", "normalise"
+PAD, WINDOW, ALIGN, NORMALISE = "pad", "window", "align", "normalise"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class ReducingFoldings(Foldings):
     """The operator before its lanes are known, which all its blocks share.
 
     Args:
-        core: the unit and what follows it. pad, window: what stands before it, or None. blocks: sizes of blocks.
+        core: the unit and what follows it. pad, window, align: what stands before it, or None. sizes: of blocks.
     """
 
     core: ReduceFoldings
     pad: PadFoldings | None
     window: WindowFoldings | None
+    align: AlignFoldings | None
     sizes: tuple[int, ...]
 
     def lanes(self) -> tuple[Lanes, Lanes]:
@@ -44,7 +46,7 @@ class ReducingFoldings(Foldings):
 
     def cycles(self, simd: Count, pe: Count) -> Count:
         found = self.core.cycles(pe)
-        for part in (self.pad, self.window):
+        for part in (self.pad, self.window, self.align):
             found = found if part is None else np.maximum(found, part.cycles(pe))
         return found
 
@@ -54,7 +56,7 @@ class ReducingFoldings(Foldings):
         return self.window.buffer(lanes, self.core.taps * self.core.beats(lanes))
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        before = {PAD: self.pad, WINDOW: self.window}
+        before = {PAD: self.pad, WINDOW: self.window, ALIGN: self.align}
         return {**{role: part.fifo() for role, part in before.items() if part is not None}, **self.core.fifos(pe)}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
@@ -63,6 +65,8 @@ class ReducingFoldings(Foldings):
             out[PAD] = self.pad.part(pe, fifos[PAD]).work
         if self.window is not None:
             out[WINDOW] = self.window.part(pe, self.buffer(pe), fifos[WINDOW]).work
+        if self.align is not None:
+            out[ALIGN] = self.align.part(pe, fifos[ALIGN]).work
         return {**out, **self.core.work(pe, fifos)}
 
 
@@ -160,16 +164,15 @@ class Reducing(InRow):
         rows = self.come.travelling(inputs[0], block)
         mantissas, exponents = list[list[list[int]]](), list[list[list[int]]]()
         for n, sample in enumerate(rows.mantissa.tolist()):
+            shifts = [[0] * red.cols] * len(sample)
             if rows.exponent is not None:
-                shifts = (rows.exponent[n] - red.x.base).tolist()
-                sample = [
-                    [x << e[c // block] for c, x in enumerate(row)] for row, e in zip(sample, shifts, strict=True)
-                ]
-            outside = self.border[0] << self.border[1]
+                above = (rows.exponent[n] - red.x.base).repeat_interleave(block, -1)
+                shifts = above[:, : red.cols].tolist()
+            pixels = [list(zip(*pair, strict=True)) for pair in zip(sample, shifts, strict=True)]
             found = []
             for group in self.places.rows():
-                taken = [[outside] * red.cols if r is None else sample[r] for r in group]
-                found.append(self.out.scalar([red.scalar([row[c] for row in taken], c) for c in range(red.cols)]))
+                taken = [[self.border] * red.cols if r is None else pixels[r] for r in group]
+                found.append(self.out.scalar([red.column([row[c] for row in taken], c) for c in range(red.cols)]))
             mantissas.append([m for m, _ in found])
             exponents.append([e for _, e in found if e is not None])
         exponent = torch.tensor(exponents) if self.out.grid.block else None
@@ -190,12 +193,19 @@ class Reducing(InRow):
         stream = StreamType(windows.pixels, self.reduction.cols, lanes, self.reduction.x)
         return {WINDOW: Window(stream, windows, int(self.foldings.buffer(lanes)), fifo=fifos.get(WINDOW, LEAST_FIFO))}
 
+    def _align(self, lanes: int, fifos: Mapping[str, int]) -> dict[str, Align]:
+        red = self.reduction
+        if red.alignment is None:
+            return {}
+        fifo = fifos.get(ALIGN, LEAST_FIFO)
+        return {ALIGN: Align(self.places.groups, red.cols, lanes, red.alignment, fifo=fifo)}
+
     def _core(self, lanes: int, fifos: Mapping[str, int]) -> Reduce:
         return Reduce(self.places.groups, lanes, self.reduction, self.out, fifo=fifos.get("", LEAST_FIFO))
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         core = self._core(pe, fifos)
-        found = {**self._padding(pe, fifos), **self._window(pe, fifos), "": core}
+        found = {**self._padding(pe, fifos), **self._window(pe, fifos), **self._align(pe, fifos), "": core}
         if core.raw:
             fifo = fifos.get(NORMALISE, LEAST_FIFO)
             found[NORMALISE] = self.out.normaliser(core.groups, self.reduction.cols, pe, core.raw_width, fifo)
@@ -208,7 +218,9 @@ class Reducing(InRow):
         pad = PadFoldings(places.image, places.border, *kind) if any(places.border) else None
         window = None if places.cut is None else WindowFoldings(places.cut, 1, *kind)
         sizes = (red.x.block, self.out.grid.block)
-        return ReducingFoldings(self._core(max(1, *sizes), {}).foldings, pad, window, sizes)
+        align = [block.foldings for block in self._align(max(1, red.x.block), {}).values()]
+        core = self._core(max(1, *sizes), {}).foldings
+        return ReducingFoldings(core, pad, window, align[0] if align else None, sizes)
 
     def warnings(self) -> tuple[str, ...]:
         return self.out.warnings

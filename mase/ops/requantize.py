@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.blocks.output import Output
-from mase.blocks.requantize import RequantizeBlock, RequantizeFoldings, Rescaling
+from mase.blocks.requantize import RequantizeBlock, RequantizeFoldings, Rescaling, ceiling
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit
 from mase.dataflow.grid import activation_grid, produced_grid, stream_grid
@@ -23,11 +24,13 @@ from mase.graph import OpNode, Record
 from mase.ops.base import ADAPTER, OPS, Arithmetic, Family, HardwareOp, InRow, Pointwise, same_codes, travel
 from mase.ops.operations import Operations, each
 
+Real = float  # inside the class the name means how the kind computes
+
 
 @OPS.add("requantize")
 @dataclass(frozen=True, eq=False)
 class Requantize(Rescaling, InRow, HardwareOp):
-    """y = round(m * (x << e)).
+    """y = round(m * min(x << e, ceiling)).
 
     Args:
         order: in which elements travel, on both sides.
@@ -62,19 +65,23 @@ class Requantize(Rescaling, InRow, HardwareOp):
         return Unchanged.of(node) if _unchanged(node) else cls.of(node)
 
     @classmethod
-    def of(cls, node: OpNode, relu: bool = False) -> Self:
-        """Build for the input and the result of a node; ``relu``: negative values become 0."""
+    def of(cls, node: OpNode, relu: bool = False, most: Real = math.inf) -> Self:
+        """Build for the input and the result of a node.
+
+        Args:
+            relu: negative values become 0. most: greater ones become this, which is above 0.
+        """
         source, record, where = node.inputs[0], node.record, node.where()
         x_type, y_type = source.record.output, record.output
         assert x_type.format is not None and y_type.format is not None
         x = activation_grid(x_type.format, source.params(), where)
         y = produced_grid(y_type.format, node.params(), where)
-        top = max(-x.low, x.high) << x.span
+        top = x.digits if x.block else max(-x.low, x.high)
         scale = source.params().scale if x.scaled else None
         target = node.params().scale if y.scaled else None
         out = Output.of(y, scale, target, x.unit, top, relu, record.attrs.get("rounding", "even"), where)
         order = travel(source)
-        return cls(node.name, order.rows, order.cols, x, out, order)
+        return cls(node.name, order.rows, order.cols, x, out, ceiling(most, x, where), order)
 
     def reference(self, *inputs: Code) -> Code:
         rows = self.order.travelling(inputs[0], self.x.block)
@@ -92,7 +99,7 @@ class Requantize(Rescaling, InRow, HardwareOp):
         for r, row in enumerate(rows):
             if exps is not None:
                 row = [x << exps[r][i // self.x.block] - self.x.base for i, x in enumerate(row)]
-            m, e = self.out.scalar(row)
+            m, e = self.out.scalar([min(x, self.ceiling) for x in row] if self.ceiling else row)
             mantissas.append(m)
             exponents.append(e)
         shape = code.mantissa.shape[:-1]

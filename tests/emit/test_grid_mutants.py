@@ -46,6 +46,15 @@ MUTANTS: Mapping[str, tuple[str, str, Edit]] = {
     "negative_zero": ("floats", "float_round", swapped(r"sign_q2 && number != '0", "sign_q2")),
     "zero_with_an_exponent": ("coarse", "float_round", swapped(r"\(size == '0\) \? '0 : ", "")),
     "others_count_for_the_maximum": ("floats", "block_normalise", swapped(r"both < above_or_q", "'0 != above_or_q")),
+    "sign_of_a_power_lost": ("powers", "product", swapped(r"\^ \{\(XWidth \+ 1\)\{w_i\[Sign\]\}\}", "^ '0")),
+    "complement_for_negative": (
+        "powers",
+        "product",
+        swapped(r" \+ \$signed\(\{\{XWidth\{1'b0\}\}, w_i\[Sign\]\}\)", ""),
+    ),
+    "shift_of_a_power_lost": ("powers", "product", swapped(r" << w_i\[Sign-1:0\]", "")),
+    "zero_taken_as_one": ("powers", "product", swapped(r"w_i\[WWidth-1\] \? raised : '0", "raised")),
+    "sign_at_the_top": ("powers", "product", swapped(r"WWidth - 1 - \(HasZero \? 1 : 0\)", "WWidth - 1")),
     "no_ceiling": ("floats", "block_normalise", swapped(r"assign more\[e\] = both", "assign more[e] = 0 && both")),
 }
 
@@ -73,8 +82,17 @@ def victims() -> Mapping[str, Case]:
     lanes = {"0": Folding(4, 2), "1": Folding(2, 2), "2": Folding(2, 3)}
     # the converter between lanes fills the tail with code 0, which is not 0
     pairs = {"0": Folding(2, 3), "0_requantize": Folding(2, 2), "1": Folding(2, 2)}
+    fit = {"0": Folding(3, 2), "1": Folding(4, 2), "2": Folding(2, 2)}
     x, few = 2 * torch.randn(6, 6), torch.randn(6, 3) + 1
+    powers = {
+        "0": NodeFormats("log4b6", output="fixed8.2"),
+        "1": NodeFormats("ternary", output="fixed8.2"),
+        "2": NodeFormats("binary", output="fixed8.2"),
+    }
     return {
+        "powers": Network(
+            "powers", [nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 2)], x, "fixed6.3", powers, fit
+        ).case(),
         "floats": Network("floats", [first, second, third], x, "e4m3", floats, lanes).case(),
         "zeros": Network(
             "zeros", [nn.Linear(3, 3), nn.Linear(3, 2)], few, "int5a", zeros, pairs, requantized=("0",)
@@ -116,7 +134,7 @@ def alone(designs: Sequence[Design], codes: Sequence[Code], index: int) -> SimRe
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("victim", ["floats", "zeros", "coarse"])
+@pytest.mark.parametrize("victim", ["powers", "floats", "zeros", "coarse"])
 def test_a_design_without_a_mistake_passes(verdicts: Mapping[str, str], victim: str) -> None:
     assert verdicts[victim] == ""
 

@@ -35,11 +35,13 @@ CLASSES: Mapping[str, tuple[str, str]] = {  # formats of weights and of activati
     "fixed": ("fixed8", "fixed8"),
     "int_channels": ("int8c", "int8"),
     "int_groups": ("int4g32", "int8"),
-    "mxint8": ("mxint8b8e4", "mxint8b8e4"),
+    "mxint8": ("mxint8", "mxint8"),  # OCP: exponents of eight bits
+    "mxint8_window": ("mxint8b8e4", "mxint8b8e4"),
     "mxint4": ("mxint4b8e4", "mxint6b8e4"),
     "bfp": ("bfp8b8e4", "bfp8b8e4"),
     "e4m3": ("e4m3", "e4m3"),
-    "mxfp4": ("mxfp4", "mxint8b8e4"),
+    "mxfp4": ("mxfp4", "mxfp4"),
+    "mxfp8": ("mxfp8e4m3", "mxfp8e4m3"),
     "ternary": ("ternary", "int8"),
 }
 MIXED = {"weight": "int4", "activation": "int8"}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from emit.verilog import library_files
 from mase.blocks.affine import AffineUnit, Scaling
+from mase.blocks.align import Align, Alignment
 from mase.blocks.argmax import Argmax
 from mase.blocks.block_normalise import BlockNormalise
 from mase.blocks.concat import Concat
@@ -149,7 +150,7 @@ def parts(
 
 
 def requantize(
-    source: str, target: str, cols: int, lanes: int, fifo: int, mode: str = "even", relu: bool = False
+    source: str, target: str, cols: int, lanes: int, fifo: int, mode: str = "even", relu: bool = False, ceiling: int = 0
 ) -> Unit:
     """Return a requantize unit on two rows a sample."""
     torch.manual_seed(cols)
@@ -157,7 +158,7 @@ def requantize(
     x, y = fx.grid(px, "unit").plain, fy.grid(py, "unit")
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
-    block = RequantizeBlock(Rescaling("unit", 2, cols, x, out), lanes, fifo=fifo)
+    block = RequantizeBlock(Rescaling("unit", 2, cols, x, out, ceiling), lanes, fifo=fifo)
     return Unit.of(f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}", block)
 
 
@@ -343,22 +344,57 @@ def reduced(
     maximum: bool = False,
     weight: int = 0,
     relu: bool = False,
+    powers: bool = False,
 ) -> Unit:
-    """Return a reduction of (groups, taps, cols); weight: bits of its weights, 0 for none."""
+    """Return a reduction of (groups, taps, cols); weight: bits of its weights, or greatest shift; 0: none."""
     groups, taps, cols = shape
     torch.manual_seed(sum(shape))
     (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
     x, y = fx.grid(px, "unit"), fy.grid(py, "unit")
     high = (1 << weight) >> 1
     weights = torch.randint(-high, high, (taps, cols)) if weight else None
+    if powers:
+        weights = torch.randint(-1, 2, (taps, cols)) << torch.randint(0, weight + 1, (taps, cols))
     bias = torch.randint(-99, 99, (cols,)) if weight else None
-    reduction = Reduction(x, x.low, taps, cols, maximum, weights, bias)
+    reduction = Reduction(x, x.low, taps, cols, maximum, weights, bias, powers)
     scale = px.scale if x.scaled else None
     if weight and scale is not None:
         scale = scale * (1 + torch.rand(cols))  # a multiplier a column
     out = Output.of(y, scale, py.scale if y.scaled else None, x.unit, reduction.bound, relu, "even", "unit")
-    parts = ("reduce", *shape, lanes, fifo, source, target, maximum, weight)
+    parts = ("reduce", *shape, lanes, fifo, source, target, maximum, weight, powers)
     return Unit.of("_".join(map(str, parts)), Reduce(groups, lanes, reduction, out, fifo=fifo))
+
+
+def aligned(
+    shape: tuple[int, int, int], lanes: int, fifo: int, source: str, target: str, guard: int, weight: int = 0
+) -> Unit:
+    """Return a reduction of aligned rows; shape and weight as of :func:`reduced`."""
+    groups, taps, cols = shape
+    torch.manual_seed(sum(shape))
+    (fx, px), (fy, py) = (_formatted(text, torch.randn(8, cols)) for text in (source, target))
+    x, y, high = fx.grid(px, "unit"), fy.grid(py, "unit"), (1 << weight) >> 1
+    weights, bias, own, least = None, None, None, None
+    if weight:
+        weights, bias = torch.randint(-high, high, (taps, cols)), torch.randint(-99, 99, (cols,))
+        own = torch.randint(0, 3, (cols,))
+        padded = torch.nn.functional.pad(own, (0, -cols % x.block))
+        least = padded.unflatten(0, (-1, x.block)).amax(1)
+    alignment = Alignment(x, taps, guard, least)
+    reduction = Reduction(x, x.low, taps, cols, False, weights, bias, alignment=alignment, bias_exp=own)
+    out = Output.of(y, None, py.scale if y.scaled else None, x.unit - guard, reduction.bound, True, "even", "unit")
+    parts = ("reduce_aligned", *shape, lanes, fifo, source, target, guard, weight)
+    return Unit.of("_".join(map(str, parts)), Reduce(groups, lanes, reduction, out, fifo=fifo))
+
+
+def align(shape: tuple[int, int, int], lanes: int, fifo: int, source: str, guard: int, floors: bool = False) -> Unit:
+    """Return an aligner of (groups, taps, cols), with exponents that those of a group are never below."""
+    groups, taps, cols = shape
+    fx, px = _formatted(source, torch.randn(8, cols))
+    x = fx.grid(px, "unit")
+    blocks = -(-cols // x.block)
+    least = torch.arange(blocks) % (x.span + 1) if floors else None
+    scope = "_".join(map(str, ("align", *shape, lanes, fifo, source, guard, int(floors))))
+    return Unit.of(scope, Align(groups, cols, lanes, Alignment(x, taps, guard, least), fifo=fifo))
 
 
 def _scope(text: str) -> str:
@@ -415,6 +451,20 @@ def units() -> tuple[Unit, ...]:
         linear(("mxint5b4e4", "mxint4b8e4", "int7"), (2, 13, 3), (2, 1), 5, accumulation="aligned(3)"),
         linear(("mxint4b2e3", "int4p", "fixed6.2"), (1, 9, 2), (4, 2), 4, accumulation="aligned(0)"),
         linear(("fixed6.4", "int4", "mxint4b4e3"), (2, 3, 7), (3, 2), 3, activation="relu"),
+        linear(("fixed6.4", "binary", "fixed6.3"), (2, 6, 4), (3, 2), 2),
+        linear(("ufixed5.4", "binaryc", "int6"), (2, 5, 3), (2, 2), 4),  # zeros beyond the end
+        linear(("int5", "ternary", "mxint5b2e3"), (1, 6, 4), (6, 2), 3),
+        linear(("mxint5b2e3", "ternaryc", "fixed7.3"), (2, 4, 3), (4, 1), 4),
+        linear(("fixed6.4", "log4", "fixed6.2"), (2, 6, 4), (3, 2), 3),
+        linear(("fixed6.4", "int4g4", "int6"), (2, 10, 3), (4, 2), 3),
+        linear(("ufixed5.4", "int3g2a", "fixed6.2"), (1, 6, 4), (6, 1), 2),
+        linear(("mxint5b4e3", "int4g2", "fixed7.3"), (2, 8, 2), (8, 2), 4, accumulation="exact"),
+        linear(("fixed6.4", "nvfp4b4", "mxint5b2e3"), (1, 11, 4), (2, 2), 3),
+        linear(("mxint5b4e4", "nvfp4b8", "int7"), (2, 13, 3), (4, 1), 5, accumulation="aligned(3)"),
+        linear(("fixed6.4", "mxfp4b4", "fixed6.2"), (2, 6, 3), (2, 3), 3),
+        linear(("int5", "e3m2", "fixed6.2"), (1, 5, 2), (3, 1), 3),
+        linear(("ufixed5.4", "log3", "int6"), (1, 5, 3), (4, 2), 2),
+        linear(("fixed6.4", "log6", "fixed6.2"), (1, 4, 2), (2, 1), 3),
         parts("plain", ("fixed6.4", "int5c", "int6"), (2, 3, 5, 4, 1), (2, 3), 4),
         parts("blocks", ("mxint5b4e3", "mxint4b4e2", "fixed7.3"), (2, 3, 6, 3, 1), (2, 2), 3),
         parts("exact", ("int5", "mxint4b8e2", "mxint5b2e3"), (1, 4, 5, 2, 1), (1, 2), 2),
@@ -424,6 +474,7 @@ def units() -> tuple[Unit, ...]:
         requantize("int5", "ufixed4.3", 1, 1, 6, "half_up", relu=True),
         requantize("mxint5b2e3", "int4", 5, 4, 5, "trunc"),
         requantize("mxint5b4e3", "mxint4b4e2", 6, 2, 3, relu=True),
+        requantize("mxint5b2e3", "mxint5b2e3", 7, 2, 4, relu=True, ceiling=24),
         normalise(7, 1, 1, 4, 4, -2, 2),
         normalise(13, 2, 8, 8, 2, -12, 3),
         normalise(5, 8, 4, 2, 8, 0, 7),
@@ -510,6 +561,15 @@ def units() -> tuple[Unit, ...]:
         reduced((2, 9, 6), 4, 5, "mxint4b4e3", "int6"),
         reduced((2, 3, 5), 2, 6, "int5", "int5", weight=4, relu=True),
         reduced((3, 2, 4), 4, 3, "fixed5.2", "mxint4b2e3", weight=3),
+        reduced((2, 3, 5), 2, 4, "fixed5.2", "fixed6.1", weight=4, powers=True),
+        aligned((2, 3, 5), 2, 5, "mxint5b2e3", "mxint4b2e3", 4),
+        aligned((3, 2, 4), 4, 3, "mxint4b2e4", "fixed6.2", 2, weight=3),
+        aligned((2, 4, 6), 2, 4, "mxint4b4e4", "int5", 3, weight=4),
+        aligned((1, 9, 1), 1, 2, "mxint5b1e5", "mxint5b1e5", 8),
+        align((1, 1, 1), 1, 2, "mxint4b1e2", 0),
+        align((2, 3, 5), 2, 5, "mxint5b2e3", 4),
+        align((3, 2, 7), 2, 3, "mxint4b4e4", 2, floors=True),
+        align((2, 4, 6), 4, 5, "mxint6b2e5", 8, floors=True),
         *(unit for module in own() for unit in module.units()),
     )
 

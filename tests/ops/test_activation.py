@@ -66,6 +66,10 @@ def cases() -> Mapping[str, Mapped]:
         "leaky_polynomials": mapped("fixed16.10", "int8", 5, 2, nn.LeakyReLU(0.1), "trunc"),
         "gelu_minifloat": mapped("e4m3", "e3m2", 5, 2, nn.GELU()),
         "silu_zero_point": mapped("int6a", "int5a", 3, 2, nn.SiLU()),
+        "relu_wide": mapped("mxint8b2", "mxint8b2", 5, 2),
+        "relu6_wide": mapped("mxint8b4", "mxint6b2", 7, 4, nn.ReLU6()),
+        "relu6_floats": mapped("mxfp8e4m3b2", "mxfp8e4m3b2", 5, 2, nn.ReLU6()),
+        "clamp_wide": mapped("mxint8b2", "fixed8.3", 5, 2, nn.Hardtanh(0.0, 1.25)),
         "relu6_images": mapped("ufixed6.3", "ufixed5.2", (3, 2, 2), 2, nn.ReLU6()),
     }
 

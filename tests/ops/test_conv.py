@@ -83,11 +83,26 @@ def mapped(
     return Mapped(case.graph, case.code)
 
 
+def flat(weight: str, fused: bool) -> Network:
+    """Return a linear layer behind a flattened image."""
+    torch.manual_seed(4)
+    layers = [nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(18, 5)]
+    formats = {"*": NodeFormats("int5c", output="int6"), "2*": NodeFormats(weight, output="fixed6.2")}
+    return Network("flat", layers, torch.randn(4, 2, 3, 4), "fixed6.4", formats, fused=fused)
+
+
+def flat_mapped() -> Mapped:
+    """Return weights in blocks that the order of the image tears apart."""
+    case = flat("mxint4b4e4", fused=False).case({"0": Folding(2, 3), "2": Folding(3, 2)})
+    return Mapped(case.graph, case.code)
+
+
 @cache
 def every_shape() -> Mapping[str, Mapped]:
     """Return sizes 1 and primes, gaps and tails, lanes that do not divide, groups, formats of each class."""
     return {
         "one": mapped(nn.Conv2d(1, 1, 1), (1, 1, 1)),
+        "flat": flat_mapped(),
         "pointwise": mapped(nn.Conv2d(5, 7, 1), (5, 2, 3), CHANNELS, (2, 3), relu=""),
         "padded": mapped(nn.Conv2d(3, 5, 3, padding=1), (3, 4, 3), lanes=(2, 5), relu=""),
         "strided": mapped(nn.Conv2d(2, 3, 2, stride=3, bias=False), (2, 5, 7), CHANNELS, (1, 2)),
@@ -134,10 +149,10 @@ def graph_codes(graph: Graph) -> Code:
     return Code(torch.randint(grid.low, grid.high + 1, shape, generator=torch.Generator().manual_seed(3)))
 
 
-def test_a_flattened_image_goes_on_as_it_came() -> None:
-    layers = [nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 5)]
-    formats = {"0": NodeFormats("int5c", output="int6"), "3": NodeFormats("fixed5.3", output="fixed6.2")}
-    graph = Network("flat", layers, torch.randn(4, 2, 3, 4), "fixed6.4", formats).quantized()
+@pytest.mark.parametrize("weight", ["fixed5.3", "mxint4b4e4", "mxfp4b4", "nvfp4b4", "int4g4", "log5"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_flattened_image_goes_on_as_it_came(weight: str, fused: bool) -> None:
+    graph = flat(weight, fused).quantized()
     netlist = build(graph)
     assert [instance.block.sv_module for instance in netlist.instances] == ["mase_window", "mase_linear", "mase_linear"]
     code = graph_codes(graph)

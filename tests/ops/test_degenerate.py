@@ -93,7 +93,7 @@ def test_requantize_and_relu_equal_their_oracle(x: str, relu: bool) -> None:
         except UnsupportedOp as error:
             assert "y: rounding" in str(error) or "bits" in str(error)  # noqa: PT017  # the others are built
             continue
-        op = Requantize("r", 1, 3, grid, out, Travel.of((3,)))
+        op = Requantize("r", 1, 3, grid, out, 0, Travel.of((3,)))
         assert same_codes(op.reference(codes(grid)), op.oracle(codes(grid))), text
         built += 1
     assert built or grid.span == 254  # a window of 8 bits is wider than any exact result

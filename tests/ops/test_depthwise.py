@@ -14,6 +14,7 @@ from mase.errors import UnsupportedOp
 from mase.formats import parse
 from mase.interpreter import is_exact, run
 from mase.netlist import build
+from mase.ops.decoded import Decoded
 from mase.ops.depthwise import Depthwise, weight_integers
 from mase.testing import Mapped, OpLaws
 from passes.map import Folding
@@ -44,7 +45,8 @@ def mapped(
 @cache
 def every_shape() -> Mapping[str, Mapped]:
     """Return windows with borders, gaps and tails, one window, a line; formats of every class."""
-    mx, wide = ("mxint5b4e3", "mxint4b4e3", "mxint5b2e3"), ("ufixed5.4", "e2m1", "fixed6.2")
+    mx, octal = ("mxint5b4e3", "mxint4b4e3", "mxint5b2e3"), ("mxint8b4",) * 3
+    wide = "ufixed5.4", "e2m1", "fixed6.2"
     return {
         "same": mapped(nn.Conv2d(5, 5, 3, padding="same", groups=5), (5, 3, 4), lanes=2, relu=True),
         "strided": mapped(nn.Conv2d(4, 4, (2, 3), 2, groups=4, bias=False), (4, 5, 7), CHANNELS, 4),
@@ -52,6 +54,13 @@ def every_shape() -> Mapping[str, Mapped]:
         "blocks": mapped(nn.Conv1d(6, 6, 3, padding=1, groups=6), (6, 5), mx, 4, relu=True),
         "pixels": mapped(nn.Conv2d(3, 3, 1, groups=3), (3, 2, 2), ("mxint4b2e3", "int4g1", "int5"), 2),
         "whole": mapped(nn.Conv2d(2, 2, (3, 2), groups=2), (2, 3, 2), wide),
+        "signs": mapped(nn.Conv2d(4, 4, 2, groups=4), (4, 3, 3), ("int5", "binaryc", "int6"), 2),
+        "powers": mapped(nn.Conv2d(3, 3, 2, groups=3), (3, 3, 3), ("fixed6.4", "log3", "fixed6.2"), 2),
+        "wide": mapped(nn.Conv2d(6, 6, 3, 2, 1, groups=6), (6, 5, 4), octal, 2, relu=True),
+        "wide_floats": mapped(nn.Conv1d(4, 4, 2, groups=4), (4, 4), ("mxfp8e4m3b2", "mxfp4b2", "mxfp4b2"), 4),
+        "wide_signs": mapped(
+            nn.Conv2d(3, 3, 2, groups=3, bias=False), (3, 3, 3), ("mxint8b2", "binary", "fixed6.2"), 2
+        ),
         "stage": stage(),
     }
 
@@ -77,7 +86,8 @@ class TestLaws(OpLaws):
 def test_the_unit_is_that_of_so_many_lanes() -> None:
     for name, case in every_shape().items():
         netlist = build(case.graph)
-        assert any(isinstance(op, Depthwise) for op in netlist.ops.values()), name
+        cores = [op.core if isinstance(op, Decoded) else op for op in netlist.ops.values()]
+        assert any(isinstance(op, Depthwise) for op in cores), name
         assert name == "stage" or "mase_linear" not in {i.block.sv_module for i in netlist.instances}
 
 
@@ -97,21 +107,33 @@ def test_a_sum_without_bias_is_rounded_once(weight: str) -> None:
 
 def test_exponents_of_weights_become_part_of_them() -> None:
     fmt, weight = parse("mxint4b8e4"), torch.tensor([[[[1.0, 0.25], [0.0, -6.0]]]])
-    integers, unit, scale = weight_integers(fmt, fmt.calibrate(weight, 1), weight, "here")
+    integers, unit, scale, _ = weight_integers(fmt, fmt.calibrate(weight, 1), weight, "here")
     assert scale is None
     assert torch.equal(integers.flatten().double() * 2.0**unit, weight.flatten().double())
 
 
-def test_aligned_sums_are_refused() -> None:
-    layer = nn.Conv2d(2, 2, 2, groups=2)
-    formats = {"0": NodeFormats("fixed5.3", output="fixed6.2", accumulation="aligned(2)")}
-    with pytest.raises(UnsupportedOp, match=r"accumulation 'aligned\(2\)' of a depthwise convolution; allowed: exact"):
-        Network("depthwise", [layer], torch.randn(6, 2, 3, 3), "mxint5b2e3", formats).quantized()
-
-
-def test_wide_exponent_windows_run_in_float_and_are_refused_with_a_hint() -> None:
+def test_exponents_that_reach_far_are_aligned() -> None:
     net = network(nn.Conv2d(2, 2, 2, groups=2), (2, 3, 3), ("mxint8", "fixed5.3", "fixed6.2"), 1)
     graph = net.quantized()
-    assert not is_exact(graph.node("_0"))
-    with pytest.raises(UnsupportedOp, match=r"exponents reach 2\*\*\d+; .* use a smaller exponent window"):
-        build(graph)
+    assert is_exact(graph.node("_0"))
+    assert build(graph).ops["_0"].settled() == {"accumulation": "aligned(8)"}
+
+
+def test_a_sum_without_exponents_is_not_aligned() -> None:
+    layer = nn.Conv2d(2, 2, 2, groups=2)
+    formats = {"0": NodeFormats("fixed5.3", output="fixed6.2", accumulation="aligned(2)")}
+    with pytest.raises(UnsupportedOp, match=r"aligned\(G\) is for block formats; allowed here: exact"):
+        build(Network("depthwise", [layer], torch.randn(6, 2, 3, 3), "fixed5.2", formats).quantized())
+
+
+def test_a_bias_beyond_all_products_counts() -> None:
+    """Inputs of 2**-20 and a bias of 3: the bias has the greater exponent."""
+    layer = nn.Conv2d(2, 2, 1, groups=2)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.fill_(3.0)  # type: ignore[union-attr]
+    x = torch.full((6, 2, 1, 1), 2.0**-20)
+    formats = {"0": NodeFormats("fixed4.1", output="fixed8.4")}
+    graph = Network("depthwise", [layer], x, "mxint8b2", formats).quantized()
+    found = run(graph, (x,), keep=True).codes["_0"].mantissa
+    assert torch.equal(found, torch.full_like(found, 48))

@@ -103,6 +103,11 @@ def every_shape() -> Mapping[str, Mapped]:
         "mean_rows": mapped(Over("mean", (2,)), (2, 3, 4), "fixed7.5", "fixed7.5", lanes=2),
         "sum": mapped(Over("sum", (2, 3), True), (3, 2, 2), "int5", "int6", lanes=2),
         "amax": mapped(Over("amax", (2, 3)), (3, 2, 2), "int5", "fixed6.3", lanes=2),
+        "max_wide": mapped(nn.MaxPool2d(2, 1, 1), (5, 2, 3), "mxint8b4", lanes=2),
+        "max_floats": mapped(nn.MaxPool1d(2), (3, 4), "mxfp8e4m3b2", lanes=2),
+        "mean_wide": mapped(nn.AvgPool2d(3, 1, 1), (6, 3, 3), "mxint8b4", "mxint8b4", lanes=2),
+        "mean_floats": mapped(nn.AdaptiveAvgPool2d(1), (5, 2, 3), "mxfp8e4m3b2", "fixed6.4", lanes=4),
+        "sum_wide": mapped(Over("sum", (2, 3)), (3, 2, 2), "mxfp4b2", "mxfp4b2", lanes=2),
         "one": mapped(nn.MaxPool2d(1), (1, 1, 1), "fixed4.2"),
     }
 
@@ -217,9 +222,13 @@ def test_what_has_no_hardware_runs_in_float_and_is_refused_by_name(
         build(net.quantized())
 
 
-def test_wide_exponent_windows_run_in_float_and_are_refused_with_a_hint() -> None:
-    net = network(nn.AvgPool2d(2), (4, 4, 4), "mxint8", "fixed6.4")
-    x, y = values(net)
-    assert torch.equal(y, F.avg_pool2d(x, 2).mul(16).round().clamp(-32, 31).div(16))
-    with pytest.raises(UnsupportedOp, match=r"exact sum takes \d+ bits; allowed are 48; use a smaller exponent window"):
-        build(net.quantized())
+def test_exponents_that_reach_far_are_aligned() -> None:
+    """Beside 64 the sum keeps steps of 2**-8, and a term that is less than one below 0 counts as one."""
+    net = network(nn.AvgPool2d(2), (1, 2, 2), "mxint8b1", "fixed16.10")
+    graph = net.quantized()
+    x = torch.tensor([64.0, 1.0, -(2.0**-20), -(2.0**-20)]).reshape(1, 1, 2, 2)
+    codes = run(graph, (x,), keep=True).codes["_0"].mantissa
+    assert codes.item() * 2.0**-10 == (64 + 1 - 2 * 2.0**-8) / 4
+    (op,) = (op for op in build(graph).ops.values() if isinstance(op, Pool))
+    assert op.reduction.alignment is not None
+    assert op.reduction.acc_width == 8 + 8 + 2

@@ -63,10 +63,8 @@ def op_between(
     px, py = fx.calibrate(x), fy.calibrate(y)
     gx, gy = fx.grid(px, "here"), fy.grid(py, "here")
     scales = px.scale if gx.scaled else None, py.scale if gy.scaled else None
-    top = max(-gx.low, gx.high) << gx.span
-    return Requantize(
-        "node", 1, x.shape[-1], gx, Output.of(gy, *scales, gx.unit, top, relu, rounding, "here"), Travel.of(x.shape[1:])
-    )
+    out = Output.of(gy, *scales, gx.unit, gx.digits, relu, rounding, "here")
+    return Requantize("node", 1, x.shape[-1], gx, out, 0, Travel.of(x.shape[1:]))
 
 
 def codes(source: str, x: Tensor) -> Code:
@@ -128,7 +126,7 @@ def test_any_class_becomes_any_other_as_encode_has_it(source: str, target: str) 
     gx, gy = fx.grid(px, "here"), fy.grid(py, "here")
     code = fx.encode(x, px)
     out = Output.of(gy, None, None, gx.unit, gx.reach, False, "even", "here")
-    op = Requantize("node", 2, 8, gx.plain, out, Travel.of((2, 8)))
+    op = Requantize("node", 2, 8, gx.plain, out, 0, Travel.of((2, 8)))
     found, expected = op.reference(gx.decoded(code)), fy.encode(fx.decode(code, px), py)
     zero = fy.decode(expected, py) == 0  # encode keeps the sign of zero in minifloats; hardware has one zero
     assert torch.equal(found.mantissa, torch.where(zero & (gy.pattern is not None), 0, expected.mantissa))
@@ -177,7 +175,7 @@ def test_border_inputs_follow_the_node_and_not_its_rival(mode: str, rival: type,
     fmt = parse("int8")
     grid = fmt.grid(QuantParams(scale=torch.tensor(1.0)), "here")
     out = Output.of(grid, torch.tensor(5.0).double(), torch.tensor(8.0).double(), 0, 127, False, mode, "here")
-    op = Requantize("node", 1, len(inputs), grid, out, Travel.of((len(inputs),)))
+    op = Requantize("node", 1, len(inputs), grid, out, 0, Travel.of((len(inputs),)))
     assert out.multiplier is not None
     assert Fraction(int(out.multiplier), 1 << out.shift) == Fraction(5, 8)
     found = op.reference(Code(torch.tensor([inputs]))).mantissa[0].tolist()
@@ -199,9 +197,13 @@ def test_the_multiplier_is_the_scale() -> None:
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_window_too_wide_for_an_exact_result_is_refused() -> None:
-    with pytest.raises(UnsupportedOp, match=r"takes 262 bits; allowed are 62"):
-        op_between("mxint8b4", "fixed8.4", torch.ones(1, 4), torch.ones(1, 4))
+@pytest.mark.parametrize("target", ["fixed8.4", "mxint5b4", "e4m3", "int6"])
+def test_exponents_of_eight_bits_are_exact(target: str) -> None:
+    x = torch.tensor([[3.0, 2.0**-90, -0.4, 1.6e30, -(2.0**-120), 5.5, 0.0, 0.07]])
+    op = op_between("mxint8b4", target, x, x[:, 5:6])
+    code = codes("mxint8b4", x)
+    assert same_codes(op.reference(code), op.oracle(code))
+    assert op.raw_width >= 8 + 255
 
 
 def test_lanes_must_fit_both_blocks() -> None:
