@@ -66,7 +66,7 @@ module mase_topk #(
       if (take || give) col_q <= row_last ? '0 : col_q + ColWidth'(1);
       if ((take || give) && row_last) giving_q <= !giving_q;
       if (give && row_last) row_q <= last ? '0 : row_q + RowWidth'(1);
-      if (take) used_q <= (used_q << 1) | K'(1);
+      if (take) used_q <= K'({used_q, 1'b1});
       else if (give && row_last) used_q <= '0;
     end
   end
