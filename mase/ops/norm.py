@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from mase.formats import Code
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Affine, Family, HardwareOp, need, one_of, travel
 from mase.ops.operations import Operations, each
+from mase.ops.row_norm import RowNormalise
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
 FORMS = ("torch", "llama")  # of rms: how the model writes it, which decides where it rounds
@@ -36,7 +37,8 @@ class Normalise(HardwareOp):
     Attributes: function (batch, layer, group, rms), eps; shape of the normalised axes (layer, rms); groups (group). Of
     rms: offset that is added to the weight, 1.0 in models that store it about 0; form, ``torch`` for ``rms_norm`` and
     ``llama`` for x in float32 times its reciprocal root, cast back before the weight, or after it where there is an
-    offset. Of batch: activation (relu, where it was fused). Hardware for batch: y = round(m x + b), m and b a channel.
+    offset. Activation: relu, where it was fused. Hardware for batch: y = round(m x + b), m and b a channel; for layer
+    and rms along the last axis: mase/ops/row_norm.py.
 
     Args:
         order: in which elements travel, on both sides. scaling: constants and rounding.
@@ -69,11 +71,13 @@ class Normalise(HardwareOp):
 
     @classmethod
     def in_order(cls, record: Record) -> bool:
-        return bool(record.attrs["function"] == "batch")
+        return cls.builds(record)
 
     @classmethod
     def contracts(cls, record: Record, index: int, rank: int) -> int | None:
-        return 1 if cls.builds(record) else None
+        if not cls.builds(record):
+            return None
+        return 1 if record.attrs["function"] == "batch" else rank - 1
 
     @classmethod
     def epilogues(cls, record: Record) -> frozenset[str]:
@@ -81,10 +85,13 @@ class Normalise(HardwareOp):
 
     @classmethod
     def builds(cls, record: Record) -> bool:
-        return bool(record.attrs["function"] == "batch")
+        function = record.attrs["function"]
+        return function == "batch" or (function in ("layer", "rms") and len(record.attrs["shape"]) == 1)
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
+    def from_node(cls, node: OpNode) -> HardwareOp:
+        if node.record.attrs["function"] != "batch":
+            return RowNormalise.from_node(node)
         source, record, where = node.inputs[0], node.record, node.where()
         x_format, y_format = source.record.output.format, record.output.format
         assert x_format is not None and y_format is not None
