@@ -73,11 +73,13 @@ def _wires(
         pin, instance = outputs.get(channel.source), channel.source[0].partition("/")[0]
         key = channel.parameter if pin is None else netlist.circuit.blocks[pin.block].fifo_parameter(pin.port)
         ends = [pin, sinks[pin]] if pin is not None and pin in sinks else []
-        facts = {
+        facts: Facts = {
+            "from": list(channel.source),
+            "to": list(channel.sink),
             "capacity": channel.depth,
             "need": need,
             "parameter": [instances[instance], key] if key else None,
             "pins": [[instances[end.block], end.port] for end in ends] or None,
         }
-        out += [{"from": list(channel.source), "to": list(sink), **facts} for sink in channel.sinks]
+        out.append(facts)
     return out

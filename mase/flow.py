@@ -25,6 +25,7 @@ from emit.verify import Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
+from mase.blocks.sums import Accumulation
 from mase.calib.fit import check as check_format
 from mase.checks import check_data, check_fit, check_hardware
 from mase.config import RunConfig
@@ -51,7 +52,6 @@ from mase.interpreter import Batch
 from mase.lowering import Lowering
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
-from mase.ops.mac import Accumulation
 from mase.paths import hw_dir
 from mase.report import html, summary
 from mase.report.assemble import assemble

@@ -23,7 +23,7 @@ from torch import Tensor, fx
 
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record
-from mase.ops.base import OPS, HardwareOp
+from mase.ops.base import OPS, Arithmetic, HardwareOp
 from mase.ops.decoded import Decoded
 
 FIELDS = tuple(field.name for field in fields(Record) if field.name != "hw")
@@ -36,7 +36,7 @@ Item = tuple[str, str]  # what is read: the name of a node, and a field of its r
 Value = object  # of an item; equal for the same objects
 
 
-def lower(node: OpNode) -> HardwareOp:
+def lower(node: OpNode) -> Arithmetic:
     """Build the operator of a node of a kind that has hardware.
 
     Raises:
@@ -56,7 +56,7 @@ class Lowering:
 
     def __init__(self) -> None:
         self._serials: dict[int, tuple[int, object]] = {}  # holds the objects, so that no other gets their address
-        self._ops: OrderedDict[tuple[Value, ...], tuple[HardwareOp, int]] = OrderedDict()
+        self._ops: OrderedDict[tuple[Value, ...], tuple[Arithmetic, int]] = OrderedDict()
         self._readings: dict[str, list[tuple[Item, ...]]] = {}  # by node: all that building it has ever read upstream
         self._bytes = 0
         self._last: Lowered | None = None
@@ -71,7 +71,7 @@ class Lowering:
         """Return a number that no other object has or will have."""
         return self._serials.setdefault(id(thing), (len(self._serials), thing))[0]
 
-    def op(self, node: OpNode, own: Key, value: Callable[[Item], Value]) -> HardwareOp:
+    def op(self, node: OpNode, own: Key, value: Callable[[Item], Value]) -> Arithmetic:
         """Return the operator of a node, built where none is kept that has read the same.
 
         Args:
@@ -144,9 +144,9 @@ class Lowered:
         self._own: dict[str, Key] = {}
         self._keys: dict[str, Key] = {}
         self._values: dict[Item, Value] = {}
-        self._ops: dict[str, HardwareOp] = {}
+        self._ops: dict[str, Arithmetic] = {}
 
-    def op(self, node: OpNode) -> HardwareOp:
+    def op(self, node: OpNode) -> Arithmetic:
         """Return the operator of a node of the graph, of a kind that has hardware.
 
         Raises:

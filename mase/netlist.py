@@ -19,7 +19,7 @@ from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
 from mase.interpreter import has_formats, is_exact
 from mase.lowering import Lowered, Lowering
-from mase.ops.base import OPS, HardwareOp, builds, travel, view
+from mase.ops.base import OPS, Arithmetic, HardwareOp, builds, travel, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
 NEVER = "never"  # a port whose token never comes
@@ -68,7 +68,7 @@ class Netlist:
     exits: tuple[str, ...]
     circuit: Circuit
     instances: tuple[Instance, ...]
-    ops: Mapping[str, HardwareOp]
+    ops: Mapping[str, Arithmetic]
     named: Mapping[str, Pin] = field(default_factory=dict)
 
     @property
@@ -150,9 +150,8 @@ class Netlist:
         for instance in self.instances:
             schedule = schedules[instance.name]
             for c in schedule.channels:
-                first, *also = (_inside(instance.name, *end) for end in c.sinks)
-                source = _inside(instance.name, *c.source)
-                channels.append(replace(c, source=source, sink=first, also=tuple(also)))
+                source, sink = (_inside(instance.name, *end) for end in (c.source, c.sink))
+                channels.append(replace(c, source=source, sink=sink))
             pins = [Pin(instance.name, port) for port in instance.block.inputs]
             channels += [join(sources[pin], place(pin)) for pin in pins if pin in sources]
             actors += [replace(actor, name=_inside(instance.name, actor.name, "")[0]) for actor in schedule.actors]

@@ -23,7 +23,7 @@ from mase.interpreter import run
 from mase.lowering import Lowered, Lowering
 from mase.metrics.accuracy import accuracy
 from mase.netlist import Netlist, build
-from mase.ops.base import HardwareOp
+from mase.ops.base import Arithmetic
 from mase.ops.linear import Linear
 from mase.ops.mac import Mac
 from mase.scoring import REFUSED, Scorer, Target, space
@@ -250,7 +250,7 @@ def graph() -> Graph:
     return quantized(scorer, point, samples)
 
 
-def operators(lowering: Lowering, graph: Graph) -> dict[str, HardwareOp]:
+def operators(lowering: Lowering, graph: Graph) -> dict[str, Arithmetic]:
     lowered = lowering.of(graph)
     return {node.path: lowered.op(node) for node in graph.operators()}
 

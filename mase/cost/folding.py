@@ -27,7 +27,7 @@ from mase.dataflow.width_converter import ConverterFoldings
 from mase.dataflow.work import Foldings, Lanes
 from mase.errors import UnsupportedOp
 from mase.graph import OpNode
-from mase.ops.base import HardwareOp
+from mase.ops.base import Arithmetic
 
 Costs = npt.NDArray[np.float64]
 Lane = tuple[int, ...]  # lanes to choose among, the greatest first
@@ -154,7 +154,7 @@ class Routes:
 
 def fold(
     nodes: Sequence[OpNode],
-    ops: Sequence[HardwareOp],
+    ops: Sequence[Arithmetic],
     target: str,
     limit: int | None,
     by_hand: ByHand | None = None,
@@ -303,7 +303,7 @@ def _routes(wiring: Wiring, follows: tuple[bool, ...]) -> Routes:
     return Routes(tuple(links), roots, fed, forks)
 
 
-def _converters(ops: Sequence[HardwareOp], link: Link) -> tuple[ConverterFoldings, ...]:
+def _converters(ops: Sequence[Arithmetic], link: Link) -> tuple[ConverterFoldings, ...]:
     """Return what may stand on a stretch of wire: a converter, or one for each reshape."""
     followers = tuple(ops[place].foldings for place in link.through)
     if not followers:
@@ -313,7 +313,7 @@ def _converters(ops: Sequence[HardwareOp], link: Link) -> tuple[ConverterFolding
     return followers  # type: ignore[return-value]  # just checked
 
 
-def _forked(ops: Sequence[HardwareOp], routes: Routes, place: int) -> ForkFoldings:
+def _forked(ops: Sequence[Arithmetic], routes: Routes, place: int) -> ForkFoldings:
     """Return the fork of a tensor before its lanes are known."""
     if place < 0:
         link = next(link for link in routes.links if link.source == place)
@@ -325,7 +325,7 @@ def _forked(ops: Sequence[HardwareOp], routes: Routes, place: int) -> ForkFoldin
     return ForkFoldings.of(ops[place].gives[0])
 
 
-def _of_operator(node: OpNode, op: HardwareOp, target: str, limit: int | None, by_hand: ByHand) -> Table:
+def _of_operator(node: OpNode, op: Arithmetic, target: str, limit: int | None, by_hand: ByHand) -> Table:
     """Return the foldings of an operator that keep the limit; the one that is fixed by hand where there is one."""
     fixed = next((lanes for glob, lanes in by_hand.items() if fnmatchcase(node.path, glob)), None)
     if fixed is not None:

@@ -125,9 +125,7 @@ def run(
     sorted_ = [_kept(program) for program in programs]
     if engine is None or any(one is None for one in sorted_):
         return None
-    by_source: dict[tuple[str, str], list[int]] = {}
-    for i, (source, _, _) in enumerate(queues):
-        by_source.setdefault(source, []).append(i)
+    by_source = {source: i for i, (source, _, _) in enumerate(queues)}
     by_sink = {sink: i for i, (_, sink, _) in enumerate(queues)}
     offsets, dwells, starts, actions, ends, latencies = [0], list[int](), [0], list[int](), list[int](), list[int]()
     outputs: dict[tuple[str, str], int] = {}
@@ -148,7 +146,7 @@ def run(
                     code = ACTIONS[action] if place in by_sink else ENTER
                 else:
                     inside = place in by_source
-                    at = by_source[place] if inside else [outputs[place]] * (action == "publish")
+                    at = [by_source[place]] if inside else [outputs[place]] * (action == "publish")
                     code = ACTIONS[action] if inside else LEAVE
                 actions += [code] * len(at)
                 ends += at

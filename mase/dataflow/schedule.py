@@ -78,24 +78,16 @@ class Actor:
 
 @dataclass(frozen=True)
 class Channel:
-    """Join a port of one actor to a port of another through ``depth`` slots.
+    """Join a port of one actor to a port of another through ``depth`` slots; a port has one channel.
 
     Args:
-        also: further sinks. Each takes every token when it can, and a slot is free once all of them have freed it: this
-            is the eager fork. Channels of their own from one port are a fork whose branches have slots of their own.
         parameter: of the RTL block that a channel lies in, where one gives it its depth.
     """
 
     source: tuple[str, str]
     sink: tuple[str, str]
     depth: int
-    also: tuple[tuple[str, str], ...] = ()
     parameter: str = ""
-
-    @property
-    def sinks(self) -> tuple[tuple[str, str], ...]:
-        """All ports that take its tokens."""
-        return self.sink, *self.also
 
 
 @dataclass(frozen=True)
@@ -250,14 +242,14 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
     """
     short, parts = shortened(actors)
     compact = programs(short)
-    queues = [(c, sink) for c in channels for sink in c.sinks]
-    ran = compiled.run(compact, [(c.source, sink, c.depth) for c, sink in queues], parts * tensors)
+    queues = [(c.source, c.sink, c.depth) for c in channels]
+    ran = compiled.run(compact, queues, parts * tensors)
     if ran is not None:
         stuck = [i for i, finished in enumerate(ran.finished) if finished < parts * tensors]
         if stuck:
-            return Deadlock(tuple(_wait(actors[i].name, queues[ran.waits[i]], ran.slots[i]) for i in stuck))
+            return Deadlock(tuple(_wait(actors[i].name, channels[ran.waits[i]], ran.slots[i]) for i in stuck))
         return _timed((ran.start, ran.left), tensors)
-    lanes = balanced(compact, [(c.source, sink, c.depth) for c, sink in queues], parts * tensors)
+    lanes = balanced(compact, queues, parts * tensors)
     found = None
     if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
         found = sweep(compact, lanes, parts * tensors)
@@ -265,9 +257,8 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
     return times if isinstance(times, Deadlock) else _timed(times, tensors)
 
 
-def _wait(actor: str, queue: tuple[Channel, tuple[str, str]], slot: bool) -> Wait:
-    channel, sink = queue
-    return Wait(actor, sink[0] if slot else channel.source[0], channel, slot)
+def _wait(actor: str, channel: Channel, slot: bool) -> Wait:
+    return Wait(actor, channel.sink[0] if slot else channel.source[0], channel, slot)
 
 
 def _timed(times: tuple[int, list[Times]], tensors: int) -> Timing:
@@ -324,10 +315,10 @@ def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) ->
 
 
 class _Queue:
-    """Times of one channel towards one sink: when each token becomes visible, when each slot came back from there."""
+    """Times of one channel: when each token becomes visible, when each slot came back."""
 
-    def __init__(self, channel: Channel, sink: tuple[str, str]) -> None:
-        self.channel, self.sink = channel, sink
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.visible: list[int] = []
         self.returned: list[int] = []
         self.taken = self.acquired = 0
@@ -335,9 +326,9 @@ class _Queue:
 
 @dataclass(frozen=True)
 class _Ports:
-    """The queues at each port: one where a channel ends, one for each sink where it begins."""
+    """The queue at each port."""
 
-    by_source: dict[tuple[str, str], list[_Queue]]
+    by_source: dict[tuple[str, str], _Queue]
     by_sink: dict[tuple[str, str], _Queue]
 
 
@@ -360,17 +351,16 @@ class _Runner:
     def _bound(
         self, step: Step, ports: _Ports
     ) -> tuple[list[_Queue], tuple[str, ...], list[_Queue], list[_Queue], list[tuple[list[int], int]], int]:
-        name = self.actor.name
+        name, late = self.actor.name, self.actor.latency.get
         take = [ports.by_sink[name, port] for port in step.take if (name, port) in ports.by_sink]
         enter = tuple(port for port in step.free if (name, port) not in ports.by_sink)
         self.entered |= dict.fromkeys(enter, 0)
         self.outside |= {p: self.outside.get(p, []) for p in step.publish if (name, p) not in ports.by_source}
         free = [ports.by_sink[name, port] for port in step.free if (name, port) in ports.by_sink]
-        acquire = [queue for port in step.acquire for queue in ports.by_source.get((name, port), [])]
+        acquire = [ports.by_source[name, port] for port in step.acquire if (name, port) in ports.by_source]
         publish = [
-            (times, self.actor.latency.get(port, 1))
+            (queue.visible if (queue := ports.by_source.get((name, port))) else self.outside[port], late(port, 1))
             for port in step.publish
-            for times in ([q.visible for q in ports.by_source.get((name, port), [])] or [self.outside[port]])
         ]
         return take, enter, free, acquire, publish, step.dwell
 
@@ -400,7 +390,7 @@ class _Runner:
             for queue in acquire:
                 slot = queue.acquired - queue.channel.depth
                 if slot >= len(queue.returned):
-                    self.waits = Wait(self.actor.name, queue.sink[0], queue.channel, True)
+                    self.waits = Wait(self.actor.name, queue.channel.sink[0], queue.channel, True)
                     return moved
                 if slot >= 0 and queue.returned[slot] > now:
                     now = queue.returned[slot]
@@ -426,11 +416,8 @@ class _Runner:
 
 
 def _runners(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[_Runner]:
-    ports = _Ports({}, {})
-    for channel in channels:
-        queues = {sink: _Queue(channel, sink) for sink in channel.sinks}
-        ports.by_source.setdefault(channel.source, []).extend(queues.values())
-        ports.by_sink.update(queues)
+    queues = [_Queue(channel) for channel in channels]
+    ports = _Ports({q.channel.source: q for q in queues}, {q.channel.sink: q for q in queues})
     return [_Runner(actor, ports) for actor in actors]
 
 

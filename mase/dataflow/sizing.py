@@ -85,7 +85,7 @@ class _Network:
     def chain(self) -> bool:
         """Tell whether each actor has one neighbour before it and one behind it at most."""
         sources = [channel.source[0] for channel in self.channels]
-        sinks = [actor for channel in self.channels for actor, _ in channel.sinks]
+        sinks = [channel.sink[0] for channel in self.channels]
         return len(set(sources)) == len(sources) and len(set(sinks)) == len(sinks) == len(sources)
 
     def run(self, found: Sequence[int], tensors: int) -> Timing | Deadlock:
@@ -115,7 +115,7 @@ class _Network:
         channels = list(self.channels)
         for i in self.fifos:
             channels[i] = replace(channels[i], depth=UNBOUNDED)
-        ends = {sink for channel in channels for sink in channel.sinks}
+        ends = {channel.sink for channel in channels}
         sources = list[Actor]()
         for program in programs(self.actors):
             for port, taken in program.firings.of("take").items():
@@ -124,7 +124,7 @@ class _Network:
                     sources.append(source)
                     channels.append(Channel((source.name, OUT), (program.name, port), UNBOUNDED))
         every = programs([*sources, *self.actors])
-        queues = [(c.source, sink, c.depth) for c in channels for sink in c.sinks]
+        queues = [(c.source, c.sink, c.depth) for c in channels]
         ran = compiled.run(every, queues, tensors, used=True)
         found: dict[tuple[Port, Port], int] | None
         if ran is not None:
@@ -134,8 +134,7 @@ class _Network:
             found = None if lanes is None else peaks(every, lanes, tensors)
         if found is None:
             return [LEAST_FIFO] * len(self.fifos)
-        used = [max(found[c.source, sink] for sink in c.sinks) for c in (channels[i] for i in self.fifos)]
-        return [max(LEAST_FIFO, slots) for slots in used]
+        return [max(LEAST_FIFO, found[channels[i].source, channels[i].sink]) for i in self.fifos]
 
 
 def _paced(name: str, tokens: int, interval: int) -> Actor:

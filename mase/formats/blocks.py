@@ -216,11 +216,12 @@ class BlockFormat(Format):
         if self.compat != "mase":
             return None
         tiling = Tiling.of(x.ndim, self.tile, params, str(self))
-        return tiling.join(self._published(tiling.split(checked(x, self).to(torch.float32))), x.shape)
+        found = self._published(tiling.split(checked(x, self).to(torch.float32)))
+        return None if found is None else tiling.join(found, x.shape)
 
-    def _published(self, blocks: Tensor) -> Tensor:
-        """Return float32 blocks as MASE gives them."""
-        raise NotImplementedError
+    def _published(self, blocks: Tensor) -> Tensor | None:
+        """Return float32 blocks as MASE gives them; None where it has no such format."""
+        return None
 
     def limits(self, x: Tensor, params: QuantParams) -> tuple[Tensor, Tensor]:
         tiling = Tiling.of(x.ndim, self.tile, params, str(self))

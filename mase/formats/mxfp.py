@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,9 +51,9 @@ class FloatBlocks(BlockFormat):
     man: int
 
     @property
+    @abstractmethod
     def element(self) -> Minifloat:
         """Return the format of an element."""
-        raise NotImplementedError
 
     def code_range(self) -> tuple[int, int]:
         return self.element.code_range()

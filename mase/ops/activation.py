@@ -16,7 +16,7 @@ from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, need, not_negative, one_of
+from mase.ops.base import OPS, Family, HardwareOp, InRow, need, not_negative, one_of
 from mase.ops.lookup import Domain, Lookup, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
@@ -72,7 +72,7 @@ NOT_NEGATIVE = frozenset(
 
 @OPS.add("activation")
 @dataclass(frozen=True, eq=False)
-class Activation(HardwareOp):
+class Activation(InRow, HardwareOp):
     """y = f(x), element by element: relu by a comparison, others by a table, or by polynomials where codes are wide.
 
     Attributes: function, and where it has some: slope, alpha, beta, threshold, low, high, exponent. Operand of prelu:

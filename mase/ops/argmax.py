@@ -18,13 +18,13 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, an_axis, travel
+from mase.ops.base import OPS, Family, HardwareOp, InRow, an_axis, travel
 from mase.ops.operations import Operations, each
 
 
 @OPS.add("argmax")
 @dataclass(frozen=True, eq=False)
-class ArgmaxOp(HardwareOp):
+class ArgmaxOp(InRow, HardwareOp):
     """y = index of the greatest element along an axis; of equal ones the lowest.
 
     Attributes: axis, the batch counted, and keepdim. The result is an integer, of as many bits as the axis needs.

@@ -155,37 +155,8 @@ class Op(ABC):
         return None
 
 
-class HardwareOp(Op):
-    """A typed node that has exact integer arithmetic and RTL: one or more blocks in a row."""
-
-    implicit: ClassVar[frozenset[str]] = frozenset()  # operands that need no format of their own
-
-    @classmethod
-    def builds(cls, record: Record) -> bool:
-        """Tell whether a node of this kind has hardware; one that has none runs in float, whatever its formats."""
-        return True
-
-    @classmethod
-    def check_formats(cls, node: OpNode) -> None:
-        """Raise UnsupportedOp where a format of a node that has all of them is not one that hardware computes with."""
-        for source in node.inputs:
-            fmt = source.record.output.format
-            assert fmt is not None
-            activation_grid(fmt, source.params(), node.where())
-        fmt = node.record.output.format
-        assert fmt is not None
-        produced_grid(fmt, node.params(), node.where())
-
-    @classmethod
-    @abstractmethod
-    def from_node(cls, node: OpNode) -> HardwareOp:
-        """Build from a node whose operands and result carry formats; ``mase.lowering`` alone calls this.
-
-        It may read the node and what lies upstream of it, nothing else: operators are kept by that.
-
-        Raises:
-            UnsupportedOp: the formats or sizes have no exact hardware; says why.
-        """
+class Arithmetic(ABC):
+    """What a node becomes on chip: exact integer arithmetic, and a circuit of blocks."""
 
     @abstractmethod
     def reference(self, *inputs: Code) -> Code:
@@ -210,21 +181,13 @@ class HardwareOp(Op):
         """Streams of its results at one lane."""
         return self.circuit(1, 1, {}).gives
 
-    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
-        """Return the RTL blocks in order of the stream, by role (``""`` the operator itself).
-
-        Args:
-            simd: input lanes. pe: output lanes. fifos: depth of the output FIFO by role.
-        """
-        raise NotImplementedError(f"{type(self).__name__} overrides circuit")
-
+    @abstractmethod
     def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
-        """Return the blocks by role with the wires between them; one in a row unless the operator says otherwise.
+        """Return the blocks by role (``""`` the operator itself) with the wires between them.
 
         Args:
             simd: lanes of every input. pe: lanes of the output. fifos: depth of the output FIFO by role.
         """
-        return Circuit.chain(self.blocks(simd, pe, fifos))
 
     def settled(self) -> Mapping[str, Json]:
         """Return the attributes that building decided, such as the way to sum that ``auto`` chose."""
@@ -233,6 +196,50 @@ class HardwareOp(Op):
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should know of the numbers, one line each."""
         return ()
+
+
+class InRow(Arithmetic):
+    """Arithmetic whose blocks stand in a row, each with one input and one output."""
+
+    @abstractmethod
+    def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
+        """Return the blocks by role in order of the stream; see :meth:`circuit`."""
+
+    def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
+        return Circuit.chain(self.blocks(simd, pe, fifos))
+
+
+class HardwareOp(Op, Arithmetic):
+    """A kind of nodes that have exact integer arithmetic and RTL."""
+
+    implicit: ClassVar[frozenset[str]] = frozenset()  # operands that need no format of their own
+
+    @classmethod
+    def builds(cls, record: Record) -> bool:
+        """Tell whether a node of this kind has hardware; one that has none runs in float, whatever its formats."""
+        return True
+
+    @classmethod
+    def check_formats(cls, node: OpNode) -> None:
+        """Raise UnsupportedOp where a format of a node that has all of them is not one that hardware computes with."""
+        for source in node.inputs:
+            fmt = source.record.output.format
+            assert fmt is not None
+            activation_grid(fmt, source.params(), node.where())
+        fmt = node.record.output.format
+        assert fmt is not None
+        produced_grid(fmt, node.params(), node.where())
+
+    @classmethod
+    @abstractmethod
+    def from_node(cls, node: OpNode) -> Arithmetic:
+        """Build from a node whose operands and result carry formats; ``mase.lowering`` alone calls this.
+
+        It may read the node and what lies upstream of it, nothing else: operators are kept by that.
+
+        Raises:
+            UnsupportedOp: the formats or sizes have no exact hardware; says why.
+        """
 
 
 OPS: Registry[type[Op]] = Registry("op", "mase.ops")

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.blocks.linear import LinearFoldings
 from mase.blocks.pad import Border, Pad, PadFoldings
 from mase.blocks.window import Window, WindowFoldings, Windows
 from mase.dataflow.block import LEAST_FIFO, Block, Pipe
@@ -25,10 +26,9 @@ from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Axes, Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, HardwareOp, by_pixels, need, not_negative, travel
+from mase.ops.base import OPS, Arithmetic, by_pixels, need, not_negative, travel
 from mase.ops.depthwise import Depthwise
 from mase.ops.mac import Mac
-from mase.ops.mac_foldings import LinearFoldings
 from mase.ops.operations import Operations
 
 FORWARD = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by rank of the weight
@@ -165,7 +165,7 @@ class Conv(Mac):
             raise UnsupportedOp(f"{node.where()}: {why}")
 
     @classmethod
-    def from_node(cls, node: OpNode) -> HardwareOp:
+    def from_node(cls, node: OpNode) -> Arithmetic:
         cls.check_formats(node)
         formats, weight, bias = cls.operands(node)
         source, record = node.inputs[0], node.record

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn, Self
-
-from torch import Tensor
 
 from mase.blocks.decode import LATENCY, Decode, decode_work
 from mase.dataflow.circuit import Circuit, Pin, Wire
@@ -14,8 +11,8 @@ from mase.dataflow.schedule import IN, OUT
 from mase.dataflow.work import Count, Foldings, Lanes, Work
 from mase.formats import Code
 from mase.formats.grid import Grid, off_chip
-from mase.graph import Json, OpNode, Record
-from mase.ops.base import HardwareOp
+from mase.graph import Json, OpNode
+from mase.ops.base import Arithmetic
 
 DECODE = "decode"
 
@@ -58,19 +55,18 @@ class DecodedFoldings(Foldings):
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded(HardwareOp):
+class Decoded(Arithmetic):
     """An operator whose inputs come as codes that are not plain integers: each such input passes a decoder.
 
     Args:
         core: the operator, on integers. grids: of the inputs as they come, and the axes along which their blocks lie.
     """
 
-    kind: ClassVar[str] = DECODE
-    core: HardwareOp
+    core: Arithmetic
     grids: tuple[tuple[Grid, int], ...]
 
     @classmethod
-    def of(cls, core: HardwareOp, node: OpNode) -> HardwareOp:
+    def of(cls, core: Arithmetic, node: OpNode) -> Arithmetic:
         """Return the operator of a node with the decoders that it needs; itself where it needs none."""
         _check_given(core, node)
         grids = []
@@ -82,14 +78,6 @@ class Decoded(HardwareOp):
             return core
         found = cls(core, tuple(grids))
         return found if found._decoders(1, 1) else core
-
-    @staticmethod
-    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> NoReturn:
-        raise NotImplementedError("an operator of a node computes in float")
-
-    @classmethod
-    def from_node(cls, node: OpNode) -> Self:
-        raise NotImplementedError("operators are built by their own kinds")
 
     def reference(self, *inputs: Code) -> Code:
         return self.core.reference(*self._integers(inputs))
@@ -133,7 +121,7 @@ class Decoded(HardwareOp):
         return self.core.warnings()
 
 
-def _check_given(core: HardwareOp, node: OpNode) -> None:
+def _check_given(core: Arithmetic, node: OpNode) -> None:
     """Refuse a format that the operator does not give, where its codes are not plain integers."""
     fmt = node.record.output.format
     assert fmt is not None

@@ -7,7 +7,7 @@ over channels that other convolutions need would leave all lanes but one without
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NoReturn, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from mase.errors import UnsupportedOp
 from mase.formats import Format, QuantParams
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
-from mase.graph import Json, OpNode, Record
+from mase.graph import Json, OpNode
 from mase.ops.base import not_negative
 from mase.ops.reducing import Places, Reducing
 
@@ -32,16 +32,6 @@ Formatted = tuple[Format, QuantParams]
 
 class Depthwise(Reducing):
     """y[c] = act(bias[c] + sum over the pixels t of a window of x[t, c] w[t, c]), exact, one rounding."""
-
-    kind: ClassVar[str] = "conv"
-
-    @staticmethod
-    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> NoReturn:
-        raise NotImplementedError("the kind of the node computes in float")
-
-    @classmethod
-    def from_node(cls, node: OpNode) -> NoReturn:
-        raise NotImplementedError("the kind of the node builds this")
 
     @staticmethod
     def too_wide(grid: Grid) -> str:

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mase.blocks.linear import LinearFoldings
+from mase.blocks.sums import one_part
 from mase.dataflow.block import Block
 from mase.dataflow.stream import Travel
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode, Record
 from mase.ops.base import OPS, not_negative, travel
-from mase.ops.mac import Mac, one_part
-from mase.ops.mac_foldings import LinearFoldings
+from mase.ops.mac import Mac
 from mase.ops.operations import Operations
 
 

@@ -18,7 +18,7 @@ from mase.dataflow.stream import Travel
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Family, HardwareOp, need, one_of, travel
+from mase.ops.base import OPS, Affine, Arithmetic, Family, HardwareOp, InRow, need, one_of, travel
 from mase.ops.operations import Operations, each
 from mase.ops.row_norm import RowNormalise
 
@@ -31,7 +31,7 @@ COSTS = {"batch": 2, "layer": 5, "group": 5, "rms": 3}
 
 @OPS.add("norm")
 @dataclass(frozen=True, eq=False)
-class Normalise(HardwareOp):
+class Normalise(InRow, HardwareOp):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias; rms subtracts nothing and divides by the root mean square.
 
     Attributes: function (batch, layer, group, rms), eps; shape of the normalised axes (layer, rms); groups (group). Of
@@ -89,7 +89,7 @@ class Normalise(HardwareOp):
         return function == "batch" or (function in ("layer", "rms") and len(record.attrs["shape"]) == 1)
 
     @classmethod
-    def from_node(cls, node: OpNode) -> HardwareOp:
+    def from_node(cls, node: OpNode) -> Arithmetic:
         if node.record.attrs["function"] != "batch":
             return RowNormalise.from_node(node)
         source, record, where = node.inputs[0], node.record, node.where()

@@ -19,7 +19,7 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import QuantParams
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, not_negative, one_of
+from mase.ops.base import OPS, Family, HardwareOp, not_negative, one_of
 from mase.ops.operations import Operations, each
 from mase.ops.reducing import Places, Reducing, images, orders
 
@@ -48,7 +48,7 @@ MEANS = frozenset({"average", "adaptive_average", "mean"})
 
 @OPS.add("pool")
 @dataclass(frozen=True, eq=False)
-class Pool(Reducing):
+class Pool(Reducing, HardwareOp):
     """y = one number for a window, or for an axis; on chip the greatest one, the mean or the sum.
 
     Attributes: function. max and average: size, stride, padding, ceil (count partial windows), dilation (max),

@@ -20,7 +20,7 @@ from mase.dataflow.work import Count, Foldings, Lanes, Work, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode
-from mase.ops.base import HardwareOp, by_pixels, travel
+from mase.ops.base import InRow, by_pixels, travel
 
 PAD, WINDOW, NORMALISE = "pad", "window", "normalise"
 
@@ -122,7 +122,7 @@ class Places:
 
 
 @dataclass(frozen=True, eq=False)
-class Reducing(HardwareOp):
+class Reducing(InRow):
     """y[g, c] = round(m[c] * reduction over the rows r of group g of x[r, c]).
 
     Args:

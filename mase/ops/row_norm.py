@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn, Self
+from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
@@ -28,8 +27,8 @@ from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
-from mase.graph import OpNode, Record
-from mase.ops.base import HardwareOp, travel
+from mase.graph import OpNode
+from mase.ops.base import Arithmetic, travel
 
 SPLIT, STATS, ROOT, NORMALISE = "split", "stats", "root", "normalise"
 
@@ -94,21 +93,15 @@ class RowNormFoldings(Foldings):
 
 
 @dataclass(frozen=True, eq=False)
-class RowNormalise(HardwareOp):
+class RowNormalise(Arithmetic):
     """y = norm(x) along the axis that travels fastest; the attributes are those of the kind ``norm``.
 
     Args:
         order: in which elements travel, on both sides. norm: all integers.
     """
 
-    kind: ClassVar[str] = "norm"
-
     order: Travel
     norm: RowNorm
-
-    @staticmethod
-    def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> NoReturn:
-        raise NotImplementedError("the kind of the node computes in float")
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:

@@ -29,7 +29,7 @@ from mase.formats.grid import Grid
 from mase.graph import Graph, HwRecord, OpNode
 from mase.lowering import Lowering
 from mase.netlist import Netlist, build
-from mase.ops.base import HardwareOp
+from mase.ops.base import Arithmetic
 from passes.map import Folding, MapConfig, map_graph
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network
@@ -48,7 +48,7 @@ def chain(layers: Sequence[nn.Module], shape: tuple[int, ...], formats: Sequence
     return Network("chain", layers, torch.randn(8, *shape), formats[0], given, fused=fused).quantized()
 
 
-def parts(graph: Graph) -> tuple[list[OpNode], list[HardwareOp]]:
+def parts(graph: Graph) -> tuple[list[OpNode], list[Arithmetic]]:
     lowered, names = Lowering().of(graph), build(graph).nodes
     nodes = [graph.node(name) for name in names]
     return nodes, [lowered.op(node) for node in nodes]
@@ -62,7 +62,7 @@ def price(*blocks: Block) -> Priced:
     return resources.equivalent(XCUP), max((block.schedule().interval() for block in blocks), default=0)
 
 
-def cheapest(ops: Sequence[HardwareOp], limit: int | None) -> float | None:
+def cheapest(ops: Sequence[Arithmetic], limit: int | None) -> float | None:
     """Return the least cost of all combinations of foldings, block by block; None where none keeps the limit."""
 
     @cache
@@ -97,12 +97,12 @@ def cheapest(ops: Sequence[HardwareOp], limit: int | None) -> float | None:
     return best
 
 
-def depths(op: HardwareOp, simd: int, pe: int) -> dict[str, int]:
+def depths(op: Arithmetic, simd: int, pe: int) -> dict[str, int]:
     fifos = {} if op.foldings.follows else op.foldings.fifos(np.array([simd]), np.array([pe]))
     return {role: int(np.max(depth)) for role, depth in fifos.items()}
 
 
-def laid(graph: Graph, nodes: Sequence[OpNode], ops: Sequence[HardwareOp], lanes: Sequence[tuple[int, int]]) -> Netlist:
+def laid(graph: Graph, nodes: Sequence[OpNode], ops: Sequence[Arithmetic], lanes: Sequence[tuple[int, int]]) -> Netlist:
     """Return the netlist with the FIFO depths that the search prices."""
     records = {
         node.name: replace(node.record, hw=HwRecord(simd, pe, depths(op, simd, pe)))

@@ -79,12 +79,12 @@ def residual(latency: int) -> Network:
     both = Step((IN, "past"), (IN, "past"), (OUT,), (OUT,))
     one = stream(take=True, produce=True)
     actors = [
-        Actor("fork", (Loop(beats, (one,)),), {OUT: 1}),
+        Actor("fork", (Loop(beats, (Step((IN,), (IN,), (OUT, "past"), (OUT, "past")),)),), {OUT: 1, "past": 1}),
         Actor("path", (Loop(beats, (one,)),), {OUT: latency}),
         Actor("join", (Loop(beats, (both,)),), {OUT: 1}),
     ]
-    ends = [("fork", ("path", IN)), ("path", ("join", IN)), ("fork", ("join", "past"))]
-    return actors, [Channel((source, OUT), sink, UNBOUNDED) for source, sink in ends]
+    ends = [("fork", OUT, "path", IN), ("path", OUT, "join", IN), ("fork", "past", "join", "past")]
+    return actors, [Channel((a, give), (b, take), UNBOUNDED) for a, give, b, take in ends]
 
 
 @pytest.mark.parametrize("latency", [1, 10, 40])

@@ -32,7 +32,7 @@ from mase.frontend.module import trace_module
 from mase.graph import Graph, OpNode
 from mase.interpreter import run
 from mase.lowering import Key, Lowering
-from mase.ops.base import HardwareOp
+from mase.ops.base import Arithmetic
 from mase.ops.linear import Linear
 from passes.fuse import fuse
 from passes.map import Folding, MapConfig, map_graph
@@ -88,7 +88,7 @@ def tampered_memory(folder: Path) -> Design:
 class Tampered(Lowering):
     """Build a first operator that has that weight, so that the reference says what the RTL must now give."""
 
-    def op(self, key: Key, node: OpNode) -> HardwareOp:
+    def op(self, key: Key, node: OpNode) -> Arithmetic:
         op = super().op(key, node)
         if node.name != "_1":
             return op

@@ -24,13 +24,13 @@ from emit.lint import lint
 from emit.names import LONGEST, Names, identifier
 from emit.sim import Job, simulate_many
 from emit.verilog import emit
+from mase.blocks.requantize import RequantizeBlock
 from mase.dataflow.block import MemoryImage
 from mase.errors import GraphError, MaseError, UnsupportedOp
 from mase.formats import Code
 from mase.frontend.module import trace_module
 from mase.graph import Graph
 from mase.netlist import build
-from mase.ops.requantize import RequantizeBlock
 from mase.paths import hw_dir
 from passes.map import Folding, MapConfig, map_graph
 from passes.quantize import NodeFormats, QuantizeConfig, quantize

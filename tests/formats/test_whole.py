@@ -31,7 +31,7 @@ INTEGERS = {
         "return number + ((v < 0) & (number > 0)).to(torch.int64) * (1 << self.width - 1)",
     ],
     "mase/formats/int.py": ["factor = torch.sign(scale).to(torch.int64)"] * 2,  # of finite scales
-    "mase/ops/mac.py": ["exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)"],
+    "mase/blocks/sums.py": ["exponent = torch.frexp(real.abs() / part)[1].clamp(min=0).to(torch.int64)"],
 }
 
 

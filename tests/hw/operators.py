@@ -22,12 +22,14 @@ from mase.blocks.concat import Concat
 from mase.blocks.decode import Decode
 from mase.blocks.encode import Encode
 from mase.blocks.fork import Fork
+from mase.blocks.linear import LinearBlock
 from mase.blocks.output import Output
 from mase.blocks.pad import Border, Pad
 from mase.blocks.pair import Pair, Pairing, Scale
 from mase.blocks.piecewise import PiecewiseUnit, Polynomials
 from mase.blocks.reduce import Reduce, Reduction
 from mase.blocks.reorder import Nest, Order, Reorder
+from mase.blocks.requantize import RequantizeBlock, Rescaling
 from mase.blocks.root import Root, Roots, argument_width
 from mase.blocks.row_scale import RowNorm, RowScale
 from mase.blocks.row_stats import RowStats, Stats
@@ -37,15 +39,13 @@ from mase.blocks.window import Window, Windows, least_buffer
 from mase.dataflow.block import Block
 from mase.dataflow.rounding import MODES, Rounding
 from mase.dataflow.schedule import IN, Channel, Loop, run
-from mase.dataflow.stream import StreamType, Travel
+from mase.dataflow.stream import StreamType
 from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Axes, Code, Format, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.formats.mxint import MXInt
 from mase.netlist import SINK
 from mase.ops.linear import Linear
-from mase.ops.mac import LinearBlock
-from mase.ops.requantize import Requantize, RequantizeBlock
 from mase.paths import cache_dir
 from tests.emit.designs import corners
 from tests.hw.bench import Instance, bench
@@ -159,7 +159,7 @@ def requantize(
     x, y = fx.grid(px, "unit").plain, fy.grid(py, "unit")
     scales = px.scale if x.scaled else None, py.scale if y.scaled else None
     out = Output.of(y, *scales, x.unit, max(-x.low, x.high) << x.span, relu, mode, "unit")
-    block = RequantizeBlock(Requantize("unit", 2, cols, x, out, Travel.of((2, cols))), lanes, fifo=fifo)
+    block = RequantizeBlock(Rescaling("unit", 2, cols, x, out), lanes, fifo=fifo)
     return Unit.of(f"requantize_{source}_{target}_{cols}_{lanes}_{fifo}_{mode}", block)
 
 

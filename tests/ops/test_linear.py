@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.blocks.sums import Accumulation
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Axes, Code, QuantParams, parse
 from mase.frontend.module import trace_module
 from mase.netlist import build
 from mase.ops.linear import Linear
-from mase.ops.mac import Accumulation
 from mase.testing import Mapped, OpLaws, same_codes
 from passes.map import Folding
 from passes.quantize import NodeFormats, QuantizeConfig, quantize

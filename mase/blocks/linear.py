@@ -1,15 +1,26 @@
-"""Cycles and contents of the linear unit at any folding (hw/linear, hw/common), without its weights."""
+"""The linear unit (hw/linear): sums of products at one folding; its cycles and contents at any."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
+from mase.blocks.sums import Sums
+from mase.dataflow.block import MemoryImage, Pipe, pack_words
+from mase.dataflow.grid import check_lanes
+from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
+from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
+from mase.errors import UnsupportedOp
+from mase.formats import Code
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,38 @@ class LinearFoldings(Foldings):
     zero_bits: int = 0
     taps: int = 1
     sets: int = 1
+
+    @classmethod
+    def of(cls, sums: Sums) -> Self:
+        """Build for sums; their weights do not matter."""
+        x, w, out, normaliser = sums.x, sums.w, sums.out, None
+        if out.raw:
+            normaliser = out.normaliser(sums.rows, sums.outputs, 1, sums.raw_width, 2).normaliser
+        return cls(
+            sums.rows,
+            sums.inputs,
+            sums.outputs,
+            x.width,
+            x.element_bits,
+            x.block,
+            x.exp_bits,
+            w.width,
+            w.block,
+            sums.weight_exp_bits,
+            out.grid.width,
+            out.grid.block,
+            sums.acc_width,
+            sums.bias_width,
+            out.mult_bits,
+            sums.raw_width,
+            sums.guard,
+            sums.exp_max,
+            normaliser,
+            out.multiplier is not None and out.multiplier.numel() == 1,
+            out.zero_bits,
+            sums.taps,
+            sums.sets,
+        )
 
     @property
     def cols(self) -> int:
@@ -222,3 +265,148 @@ class LinearFoldings(Foldings):
             roms=((pe * bits, self.out_tiles(pe)),),
             counters=(words, words, np.minimum(beats, k), region),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBlock(Pipe):
+    """Sums of products: ``simd`` inputs times ``pe`` outputs a cycle."""
+
+    sums: Sums
+    simd: int
+    pe: int
+    sv_module: ClassVar[str] = "mase_linear"
+
+    def __post_init__(self) -> None:
+        sums = self.sums
+        where, part = sums.title, sums.outputs // sums.sets
+        for what, value, most in (("simd", self.simd, sums.cols), ("pe", self.pe, part)):
+            if value < 1:
+                raise UnsupportedOp(f"{where}: {what} is {value}; allowed is 1..{most}")
+        for grid, lanes in ((sums.x, self.simd), (sums.w, self.simd), (sums.out.grid, self.pe)):
+            check_lanes(where, grid, lanes)
+        for what, value, whole_of in (("simd", self.simd, sums.cols), ("pe", self.pe, part)):
+            if sums.sets > 1 and whole_of % value:
+                raise UnsupportedOp(f"{where}: {what} is {value}; allowed are divisors of {whole_of}, those of a group")
+
+    @property
+    def stream_in(self) -> StreamType:
+        sums = self.sums
+        return StreamType(sums.rows * sums.sets * sums.taps, sums.cols, self.simd, replace(sums.x, zero=sums.zero))
+
+    @property
+    def stream_out(self) -> StreamType:
+        return StreamType(self.sums.rows, self.sums.outputs, self.pe, self.sums.out.raw_grid(self.sums.raw_width))
+
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        return (self.sums.out.given(self.sums.sums(*inputs)),)
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.sums.sums(*inputs), self.sums.out.describe
+
+    @property
+    def in_tiles(self) -> int:
+        """Beats of the contraction."""
+        return self.sums.taps * -(-self.sums.cols // self.simd)
+
+    @property
+    def out_tiles(self) -> int:
+        """Tiles of outputs of a set."""
+        return -(-(self.sums.outputs // self.sums.sets) // self.pe)
+
+    @cached_property
+    def foldings(self) -> LinearFoldings:
+        """All that its hardware depends on but the lanes."""
+        return LinearFoldings.of(self.sums)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the last firing of a tile to its output beat."""
+        return int(self.foldings.latency(self.simd))
+
+    def schedule(self) -> Schedule:
+        k, o = self.in_tiles, self.out_tiles
+        first: tuple[Step | Loop, ...]
+        again: tuple[Step | Loop, ...]
+        if self.sums.guard is None:
+            first = (Loop(k - 1, (stream(take=True),)), stream(take=True, produce=True))
+            again = (Loop(k - 1, (Step(),)), stream(produce=True))
+        else:  # scan the exponents of the row, then sum from the buffer
+            total = Loop(k - 1, (Step(),))
+            first = (Loop(k, (stream(take=True),)), total, stream(produce=True))
+            again = (Loop(k, (Step(),)), total, stream(produce=True))
+        row = (Loop(1, first), Loop(o - 1, again))
+        return Schedule((Actor("", (Loop(self.sums.rows * self.sums.sets, row),), {OUT: self.latency}),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        sums = self.sums
+        return {
+            "Rows": sums.rows * sums.sets,
+            "Parts": sums.taps,
+            "Inputs": sums.cols,
+            "Sets": sums.sets,
+            "Outputs": sums.outputs // sums.sets,
+            "Simd": self.simd,
+            "Pe": self.pe,
+            "XWidth": sums.x.width,
+            "XSigned": int(sums.x.signed),
+            "XExpBits": sums.x.exp_bits,
+            "XBlock": max(1, sums.x.block),
+            "WWidth": sums.w.width,
+            "WExpBits": sums.weight_exp_bits,
+            "WBlock": max(1, sums.w.block),
+            "Aligned": int(sums.guard is not None),
+            "Guard": sums.guard or 0,
+            "ExpWidth": max(1, sums.exp_max.bit_length()),
+            "ExpMax": sums.exp_max,
+            "AccWidth": sums.acc_width,
+            "BiasWidth": sums.bias_width,
+            **sums.out.sv_params(sums.raw_width),
+            "FifoDepth": self.fifo,
+        }
+
+    def memories(self) -> Mapping[str, MemoryImage]:
+        sums, o, k = self.sums, self.sums.sets * self.out_tiles, self.in_tiles
+        weight = self._padded(sums.weight, sums.cols, k * self.simd)
+        tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
+        tiled = {"BiasFile": (sums.bias, sums.bias_width)}
+        if sums.out.multiplier is not None:
+            tiled["MultFile"] = (sums.out.multiplier.expand(sums.outputs), sums.out.mult_bits)
+        if sums.bias_exp is not None:
+            tiled["BiasExpFile"] = (sums.bias_exp, max(1, sums.exp_max.bit_length()))
+        images = {
+            "WeightFile": MemoryImage(
+                self.pe * self.simd * sums.w.width,
+                pack_words(tiles, sums.w.width),
+                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth",
+            )
+        }
+        for name, (values, width) in tiled.items():
+            words = np.pad(values.numpy(), (0, o * self.pe - sums.outputs)).reshape(o, self.pe)
+            layout = f"word o holds the value of output o * Pe + p at bit p * {width}"
+            images[name] = MemoryImage(self.pe * width, pack_words(words, width), layout)
+        if sums.weight_exp is not None:
+            images["WeightExpFile"] = self._weight_exponents(sums.weight_exp)
+        return images
+
+    def _padded(self, x: Tensor, size: int, words: int) -> npt.NDArray[np.int64]:
+        """Return ``[tiles * pe, words]`` from ``[outputs, taps * size]``, each part filled up with zeros."""
+        taps, more = self.sums.taps, self.sums.sets * self.out_tiles * self.pe - self.sums.outputs
+        parts = x.numpy().reshape(-1, taps, size)
+        return np.pad(parts, ((0, more), (0, 0), (0, words // taps - size))).reshape(-1, words)
+
+    def _weight_exponents(self, exponent: Tensor) -> MemoryImage:
+        sums, bits = self.sums, self.sums.weight_exp_bits
+        exps = max(1, self.simd // sums.w.block)
+        beats = max(1, sums.w.block // self.simd)  # of a word
+        words = sums.taps * -(-self.in_tiles // sums.taps // beats)
+        table = self._padded(exponent - sums.w.base, exponent.shape[1] // sums.taps, words * exps)
+        tiles = sums.sets * self.out_tiles
+        table = table.reshape(tiles, self.pe, words, exps).transpose(0, 2, 1, 3).reshape(tiles * words, -1)
+        layout = (
+            f"word o * {words} + j holds the exponents of output o * Pe + p from block j * {exps} on, "
+            f"at bit p * {exps * bits}"
+        )
+        return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
+
+    def work(self) -> Work:
+        return self.foldings.work(self.simd, self.pe, {"": self.fifo, "normalise": 2})[""]

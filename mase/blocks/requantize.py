@@ -1,0 +1,199 @@
+"""Codes of one grid as codes of another, with one rounding (hw/requantize)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mase.blocks.block_normalise import Normaliser
+from mase.blocks.encode import Encoder
+from mase.blocks.output import Output
+from mase.dataflow.block import Pipe
+from mase.dataflow.grid import check_lanes
+from mase.dataflow.rounding import FLOAT_SAFE
+from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
+from mase.dataflow.stream import StreamType
+from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.formats import Code
+from mase.formats.grid import Grid
+from mase.formats.whole import whole
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """y = round(m * (x << e)).
+
+    Args:
+        name: for errors. rows, cols: shape of one sample. x: grid of the input. out: multiplier and rounding.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    x: Grid
+    out: Output
+
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return self.name
+
+    def integers(self, x: Code) -> Tensor:
+        """Return the input on one unit: exact integers."""
+        t = self.x.integers(x, torch.float64)
+        return t if self.out.total < FLOAT_SAFE else whole(t)
+
+    @property
+    def raw_width(self) -> int:
+        """Bits of the integers that are rounded, as the RTL derives them."""
+        return self.x.element_bits + ((1 << self.x.exp_bits) - 1 if self.x.block else 0) + self.out.mult_bits
+
+
+@dataclass(frozen=True)
+class RequantizeFoldings(Foldings):
+    """The requantize unit before it is folded.
+
+    Args:
+        rows, cols: shape. x_width, x_bits, x_block, x_exp_bits: of the input, as in LinearFoldings.
+        out_width, out_block: of the result. mult_bits, raw_width: of the multiplier (0: none) and the exact result.
+        normaliser: what follows where the unit leaves raw integers. zero_bits: of a result that are always 0.
+        mult_zeros: trailing zeros of the multiplier.
+    """
+
+    rows: int
+    cols: int
+    x_bits: int
+    x_block: int
+    x_exp_bits: int
+    out_width: int
+    out_block: int
+    mult_bits: int
+    raw_width: int
+    normaliser: Normaliser | Encoder | None
+    zero_bits: int = 0
+    mult_zeros: int = 0
+
+    @classmethod
+    def of(cls, scaling: Rescaling) -> Self:
+        """Build for a scaling."""
+        x, out, normaliser = scaling.x, scaling.out, None
+        if out.raw:
+            normaliser = out.normaliser(scaling.rows, scaling.cols, 1, scaling.raw_width, 2).normaliser
+        return cls(
+            scaling.rows,
+            scaling.cols,
+            x.element_bits,
+            x.block,
+            x.exp_bits,
+            out.grid.width,
+            out.grid.block,
+            out.mult_bits,
+            scaling.raw_width,
+            normaliser,
+            out.zero_bits,
+            0 if out.multiplier is None else _trailing_zeros(int(out.multiplier[0])),
+        )
+
+    def lanes(self) -> tuple[Lanes, Lanes]:
+        lanes = tile_lanes(self.cols, self.x_block, self.out_block)
+        return lanes, lanes
+
+    def cycles(self, simd: Count, pe: Count) -> Count:
+        core = self.rows * ceil_div(self.cols, pe)
+        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a firing to its output beat."""
+        return 2 + (self.mult_bits > 0) + (self.normaliser is None)
+
+    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
+        return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
+
+    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        wide, beats = self.raw_width - self.mult_bits, self.rows * ceil_div(self.cols, pe)
+        rounders = () if self.normaliser is not None else ((pe, self.raw_width, self.out_width),)
+        factor = self.mult_bits + 1 - self.mult_zeros if self.mult_bits else 0
+        lanes = pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
+        registers = pe * (wide + (wide + factor - 1) * (self.mult_bits > 0))
+        core = Work(
+            multipliers=((pe, wide, factor),) * (factor > 2),  # a power of two is a shift
+            shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
+            registers=registers + lanes * (self.normaliser is None) + self.latency - 1,
+            delays=((np.greater(beats, 1), self.latency - 1),),
+            fifos=((lanes + 1, fifos[""]),),
+            rounders=rounders,
+            counters=(beats,),
+        )
+        if self.normaliser is None:
+            return {"": core}
+        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+
+
+@dataclass(frozen=True, eq=False)
+class RequantizeBlock(Pipe):
+    """The requantize unit on ``lanes`` elements a cycle."""
+
+    scaling: Rescaling
+    lanes: int
+    sv_module: ClassVar[str] = "mase_requantize"
+
+    def __post_init__(self) -> None:
+        for grid in (self.scaling.x, self.scaling.out.grid):
+            check_lanes(self.scaling.title, grid, self.lanes)
+
+    @property
+    def stream_in(self) -> StreamType:
+        return StreamType(self.scaling.rows, self.scaling.cols, self.lanes, self.scaling.x)
+
+    @property
+    def stream_out(self) -> StreamType:
+        scaling = self.scaling
+        return StreamType(scaling.rows, scaling.cols, self.lanes, scaling.out.raw_grid(scaling.raw_width))
+
+    def compute(self, *inputs: Code) -> tuple[Code, ...]:
+        return (self.scaling.out.given(self.scaling.integers(*inputs)),)
+
+    def inside(self, *inputs: Code) -> tuple[Tensor, Callable[[int], str]]:
+        return self.scaling.integers(*inputs), self.scaling.out.describe
+
+    @cached_property
+    def foldings(self) -> RequantizeFoldings:
+        """All that its hardware depends on but the lanes."""
+        return RequantizeFoldings.of(self.scaling)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a firing to its output beat."""
+        return self.foldings.latency
+
+    def schedule(self) -> Schedule:
+        body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
+        return Schedule((Actor("", body, {OUT: self.latency}),))
+
+    def sv_params(self) -> Mapping[str, int]:
+        scaling = self.scaling
+        return {
+            "Beats": self.stream_in.beats,
+            "Lanes": self.lanes,
+            "XWidth": scaling.x.width,
+            "XSigned": int(scaling.x.signed),
+            "XExpBits": scaling.x.exp_bits,
+            "XBlock": max(1, scaling.x.block),
+            "Mult": 1 if scaling.out.multiplier is None else int(scaling.out.multiplier[0]),
+            **scaling.out.sv_params(scaling.raw_width),
+            "FifoDepth": self.fifo,
+        }
+
+    def work(self) -> Work:
+        return self.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+
+
+def _trailing_zeros(n: int) -> int:
+    return (n & -n).bit_length() - 1
