@@ -91,7 +91,7 @@ class Normalise(InRow, HardwareOp):
     @classmethod
     def from_node(cls, node: OpNode) -> Arithmetic:
         if node.record.attrs["function"] != "batch":
-            return RowNormalise.from_node(node)
+            return RowNormalise.of(node)
         source, record, where = node.inputs[0], node.record, node.where()
         x_format, y_format = source.record.output.format, record.output.format
         assert x_format is not None and y_format is not None

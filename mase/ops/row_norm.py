@@ -104,7 +104,7 @@ class RowNormalise(Arithmetic):
     norm: RowNorm
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
+    def of(cls, node: OpNode) -> Self:
         source, attrs, where = node.inputs[0], node.record.attrs, node.where()
         x_format, y_format = source.record.output.format, node.record.output.format
         assert x_format is not None and y_format is not None
