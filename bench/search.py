@@ -22,11 +22,12 @@ from bench.common import Figure, cpu_seconds, in_fresh_process, main
 from bench.models import INTERVAL, formats, task
 from mase.explore.space import Space
 from mase.explore.study import Study
-from mase.explore.trial import Constraint
-from mase.flow import LEGAL, OBJECTIVES
+from mase.explore.trial import Constraint, Objective
+from mase.flow import LEGAL
 from mase.scoring import Scorer, Target, space
 
 HERE = "bench.search"
+OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))  # of a run
 TRIALS, ROUNDS = 500, 3
 TOLERANCE = 0.01  # accuracy that a design may lose
 Metrics = Mapping[str, float]

@@ -237,16 +237,16 @@ def search(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = 
     if done.study is None or done.chosen is None:
         return _fail(f"{config}: has no search section", 2)
     from mase.explore.export import pareto_json
-    from mase.flow import OBJECTIVES
 
-    found = pareto_json(done.study.trials, done.study.space, OBJECTIVES, done.study.constraints)
+    name = done.study.objectives[0].name
+    found = pareto_json(done.study.trials, done.study.space, done.study.objectives, done.study.constraints)
     best = sorted((t for t in done.study.trials if t.feasible(done.study.constraints)), key=lambda t: t.metrics["cost"])
     rows = [
-        [t.number, f"{t.metrics['accuracy']:.4f}", f"{t.metrics['cost']:.0f}", "chosen" if t is done.chosen else ""]
+        [t.number, f"{t.metrics[name]:.4f}", f"{t.metrics['cost']:.0f}", "chosen" if t is done.chosen else ""]
         for t in best[:12]
     ]
     found["chosen"] = done.chosen.number
-    _give(found, as_json, lambda: _table("cheapest within tolerance", ["trial", "accuracy", "LUT-eq.", ""], rows))
+    _give(found, as_json, lambda: _table("cheapest within tolerance", ["trial", name, "LUT-eq.", ""], rows))
     return 0
 
 
@@ -266,7 +266,7 @@ def quantize(config: Config, out: Out = None, set_: Set = None, as_json: AsJson 
         rows.append([node.path, node.kind, str(weight.format) if weight else "", str(node.record.output.format), lanes])
     heads = ["path", "kind", "weight", "output", "lanes"]
     data = {"nodes": [dict(zip(heads, row, strict=True)) for row in rows], "validation": done.chosen_validation}
-    _give(data, as_json, lambda: _table(f"accuracy {done.chosen_validation:.4f} (validation)", heads, rows))
+    _give(data, as_json, lambda: _table(f"{done.metric} {done.chosen_validation:.4f} (validation)", heads, rows))
     return 0
 
 
@@ -693,8 +693,11 @@ class _Screen:
 
     def _trial(self, trial: Any, total: int) -> None:
         if self._task is not None:
+            from mase.scoring import REFUSED
+
             metrics = trial.metrics
-            text = f"search: accuracy {metrics['accuracy']:.4f}, cost {metrics['cost']:.0f}"
+            name = next(name for name in metrics if name not in REFUSED)
+            text = f"search: {name} {metrics[name]:.4f}, cost {metrics['cost']:.0f}"
             self._progress.update(self._task, total=total, completed=trial.number + 1, description=text)
 
 
@@ -737,8 +740,8 @@ def _headline(done: Outcome) -> None:
     _table(f"{found.target}", ["", "predicted", f"by {found.synthesised_by or 'synthesis'}"], rows)
     a = report.accuracy
     bound = f" (at most {a.tolerance:g} lower was allowed on this split)" if report.search is not None else ""
-    print(f"validation accuracy: float {a.float_validation:.4f}, accelerator {a.chosen_validation:.4f}{bound}")
-    print(f"test accuracy: float {a.float:.4f}, accelerator {a.chosen:.4f}; lint warnings: {done.lint_warnings}")
+    print(f"validation {a.metric}: float {a.float_validation:.4f}, accelerator {a.chosen_validation:.4f}{bound}")
+    print(f"test {a.metric}: float {a.float:.4f}, accelerator {a.chosen:.4f}; lint warnings: {done.lint_warnings}")
 
 
 def _dry(config: Path, overrides: list[str], as_json: bool) -> int:

@@ -20,6 +20,8 @@ LONGEST = 1 << 20  # bytes of a configuration; a larger file is something else
 MILLION = 1_000_000  # trials, epochs, samples of a batch
 MANY = 1 << 31  # samples, batches, cycles a sample
 WORKERS = 1024
+MOST_LOST = 300.0  # of accuracy, or dB
+OUTPUTS = 1000  # of one model
 LANES = 1 << 16  # of one operator, either way
 FORMATS = 1000  # in one list
 GLOBS = 10_000  # in one table
@@ -38,6 +40,13 @@ class ModelConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the model")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
     weights: str | None = Field(None, description="safetensors file with the parameters, beside or below this file")
+    outputs: list[str | int] | None = Field(
+        None,
+        min_length=1,
+        max_length=OUTPUTS,
+        description="results that are built, by name or place, of a model that returns several; without it, all. "
+        "The first is trained and scored",
+    )
 
 
 class DataConfig(Section):
@@ -46,6 +55,9 @@ class DataConfig(Section):
     name: str | None = Field(None, description="a name from `mase list data`")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments; path: relative to this file")
     python: str | None = Field(None, description="file.py:function, beside or below this configuration")
+    labels: Literal["given", "inputs"] = Field(
+        "given", description="inputs: each sample, flattened, is its own label, as an autoencoder needs it"
+    )
     calibration: int = Field(
         512, gt=0, le=MANY, description="number of train samples on which activations are calibrated"
     )
@@ -101,7 +113,7 @@ class QuantizeSection(Section):
 
 
 class SearchConfig(Section):
-    """The search and its choice: the cheapest design within `tolerance` of float accuracy."""
+    """The search and its choice: the cheapest design within `tolerance` of the float model's score."""
 
     strategy: str = Field("tpe", description="a name from `mase list strategies`")
     trials: int = Field(48, gt=0, le=MILLION)
@@ -111,7 +123,10 @@ class SearchConfig(Section):
     )
     tie: bool = Field(False, description="one weight and one activation format for all layers")
     tolerance: float = Field(
-        0.01, ge=0, le=1, description="points of accuracy that may be lost, on the validation split"
+        0.01,
+        ge=0,
+        le=MOST_LOST,
+        description="loss that is allowed on the validation split: as a fraction of samples (accuracy), in dB (values)",
     )
     samples: int | None = Field(
         None, gt=0, le=MANY, description="number of validation samples that a trial scores; without it, all"

@@ -21,7 +21,7 @@ from emit import lint as linter
 from emit import sim, synth
 from emit.design import Design
 from emit.samples import load_inputs
-from emit.verify import Proof, prove
+from emit.verify import Pair, Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
 from mase import interpreter, userfile
@@ -46,10 +46,12 @@ from mase.explore.trial import Constraint, Objective, Trial
 from mase.files import write_atomic
 from mase.frontend import Front, Inputs
 from mase.frontend import trace as trace_and_report
+from mase.frontend.check import choices
 from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.interpreter import Batch
 from mase.lowering import Lowering
+from mase.metrics.scores import Metric, metric
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
 from mase.paths import hw_dir
@@ -66,7 +68,6 @@ from passes.shapes import shapes
 from passes.statistics import statistics
 from passes.weights import weights
 
-OBJECTIVES = (Objective("accuracy", "maximize"), Objective("cost"))
 LEGAL = Constraint("legal", ">=", 1.0)
 LARGEST_NOTE = 1 << 14  # bytes of a file with one line
 
@@ -118,11 +119,11 @@ def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
 
     Args:
         x: ``[samples, ...]``; of several inputs one tensor each, or tensors by name.
-        chunk: samples of one input at a time; bounds memory and keeps data in cache.
+        chunk: samples at a time; bounds memory and keeps data in cache.
     """
     inputs = interpreter.unpacked(graph, x)
     interpreter.check_inputs(graph, inputs)
-    batches = [(part,) for part in inputs[0].split(chunk)] if len(inputs) == 1 else [inputs]
+    batches = zip(*(x.split(chunk) for x in inputs), strict=True)
     lowering = Lowering()
     last = graph.output.inputs[0].name
     parts = [interpreter.run(graph, batch, lowering=lowering).real(last) for batch in batches]
@@ -237,6 +238,9 @@ class Run:
         self.traced = TraceReport()
         self.data = self._data()
         check_data(self.data)
+        if self.config.data.labels == "inputs":
+            self.data = self.data.reconstructed()
+        self.outputs: tuple[str | int, ...] | None = None  # of a model with several results, once it is made
 
     # model and data
 
@@ -264,7 +268,15 @@ class Run:
             model = userfile.call(section.python, self.home, "model.python", section.options)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model: found {type(model).__name__}; an nn.Module is needed")
-        check_fit(model, self.data)
+        wanted = self.config.model.outputs
+        self.outputs = None if wanted is None else tuple(wanted)
+        result = check_fit(model, self.data, self.outputs)
+        if self.outputs is None and (found := choices(result)):
+            self.outputs = found
+            self.notices.say(
+                f"model: returns {', '.join(map(repr, found))}: all are built, {found[0]!r} is trained and scored; "
+                "model.outputs chooses others"
+            )
         return model
 
     def _source_key(self) -> str:
@@ -304,7 +316,8 @@ class Run:
                 elif self.config.train is None:
                     write_atomic(path, pack(model))
                 else:
-                    train(model, self.data, self.config.train, self.config.seed, lambda epoch, loss: None)
+                    section, seed = self.config.train, self.config.seed
+                    train(model, self.data, section, seed, lambda epoch, loss: None, self.outputs)
                     write_atomic(path, pack(model))
         else:
             self.notices.stage("train", "kept")
@@ -313,15 +326,16 @@ class Run:
 
     def trace(self, model: nn.Module) -> tuple[Graph, dict[str, Tensor]]:
         """Return the float graph and the values of every edge on the calibration samples; leave ``statistics.json``."""
-        graph, report = trace_and_report(model, (self.data.train.x[:8],), dynamic=("batch",))
+        graph, report = self._traced(model)
         graph = fuse(graph)[0] if self.config.fuse else graph
         section = self.config.data
-        calibration = sample(self.data.train, section.calibration, section.sampler, self.config.seed).x
+        calibration = sample(self.data.train, section.calibration, section.sampler, self.config.seed).inputs
         samples = ranges(graph, [calibration])
         key = key_of(self._source_key(), self.config.fuse)
         if not self.stages.fresh("analyse", key):
             with self.stages.running("analyse", key, ("statistics.json",)):
-                facts = statistics.run(graph, statistics.config(), calibration.split(128))[1].to_json()
+                batches = list(zip(*(x.split(128) for x in calibration), strict=True))
+                facts = statistics.run(graph, statistics.config(), batches)[1].to_json()
                 facts["parameters"] = weights.run(graph, weights.config())[1].to_json()["tensors"]
                 write_atomic(self.folder / "statistics.json", json.dumps(facts, indent=1) + "\n")
         self.warnings += [f"{path}: {reason}" for path, reason in report.opaque.items()]
@@ -339,8 +353,32 @@ class Run:
         elif self.config.model.weights:
             path = self._weights_file()
             unpack(model, path.read_bytes(), str(path))
-        graph, self.traced = trace_and_report(model.eval(), (self.data.train.x[:8],), dynamic=("batch",))
+        graph, self.traced = self._traced(model.eval())
         return fuse(graph)[0] if self.config.fuse else graph
+
+    def _traced(self, model: nn.Module) -> tuple[Graph, TraceReport]:
+        few = self.data.train.at(slice(8)).inputs
+        return trace_and_report(model, few, output=self.outputs, dynamic=("batch",))
+
+    # the score
+
+    @property
+    def metric(self) -> Metric:
+        """What models and designs are scored by."""
+        return metric(self.data)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What a search looks for."""
+        return Objective(self.metric.name, "maximize"), Objective("cost")
+
+    def score(self, model: nn.Module, split: Split) -> float:
+        """Return the score of the float model."""
+        return score(model, split, self.metric, self.outputs)
+
+    def score_built(self, built: Graph, split: Split) -> float:
+        """Return the score of a design: of its exact integers."""
+        return score(lambda *inputs: emulate(built, inputs), split, self.metric)
 
     def check_globs(self) -> None:
         """Match every glob of the configuration with the paths of the untrained model, before hours of work.
@@ -364,15 +402,15 @@ class Run:
         """Return the evaluator of the search: it scores the validation split."""
         assert self.config.search is not None
         split = head(self.data.validation, self.config.search.samples)
-        return Scorer(graph, split.x, split.y, samples, self.target())
+        return Scorer(graph, split.inputs, split.y, samples, self.target(), self.metric)
 
     def search(self, model: nn.Module, graph: Graph, samples: Mapping[str, Tensor]) -> tuple[Study, Trial, float]:
-        """Return the study, the chosen trial and the float accuracy that bounds it; resumes an earlier search."""
+        """Return the study, the chosen trial and the float score that bounds it; resumes an earlier search."""
         section = self.config.search
         assert section is not None
         split = head(self.data.validation, section.samples)
-        float_score = score(model, split)
-        bounds = (Constraint("accuracy", ">=", float_score - section.tolerance - 1e-9), LEGAL)
+        float_score = self.score(model, split)
+        bounds = (Constraint(self.metric.name, ">=", float_score - section.tolerance - 1e-9), LEGAL)
         check_hardware(graph)
         axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
         journal = self.folder / "study.journal"
@@ -389,7 +427,7 @@ class Run:
         self._set_aside(journal, key)
         study = Study.create(
             axes,
-            OBJECTIVES,
+            self.objectives,
             journal if section.storage is None else section.storage.get_secret_value(),
             name=self.config.name,
             seed=self.config.seed,
@@ -417,7 +455,7 @@ class Run:
         else:
             self.notices.stage("search", "kept")
         write_atomic(self.folder / "trials.csv", export.to_csv(export.trial_rows(study.trials, axes, bounds)))
-        found = export.pareto_json(study.trials, axes, OBJECTIVES, bounds)
+        found = export.pareto_json(study.trials, axes, self.objectives, bounds)
         write_atomic(self.folder / "pareto.json", json.dumps(found, indent=1, sort_keys=True) + "\n")
         return study, select(study.trials, bounds, "cost"), float_score
 
@@ -476,7 +514,7 @@ class Run:
             self.notices.stage("simulate", "kept")
             return read_proof(path)
         with self.stages.running("simulate", key, (path.name,)):
-            proof = prove(built, design, split.x)
+            proof = prove(built, design, split.inputs)
             findings = [f for f in linter.lint(design.sources, design.top) if f.severity != "absent"]
             document = {"proof": proof.to_json(), "lint_warnings": len(findings), "lint": [str(f) for f in findings]}
             write_atomic(path, json.dumps(document, indent=1) + "\n")
@@ -499,7 +537,7 @@ class Run:
     def report(self, out: Outcome) -> summary.Report:
         """Write ``report.json`` and ``report.html``."""
         assert out.built is not None and out.design is not None and out.proof is not None
-        built, test, few = out.built, self.data.test, self.data.validation.x[:256]
+        built, test, few = out.built, self.data.test, self.data.validation.at(slice(256)).inputs
         hardware, proof, made = self.config.hardware, out.proof, out.synthesised
         content = assemble(
             self.config,
@@ -509,14 +547,14 @@ class Run:
             facts=shapes.run(built, shapes.config())[1].to_json(),
             snr=noise.run(built, noise.config(), out.graph, [few])[1].snr_db,
             accuracy=summary.Accuracy(
-                "accuracy",
-                score(out.model, test),
-                score(lambda x: emulate(built, x), test),
+                self.metric.name,
+                self.score(out.model, test),
+                self.score_built(built, test),
                 out.float_validation,
                 out.chosen_validation,
                 self.config.search.tolerance if self.config.search else 0.0,
             ),
-            rtl=_rtl(proof, out.lint_warnings),
+            rtl=_rtl(proof, out.design, out.lint_warnings),
             search=None if out.study is None or out.chosen is None else (out.study, out.chosen),
             synthesised=None if made is None else (made.resources, made.tool),
             seconds=self.stages.seconds,
@@ -548,11 +586,16 @@ def read_proof(path: Path) -> tuple[Proof, int]:
 
 @dataclass
 class Outcome:
-    """What the stages of a run made, up to the last one asked for; the others are None."""
+    """What the stages of a run made, up to the last one asked for; the others are None.
+
+    Args:
+        metric: name of the score.
+    """
 
     model: nn.Module
     graph: Graph
     samples: Mapping[str, Tensor]
+    metric: str = ""
     study: Study | None = None
     chosen: Trial | None = None
     float_validation: float = 0.0
@@ -574,20 +617,19 @@ def upto(made: Run, last: str = "report") -> Outcome:
     Raises:
         MaseError: of any stage; what was finished before stays.
     """
-    steps, task = STAGES.index(last), made.data.task
-    if steps >= STAGES.index("search") and task != "classes":
-        raise ConfigError(f"data {made.data.name}: its labels are {task}; a run scores classes; `mase trace` takes any")
+    steps = STAGES.index(last)
     if steps >= STAGES.index("search"):
+        metric(made.data)
         made.check_globs()
     model = made.train()
     graph, samples = made.trace(model)
     out = Outcome(model, graph, samples)
     if steps >= STAGES.index("search"):
+        out.metric = made.metric.name
         _formats(made, out)
     if steps >= STAGES.index("build"):
         out.built = made.build(graph, samples, _chosen_formats(made, out))
-        built = out.built
-        out.chosen_validation = score(lambda x: emulate(built, x), made.data.validation)
+        out.chosen_validation = made.score_built(out.built, made.data.validation)
     if steps >= STAGES.index("emit") and out.built is not None:
         out.design = made.emit(out.built)
     if steps >= STAGES.index("simulate") and out.built is not None and out.design is not None:
@@ -602,7 +644,7 @@ def upto(made: Run, last: str = "report") -> Outcome:
 def _formats(made: Run, out: Outcome) -> None:
     """Search, or score the float model where the formats are given."""
     if made.config.search is None:
-        out.float_validation = score(out.model, made.data.validation)
+        out.float_validation = made.score(out.model, made.data.validation)
     else:
         out.study, out.chosen, out.float_validation = made.search(out.model, out.graph, out.samples)
 
@@ -747,7 +789,7 @@ def finished(run_folder: str | Path, data: str | Path | None = None) -> tuple[Gr
     if data is not None:
         return built, design, load_inputs(Path(data), {port.tensor: port.shape for port in design.inputs})
     made = Run(configuration.load(folder / "config.yaml", own=True), folder, _home(folder))
-    return built, design, (head(made.data.test, made.config.simulate.samples).x,)
+    return built, design, head(made.data.test, made.config.simulate.samples).inputs
 
 
 def sizes(made: Run) -> dict[str, str]:
@@ -801,20 +843,38 @@ def _train_seconds(model: nn.Module, made: Run) -> float:
     trial, part = copy.deepcopy(model), made.config.train
     small = replace(made.data, train=head(made.data.train, part.batch))
     start = time.perf_counter()
-    train(trial, small, part.model_copy(update={"epochs": 3, "steps": None}), 0, lambda epoch, loss: None)
+    few = part.model_copy(update={"epochs": 3, "steps": None})
+    train(trial, small, few, 0, lambda epoch, loss: None, made.outputs)
     return (time.perf_counter() - start) / 3 * part.updates(len(made.data.train))
 
 
-def _rtl(proof: Proof, lint_warnings: int | None) -> summary.Rtl:
+def _rtl(proof: Proof, design: Design, lint_warnings: int | None) -> summary.Rtl:
+    def cycles(pair: Pair) -> summary.Cycles:
+        return summary.Cycles(pair.predicted, pair.simulated)
+
     names = [f.name for f in fields(summary.RtlEdge)]
     edges = tuple(summary.RtlEdge(**{name: getattr(edge, name) for name in names}) for edge in proof.edges)
-    latency, interval = (summary.Cycles(p.predicted, p.simulated) for p in (proof.latency, proof.interval))
-    return summary.Rtl(proof.samples, proof.mismatches, lint_warnings, latency, interval, edges)
+    outputs = tuple(
+        summary.RtlOutput(
+            port=port.name,
+            tensor=port.tensor,
+            edge=port.edge.path,
+            format=str(port.edge.format),
+            shape=tuple(port.edge.shape),
+            first_cycles=cycles(found.first_output),
+            latency_cycles=cycles(found.latency),
+            interval_cycles=cycles(found.interval),
+            scored=i == 0,
+        )
+        for i, (port, found) in enumerate(zip(design.outputs, proof.outputs, strict=False))  # none of a single one
+    )
+    whole = cycles(proof.latency), cycles(proof.interval)
+    return summary.Rtl(proof.samples, proof.mismatches, lint_warnings, *whole, edges, outputs)
 
 
 def head(split: Split, samples: int | None) -> Split:
     """Return the first samples of a split; all where None."""
-    return split if samples is None else Split(split.x[:samples], split.y[:samples])
+    return split if samples is None else split.at(slice(samples))
 
 
 def versions() -> dict[str, str]:

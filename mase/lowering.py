@@ -21,11 +21,16 @@ from typing import cast
 
 from torch import Tensor, fx
 
+from mase.cost.device import device
+from mase.cost.resources import FITTED, Resources, bill
 from mase.formats import QuantParams
 from mase.graph import Graph, OpNode, Record
 from mase.ops.base import OPS, Arithmetic, HardwareOp
 from mase.ops.decoded import Decoded
+from mase.registry import Registry
 
+Alternative = Callable[[Arithmetic], Arithmetic | None]  # other hardware with the same codes; None where it has none
+ALTERNATIVES: Registry[Alternative] = Registry("alternative", "mase.alternatives")
 FIELDS = tuple(field.name for field in fields(Record) if field.name != "hw")
 KEPT = 1 << 28  # bytes of weights whose operators are kept beyond their graph; the least recently used one goes first
 SMALL = 1 << 12  # bytes that any operator takes
@@ -45,7 +50,21 @@ def lower(node: OpNode) -> Arithmetic:
     op = OPS[node.kind]
     assert issubclass(op, HardwareOp), f"{node.where()}: has no hardware"
     op.check_formats(node)
-    return Decoded.of(op.from_node(node), node)
+    return Decoded.of(cheapest(op.from_node(node)), node)
+
+
+def cheapest(op: Arithmetic) -> Arithmetic:
+    """Return what gives the codes of an operator for the least hardware: itself, or one of its alternatives."""
+    others = [other for _, alternative in ALTERNATIVES.items() if (other := alternative(op)) is not None]
+    return min((op, *others), key=_price) if others else op
+
+
+def _price(op: Arithmetic) -> float:
+    """Return LUT-equivalents at the fewest lanes, on the device whose costs are fitted."""
+    foldings, target = op.foldings, device(FITTED)
+    simd, pe = (int(lanes.min()) for lanes in foldings.lanes())
+    works = foldings.work(simd, pe, foldings.fifos(simd, pe)).values()
+    return sum(Resources.of(bill(work, target)).equivalent(target) for work in works)
 
 
 class Lowering:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NoReturn
 
 from mase.blocks.fork import Fork
 from mase.dataflow.block import LEAST_FIFO, Block
@@ -23,6 +24,7 @@ from mase.ops.base import OPS, Arithmetic, HardwareOp, builds, travel, view
 
 SINK = Actor("the sink", (Step((IN,), (IN,), (), (OUT,)),), {OUT: 0})
 NEVER = "never"  # a port whose token never comes
+SHOWN = 3  # nodes that one line names
 CONVERT, FORK = "convert", "fork"
 
 
@@ -240,12 +242,12 @@ def build(graph: Graph, lowering: Lowering | None = None) -> Netlist:
         lowering: keeps operators; one that serves several calls builds them once.
 
     Raises:
-        UnsupportedOp: a node has no hardware; names node, source line and what is supported.
+        UnsupportedOp: nodes have no hardware; names the first with their source lines, and what is supported.
     """
     entries = [_checked(node) for node in encoded(graph)]
     nodes = region(graph)
-    for node in nodes:
-        _check(node)
+    if wrong := [node for node in nodes if not is_exact(node)]:
+        _refuse(wrong)
     if not nodes:
         raise UnsupportedOp("graph: there is nothing to build between input and output")
     lowered = (lowering or Lowering()).of(graph)
@@ -454,10 +456,15 @@ def region(graph: Graph) -> list[OpNode]:
     return [node for node in graph.operators() if node.name in needed]
 
 
-def _check(node: OpNode) -> None:
-    """Raise unless a node computes on integers and has hardware."""
-    if is_exact(node):
-        return
+def listed(nodes: Sequence[OpNode]) -> str:
+    """Name the first nodes, and say how many more there are."""
+    shown = "; ".join(node.where() for node in nodes[:SHOWN])
+    return shown + (f" and {len(nodes) - SHOWN} more" if len(nodes) > SHOWN else "")
+
+
+def _refuse(nodes: Sequence[OpNode]) -> NoReturn:
+    """Say why the first of some nodes does not compute on integers, and name the others that have no hardware."""
+    node, others = nodes[0], [node for node in nodes[1:] if not builds(node)]
     if has_formats(node):
         op = OPS[node.kind]
         assert issubclass(op, HardwareOp)
@@ -466,4 +473,5 @@ def _check(node: OpNode) -> None:
     formats = [t.format for t in (node.record.output, *node.record.operands.values())]
     why = "not all its tensors have formats" if builds(node) and None in formats else "has no hardware"
     target = node.record.attrs.get("target", "") or node.record.attrs.get("function", "")
-    raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}; supported: {names}")
+    also = f"; none either: {listed(others)}" if others else ""
+    raise UnsupportedOp(f"{node.where()}{f' {target}' if target else ''}: {why}{also}; supported: {names}")

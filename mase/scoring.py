@@ -1,4 +1,4 @@
-"""Score design points: formats of every tensor -> accuracy of the exact integers, cost and bits.
+"""Score design points: formats of every tensor -> accuracy (or SNR) of the exact integers, cost and bits.
 
 A point becomes the graph that the quantize pass would give, and ``mase.lowering`` builds its operators: what is scored
 is what is built. Nothing is computed twice: fitted formats are kept by (tensor, format), operators and the codes of
@@ -15,18 +15,20 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from mase.calib.adapt import adapter, inserted
 from mase.calib.assign import Assignment, Chosen, arithmetic, follows, rounds, weights
 from mase.cost.folding import ByHand, Wiring, fold
 from mase.errors import UnsupportedOp
 from mase.explore.space import Axis, Space
 from mase.formats import Code, Format
 from mase.graph import Graph, OpNode
+from mase.interpreter import Batch, unpacked
 from mase.lowering import Key, Lowered, Lowering
-from mase.metrics.accuracy import accuracy
+from mase.metrics.scores import ACCURACY, Metric
 from mase.netlist import encoded, region
 
 INPUT = "input"
-REFUSED = {"accuracy": 0.0, "cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}
+REFUSED = {"cost": 1e12, "bits": 1e12, "interval": 1e12, "legal": 0.0}  # and a score of 0
 KEPT = 1 << 26  # bytes of layer outputs kept; the least recently used one goes first
 WORTH = 1 << 16  # elements of codes from which a narrower copy is kept
 
@@ -48,29 +50,39 @@ class Target:
 class Scorer:
     """Map a point of :func:`space` to its metrics.
 
-    Metrics: ``accuracy`` (of the integers, on the samples), ``cost`` (LUT-equivalents at the cheapest folding that
-    keeps the interval), ``bits`` (stored bits of all weights), ``interval`` (cycles a sample), ``legal`` (0 where no
-    exact hardware exists; then accuracy is 0 and the others are 1e12).
+    Metrics: the score by its name, such as ``accuracy`` (of the integers, on the samples), ``cost`` (LUT-equivalents at
+    the cheapest folding that keeps the interval), ``bits`` (stored bits of all weights), ``interval`` (cycles a
+    sample), ``legal`` (0 where no exact hardware exists; then the score is 0 and the others are 1e12).
 
     Args:
-        graph: float graph of operators. inputs, labels: what is scored, of a graph with one input. samples: float
-            values of every edge on calibration data, by edge name. target: what it is built for.
+        graph: float graph of operators, whose first output is scored. inputs, labels: of the samples. samples: float
+            values of every edge on calibration data, by edge name. target: what it is built for. metric: the score.
     """
 
     def __init__(
-        self, graph: Graph, inputs: Tensor, labels: Tensor, samples: Mapping[str, Tensor], target: Target
+        self,
+        graph: Graph,
+        inputs: Batch,
+        labels: Tensor,
+        samples: Mapping[str, Tensor],
+        target: Target,
+        metric: Metric = ACCURACY,
     ) -> None:
-        self.graph, self.labels, self.target = graph, labels, target
-        (self.entry,), self.exit = encoded(graph), graph.output.inputs[0]
+        graph = inserted(graph)
+        self.graph, self.labels, self.target, self.metric = graph, labels, target, metric
+        self.entries, self.exit = encoded(graph), graph.output.inputs[0]
         self.nodes = region(graph)
-        self.inputs = inputs.reshape(inputs.shape[0], *self.entry.record.output.shape[1:])
+        self.inputs = {
+            entry.name: x.reshape(x.shape[0], *entry.record.output.shape[1:])
+            for entry, x in zip(self.entries, unpacked(graph, inputs), strict=True)
+        }
         self._sources = {node.name: tuple(source.name for source in node.inputs) for node in self.nodes}
         self._wiring = Wiring.of(self.nodes)
         self._assignment = Assignment(graph, samples)
         self._choosing = [
             (node, tuple(role for role in weights(node) if role != "bias"), tuple(arithmetic(node).items()))
             for node in self.nodes
-            if not follows(node)
+            if not follows(node) and not adapter(node)
         ]
         self._rounds = {node.name: rounds(node) for node in self.nodes}
         self._lowering = Lowering()
@@ -83,7 +95,12 @@ class Scorer:
         try:
             return self._score(point)
         except UnsupportedOp:
-            return dict(REFUSED)
+            return self.refused
+
+    @property
+    def refused(self) -> dict[str, float]:
+        """Metrics of a point that no hardware computes."""
+        return {self.metric.name: 0.0, **REFUSED}
 
     def config(self, point: Mapping[str, object]) -> tuple[str, dict[str, dict[str, str]]]:
         """Return the input's format and, by path, the formats of each node: what the quantize pass takes."""
@@ -96,7 +113,7 @@ class Scorer:
 
     def lowered(self, point: Mapping[str, object]) -> Lowered:
         """Return the operators of a point: of the whole graph with these formats, as the quantize pass gives them."""
-        chosen = {self.entry.name: Chosen(str(point[f"{INPUT}.activation"]))}
+        chosen = {entry.name: Chosen(str(point[f"{INPUT}.activation"])) for entry in self.entries}
         for node, roles, attrs in self._choosing:
             weight = str(point[f"{node.path}.weight"]) if roles else ""
             operands = tuple((role, weight) for role in roles)
@@ -112,9 +129,10 @@ class Scorer:
         key = lowered.key(self.exit)
         score = self._scores.get(key)
         if score is None:
-            score = self._scores[key] = self._accuracy(lowered)
+            score = self._scores[key] = self._measured(lowered)
         interval = float(folded.interval)
-        return {"accuracy": score, "cost": folded.cost, "bits": self._bits(point), "interval": interval, "legal": 1.0}
+        found = {"cost": folded.cost, "bits": self._bits(point), "interval": interval, "legal": 1.0}
+        return {self.metric.name: score, **found}
 
     def _bits(self, point: Mapping[str, object]) -> float:
         """Return the stored bits of all weights; one that several nodes share counts once."""
@@ -126,14 +144,16 @@ class Scorer:
                 bits[node.record.key(role)] = fmt.bits(shape, params.axis) * math.prod(shape)
         return sum(bits.values())
 
-    def _accuracy(self, lowered: Lowered) -> float:
+    def _measured(self, lowered: Lowered) -> float:
         """Compute the codes of the exit from the edges whose codes are kept."""
-        keys = {node.name: lowered.key(node) for node in (self.entry, *self.nodes)}
+        keys = {node.name: lowered.key(node) for node in (*self.entries, *self.nodes)}
         codes, needed = self._known(keys)
         uses = Counter(source for name in needed for source in self._sources.get(name, ()))
-        if self.entry.name in needed:
-            first = OpNode(lowered.graph, self.entry.node)
-            codes[first.name] = self._keep(keys[first.name], _format(first).encode(self.inputs, first.params()))
+        for entry in self.entries:
+            if entry.name in needed:
+                first = OpNode(lowered.graph, entry.node)
+                found = _format(first).encode(self.inputs[entry.name], first.params())
+                codes[first.name] = self._keep(keys[first.name], found)
         for node in self.nodes:
             if node.name in needed:
                 sources = self._sources[node.name]
@@ -144,7 +164,7 @@ class Scorer:
                     if not uses[source] and source != self.exit.name:
                         del codes[source]
         last = OpNode(lowered.graph, self.exit.node)
-        return accuracy(_format(last).decode(codes[last.name], last.params()), self.labels)
+        return self.metric.of(_format(last).decode(codes[last.name], last.params()), self.labels)
 
     def _known(self, keys: Mapping[str, Key]) -> tuple[dict[str, Code], set[str]]:
         """Return kept codes by edge, and the edges that must be computed between them and the exit."""

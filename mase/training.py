@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,25 @@ from mase.config import TrainConfig
 from mase.data.base import Data, Split, Task
 from mase.errors import ConfigError, GraphError
 from mase.files import write_atomic
-from mase.metrics.accuracy import accuracy
+from mase.frontend.check import Output, fields
+from mase.metrics.scores import ACCURACY, Metric
 from mase.paths import cache_dir
 from mase.stages import key_of
 
 
-def train(model: nn.Module, data: Data, config: TrainConfig, seed: int, progress: Callable[[int, float], None]) -> None:
+def train(
+    model: nn.Module,
+    data: Data,
+    config: TrainConfig,
+    seed: int,
+    progress: Callable[[int, float], None],
+    outputs: Output = None,
+) -> None:
     """Train in place and leave the model in evaluation mode; the same seed gives the same weights.
 
     Args:
         progress: called after each pass over the data with its number and the mean loss.
+        outputs: of a model with several results: those that are built, of which the first is trained.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.rate, weight_decay=config.decay)
@@ -35,7 +45,8 @@ def train(model: nn.Module, data: Data, config: TrainConfig, seed: int, progress
         total = 0.0
         for batch in batches:
             optimiser.zero_grad()
-            value = loss(data.task, model(data.train.x[batch]), data.train.y[batch])
+            part = data.train.at(batch)
+            value = loss(data.task, scored(model(*part.inputs), outputs), part.y)
             value.backward()
             if config.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -75,18 +86,27 @@ def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig) -> torch.op
     )
 
 
-def score(model: Callable[[Tensor], Tensor], split: Split) -> float:
-    """Return the accuracy of a model on a split.
+def scored(result: Any, outputs: Output) -> Tensor:  # Any: what a model returned
+    """Return the result of a model that is trained and scored: of several the first of those that are built."""
+    found: Tensor = next(iter(fields(result, outputs).values()))
+    return found
+
+
+def score(model: Callable[..., Any], split: Split, metric: Metric = ACCURACY, outputs: Output = None) -> float:
+    """Return the score of a model, or of another function of its inputs, on a split.
+
+    Args:
+        outputs: see :func:`train`.
 
     Raises:
-        ConfigError: its labels are not classes.
+        ConfigError: its labels are not what the metric compares with.
     """
-    if split.y.dim() != 1:
+    if metric is ACCURACY and split.y.dim() != 1:
         raise ConfigError(
             f"score: labels are {split.y.dtype} {list(split.y.shape)}; accuracy needs classes of shape [samples]"
         )
     with torch.no_grad():
-        return accuracy(model(split.x), split.y)
+        return metric.of(scored(model(*split.inputs), outputs), split.y)
 
 
 # -- weights as files -------------------------------------------------------------------------------------------------

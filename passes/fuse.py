@@ -15,6 +15,7 @@ from torch import Tensor
 from mase.errors import UnsupportedOp
 from mase.graph import META, Graph, OpNode, Record, TensorType
 from mase.ops.base import OPS, fastest_axes, view
+from mase.rewrites import REWRITES
 from passes.base import graph_pass
 
 
@@ -35,6 +36,8 @@ class FuseReport:
 def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
     """Fold each batch norm into the layer before it, then fuse linear + ReLU, where nobody else reads between them.
 
+    Kinds that are another way to write others become those first (``mase/rewrites``).
+
     A linear layer behind a flattened image becomes a convolution whose kernel is the whole image, which is the same.
 
     Folding scales the weights of each channel and shifts its bias; the float results differ in their last bits.
@@ -43,6 +46,9 @@ def fuse(graph: Graph, config: FuseConfig) -> tuple[Graph, FuseReport]:
         UnsupportedOp: a folded weight or bias is beyond its dtype.
     """
     out, editable = graph.edited()
+    for node in list(out.operators()):
+        for name in REWRITES:
+            REWRITES[name](out, node)
     fused, folded = [], []
     uses = Counter(node.record.key(role) for node in out.nodes() for role in node.record.operands)
     for node in list(out.operators()):

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from mase.calib.adapt import inserted, pruned
 from mase.calib.assign import Assignment, Chosen, arithmetic, rounds, weights
 from mase.errors import ConfigError, suggest
 from mase.graph import Graph, OpNode, Record
@@ -75,10 +76,12 @@ def quantize(graph: Graph, config: QuantizeConfig, calib: Iterable[Batch] = ()) 
 
 def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -> tuple[Graph, QuantizeReport]:
     """Do the same on activations that were observed before: float values by edge name."""
-    rules, assignment = Rules(config, graph), Assignment(graph, samples)
+    rules = Rules(config, graph)
+    graph = inserted(graph)
+    assignment = Assignment(graph, samples)
     chosen = {node.name: rules.chosen(node, node.name in assignment.entries) for node in assignment.nodes}
     records, quant = assignment.of(chosen)
-    done = graph.replace(records, quant=quant)
+    done = pruned(graph.replace(records, quant=quant))
     done, warnings = settle(done)
     return done.verify(), _report(done, warnings)
 

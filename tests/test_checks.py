@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import mase
 from mase.checks import check_data, check_fit, check_hardware
 from mase.data.base import Data, Split
-from mase.errors import ConfigError, UnsupportedOp
+from mase.errors import ConfigError, GraphError, UnsupportedOp
+from mase.netlist import build
 
 GOOD = Data("d", *(Split(torch.randn(n, 4), torch.arange(n) % 3) for n in (9, 6, 6)))
 
@@ -86,8 +87,8 @@ class Branches(nn.Module):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Branches(torch.maximum), "has no hardware"),
-        (nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.Linear(4, 2)), "has no hardware"),
+        (Branches(torch.maximum), "no hardware for node 'maximum'"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.Linear(4, 2)), "no hardware for node '1' (softmax"),
         (nn.Flatten(), "there is nothing to build between input and output"),
     ],
 )
@@ -103,8 +104,48 @@ def test_chains_and_graphs_that_branch_are_searched() -> None:
         check_hardware(mase.trace(model.eval(), GOOD.test.x))
 
 
-def test_a_graph_with_two_outputs_is_not_searched() -> None:
-    graph, _ = mase.trace(Branches(lambda a, b: a + b).eval(), GOOD.test.x).edited()
-    graph.output.node.args = ([graph.node("a").node, graph.node("b").node],)
-    with pytest.raises(UnsupportedOp, match="the graph has 2 outputs; allowed is 1"):
+def test_the_first_nodes_without_hardware_are_named() -> None:
+    layers = [part for _ in range(5) for part in (nn.Linear(4, 4), nn.Softmax(-1))]
+    graph = mase.trace(nn.Sequential(*layers).eval(), GOOD.test.x)
+    with pytest.raises(UnsupportedOp) as caught:
         check_hardware(graph)
+    text = str(caught.value)
+    assert text.count("softmax") == 3, text
+    assert "node '1' (softmax" in text
+    assert text.endswith(" and 2 more")
+    quantized = mase.quantize(graph, {"default": {"weight": "int8", "activation": "fixed8"}}, [GOOD.test.x])
+    with pytest.raises(UnsupportedOp) as caught:
+        build(quantized)
+    assert "has no hardware; none either: node '3' (softmax" in str(caught.value)
+    assert " and 1 more; supported: " in str(caught.value)
+
+
+def test_values_must_have_the_shape_of_the_labels() -> None:
+    split = Split(torch.randn(6, 4), torch.randn(6, 2))
+    data = Data("mine", split, split, split, task="values")
+    check_fit(nn.Linear(4, 2), data)
+    with pytest.raises(ConfigError, match=r"model: gives \[2, 1\] for 2 samples; the labels are values \[2, 2\]"):
+        check_fit(nn.Linear(4, 1), data)
+
+
+class Two(nn.Module):
+    """Two inputs, two results."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1, y[:, :2]
+
+
+def test_several_inputs_and_results_are_checked() -> None:
+    split = Split(GOOD.train.x, GOOD.train.y, others=(GOOD.train.x * 2,))
+    check_data(data := Data("mine", split, split, split))
+    check_fit(Two(), data)
+    with pytest.raises(ConfigError, match=r"gives \[2, 2\] for 2 samples of 3 classes"):
+        check_fit(Two(), data, (1,))
+    with pytest.raises(GraphError, match="output '2': the model does not return it"):
+        check_fit(Two(), data, (2,))
+    short = Split(split.x, split.y, others=(split.x[:-1],))
+    with pytest.raises(ConfigError, match=r"of the first input, .* of another; allowed is one a sample"):
+        check_data(Data("mine", short, split, split))
+    plain = Split(split.x, split.y)
+    with pytest.raises(ConfigError, match="validation: a sample is "):
+        check_data(Data("mine", split, plain, split))

@@ -100,6 +100,84 @@ def test_a_run_leaves_a_proven_design_and_a_second_one_keeps_it(home: Path) -> N
     assert before == {f: f.stat().st_mtime_ns for f in folder.glob("rtl/**/*")}
 
 
+TWO = """
+import torch
+from torch import Tensor, nn
+
+from mase.data.base import Data, Split
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(3, 6)
+        self.sum, self.sign = nn.Linear(6, 2), nn.Linear(6, 1)
+
+    def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        hidden = (self.a(a) + self.b(b)).relu()
+        return {"sum": self.sum(hidden), "sign": self.sign(hidden)}
+
+
+def model() -> nn.Module:
+    return Model()
+
+
+def data() -> Data:
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        a, b = torch.randn(count, 5, generator=generator), torch.randn(count, 3, generator=generator)
+        return Split(a, torch.stack([a.sum(1), b.sum(1)], 1), others=(b,))
+
+    return Data("two", split(256), split(40), split(40), task="values")
+"""
+
+
+@pytest.mark.sim
+def test_a_regression_with_two_inputs_and_two_results(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    config = {
+        **SMALL,
+        "name": "two",
+        "model": {"python": "two.py:model"},
+        "data": {"python": "two.py:data"},
+        "train": {"epochs": 120, "rate": 0.01},
+        "search": {"strategy": "random", "trials": 3, "tolerance": 40, "weight": ["int8"], "activation": FORMATS},
+        "hardware": {},
+        "simulate": {"samples": 5},
+    }
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    said: list[str] = []
+    report = flow.run(tmp_path / "two.yaml", tmp_path / "run", flow.Notices(say=said.append))
+    assert any("all are built, 'sum' is trained and scored; model.outputs chooses others" in text for text in said)
+    assert report.rtl is not None
+    assert (report.rtl.mismatches, report.rtl.samples) == (0, 5)
+    assert [(out.tensor, out.scored) for out in report.rtl.outputs] == [("sum", True), ("sign", False)]
+    assert all(out.latency_cycles.same and out.first_cycles.same for out in report.rtl.outputs)
+    assert report.accuracy.metric == "snr"
+    assert 3 < report.accuracy.float < 100  # trained: the first result, on both inputs
+    built, design, inputs = flow.finished(tmp_path / "run")
+    assert len(inputs) == len(design.inputs) == 2
+    assert mase.emulate(built, inputs, chunk=2).equal(mase.emulate(built, inputs))
+    assert json.loads((tmp_path / "run" / "pareto.json").read_text())["objectives"][0]["name"] == "snr"
+
+
+def test_a_result_is_chosen_by_name(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        TWO.replace('"sum": self.sum(hidden)', '"one": self.sign(hidden)').replace(
+            '"sign": self.sign', '"sign": self.sum'
+        )
+    )
+    config = {**SMALL, "model": {"python": "two.py:model"}, "data": {"python": "two.py:data"}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=r"model: gives \[2, 1\] for 2 samples; the labels are values \[2, 2\]"):
+        flow.open_run(tmp_path / "two.yaml", tmp_path / "run").look()
+    chosen = flow.open_run(tmp_path / "two.yaml", tmp_path / "run", overrides=["model.outputs=[sign]"]).look()
+    assert chosen.output.record.attrs["fields"] == ["sign"]
+    with pytest.raises(GraphError, match="output 'sing': the model does not return it; did you mean sign"):
+        flow.open_run(tmp_path / "two.yaml", tmp_path / "run", overrides=["model.outputs=[sing]"]).look()
+
+
 @pytest.mark.sim
 def test_the_same_configuration_gives_the_same_bytes(home: Path) -> None:
     flow.run(home / "small.yaml", home / "first")
@@ -221,12 +299,12 @@ def test_the_users_own_model_and_data_run_from_a_file_beside_the_configuration(t
 def test_what_has_no_hardware_is_named_with_its_source_line(tmp_path: Path) -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.tanh(x * 2)
+            return torch.tanh(torch.softmax(x, -1))
 
     graph = mase.trace(Odd().eval(), torch.randn(2, 3))
     with pytest.raises(
         UnsupportedOp,
-        match=r"node 'mul' \(mul, test_flow.py:\d+\): has no hardware; supported: activation, add,",
+        match=r"node 'softmax' \(softmax, test_flow.py:\d+\): has no hardware; supported: activation, add,",
     ):
         mase.emit(mase.quantize(graph, {"default": {"activation": "fixed8.4"}}), tmp_path / "odd")
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from mase.calib.adapt import adapter
 from mase.calib.fit import fit, fit_edge
 from mase.formats import Format, QuantParams, parse
 from mase.graph import Graph, OpNode, Record, new_type
@@ -68,6 +69,7 @@ class Assignment:
         self.nodes = [node for node in graph.nodes() if node.kind != "output" and node.name not in host]
         followers = [node for node in self.nodes if follows(node) and node.name not in self.entries]
         self._follows = {node.name: node.inputs[0].name for node in followers}
+        self._adapters = {node.name for node in self.nodes if adapter(node)}
         self._fits: dict[tuple[str, str], Fitted] = {}
         self._records: dict[tuple[str, Chosen], Record] = {}
 
@@ -87,7 +89,9 @@ class Assignment:
         given: dict[str, Chosen] = {}
         for node in self.nodes:
             name, source = node.name, self._follows.get(node.name)
-            if source is not None:
+            if name in self._adapters:
+                given[name], fmt = self._adapted(node, given, records, quant, chosen)
+            elif source is not None:
                 given[name], fmt = Chosen(given[source].output), records[source].output.format
                 if source in quant:
                     quant[name] = self._moved(node, quant[source])
@@ -108,6 +112,35 @@ class Assignment:
             return params
         return replace(params, axis=axis)
 
+    def _adapted(
+        self,
+        node: OpNode,
+        given: Mapping[str, Chosen],
+        records: Mapping[str, Record],
+        quant: dict[str, QuantParams],
+        chosen: Mapping[str, Chosen],
+    ) -> tuple[Chosen, Format | None]:
+        """Give an adapter what its reader asks for: the format that comes, that of the reader's result, or another."""
+        (user,), (source,) = node.users, node.inputs
+        come = records[source.name].output.format
+        if come is None:
+            return Chosen(), None
+        text = OPS[user.kind].adapted(user, come, quant.get(source.name, QuantParams()))
+        if text == "":
+            if source.name in quant:
+                quant[node.name] = quant[source.name]
+            return Chosen(given[source.name].output), come
+        result = text is None
+        text = chosen.get(user.name, Chosen()).output if text is None else text
+        if text is None:
+            return Chosen(), None
+        fmt, params = self.edge(user if result else node, text)
+        key = (node.name, f"as {user.name}: {text}")
+        if key not in self._fits:  # the same object each time
+            self._fits[key] = fmt, replace(params, axis=self._axes[node.name])
+        fmt, quant[node.name] = self._fits[key]
+        return Chosen(text), fmt
+
     def _own(self, node: OpNode, records: Mapping[str, Record]) -> Format | None:
         """Return the format of a result that is an index, where its input has a format; nobody chooses it."""
         text = OPS[node.kind].index_format(node) if node.kind in OPS else ""
@@ -119,7 +152,8 @@ class Assignment:
         key = (node.name, text)
         if key not in self._fits:
             where = f"quantize: {'inputs' if node.name in self.entries else node.path}"
-            self._fits[key] = fit_edge(text, self._samples.get(node.name), where, self._axes[node.name])
+            seen = node.inputs[0].name if node.name in self._adapters else node.name
+            self._fits[key] = fit_edge(text, self._samples.get(seen), where, self._axes[node.name])
         return self._fits[key]
 
     def weight(self, node: OpNode, role: str, text: str) -> Fitted:

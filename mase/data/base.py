@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -32,13 +32,24 @@ class Split:
     Args:
         x: ``[samples, ...]`` float32, or token ids ``[samples, window]`` int64.
         y: classes ``[samples]`` int64, next tokens ``[samples, window]`` int64, values ``[samples, outputs]`` float32.
+        others: further inputs of a model that takes several, in the order of its arguments.
     """
 
     x: Tensor
     y: Tensor
+    others: tuple[Tensor, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All inputs of the model."""
+        return self.x, *self.others
+
+    def at(self, index: Tensor | slice) -> Split:
+        """Return some samples."""
+        return Split(self.x[index], self.y[index], others=tuple(x[index] for x in self.others))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +89,15 @@ class Data:
         """Return a digest of all inputs and labels."""
         found = hashlib.sha256(self.task.encode())
         for split in (self.train, self.validation, self.test):
-            for tensor in (split.x, split.y):
+            for tensor in (split.x, split.y, *split.others):
                 found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 found.update(tensor.contiguous().view(torch.uint8).numpy().data)
         return found.hexdigest()
+
+    def reconstructed(self) -> Data:
+        """Return the same samples with themselves, flattened, for labels: what an autoencoder is trained on."""
+        parts = (replace(split, y=split.x.flatten(1)) for split in (self.train, self.validation, self.test))
+        return Data(self.name, *parts, task="values")
 
 
 DATASETS: Registry[Callable[..., Data]] = Registry("data", "mase.data")  # name -> function of options

@@ -60,4 +60,4 @@ def sample(split: Split, count: int, how: str = "random", seed: int = 0) -> Spli
     if not -SEEDS <= seed < SEEDS:
         raise ConfigError(f"sampler {how}: seed {seed}; allowed are whole numbers of 64 bits")
     chosen = SAMPLERS[how](split, min(count, len(split)), torch.Generator().manual_seed(seed))
-    return Split(split.x[chosen], split.y[chosen])
+    return split.at(chosen)

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from mase.dataflow.sweeps import Firings, Program, Times
+from mase.dataflow.sweeps import Firings, Port, Program, Times
 from mase.paths import cache_dir
 
 SOURCE = Path(__file__).with_name("recurrence.cpp")
@@ -99,7 +99,8 @@ class Ran:
     Args:
         start: first firing that takes a token from outside. left: times of the tokens of each output, in order of
             actors and of their ports. finished: tensors of each actor. waits: channel that each waits for, or -1.
-        slots: whether for a slot of it. used: slots of each queue in use at once, where asked for.
+        slots: whether for a slot of it. used: slots of each queue in use at once, where asked for. entered: tokens that
+            each port took from outside.
     """
 
     start: int
@@ -108,81 +109,98 @@ class Ran:
     waits: list[int]
     slots: list[bool]
     used: list[int]
+    entered: dict[Port, int]
 
 
-def run(
-    programs: Sequence[Program],
-    queues: Sequence[tuple[tuple[str, str], tuple[str, str], int]],
-    tensors: int,
-    used: bool = False,
-) -> Ran | None:
-    """Run a network; None where the program cannot.
+class Network:
+    """A network made ready to be run many times, with queues of different depths.
 
     Args:
-        queues: source, sink and depth of each. used: count the slots in use, with queues that never fill.
+        queues: source and sink of each.
     """
-    engine = library()
-    sorted_ = [_kept(program) for program in programs]
-    if engine is None or any(one is None for one in sorted_):
-        return None
-    by_source = {source: i for i, (source, _, _) in enumerate(queues)}
-    by_sink = {sink: i for i, (_, sink, _) in enumerate(queues)}
-    offsets, dwells, starts, actions, ends, latencies = [0], list[int](), [0], list[int](), list[int](), list[int]()
-    outputs: dict[tuple[str, str], int] = {}
-    room: list[int] = []
-    for program, one in zip(programs, sorted_, strict=True):
-        assert one is not None
-        given = {port: at for port, at in program.firings.of("publish").items() if len(at)}
-        for port in sorted(given, key=lambda port: int(given[port][0])):
-            if (program.name, port) not in by_source:
-                outputs[program.name, port] = len(outputs)
-                room.append(len(program.firings.ports["publish", port]) * tensors)
-        for dwell, done in zip(one.dwells, one.actions, strict=True):
-            dwells.append(dwell)
-            for action, port in done:
-                place, late = (program.name, port), program.latency.get(port, 1)
-                if action in ("take", "free"):
-                    at = [by_sink[place]] if place in by_sink else [-1] * (action == "free")
-                    code = ACTIONS[action] if place in by_sink else ENTER
-                else:
-                    inside = place in by_source
-                    at = [by_source[place]] if inside else [outputs[place]] * (action == "publish")
-                    code = ACTIONS[action] if inside else LEAVE
-                actions += [code] * len(at)
-                ends += at
-                latencies += [late] * len(at)
-            starts.append(len(actions))
-        offsets.append(offsets[-1] + len(one.dwells))
-    left = [np.zeros(size, np.int64) for size in room]
-    first, finished = ctypes.c_int64(0), np.zeros(len(programs), np.int64)
-    waits, slots, slots_used = (np.zeros(max(1, n), t) for n, t in _results(len(programs), len(queues)))
-    pointers = (ctypes.c_void_p * len(programs))(*(one.of.ctypes.data for one in sorted_ if one is not None))
-    outs = (ctypes.c_void_p * max(1, len(left)))(*(times.ctypes.data for times in left))
-    held = [
-        np.array(values, kind)
-        for values, kind in (
-            ([program.firings.count for program in programs], np.int64),
-            (offsets, np.int32),
-            (dwells, np.int64),
-            (starts, np.int32),
-            (actions or [0], np.int32),
-            (ends or [0], np.int32),
-            (latencies or [0], np.int64),
-            ([depth for _, _, depth in queues] or [0], np.int64),
+
+    def __init__(self, programs: Sequence[Program], queues: Sequence[tuple[Port, Port]]) -> None:
+        self._kinds = [_kept(program) for program in programs]
+        self._queues, self._outputs, self._inputs = len(queues), dict[Port, int](), dict[Port, int]()  # tokens a tensor
+        if None not in self._kinds:
+            self._prepare(programs, queues)
+
+    def _prepare(self, programs: Sequence[Program], queues: Sequence[tuple[Port, Port]]) -> None:
+        by_source = {source: i for i, (source, _) in enumerate(queues)}
+        by_sink = {sink: i for i, (_, sink) in enumerate(queues)}
+        offsets, dwells, starts, actions, ends, latencies = [0], list[int](), [0], list[int](), list[int](), list[int]()
+        outputs, inputs = list[Port](), list[Port]()
+        for program, one in zip(programs, self._kinds, strict=True):
+            assert one is not None
+            given = {port: at for port, at in program.firings.of("publish").items() if len(at)}
+            for port in sorted(given, key=lambda port: int(given[port][0])):
+                if (program.name, port) not in by_source:
+                    outputs.append((program.name, port))
+                    self._outputs[program.name, port] = len(given[port])
+            for port, freed in program.firings.of("free").items():
+                if (program.name, port) not in by_sink:
+                    inputs.append((program.name, port))
+                    self._inputs[program.name, port] = len(freed)
+            for dwell, done in zip(one.dwells, one.actions, strict=True):
+                dwells.append(dwell)
+                for action, port in done:
+                    place, late = (program.name, port), program.latency.get(port, 1)
+                    if action in ("take", "free"):
+                        inside = place in by_sink
+                        at = [by_sink[place]] if inside else [inputs.index(place)] * (action == "free")
+                        code = ACTIONS[action] if inside else ENTER
+                    else:
+                        inside = place in by_source
+                        at = [by_source[place]] if inside else [outputs.index(place)] * (action == "publish")
+                        code = ACTIONS[action] if inside else LEAVE
+                    actions += [code] * len(at)
+                    ends += at
+                    latencies += [late] * len(at)
+                starts.append(len(actions))
+            offsets.append(offsets[-1] + len(one.dwells))
+        self._counts = np.array([program.firings.count for program in programs], np.int64)
+        self._kinds_of = (ctypes.c_void_p * len(programs))(*(one.of.ctypes.data for one in self._kinds if one))
+        self._tables = [
+            np.array(values or [0], kind)
+            for values, kind in (
+                (offsets, np.int32),
+                (dwells, np.int64),
+                (starts, np.int32),
+                (actions, np.int32),
+                (ends, np.int32),
+                (latencies, np.int64),
+            )
+        ]
+
+    def run(self, depths: Sequence[int], tensors: int, used: bool = False) -> Ran | None:
+        """Run it; None where the program cannot.
+
+        Args:
+            depths: of each queue. used: count the slots in use, with queues that never fill.
+        """
+        engine, actors, queues = library(), len(self._kinds), self._queues
+        if engine is None or None in self._kinds:
+            return None
+        left = [np.zeros(tokens * tensors, np.int64) for tokens in self._outputs.values()]
+        outs = (ctypes.c_void_p * max(1, len(left)))(*(times.ctypes.data for times in left))
+        first, entered = ctypes.c_int64(0), np.zeros(max(1, len(self._inputs)), np.int64)
+        finished, slots_used = np.zeros(actors, np.int64), np.zeros(max(1, queues), np.int64)
+        waits, slots = np.zeros(actors, np.int32), np.zeros(actors, np.int32)
+        slots_of = np.array(depths or [0], np.int64)
+        engine.mase_run(
+            actors, _pointer(self._counts), self._kinds_of, *map(_pointer, self._tables), queues, _pointer(slots_of),
+            ctypes.c_int64(tensors), len(self._inputs), len(left), outs, ctypes.byref(first), _pointer(entered),
+            _pointer(finished), _pointer(waits), _pointer(slots), _pointer(slots_used) if used else None,
+        )  # fmt: skip
+        return Ran(
+            max(0, first.value),
+            left,
+            finished.tolist(),
+            waits.tolist(),
+            [bool(s) for s in slots],
+            slots_used.tolist(),
+            dict(zip(self._inputs, entered.tolist(), strict=False)),  # one more where there is none
         )
-    ]
-    counts, offset, dwell_of, start_of, action_of, end_of, late_of, depths = (_pointer(array) for array in held)
-    engine.mase_run(
-        len(programs), counts, pointers, offset, dwell_of, start_of, action_of, end_of, late_of, len(queues), depths,
-        ctypes.c_int64(tensors), len(left), outs, ctypes.byref(first), _pointer(finished), _pointer(waits),
-        _pointer(slots), _pointer(slots_used) if used else None,
-    )  # fmt: skip
-    whole = finished.tolist()
-    return Ran(max(0, first.value), left, whole, waits.tolist(), [bool(s) for s in slots], slots_used.tolist())
-
-
-def _results(actors: int, queues: int) -> tuple[tuple[int, Any], ...]:
-    return (actors, np.int32), (actors, np.int32), (queues, np.int64)
 
 
 def _pointer(array: npt.NDArray[Any]) -> ctypes.c_void_p:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
@@ -240,25 +240,58 @@ def attempt(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) 
     Raises:
         GraphError: nothing leaves the network.
     """
-    short, parts = shortened(actors)
-    compact = programs(short)
-    queues = [(c.source, c.sink, c.depth) for c in channels]
-    ran = compiled.run(compact, queues, parts * tensors)
-    if ran is not None:
-        stuck = [i for i, finished in enumerate(ran.finished) if finished < parts * tensors]
-        if stuck:
-            return Deadlock(tuple(_wait(actors[i].name, channels[ran.waits[i]], ran.slots[i]) for i in stuck))
-        return _timed((ran.start, ran.left), tensors)
-    lanes = balanced(compact, queues, parts * tensors)
-    found = None
-    if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
-        found = sweep(compact, lanes, parts * tensors)
-    times = found or _stepped(short, channels, parts * tensors, lanes)
-    return times if isinstance(times, Deadlock) else _timed(times, tensors)
+    return Network(tuple(actors), tuple(channels)).attempt([channel.depth for channel in channels], tensors)
 
 
-def _wait(actor: str, channel: Channel, slot: bool) -> Wait:
-    return Wait(actor, channel.sink[0] if slot else channel.source[0], channel, slot)
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network whose channels may be tried at many depths: its firings are laid out once."""
+
+    actors: tuple[Actor, ...]
+    channels: tuple[Channel, ...]
+
+    def attempt(self, depths: Sequence[int], tensors: int) -> Timing | Deadlock:
+        """Return what :func:`attempt` does, at these depths of the channels."""
+        short, parts = self._short
+        ran = self._compiled.run(depths, parts * tensors)
+        if ran is not None:
+            stuck = [i for i, finished in enumerate(ran.finished) if finished < parts * tensors]
+            if stuck:
+                return Deadlock(tuple(self._wait(i, depths, ran.waits[i], ran.slots[i]) for i in stuck))
+            return _timed((ran.start, ran.left), tensors)
+        channels = [replace(channel, depth=depth) for channel, depth in zip(self.channels, depths, strict=True)]
+        compact, found = self._programs, None
+        lanes = balanced(compact, [(c.source, c.sink, c.depth) for c in channels], parts * tensors)
+        if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
+            found = sweep(compact, lanes, parts * tensors)
+        times = found or _stepped(short, channels, parts * tensors, lanes)
+        return times if isinstance(times, Deadlock) else _timed(times, tensors)
+
+    def taken(self, tensors: int) -> dict[tuple[str, str], int]:
+        """Return what :func:`taken` does."""
+        short, parts = self._short
+        ran = self._compiled.run([channel.depth for channel in self.channels], parts * tensors)
+        if ran is not None:
+            return ran.entered
+        runners = _runners(short, self.channels)
+        _move(runners, parts * tensors)
+        return {(runner.actor.name, port): count for runner in runners for port, count in runner.entered.items()}
+
+    @cached_property
+    def _short(self) -> tuple[list[Actor], int]:
+        return shortened(self.actors)
+
+    @cached_property
+    def _programs(self) -> list[Program]:
+        return programs(self._short[0])
+
+    @cached_property
+    def _compiled(self) -> compiled.Network:
+        return compiled.Network(self._programs, [(channel.source, channel.sink) for channel in self.channels])
+
+    def _wait(self, actor: int, depths: Sequence[int], queue: int, slot: bool) -> Wait:
+        channel = replace(self.channels[queue], depth=depths[queue])
+        return Wait(self.actors[actor].name, channel.sink[0] if slot else channel.source[0], channel, slot)
 
 
 def _timed(times: tuple[int, list[Times]], tensors: int) -> Timing:
@@ -309,9 +342,7 @@ def taken(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) ->
 
     A channel whose sink is not among the actors never gives a slot back, and one whose source is not gives no token.
     """
-    runners = _runners(actors, channels)
-    _move(runners, tensors)
-    return {(runner.actor.name, port): count for runner in runners for port, count in runner.entered.items()}
+    return Network(tuple(actors), tuple(channels)).taken(tensors)
 
 
 class _Queue:

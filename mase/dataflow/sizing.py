@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from mase.dataflow import compiled
 from mase.dataflow.block import LEAST_FIFO
-from mase.dataflow.schedule import OUT, Actor, Channel, Deadlock, Loop, Step, Timing, attempt, programs, shortened
+from mase.dataflow.schedule import OUT, Actor, Channel, Deadlock, Loop, Network, Step, Timing, programs, shortened
 from mase.dataflow.sweeps import Port, balanced, peaks
 from mase.errors import GraphError
 
@@ -31,7 +31,7 @@ def least_depths(actors: Sequence[Actor], channels: Sequence[Channel], fifos: Se
     Raises:
         GraphError: the network stops at any depths.
     """
-    network = _Network(tuple(shortened(actors)[0]), tuple(channels), tuple(fifos))
+    network = _Network(shortened(actors)[0], channels, fifos)
     unbounded = [UNBOUNDED] * len(fifos)
     free = network.run(unbounded, LEAST_TENSORS)
     if isinstance(free, Deadlock):
@@ -53,7 +53,7 @@ def needs(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[int]:
     Raises:
         GraphError: the network stops.
     """
-    network = _Network(tuple(shortened(actors)[0]), tuple(channels), tuple(range(len(channels))))
+    network = _Network(shortened(actors)[0], channels, range(len(channels)))
     depths = [channel.depth for channel in channels]
     first = network.run(depths, LEAST_TENSORS)
     if isinstance(first, Deadlock):
@@ -73,13 +73,12 @@ def needs(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[int]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
 class _Network:
     """A network, and which of its channels get their depth."""
 
-    actors: tuple[Actor, ...]
-    channels: tuple[Channel, ...]
-    fifos: tuple[int, ...]
+    def __init__(self, actors: Sequence[Actor], channels: Sequence[Channel], fifos: Sequence[int]) -> None:
+        self.actors, self.channels, self.fifos = tuple(actors), tuple(channels), tuple(fifos)
+        self._network = Network(self.actors, self.channels)
 
     @property
     def chain(self) -> bool:
@@ -90,10 +89,10 @@ class _Network:
 
     def run(self, found: Sequence[int], tensors: int) -> Timing | Deadlock:
         """Run with FIFOs of some depths."""
-        channels = list(self.channels)
+        depths = [channel.depth for channel in self.channels]
         for i, depth in zip(self.fifos, found, strict=True):
-            channels[i] = replace(channels[i], depth=depth)
-        return attempt(self.actors, channels, tensors)
+            depths[i] = depth
+        return self._network.attempt(depths, tensors)
 
     def interval(self, found: Sequence[int], tensors: int) -> Fraction:
         """Return the interval at some depths at which the network does not stop."""
@@ -125,7 +124,8 @@ class _Network:
                     channels.append(Channel((source.name, OUT), (program.name, port), UNBOUNDED))
         every = programs([*sources, *self.actors])
         queues = [(c.source, c.sink, c.depth) for c in channels]
-        ran = compiled.run(every, queues, tensors, used=True)
+        network = compiled.Network(every, [(source, sink) for source, sink, _ in queues])
+        ran = network.run([depth for _, _, depth in queues], tensors, used=True)
         found: dict[tuple[Port, Port], int] | None
         if ran is not None:
             found = {(source, sink): used for (source, sink, _), used in zip(queues, ran.used, strict=True)}

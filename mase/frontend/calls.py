@@ -33,10 +33,14 @@ class Lifted:
 
 
 class Call:
-    """Read the arguments of a traced call by place or by name."""
+    """Read the arguments of a traced call by place or by name.
 
-    def __init__(self, node: fx.Node, name: str) -> None:
-        self.node, self.name = node, name
+    Args:
+        part: of a call with several results, which of them is meant, by place or by name.
+    """
+
+    def __init__(self, node: fx.Node, name: str, part: int | str | None = None) -> None:
+        self.node, self.name, self.part = node, name, part
 
     def arg(self, place: int, name: str, default: Any = None) -> Any:
         """Return an argument."""

@@ -225,6 +225,12 @@ def fields(result: Any, output: Output = None) -> Found:
     return {named[0]: parts[named[0]]}
 
 
+def choices(result: Any) -> tuple[str, ...]:
+    """Return the names of all results of a model that returned several, none of which is known to be the one."""
+    parts = _parts(result) or {}
+    return () if len(parts) < 2 or any(name in parts for name in PREFERRED) else tuple(parts)
+
+
 def _parts(result: Any) -> dict[str, Any] | None:
     if isinstance(result, Mapping):
         return {str(name): value for name, value in result.items() if value is not None}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import fx
 
 from mase.frontend.calls import Call, Lifted, Opaque, Rule, kind_of, listed
 from mase.frontend.layouts import LAYOUTS
 from mase.graph import Json, TensorType
+from mase.ops.base import OPS
 
 ROOMS = ("torch", "_operator", "builtins", "mase.ops")  # whose functions are known by name alone
+PARTS = ("getitem", "getattr")  # what takes one of several results
 Number = bool | int | float
 
 
@@ -20,11 +22,10 @@ def lift_call(node: fx.Node) -> Lifted:
     Raises:
         Opaque: the call does not have a kind; the text says why.
     """
-    target = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    room = getattr(target, "__module__", None) or "torch"
-    known = isinstance(target, str) or room.startswith(ROOMS)
-    rule = FUNCTIONS.get(name) if known else None
+    name = _known(node)
+    rule = FUNCTIONS.get(name) or _own(name)
+    if name in PARTS and isinstance(source := node.args[0], fx.Node) and (one := _own(_known(source))):
+        return one(Call(source, _known(source), node.args[1]))  # type: ignore[arg-type]  # a place or a name
     if rule is None:
         raise Opaque("no typed kind for it")
     if not isinstance(kind_of(node), TensorType):
@@ -32,6 +33,20 @@ def lift_call(node: fx.Node) -> Lifted:
     if "out" in node.kwargs:
         raise Opaque("it writes into a tensor")
     return rule(Call(node, name))
+
+
+def _known(node: fx.Node) -> str:
+    """Return the name of a function of PyTorch or of Python that a node calls, "" of all others."""
+    target = node.target
+    room = getattr(target, "__module__", None) or "torch"
+    if isinstance(target, str):
+        return target
+    return str(getattr(target, "__name__", "")) if room.startswith(ROOMS) else ""
+
+
+def _own(name: str) -> Rule | None:
+    """Return the rule that an operator brings for a function."""
+    return next((cast("Rule", op.calls[name]) for _, op in OPS.items() if name in op.calls), None)
 
 
 # -- arithmetic -------------------------------------------------------------------------------------------------------

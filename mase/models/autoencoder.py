@@ -16,7 +16,7 @@ from mase.options import Size
 
 @MODELS.add("autoencoder")
 def autoencoder(sizes: Annotated[Sequence[Size], Field(max_length=1024)] = (640, 128, 128, 128, 128, 8)) -> nn.Module:
-    """Build an encoder of these sizes and its mirror image: ``[batch, sizes[0]]`` to the same shape.
+    """Build an encoder of these sizes and its mirror image: ``[batch, ...]``, flattened, to ``[batch, sizes[0]]``.
 
     Args:
         sizes: features of the input, of each hidden layer, and of the narrowest one.
@@ -27,7 +27,7 @@ def autoencoder(sizes: Annotated[Sequence[Size], Field(max_length=1024)] = (640,
     if len(sizes) < 2 or min(sizes) < 1:
         raise ConfigError(f"model autoencoder: sizes {list(sizes)}; allowed are two or more positive numbers")
     path = (*sizes, *reversed(sizes[:-1]))
-    layers: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     for i in range(1, len(path)):
         last = i == len(path) - 1
         layers[f"fc{i}"] = nn.Linear(path[i - 1], path[i], bias=last)  # the norm has its own shift

@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mase.blocks.table import index_bits
 from mase.dataflow.block import Block
+from mase.dataflow.grid import stream_grid
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
-from mase.formats import Code
+from mase.formats import Code, Format, QuantParams
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, InRow, need, not_negative, one_of
-from mase.ops.lookup import Domain, Lookup, result_grid, rounding
+from mase.ops.base import OPS, Family, HardwareOp, InRow, Pointwise, need, not_negative, one_of
+from mase.ops.lookup import MOST_BITS, Domain, Lookup, most_bits, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
 from mase.ops.requantize import Requantize
@@ -65,6 +67,7 @@ FUNCTIONS: Mapping[str, Function] = {
 }  # by name: what eager computes, on the input and the attributes (prelu: with its weight)
 
 
+NARROWER = f"fixed{MOST_BITS}"  # what a table takes in place of wider inputs
 NOT_NEGATIVE = frozenset(
     {"relu", "relu6", "relu_squared", "sigmoid", "hardsigmoid", "softplus", "exp", "sqrt", "rsqrt", "square", "abs"}
 )
@@ -114,6 +117,19 @@ class Activation(InRow, HardwareOp):
         return str(record.attrs["function"])
 
     @classmethod
+    def adapts(cls, record: Record) -> bool:
+        return bool(record.attrs["function"] != "relu")
+
+    @classmethod
+    def adapted(cls, node: OpNode, fmt: Format, params: QuantParams) -> str | None:
+        """Return fixed point of as many bits as a table takes, where the input has too many."""
+        try:
+            grid = stream_grid(fmt, params, node.where())
+        except UnsupportedOp:
+            return ""
+        return NARROWER if index_bits(grid) > most_bits(grid) else ""
+
+    @classmethod
     def not_negative(cls, node: OpNode) -> bool:
         attrs = node.record.attrs
         function = attrs.get("function")
@@ -159,6 +175,9 @@ class Activation(InRow, HardwareOp):
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         return self.core.blocks(simd, pe, fifos)
+
+    def pointwise(self) -> Pointwise | None:
+        return self.core.pointwise()
 
     def warnings(self) -> tuple[str, ...]:
         return self.core.warnings()

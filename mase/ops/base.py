@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from mase.dataflow.block import Block
@@ -16,13 +18,15 @@ from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError
-from mase.formats import Axes, Code
+from mase.formats import Axes, Code, Format, QuantParams
+from mase.formats.grid import Grid
 from mase.graph import Graph, Json, OpNode, Record
 from mase.ops.operations import Operations
 from mase.registry import Registry
 
 Family = Literal["compute", "function", "format-change", "other"]  # what a picture colours a node by
 MANY = 1 << 30  # inputs, of a kind that takes any number
+ADAPTER = "adapts"  # attribute of a requantize node that stands before an input on behalf of who reads it
 IMAGE = 4  # axes of a batch of images, whose channels are axis 1
 
 
@@ -40,6 +44,24 @@ class Affine:
     shift: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Pointwise:
+    """Say what an operator makes of each code by itself, whatever its place.
+
+    Args:
+        order: in which elements travel, on both sides. x, y: grids, without exponents.
+        codes: results of codes, int64 of any shape. rising: the results never fall as codes rise; None: not known.
+        first: the least code that can come; None: that of the grid.
+    """
+
+    order: Travel
+    x: Grid
+    y: Grid
+    codes: Callable[[Tensor], Tensor]
+    rising: bool | None = None
+    first: int | None = None
+
+
 class Op(ABC):
     """A typed kind of node: how it computes in float, and what its record must look like."""
 
@@ -47,6 +69,7 @@ class Op(ABC):
     family: ClassVar[Family] = "other"
     constant: ClassVar[bool] = False  # gives a tensor that the model holds
     arity: ClassVar[tuple[int, int]] = (1, 1)  # least and greatest number of inputs
+    calls: ClassVar[Mapping[str, Callable[..., object]]] = {}  # rules by function of PyTorch (mase/frontend/calls.py)
     weights: ClassVar[tuple[str, ...]] = ()  # operands that take the format of weights or of biases
 
     @staticmethod
@@ -100,7 +123,10 @@ class Op(ABC):
 
     @classmethod
     def in_order(cls, record: Record) -> bool:
-        """Tell whether a node gives the elements of its result in the order in which those of input 0 come."""
+        """Tell whether a node gives the elements of its result in the order in which those of its inputs come.
+
+        Of several inputs the first one that has as many elements counts.
+        """
         return False
 
     @classmethod
@@ -150,6 +176,25 @@ class Op(ABC):
         return ""
 
     @classmethod
+    def gives_index(cls) -> bool:
+        """Tell whether nodes of a kind may give what is not a real number: then it has an ``index_format``."""
+        return "index_format" in vars(cls)
+
+    @classmethod
+    def adapts(cls, record: Record) -> bool:
+        """Tell whether an input may have to be requantised for a node, which ``adapted`` then says."""
+        return False
+
+    @classmethod
+    def adapted(cls, node: OpNode, fmt: Format, params: QuantParams) -> str | None:
+        """Return the format in which a node takes an input that comes in another.
+
+        Returns:
+            the text form, "" where the input may come as it is; None: the format and the parameters of the result.
+        """
+        return ""
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None
@@ -188,6 +233,10 @@ class Arithmetic(ABC):
         Args:
             simd: lanes of every input. pe: lanes of the output. fifos: depth of the output FIFO by role.
         """
+
+    def pointwise(self) -> Pointwise | None:
+        """Return what is made of each code by itself; None of an operator that does more than that."""
+        return None
 
     def settled(self) -> Mapping[str, Json]:
         """Return the attributes that building decided, such as the way to sum that ``auto`` chose."""
@@ -252,8 +301,8 @@ def travel(node: OpNode) -> Travel:
     another name, keeps the order of its input.
     """
     found, at = Travel.of(node.record.output.shape[1:], _of_sample(node)), node
-    while at.kind in OPS and OPS[at.kind].in_order(at.record):
-        at = at.inputs[0]
+    while at.kind in OPS and OPS[at.kind].in_order(at.record) and (source := _whole(at)) is not None:
+        at = source
     if at is not node:
         come = Travel.of(at.record.output.shape[1:], _of_sample(at))
         return found if come.plain and found.plain else come
@@ -268,6 +317,12 @@ def by_pixels(edge: OpNode) -> bool:
     if fmt.grid(edge.params(), edge.where()).block and edge.params().axis % (len(shape) + 1) != 1:
         return False
     return found == wanted or (found.plain and wanted.plain)
+
+
+def _whole(node: OpNode) -> OpNode | None:
+    """Return the first input with as many elements as the result; a smaller one is spread over it."""
+    size = math.prod(node.record.output.shape)
+    return next((source for source in node.inputs if math.prod(source.record.output.shape) == size), None)
 
 
 def _of_sample(node: OpNode) -> int:
@@ -356,6 +411,21 @@ def builds(node: OpNode) -> bool:
         return False
     op = OPS[node.kind]
     return issubclass(op, HardwareOp) and op.builds(node.record)
+
+
+def same_codes(a: OpNode, b: OpNode) -> bool:
+    """Tell whether two tensors have one format, and equal codes stand for equal values, along whatever axis."""
+    kinds = a.record.output.format, b.record.output.format
+    if None in kinds or kinds[0] != kinds[1]:
+        return False
+    sides = [vars(replace(node.params(), axis=-1, axes=None)) for node in (a, b)]
+    return all(_alike(value, sides[1][name]) for name, value in sides[0].items())
+
+
+def _alike(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a.double(), b.double())
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
 
 
 def need(node: OpNode, *roles: str) -> None:

@@ -1,4 +1,4 @@
-"""What sums and products of two tensors share: which operand is a constant, and where it stands (hw/pair)."""
+"""What sums and products share: two tensors (hw/pair), or one beside a constant (hw/affine)."""
 
 from __future__ import annotations
 
@@ -11,44 +11,37 @@ import torch
 from torch import Tensor
 
 from mase.blocks.output import Output
-from mase.blocks.pair import A, B, Pair, PairFoldings, Pairing, Scale
-from mase.dataflow.block import LEAST_FIFO, Block
-from mase.dataflow.circuit import Circuit, Pin, Wire
-from mase.dataflow.grid import activation_grid, produced_grid
-from mase.dataflow.schedule import IN, OUT
-from mase.dataflow.stream import Travel
+from mase.blocks.pair import Pairing, Scale
+from mase.dataflow.circuit import Circuit
+from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import HardwareOp, one_of, travel
+from mase.ops.base import HardwareOp, one_of
+from mase.ops.joined import Joined
 from mase.ops.operations import Operations, each
+from mase.ops.scaled import Scaled
 
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(HardwareOp):
     """y = f(a, b). One input alone stands beside operand ``other`` or the number ``value`` (reverse: that one is a).
 
-    Two inputs of one shape have hardware, but for quotients; a ReLU may be fused in (attribute activation).
+    A ReLU may be fused in (attribute activation).
 
     Args:
-        name: of the node. shape: of a sample. order: in which elements of the result travel.
-        sides: order and grid of a and of b. pairing: the sum or product. out: its rounding.
-        swapped: input 0 of the node is b.
+        core: what computes.
     """
 
     arity: ClassVar[tuple[int, int]] = (1, 2)
+    implicit: ClassVar[frozenset[str]] = frozenset({"other"})  # part of the constants
     functions: ClassVar[Mapping[str, Callable[[Any, Any], Tensor]]]  # a tensor or a number on either side
     usual: ClassVar[str]  # the function that attributes need not name
-    built: ClassVar[frozenset[str]]  # functions that have hardware
+    built: ClassVar[frozenset[str]]  # functions of two inputs that have hardware
+    lines: ClassVar[frozenset[tuple[str, bool]]]  # functions of a constant that have, and whether the constant is a
 
-    name: str
-    shape: tuple[int, ...]
-    order: Travel
-    sides: tuple[tuple[Travel, Grid], tuple[Travel, Grid]]
-    pairing: Pairing
-    out: Output
-    swapped: bool
+    core: Joined | Scaled
 
     @classmethod
     def compute(cls, record: Record, operands: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
@@ -79,8 +72,8 @@ class Elementwise(HardwareOp):
 
     @classmethod
     def builds(cls, record: Record) -> bool:
-        alone = "other" in record.operands or "value" in record.attrs
-        return not alone and record.attrs.get("function", cls.usual) in cls.built
+        function = record.attrs.get("function", cls.usual)
+        return (function, swapped(record)) in cls.lines if _alone(record) else function in cls.built
 
     @classmethod
     def epilogues(cls, record: Record) -> frozenset[str]:
@@ -94,110 +87,77 @@ class Elementwise(HardwareOp):
         """Return the arithmetic of grids a and b into y."""
 
     @classmethod
+    @abstractmethod
+    def line(cls, record: Record, constant: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, float64, that are the same as the function beside a constant."""
+
+    @classmethod
     def check_formats(cls, node: OpNode) -> None:
         super().check_formats(node)
-        cls._sides(node)
+        cls._core(node)
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:
-        record, where = node.record, node.where()
-        (come_a, a, scale_a), (come_b, b, scale_b) = cls._sides(node)
-        assert record.output.format is not None
-        y = produced_grid(record.output.format, node.params(), where)
-        scale = Scale(scale_a, scale_b, node.params().scale if y.scaled else None)
-        pairing, out = cls.paired(record, a, b, y, scale, record.attrs.get("rounding", "even"), where)
-        sides, swapped = ((come_a, a), (come_b, b)), _swapped(record)
-        return cls(node.name, record.output.shape[1:], travel(node), sides, pairing, out, swapped)
+        return cls(cls._core(node))
 
     @classmethod
-    def _sides(cls, node: OpNode) -> list[tuple[Travel, Grid, Tensor | None]]:
-        """Return order, grid and scale of a and of b.
+    def _core(cls, node: OpNode) -> Joined | Scaled:
+        """Build what computes.
 
         Raises:
-            UnsupportedOp: they are not of the result's shape, or travel otherwise.
+            UnsupportedOp: shapes, orders of travel or numbers have no hardware; says why.
         """
-        where, shape, order = node.where(), node.record.output.shape, travel(node)
-        sources = node.inputs[::-1] if _swapped(node.record) else node.inputs
-        for source in sources:
-            if source.record.output.shape != shape:
-                raise UnsupportedOp(
-                    f"{where}: the shapes {source.record.output.shape} and {shape} differ; "
-                    "hardware takes two tensors of the result's shape"
-                )
-        return [cls._side(source, order, where) for source in sources]
-
-    @staticmethod
-    def _side(source: OpNode, order: Travel, where: str) -> tuple[Travel, Grid, Tensor | None]:
-        """Return the order, the grid and the scale of an input; refuse one that travels otherwise than the result."""
-        fmt, come = source.record.output.format, travel(source)
-        assert fmt is not None
-        grid = activation_grid(fmt, source.params(), where)
-        if come.strides != order.strides:
-            raise UnsupportedOp(
-                f"{where}: input {source.name!r} and the result travel in different orders, axes {come.order} and "
-                f"{order.order} of a sample; allowed are inputs whose readers work along one axis"
-            )
-        if grid.block and come.cols != order.cols:
-            raise UnsupportedOp(
-                f"{where}: blocks of {source.name!r} lie along rows of {come.cols}, and those of the result along "
-                f"{order.cols}; allowed are equal ones, or a format without blocks"
-            )
-        return come, grid, source.params().scale if grid.scaled else None
+        record, where = node.record, node.where()
+        if _alone(record):
+            return Scaled.of(node, *cls.line(record, _constant(node)))
+        mode = record.attrs.get("rounding", "even")
+        return Joined.of(node, lambda a, b, y, scale: cls.paired(record, a, b, y, scale, mode, where), swapped(record))
 
     def reference(self, *inputs: Code) -> Code:
-        t = self._core.integers(*self._rows(inputs))
-        return self.order.held(self.out.apply(t), self.shape, self.out.grid.block)
+        return self.core.reference(*inputs)
 
     def oracle(self, *inputs: Code) -> Code:
-        a, b = self._rows(inputs)
-        shape, cols = a.mantissa.shape, self.order.cols
-        exps = [
-            (operand.levels(code) - operand.shift).reshape(-1, cols).tolist()
-            for operand, code in ((self.pairing.a, a), (self.pairing.b, b))
-        ]
-        mantissas, exponents = [], []
-        for x, e, y, f in zip(
-            a.mantissa.reshape(-1, cols).tolist(), exps[0], b.mantissa.reshape(-1, cols).tolist(), exps[1], strict=True
-        ):
-            m, blocks = self.out.scalar([self.pairing.scalar(*pair) for pair in zip(x, e, y, f, strict=True)])
-            mantissas.append(m)
-            exponents.append(blocks)
-        exponent = None if not self.out.grid.block else torch.tensor(exponents).reshape(*shape[:-1], -1)
-        return self.order.held(Code(torch.tensor(mantissas).reshape(shape), exponent), self.shape, self.out.grid.block)
-
-    def _rows(self, inputs: tuple[Code, ...]) -> list[Code]:
-        """Return a and b as they travel, ``[samples, rows, cols]`` of the result."""
-        out = []
-        for code, (come, grid) in zip(inputs[::-1] if self.swapped else inputs, self.sides, strict=True):
-            moved = come.travelling(code, grid.block)
-            shape = moved.mantissa.shape[0], self.order.rows, self.order.cols
-            out.append(Code(moved.mantissa.reshape(shape), moved.exponent))  # of blocks the rows are equal
-        return out
+        return self.core.oracle(*inputs)
 
     @property
-    def _core(self) -> Pair:
-        return Pair(self.order.rows, self.order.cols, 1, self.pairing, self.out)
-
-    @property
-    def foldings(self) -> PairFoldings:
-        return self._core.foldings
+    def foldings(self) -> Foldings:
+        return self.core.foldings
 
     def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
-        rows, cols = self.order.rows, self.order.cols
-        core = Pair(rows, cols, pe, self.pairing, self.out, fifo=fifos.get("", LEAST_FIFO))
-        blocks: dict[str, Block] = {"": core}
-        wires, last = list[Wire](), Pin("", OUT)
-        if self.out.raw:
-            blocks["normalise"] = self.out.normaliser(
-                rows, cols, pe, core.raw_width, fifos.get("normalise", LEAST_FIFO)
-            )
-            wires, last = [Wire(last, Pin("normalise", IN))], Pin("normalise", OUT)
-        pins = Pin("", A), Pin("", B)
-        return Circuit(blocks, tuple(wires), pins[::-1] if self.swapped else pins, (last,))
+        return self.core.circuit(simd, pe, fifos)
 
     def warnings(self) -> tuple[str, ...]:
-        return self.out.warnings
+        return self.core.warnings()
 
 
-def _swapped(record: Record) -> bool:
+def _alone(record: Record) -> bool:
+    return "other" in record.operands or "value" in record.attrs
+
+
+def swapped(record: Record) -> bool:
+    """Tell whether the constant, or input 1, stands before input 0."""
     return bool(record.attrs.get("reverse", False))
+
+
+def _constant(node: OpNode) -> Tensor:
+    """Return the constant beside the input of a node, in float64, in a shape that broadcasts to a sample.
+
+    Raises:
+        UnsupportedOp: the constant differs between samples, or the input is smaller than the result.
+    """
+    record, shape = node.record, node.record.output.shape
+    found = node.tensor("other").double() if "other" in record.operands else None
+    constant = torch.tensor(float(record.attrs["value"])).double() if found is None else found
+    come, own = node.inputs[0].record.output.shape, tuple(constant.shape)
+    if come != shape:
+        raise UnsupportedOp(
+            f"{node.where()}: the constant of shape {own} spreads the input of shape {come} over {shape}; "
+            "allowed are constants that spread over the input"
+        )
+    if len(own) < len(shape):
+        return constant
+    if own[0] != 1:
+        raise UnsupportedOp(
+            f"{node.where()}: the constant of shape {own} differs between samples; allowed is one for all samples"
+        )
+    return constant[0]

@@ -20,7 +20,7 @@ from mase.dataflow.stream import Travel
 from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
-from mase.formats import Code
+from mase.formats import Code, Format, QuantParams
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
 from mase.ops.base import MANY, OPS, HardwareOp, not_negative, one_of, travel
@@ -47,6 +47,16 @@ def _index(x: Tensor, index: Sequence[Any]) -> Tensor:
     return x[tuple(items)]
 
 
+def _patches(x: Tensor, patch: Sequence[int]) -> Tensor:
+    """Return channels (place in a patch, channel) as pixels of a patch each."""
+    size, n = x.shape[2:], len(patch)
+    split = x.reshape(x.shape[0], *patch, -1, *size)
+    order = [0, 1 + n, *(axis for i in range(n) for axis in (2 + n + i, 1 + i))]
+    return split.permute(order).reshape(
+        x.shape[0], split.shape[1 + n], *(a * b for a, b in zip(size, patch, strict=True))
+    )
+
+
 FUNCTIONS: Mapping[str, Function] = {
     "reshape": lambda x, a: x[0].reshape(x[0].shape[0], *a["shape"]),
     "view": lambda x, a: x[0].reshape(_sizes(x, a["shape"])),
@@ -69,6 +79,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "roll": lambda x, a: x[0].roll(a["shifts"], a["axes"]),
     "pixel_shuffle": lambda x, a: F.pixel_shuffle(x[0], a["factor"]),
     "pixel_unshuffle": lambda x, a: F.pixel_unshuffle(x[0], a["factor"]),
+    "patches": lambda x, a: _patches(x[0], a["patch"]),
     "nearest": lambda x, a: F.interpolate(x[0], scale_factor=a["factors"], mode="nearest"),
     "contiguous": lambda x, a: x[0].contiguous(),
     "cast": lambda x, a: x[0].to(getattr(torch, a["dtype"])),
@@ -95,6 +106,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "roll": ("shifts", "axes"),
     "pixel_shuffle": ("factor",),
     "pixel_unshuffle": ("factor",),
+    "patches": ("patch",),  # sizes of a patch, whose pixels the channels hold one after the other
     "nearest": ("factors",),
     "cast": ("dtype",),
 }  # attributes of each function
@@ -103,7 +115,8 @@ VIEWS = frozenset(
 )  # functions that look at the memory of their input in another way
 RENAMES = frozenset({"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"})
 SAME_AXES = frozenset({"concat", "slice", "gather", "pad", "flip", "roll", "nearest", "repeat", "contiguous"})
-NOT_BUILT = frozenset({"gather", "roll", "cast"})  # functions without hardware
+NOT_BUILT = frozenset({"cast"})  # functions without hardware
+JOINS = frozenset({"concat", "stack"})  # functions that put tensors beside each other
 SEVERAL = ("concat", "stack", "slice", "view", "expand")  # the last three take sizes from further inputs
 
 
@@ -160,6 +173,14 @@ class Layout(HardwareOp):
         if _function(record) in SAME_AXES:
             return axis
         return None if _function(record) in RENAMES else _carried(_function(record), _text(record), tuple(shape), axis)
+
+    @classmethod
+    def adapts(cls, record: Record) -> bool:
+        return _function(record) in JOINS
+
+    @classmethod
+    def adapted(cls, node: OpNode, fmt: Format, params: QuantParams) -> str | None:
+        return None  # what is joined has the codes of the result
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:
@@ -301,7 +322,7 @@ def _planned(node: OpNode) -> Move | None:
     record, where = node.record, node.where()
     function, grid = _function(record), _one_format(node)
     comes, order = tuple(travel(source) for source in node.inputs), travel(node)
-    if len(comes) > 1 and function not in ("concat", "stack"):
+    if len(comes) > 1 and function not in JOINS:
         raise UnsupportedOp(f"{where}: {function} takes sizes from other tensors; allowed on chip are numbers")
     batch = {source.record.output.shape[0] for source in node.inputs[:1]}
     if function in RENAMES and batch != {record.output.shape[0] if record.output.shape else 0}:

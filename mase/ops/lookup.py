@@ -23,7 +23,7 @@ from mase.formats.base import floor_log2
 from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
 from mase.graph import OpNode
-from mase.ops.base import travel
+from mase.ops.base import Pointwise, travel
 from mase.ops.exact import undefined, values
 
 MOST_BITS = 10  # of a code without blocks: a block RAM has as many words
@@ -82,7 +82,7 @@ class Domain:
         assert fmt is not None
         self.format, self.grid = fmt, stream_grid(fmt, source.params(), node.where())
         x = self.grid
-        bits, most = index_bits(x), MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
+        bits, most = index_bits(x), most_bits(x)
         self.wide = bits > MOST_BITS and not x.block
         if bits > most:
             what = f"{x.width} bits and {x.exp_bits} of the exponent" if x.block else f"{bits} bits"
@@ -126,7 +126,8 @@ class Lookup:
 
     Args:
         name: of the node. order: in which elements travel, on both sides. x, y: grids of input and result.
-        words: int64, in order of the index. unit: exponent of a word's 1 where the result has blocks.
+        words: int64, in order of the index. first: the least code that can come. unit: exponent of a word's 1 where
+            the result has blocks.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Lookup:
     x: Grid
     y: Grid
     words: Tensor
+    first: int
     unit: int = 0
 
     @classmethod
@@ -160,7 +162,8 @@ class Lookup:
             codes = rounding(kind.format, mode, where).encode(real, replace(params, axis=-1)).mantissa
         words = torch.zeros(1 << index_bits(domain.grid), dtype=torch.int64)
         words[domain.index] = codes
-        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, unit)
+        first = int(domain.codes.min())
+        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, first, unit)
 
     @cached_property
     def word_grid(self) -> Grid:
@@ -214,9 +217,22 @@ class Lookup:
         rows, cols = self.order.rows, self.order.cols
         return BlockNormalise(rows, cols, lanes, self.word_grid.width, self.unit, self.y, fifo=fifo)
 
+    def pointwise(self) -> Pointwise | None:
+        """Return the function of a code; None where exponents count."""
+        if self.x.block or self.y.block:
+            return None
+        return Pointwise(
+            self.order, self.x, self.y, lambda codes: self.words[index(self.x, Code(codes))], None, self.first
+        )
+
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: every word is the nearest one."""
         return ()
+
+
+def most_bits(x: Grid) -> int:
+    """Return how many bits a code and the exponent of its block may have together for a function of them."""
+    return MOST_BLOCK_BITS if x.block else MOST_BITS if x.pattern else MOST_WIDE
 
 
 def result_grid(node: OpNode) -> Grid:

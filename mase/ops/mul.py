@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from mase.blocks.output import Output
@@ -23,7 +24,7 @@ class Mul(Elementwise):
     """y = a * b, or a / b where function is div.
 
     One input alone stands beside the operand ``other`` or the number in attribute ``value``; reverse: that one is a.
-    Hardware takes two inputs of one shape, and no quotient.
+    A smaller input is spread over the other one. Hardware divides by constants alone.
     """
 
     kind: ClassVar[str] = "mul"
@@ -31,6 +32,7 @@ class Mul(Elementwise):
     functions: ClassVar[Mapping[str, Callable[[Any, Any], Tensor]]] = {"mul": operator.mul, "div": operator.truediv}
     usual: ClassVar[str] = "mul"
     built: ClassVar[frozenset[str]] = frozenset({"mul"})
+    lines: ClassVar[frozenset[tuple[str, bool]]] = frozenset({("mul", False), ("mul", True), ("div", False)})
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
@@ -42,3 +44,7 @@ class Mul(Elementwise):
     ) -> tuple[Pairing, Output]:
         attrs = record.attrs
         return Pairing.of_product(a, b, y, scale, attrs.get("activation") == "relu", mode, where)
+
+    @classmethod
+    def line(cls, record: Record, constant: Tensor) -> tuple[Tensor, Tensor]:
+        return (1 / constant if record.attrs.get("function") == "div" else constant), torch.zeros_like(constant)

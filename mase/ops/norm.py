@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,16 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mase.blocks.affine import AffineFoldings, Scaling
+from mase.blocks.affine import AffineFoldings
 from mase.dataflow.block import Block
-from mase.dataflow.grid import activation_grid, produced_grid
-from mase.dataflow.stream import Travel
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Arithmetic, Family, HardwareOp, InRow, need, one_of, travel
+from mase.ops.base import OPS, Affine, Arithmetic, Family, HardwareOp, InRow, need, one_of
 from mase.ops.operations import Operations, each
 from mase.ops.row_norm import RowNormalise
+from mase.ops.scaled import Scaled
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
 FORMS = ("torch", "llama")  # of rms: how the model writes it, which decides where it rounds
@@ -41,15 +40,14 @@ class Normalise(InRow, HardwareOp):
     and rms along the last axis: mase/ops/row_norm.py.
 
     Args:
-        order: in which elements travel, on both sides. scaling: constants and rounding.
+        core: what computes.
     """
 
     kind: ClassVar[str] = "norm"
     family: ClassVar[Family] = "function"
     implicit: ClassVar[frozenset[str]] = frozenset({"mean", "variance", "weight", "bias"})  # part of m and b
 
-    order: Travel
-    scaling: Scaling
+    core: Scaled
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
@@ -92,48 +90,28 @@ class Normalise(InRow, HardwareOp):
     def from_node(cls, node: OpNode) -> Arithmetic:
         if node.record.attrs["function"] != "batch":
             return RowNormalise.of(node)
-        source, record, where = node.inputs[0], node.record, node.where()
-        x_format, y_format = source.record.output.format, record.output.format
-        assert x_format is not None and y_format is not None
-        x, y = activation_grid(x_format, source.params(), where), produced_grid(y_format, node.params(), where)
-        scales = source.params().scale if x.scaled else None, node.params().scale if y.scaled else None
-        order, relu = travel(source), record.attrs.get("activation") == "relu"
-        constants = cls._affine(node)
+        constants, rank = cls._affine(node), len(node.record.output.shape) - 1
         scale, shift = (
-            _placed(order, record.output.shape[1:], t)
+            t.reshape(-1, *[1] * (rank - 1))  # the channels are axis 0 of a sample
             for t in (constants.scale, constants.shift - constants.centre * constants.scale)
         )
-        mode = record.attrs.get("rounding", "even")
-        return cls(order, Scaling.of(x, y, scales, scale, shift, relu, mode, where))
+        return cls(Scaled.of(node, scale, shift))
 
     def reference(self, *inputs: Code) -> Code:
-        rows = self.order.travelling(inputs[0], self.scaling.x.block)
-        return self._held(self.scaling.out.apply(self.scaling.integers(rows)), inputs[0])
+        return self.core.reference(*inputs)
 
     def oracle(self, *inputs: Code) -> Code:
-        code = self.order.travelling(inputs[0], self.scaling.x.block)
-        exps = None if code.exponent is None else code.exponent.flatten(0, 1).tolist()
-        rows = [
-            self.scaling.scalar(r % self.scaling.rows, row, None if exps is None else exps[r])
-            for r, row in enumerate(code.mantissa.flatten(0, 1).tolist())
-        ]
-        mantissa = torch.tensor([m for m, _ in rows]).reshape(code.mantissa.shape)
-        blocks = torch.tensor([e for _, e in rows]).reshape(*mantissa.shape[:2], -1) if rows[0][1] else None
-        return self._held(Code(mantissa, blocks), inputs[0])
-
-    def _held(self, y: Code, x: Code) -> Code:
-        """Return codes of the result as the tensor holds them, shaped as the input."""
-        return self.order.held(y, x.mantissa.shape[1:], self.scaling.out.grid.block)
+        return self.core.oracle(*inputs)
 
     @property
     def foldings(self) -> AffineFoldings:
-        return self.scaling.foldings
+        return self.core.foldings
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
-        return self.scaling.blocks(pe, fifos)
+        return self.core.blocks(simd, pe, fifos)
 
     def warnings(self) -> tuple[str, ...]:
-        return self.scaling.out.warnings
+        return self.core.warnings()
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:
@@ -158,12 +136,6 @@ class Normalise(InRow, HardwareOp):
         size = math.prod(shape) if function in ("layer", "rms") else found[min(1, len(found) - 1)]
         if any(math.prod(p) not in (size, 1) for p in parameters):
             raise GraphError(f"{node.where()}: parameters have shapes {parameters}; input is {found}")
-
-
-def _placed(order: Travel, shape: Sequence[int], channels: Tensor) -> Tensor:
-    """Return a constant a channel, axis 0 of a sample, as ``[rows, cols]`` in the order of travel."""
-    spread = channels.reshape(-1, *[1] * (len(shape) - 1)).expand(*shape).contiguous()
-    return order.travelling(Code(spread.unsqueeze(0))).mantissa[0]
 
 
 def _batch(x: Tensor, a: Mapping[str, Any], p: Mapping[str, Tensor]) -> Tensor:

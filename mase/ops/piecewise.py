@@ -27,7 +27,7 @@ from mase.dataflow.stream import Travel
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode
-from mase.ops.base import travel
+from mase.ops.base import Pointwise, travel
 from mase.ops.exact import values
 from mase.ops.lookup import MOST_BITS, Domain, unit_of
 
@@ -140,6 +140,18 @@ class Piecewise:
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         """Return the unit, and the normaliser behind it where the result has blocks."""
         return replace(self.unit, lanes=pe, fifo=fifos.get("", 2)).blocks(fifos)
+
+    def pointwise(self) -> Pointwise | None:
+        """Return the function of a code; None where the result has exponents."""
+        unit = self.unit
+        if unit.out.raw:
+            return None
+        return Pointwise(
+            self.order,
+            unit.x,
+            unit.out.grid,
+            lambda codes: unit.out.apply(unit.polynomials.integers(codes)).mantissa,
+        )
 
     def warnings(self) -> tuple[str, ...]:
         """Return nothing: the error has a bound."""

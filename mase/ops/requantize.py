@@ -12,12 +12,15 @@ from torch import Tensor
 
 from mase.blocks.output import Output
 from mase.blocks.requantize import RequantizeBlock, RequantizeFoldings, Rescaling
-from mase.dataflow.block import Block
-from mase.dataflow.grid import activation_grid, produced_grid
+from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.circuit import Circuit
+from mase.dataflow.grid import activation_grid, produced_grid, stream_grid
 from mase.dataflow.stream import Travel
+from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, InRow, travel
+from mase.ops.base import ADAPTER, OPS, Arithmetic, Family, HardwareOp, InRow, Pointwise, same_codes, travel
 from mase.ops.operations import Operations, each
 
 
@@ -49,12 +52,14 @@ class Requantize(Rescaling, InRow, HardwareOp):
 
     @classmethod
     def check_formats(cls, node: OpNode) -> None:
+        if _unchanged(node):
+            return
         super().check_formats(node)
         cls.of(node)  # two formats that have hardware may lie too far apart
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
-        return cls.of(node)
+    def from_node(cls, node: OpNode) -> Arithmetic:
+        return Unchanged.of(node) if _unchanged(node) else cls.of(node)
 
     @classmethod
     def of(cls, node: OpNode, relu: bool = False) -> Self:
@@ -109,5 +114,54 @@ class Requantize(Rescaling, InRow, HardwareOp):
         fifo = fifos.get("normalise", 2)
         return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, pe, self.raw_width, fifo)}
 
+    def pointwise(self) -> Pointwise | None:
+        if self.x.block or self.out.raw:
+            return None
+        out = self.out
+        return Pointwise(
+            self.order, self.x, out.grid, lambda codes: out.apply(self.integers(Code(codes))).mantissa, rising=True
+        )
+
     def warnings(self) -> tuple[str, ...]:
         return self.out.warnings
+
+
+@dataclass(frozen=True, eq=False)
+class Unchanged(Arithmetic):
+    """y = x: an adapter whose input comes as its reader takes it.
+
+    Args:
+        order: in which elements travel, on both sides. grid: of both.
+    """
+
+    kind: ClassVar[str] = "requantize"
+    order: Travel
+    grid: Grid
+
+    @classmethod
+    def of(cls, node: OpNode) -> Self:
+        """Build for a node."""
+        fmt = node.record.output.format
+        assert fmt is not None
+        return cls(travel(node), stream_grid(fmt, node.params(), node.where()))
+
+    def reference(self, *inputs: Code) -> Code:
+        return inputs[0]
+
+    def oracle(self, *inputs: Code) -> Code:
+        return inputs[0]
+
+    @property
+    def foldings(self) -> ConverterFoldings:
+        return ConverterFoldings.of(self.order.stream(1, self.grid))
+
+    def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
+        source, target = self.order.stream(simd, self.grid), self.order.stream(pe, self.grid)
+        if source == target:
+            return Circuit.chain({})
+        return Circuit.chain({"": WidthConverter(source, target, fifo=fifos.get("", LEAST_FIFO))})
+
+
+def _unchanged(node: OpNode) -> bool:
+    """Tell whether an adapter has nothing to do."""
+    return bool(node.record.attrs.get(ADAPTER, False)) and same_codes(node.inputs[0], node)

@@ -145,7 +145,7 @@ def _point(trial: Trial, study: Study, weights: int) -> summary.SearchPoint:
     metrics = trial.metrics
     return summary.SearchPoint(
         trial.number,
-        metrics["accuracy"],
+        metrics[study.objectives[0].name],
         metrics["cost"],
         metrics["bits"] / max(1, weights),
         metrics["interval"],

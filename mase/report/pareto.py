@@ -75,8 +75,9 @@ def plot(search: Search, accuracy: Accuracy) -> Plot | None:
         return None
     metric, base = accuracy.metric, accuracy.float_validation
     worst = text.limit(base, accuracy.tolerance, metric)
+    unit = f" in{text.UNITS[metric]}" if metric in text.UNITS else ""
     x = Scale.over([p.cost for p in search.points])
-    y = Scale.over([*(p.accuracy for p in search.points), base, worst], fraction=metric == "accuracy")
+    y = Scale.over([*(p.accuracy for p in search.points), base, worst], metric == "accuracy", metric in text.UNITS)
     marks = tuple(_mark(p, role, front, x, y) for p, role, front in _shown(search))
     levels = (
         Level(100 - y.place(base), f"float: {text.score(base, metric)}", "float"),
@@ -89,7 +90,7 @@ def plot(search: Search, accuracy: Accuracy) -> Plot | None:
         x_ticks=x.ticks(_tick),
         y_ticks=y.ticks(lambda v: f"{100 * v:.4g} %" if text.is_fraction(metric) else _tick(v)),
         x_label="cost in LUT-equivalents" + _note(x),
-        y_label=f"{metric} on the validation split" + _note(y),
+        y_label=f"{metric}{unit} on the validation split" + _note(y),
         hidden=len(search.points) - len(marks),
     )
 

@@ -36,17 +36,17 @@ class Scale:
     least: float = 1e-12
 
     @classmethod
-    def over(cls, values: Sequence[float], fraction: bool = False) -> Scale:
+    def over(cls, values: Sequence[float], fraction: bool = False, linear: bool = False) -> Scale:
         """Return an axis that shows all values.
 
         Args:
-            values: at least one, finite. fraction: they are scores, 0..1, better towards 1.
+            values: at least one, finite. fraction: they are scores, 0..1, better towards 1. linear: logarithms.
         """
         ends = (min(values), max(values))
         sizes = [1 - v for v in values] if fraction else list(values)
         positive = [size for size in sizes if size > 0]
         least = min(positive, default=1.0) / (2 if min(sizes) <= 0 else 1)
-        wide = min(sizes) >= 0 and bool(positive) and max(positive) > WIDE * least
+        wide = not linear and min(sizes) >= 0 and bool(positive) and max(positive) > WIDE * least
         kind: Kind = "linear" if not wide else "error" if fraction else "log"
         raw = cls(kind, 0, 1, least)
         low, high = (raw.transform(v) for v in ends)

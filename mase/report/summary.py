@@ -73,6 +73,11 @@ class Cycles:
     predicted: int | Real
     simulated: int | Real
 
+    @property
+    def same(self) -> bool:
+        """Tell whether both are equal."""
+        return self.predicted == self.simulated
+
 
 @dataclass(frozen=True, config=STRICT)
 class RtlEdge:
@@ -88,13 +93,33 @@ class RtlEdge:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RtlOutput:
+    """One of several outputs in simulation.
+
+    Args:
+        port: name in the RTL. tensor: the model's name. edge: path of its node. format: of its codes.
+        shape: of a sample. first_cycles: of its first beat. scored: the score is that of this output.
+    """
+
+    port: str
+    tensor: str
+    edge: str
+    format: str
+    shape: tuple[int, ...]
+    first_cycles: Cycles
+    latency_cycles: Cycles
+    interval_cycles: Cycles
+    scored: bool
+
+
+@dataclass(frozen=True, config=STRICT)
 class Rtl:
     """Simulated RTL against the integer reference.
 
     Args:
         mismatches: elements that differ, over all edges. lint_warnings: None where no linter ran.
         latency_cycles: last output beat of the first sample. interval_cycles: between samples, steady.
-        edges: in order of the stream.
+        edges: in order of the stream. outputs: each by itself, where there are several.
     """
 
     samples: Count
@@ -103,6 +128,7 @@ class Rtl:
     latency_cycles: Cycles
     interval_cycles: Cycles
     edges: tuple[RtlEdge, ...]
+    outputs: tuple[RtlOutput, ...] = ()
 
 
 @dataclass(frozen=True, config=STRICT)

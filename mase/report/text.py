@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 LOWER_IS_BETTER = frozenset({"perplexity", "loss", "error"})
+UNITS = {"snr": " dB"}
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -73,13 +74,13 @@ def is_fraction(metric: str) -> bool:
 
 def score(value: float, metric: str) -> str:
     """Return a score with its unit: percent for a fraction."""
-    return f"{100 * value:.2f} %" if is_fraction(metric) else number(value)
+    return f"{100 * value:.2f} %" if is_fraction(metric) else number(value) + UNITS.get(metric, "")
 
 
 def score_change(value: float, base: float, metric: str) -> str:
     """Return ``value - base`` with its sign: points for a fraction."""
     change = value - base
-    text = f"{100 * change:+.2f} points" if is_fraction(metric) else f"{change:+.4g}"
+    text = f"{100 * change:+.2f} points" if is_fraction(metric) else f"{change:+.4g}" + UNITS.get(metric, "")
     return text.replace("-", MINUS)
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import Phase, given, settings
 
-from mase.dataflow import sizing
+from mase.dataflow import schedule, sizing
 from mase.dataflow.schedule import (
     IN,
     OUT,
@@ -20,7 +20,6 @@ from mase.dataflow.schedule import (
     Loop,
     Step,
     Timing,
-    attempt,
     run,
     shortened,
     stream,
@@ -96,11 +95,12 @@ def test_a_shortcut_holds_what_is_under_way_on_the_path(latency: int) -> None:
 def test_fifos_of_the_least_depth_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = list[int]()
 
-    def counted(actors: Sequence[Actor], channels: Sequence[Channel], tensors: int) -> Timing | Deadlock:
-        trials.append(tensors)
-        return attempt(actors, channels, tensors)
+    class Counted(schedule.Network):
+        def attempt(self, depths: Sequence[int], tensors: int) -> Timing | Deadlock:
+            trials.append(tensors)
+            return super().attempt(depths, tensors)
 
-    monkeypatch.setattr(sizing, "attempt", counted)
+    monkeypatch.setattr(sizing, "Network", Counted)
     one = stream(take=True, produce=True)
     actors = [Actor(f"a{i}", (Loop(8, (one,)),), {OUT: 1}) for i in range(41)]
     channels = [Channel((f"a{i}", OUT), (f"a{i + 1}", IN), UNBOUNDED) for i in range(40)]

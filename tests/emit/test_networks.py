@@ -16,6 +16,7 @@ from emit.verify import prove
 from mase.data.base import load
 from mase.graph import Graph
 from mase.models.base import MODELS
+from mase.netlist import build
 from passes.fuse import FuseConfig, fuse
 from passes.map import MapConfig, map_graph
 
@@ -42,6 +43,35 @@ CLASSES: Mapping[str, tuple[str, str]] = {  # formats of weights and of activati
     "ternary": ("ternary", "int8"),
 }
 MIXED = {"weight": "int4", "activation": "int8"}
+OVERRIDES: Mapping[str, Mapping[str, Mapping[str, str]]] = {  # of networks with mixed formats, beside ``MIXED``
+    "lenet": {
+        "conv2": {"weight": "mxfp4", "output": "mxint8b4e4"},
+        "fc1": {"weight": "ternary", "output": "e4m3"},
+        "fc2": {"weight": "fixed6", "output": "bfp8b8e4"},
+    },
+    "resnet": {
+        "blocks.0.*": {"weight": "mxint4b4e4", "output": "mxint8b4e4"},
+        "blocks.1.*": {"weight": "fixed6", "output": "fixed8"},
+    },
+    "mobilenet": {
+        "block1.*": {"weight": "fixed6", "output": "fixed8"},
+        "block[34].*": {"weight": "mxint6b4e4", "output": "mxint8b4e4"},
+        "block7.*": {"weight": "int4c", "output": "int6"},
+    },
+    "ds_cnn": {
+        "depthwise1": {"weight": "int6c", "output": "mxint8b8e4"},
+        "pointwise1": {"weight": "mxfp4", "output": "e4m3"},
+        "depthwise2": {"weight": "fixed6", "output": "fixed8"},
+    },
+    "autoencoder": {
+        "fc1": {"weight": "int4g32", "output": "mxint8b8e4"},
+        "fc2": {"weight": "e2m1", "output": "e4m3"},
+        "fc3": {"weight": "ternary", "output": "fixed8"},
+    },
+}
+SHARE = (
+    4  # a network of mixed formats keeps this share of the cheapest design's interval, so that several nodes are busy
+)
 
 
 @cache
@@ -61,23 +91,36 @@ def network(name: str) -> tuple[Graph, Tensor]:
     return fuse.run(graph, FuseConfig())[0], x
 
 
-def check(name: str, section: Mapping[str, object], folder: Path) -> None:
+def check(name: str, section: Mapping[str, object], folder: Path, share: int = 1) -> None:
     graph, x = network(name)
-    mapped, _ = map_graph.run(mase.quantize(graph, section, x[:CALIBRATION]), MapConfig())
+    quantized = mase.quantize(graph, section, x[:CALIBRATION])
+    mapped, _ = map_graph.run(quantized, MapConfig())
+    if share > 1:
+        mapped, _ = map_graph.run(quantized, MapConfig(interval=build(mapped).interval() // share))
     design = mase.emit(mapped, folder / "rtl", name)
     proof = prove(mapped, design, x[-SAMPLES:])
     assert not sum(edge.mismatches for edge in proof.edges), proof.first
-    assert proof.late is None
+    assert proof.cycles_equal, proof.late
+    assert proof.interval.simulated == busy(mapped), f"{proof.interval}: the slowest actor is not always busy"
+
+
+def busy(mapped: Graph) -> int:
+    """Return the cycles that the slowest actor works for one sample: in steady state there are no others."""
+    actors, _ = build(mapped).network()
+    return max(actor.cycles() for actor in actors)
 
 
 @pytest.mark.sim
 @pytest.mark.slow
 def test_a_residual_network_of_mixed_formats(tmp_path: Path) -> None:
-    overrides = {
-        "blocks.0.*": {"weight": "mxint4b4e4", "output": "mxint8b4e4"},
-        "blocks.1.*": {"weight": "fixed6", "output": "fixed8"},
-    }
-    check("resnet", {"default": MIXED, "overrides": overrides}, tmp_path)
+    check("resnet", {"default": MIXED, "overrides": OVERRIDES["resnet"]}, tmp_path)
+
+
+@pytest.mark.sim
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_of_mixed_formats(name: str, tmp_path: Path) -> None:
+    check(name, {"default": MIXED, "overrides": OVERRIDES[name]}, tmp_path, SHARE)
 
 
 @pytest.mark.sim

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mase.ops.base import OPS
+
 Shape = tuple[int, ...]
 Options = Mapping[str, Any]
 MOST = 160  # elements of a tensor
@@ -282,5 +284,5 @@ ALL = (Linear, Conv, Activation, Add, Mul, Norm, Pool, Flatten, Concat, Slice, P
 KINDS: dict[str, Kind] = {kind.__name__.lower(): kind() for kind in ALL}
 NOT_DRAWN = {  # kinds with hardware that no node of a model asks for here, and why
     "requantize": "no layer of a model is one; tests/emit/draws.py inserts them",
-    "argmax": "its result is an integer that no other node takes",
+    **{name: "its result is an integer that no other node takes" for name, op in OPS.items() if op.gives_index()},
 }

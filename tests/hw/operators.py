@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import cocotb
 import torch
@@ -586,7 +588,15 @@ def units() -> tuple[Unit, ...]:
         reduced((2, 9, 6), 4, 5, "mxint4b4e3", "int6"),
         reduced((2, 3, 5), 2, 6, "int5", "int5", weight=4, relu=True),
         reduced((3, 2, 4), 4, 3, "fixed5.2", "mxint4b2e3", weight=3),
+        *(unit for module in own() for unit in module.units()),
     )
+
+
+@cache
+def own() -> tuple[Any, ...]:  # Any: modules
+    """Return the files ``tests/hw/<block>/units.py``: each has ``units()``, and ``MUTANTS`` for test_mutants.py."""
+    files = sorted(Path(__file__).parent.glob("*/units.py"))
+    return tuple(import_module(f"tests.hw.{file.parent.name}.units") for file in files)
 
 
 @dataclass(frozen=True)

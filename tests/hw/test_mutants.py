@@ -33,7 +33,8 @@ async def _slow_sink(dut: HierarchyObject, unit: Unit) -> None:
 
 FREE, STALLED, SLOW = operators.takes_the_cycles_of_its_schedule, _stalled, _slow_sink
 RESET, REGISTERED = operators.starts_over_after_a_reset, operators.has_no_path_through_the_handshake
-NAMES = {FREE: "cycles", STALLED: "stalls", SLOW: "slow sink", RESET: "reset", REGISTERED: "handshake"}
+CHECKS = {"cycles": FREE, "stalls": STALLED, "slow sink": SLOW, "reset": RESET, "handshake": REGISTERED}
+NAMES = {check: name for name, check in CHECKS.items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _units() -> tuple[Unit, ...]:
     return operators.units()
 
 
-MUTANTS = (
+MUTANTS: tuple[Mutant, ...] = (
     Mutant("mase_fork", "credit_a && credit_b", "credit_b", "fork_2_7_3_0_2_9", STALLED),
     Mutant("mase_fork", "beat_q == BeatWidth'(Beats - 1)", "beat_q == '0", "fork_2_7_3_0_2_9"),
     Mutant("mase_fork", "push_data_i({last, in_data_i})", "push_data_i({1'b0, in_data_i})", "fork_1_1_1"),
@@ -163,6 +164,7 @@ MUTANTS = (
     Mutant("mase_linear", ".first_i    (k == '0)", ".first_i    (1'b1)", "parts_set_blocks"),
     Mutant("mase_linear", ".Keep(OutTiles > 1 || Aligned)", ".Keep(1'b0)", "parts_plain"),
     Mutant("mase_linear", ".push_data_i({y_last, y})", ".push_data_i({1'b0, y})", "parts_plain"),
+    *(Mutant(*edit, CHECKS[check]) for module in operators.own() for *edit, check in module.MUTANTS),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -135,31 +136,138 @@ def test_a_cut_term_rounds_down() -> None:
     assert pairing.scalar(64, 20, -1, 0) == ((64 << 8) - 1) << 20
 
 
-def test_a_constant_is_refused_by_name() -> None:
-    x = branches.draw(6, 5)
-    model = nn.Sequential(nn.ReLU(), Plus())
-    graph = branches.quantized(model, x, "fixed6.3", {"*": "fixed6.3"})
-    with pytest.raises(UnsupportedOp, match=r"node '1\.add' .*: has no hardware; supported"):
-        build(graph)
+# -- beside a constant ------------------------------------------------------------------------------------------------
 
 
-class Plus(nn.Module):
-    """One more."""
+class Beside(nn.Module):
+    """A function of the input and a constant."""
+
+    def __init__(self, function: Callable[[Tensor, Any], Tensor], constant: Tensor | float) -> None:
+        super().__init__()
+        self.function = function
+        self.constant: Tensor | float
+        if isinstance(constant, Tensor):
+            self.register_buffer("constant", constant)
+        else:
+            self.constant = constant
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 1.0
+        return self.function(x, self.constant)
 
 
-def test_broadcasting_is_refused_by_name() -> None:
-    x = branches.draw(6, 5, 3)
-    model = Joined(torch.add, nn.ReLU(), First())
-    graph = branches.quantized(model, x, "fixed6.3", {"*": "fixed6.3"})  # runs in float between codes
-    with pytest.raises(UnsupportedOp, match=r"the shapes \(6, 1, 3\) and \(6, 5, 3\) differ"):
+def beside(model: nn.Module, x: Tensor, source: str, target: NodeFormats | str, lanes: int) -> Mapped:
+    """Return the graph of one function."""
+    graph = branches.quantized(model, x, source, {"*": target})
+    return branches.mapped(graph, x, {"*": (lanes, lanes)})
+
+
+@cache
+def constants() -> Mapping[str, Mapped]:
+    """Return sums with numbers, with a vector, with one number an element, with a number a channel; both ways round."""
+    each, channel = draw(2, 5, seed=3), draw(3, 1, 1, seed=4)
+    half_up = NodeFormats(output="fixed6.2", rounding="half_up")
+    return {
+        "number": beside(Beside(torch.add, 0.75), draw(6, 5), "fixed6.4", half_up, 2),
+        "vector": beside(Beside(torch.sub, draw(5, seed=2)), draw(6, 2, 5), "int6", "int5", 3),
+        "each": beside(Beside(backwards, each), draw(6, 2, 5), "fixed5.3", "mxint5b4e3", 4),
+        "channel": beside(Beside(torch.add, channel), draw(6, 3, 2, 2), "mxint4b2e3", "fixed6.3", 2),
+        "relu": beside(Beside(then_relu, 1), draw(6, 7), "e2m1", "ufixed5.2", 1),
+    }
+
+
+class TestConstants(OpLaws):
+    kind = "add"
+
+    def graphs(self) -> Mapping[str, Mapped]:
+        return constants()
+
+
+def test_a_constant_is_exact_where_the_grids_hold_it() -> None:
+    x = branches.draw(6, 5)
+    graph = branches.quantized(Beside(backwards, 0.75), x, "fixed6.3", {"*": "fixed9.3"})
+    given = parse("fixed6.3").quantize(x)
+    assert torch.equal(graph(x), 0.75 - given)
+
+
+@pytest.mark.parametrize(
+    ("constant", "why"),
+    [
+        (draw(6, 1), r"the constant of shape \(6, 1\) differs between samples; allowed is one for all samples"),
+        (draw(4, 1, 5), r"the constant of shape \(4, 1, 5\) spreads the input of shape \(6, 5\) over \(4, 6, 5\)"),
+        (float("inf"), "the shift of a channel is infinite or NaN; allowed are finite numbers"),
+    ],
+)
+def test_a_constant_that_no_unit_takes_is_refused_by_name(constant: Tensor | float, why: str) -> None:
+    x = branches.draw(6, 5)
+    graph = branches.quantized(Beside(torch.add, constant), x, "fixed6.3", {"*": "fixed6.3"})
+    with pytest.raises(UnsupportedOp, match=rf"node 'add' .*: {why}"):
         build(graph)
 
 
-class First(nn.Module):
+# -- a smaller input --------------------------------------------------------------------------------------------------
+
+
+class Part(nn.Module):
+    """The first of some axes, through a ReLU."""
+
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis in self.axes:
+            x = x.narrow(axis, 0, 1)
+        return x.relu()
+
+
+def spread(join: Callable[[Tensor, Tensor], Tensor], axes: tuple[int, ...], *how: Any) -> Mapped:
+    """Return join(x, part of x); how: formats of the input and the result, shape, lanes."""
+    source, target, shape, lanes = how
+    x = branches.draw(6, *shape, seed=lanes)
+    model = Joined(join, nn.ReLU(), Part(*axes))
+    return branches.mapped(
+        branches.quantized(model, x, source, {"[as]*": target}, source), x, {"[as]*": (lanes, lanes)}
+    )
+
+
+@cache
+def smaller() -> Mapping[str, Mapped]:
+    """Return sums of rows with a row, of images with a pixel, of elements with the first of their row."""
+    return {
+        "row": spread(torch.add, (1,), "fixed6.4", "fixed6.3", (3, 5), 2),
+        "pixel": spread(torch.sub, (2, 3), "mxint4b2e3", "fixed6.4", (4, 2, 3), 2),
+        "first": spread(backwards, (1,), "int5", "int6", (5,), 1),
+    }
+
+
+class TestSmaller(OpLaws):
+    kind = "add"
+
+    def graphs(self) -> Mapping[str, Mapped]:
+        return smaller()
+
+
+def test_a_smaller_input_is_spread_as_in_float() -> None:
+    x = branches.draw(6, 4, 2, 3)
+    graph = branches.quantized(Joined(torch.add, nn.ReLU(), Part(2, 3)), x, "fixed6.3", {"*": "fixed8.3"})
+    given = parse("fixed6.3").quantize(x).relu()
+    assert torch.equal(graph(x), given + given[:, :, :1, :1])
+
+
+def test_spreading_that_no_block_gives_is_refused_by_name() -> None:
+    x = branches.draw(6, 6, 3)
+    across = branches.quantized(Joined(torch.add, nn.ReLU(), Rows()), x, "fixed6.3", {"*": "fixed6.3"})
+    with pytest.raises(UnsupportedOp, match=r"input 'relu' of shape \(6, 3\) is spread over .* across samples"):
+        build(across)
+    inside = branches.quantized(
+        Joined(torch.add, nn.ReLU(), nn.Linear(3, 1)), x, "mxint4b2e3", {"*": NodeFormats("int5", output="mxint4b2e3")}
+    )
+    with pytest.raises(UnsupportedOp, match=r"spread over \(6, 6, 3\), which breaks blocks of 2"):
+        build(inside)
+
+
+class Rows(nn.Module):
     """The first row."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, :1].relu()
+        return x[:, 0].relu()

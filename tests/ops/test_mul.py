@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from passes.quantize import NodeFormats
 from tests.ops import branches
 from tests.ops.branches import Joined
 from tests.ops.single import compute, draw, refused
+from tests.ops.test_add import Beside, beside
 
 A, B = draw(2, 3), draw(3, seed=1)
 
@@ -91,15 +93,50 @@ def test_a_product_that_is_too_wide_is_refused() -> None:
         Pairing.of_product(grid, grid, grid, Scale(), False, "even", "here")
 
 
-class Half(nn.Module):
-    """Half of the input."""
+# -- beside a constant, and over a smaller input ----------------------------------------------------------------------
+
+
+@cache
+def constants() -> Mapping[str, Mapped]:
+    """Return products with numbers and vectors, a quotient, and channels that are scaled by a mean of their pixels."""
+    image = branches.draw(6, 4, 2, 3)
+    excited = branches.quantized(Excited(), image, "fixed6.4", {"*": "fixed6.4"})
+    return {
+        "number": beside(Beside(torch.mul, 3), draw(6, 5), "fixed6.4", "fixed6.2", 2),
+        "vector": beside(Beside(torch.mul, draw(5, seed=2)), draw(6, 2, 5), "int6", "mxint4b2e3", 4),
+        "quotient": beside(Beside(torch.div, 3.0), draw(6, 7), "mxint5b2e2", "int5", 2),
+        "excited": branches.mapped(excited, image, {"*mul*": (2, 2)}),
+    }
+
+
+class TestConstants(OpLaws):
+    kind = "mul"
+
+    def graphs(self) -> Mapping[str, Mapped]:
+        return constants()
+
+
+class Excited(nn.Module):
+    """Squeeze and excite: each channel times a function of its mean."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / 2.0
+        return x * torch.relu(x.mean((2, 3), keepdim=True))
 
 
-def test_a_quotient_is_refused_by_name() -> None:
-    x = branches.draw(6, 5)
-    graph = branches.quantized(nn.Sequential(nn.ReLU(), Half()), x, "fixed6.3", {"*": "fixed6.3"})
-    with pytest.raises(UnsupportedOp, match=r"'1\.truediv' .* div: has no hardware"):
+def test_a_number_that_the_grids_hold_is_exact() -> None:
+    x = draw(6, 5)
+    graph = branches.quantized(Beside(torch.mul, -2), x, "fixed6.4", {"*": "fixed8.3"})
+    assert torch.equal(graph(x), parse("fixed6.4").quantize(x) * -2)
+
+
+def backwards(a: Tensor, b: Any) -> Tensor:
+    return b / a
+
+
+@pytest.mark.parametrize(
+    "model", [Joined(torch.div, nn.ReLU(), nn.Sigmoid()), nn.Sequential(nn.Sigmoid(), Beside(backwards, 2.0))]
+)
+def test_a_quotient_by_a_tensor_is_refused_by_name(model: nn.Module) -> None:
+    graph = branches.quantized(model, draw(6, 5), "fixed6.3", {"*": "fixed6.3"})
+    with pytest.raises(UnsupportedOp, match=r"'(1\.)?(true)?div' .* div: has no hardware"):
         build(graph)

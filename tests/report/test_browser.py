@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mase.report import html, trace
-from mase.report.summary import Dataflow, Edge, Node, Report
+from mase.report.summary import Cycles, Dataflow, Edge, Node, Report, RtlOutput
 from tests.report.browser import NO_BROWSER, Browser, browser, find_browser
 from tests.report.example import example
 from tests.report.large import page as traced_page
@@ -37,7 +37,12 @@ def long_names() -> Report:
     pairs = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (1, 7), (2, 4), (0, 8))
     graph = Dataflow(nodes, tuple(Edge(f"n{a}", f"n{b}", (4096, 4096), name) for a, b in pairs))
     layers = tuple(replace(layer, path=f"{name}.{i}", input_format=name) for i, layer in enumerate(report.layers))
-    return replace(report, name=name, layers=layers, graph=graph, warnings=(name,))
+    cycles = Cycles(123456, 123456), Cycles(123456, 123457), Cycles(64, 64)
+    assert report.rtl is not None
+    rtl = replace(
+        report.rtl, outputs=tuple(RtlOutput(name, name, name, name, (99,) * 5, *cycles, s) for s in (True, False))
+    )
+    return replace(report, name=name, layers=layers, graph=graph, rtl=rtl, warnings=(name,))
 
 
 REPORTS = {

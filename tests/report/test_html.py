@@ -11,7 +11,7 @@ import pytest
 from mase.errors import GraphError, MaseError
 from mase.report import html
 from mase.report import text as text_of
-from mase.report.summary import Cycles, Dataflow, Edge, Figure, Node, Report, SearchPoint
+from mase.report.summary import Cycles, Dataflow, Edge, Figure, Node, Report, RtlOutput, SearchPoint
 from tests.report.example import HOSTILE, example
 from tests.report.large import layers as large
 
@@ -68,6 +68,15 @@ def words(page: str) -> str:
     return " ".join(Page(page).text.split())
 
 
+def outputs() -> tuple[RtlOutput, ...]:
+    """Return two outputs, of which the first is scored."""
+    cycles = Cycles(70, 70), Cycles(182, 182), Cycles(64, 64.0)
+    return (
+        RtlOutput("logits", "logits", "6", "int8", (10,), *cycles, scored=True),
+        RtlOutput("out_bound", "bound", "7", "fixed8.4", (3, 4), *cycles, scored=False),
+    )
+
+
 def named(text: str) -> Report:
     """Return the example with one text in every place that a model, a configuration or a tool can fill."""
     report = example()
@@ -93,9 +102,38 @@ def named(text: str) -> Report:
         seconds={text: 1.0, "search": 2.0},
         versions={text: text, "verilator": text},
         reproduce=replace(report.reproduce, command=text, config=text),
-        rtl=replace(report.rtl, edges=tuple(replace(e, path=text, format=text) for e in report.rtl.edges)),
+        rtl=replace(
+            report.rtl,
+            edges=tuple(replace(e, path=text, format=text) for e in report.rtl.edges),
+            outputs=tuple(replace(o, port=text, tensor=text, edge=text, format=text) for o in outputs()),
+        ),
         warnings=(text, text),
     )
+
+
+def test_several_outputs_are_told_apart() -> None:
+    report = example()
+    assert report.rtl is not None
+    assert "Outputs:" not in words(html.render(report))
+    found = words(html.render(replace(report, rtl=replace(report.rtl, outputs=outputs()))))
+    assert "Outputs: 2" in found
+    assert "logits logits 6 int8 10 70 182 64 accuracy" in found
+    assert "bound out_bound 7 fixed8.4 3\N{MULTIPLICATION SIGN}4 70 182 64 \N{EN DASH}" in found
+    late = replace(outputs()[1], latency_cycles=Cycles(182, 190))
+    page = html.render(replace(report, rtl=replace(report.rtl, outputs=(outputs()[0], late))))
+    assert "190 (predicted 182)" in words(page)
+    assert page.count('<tr class="wrong">') == 1
+
+
+def test_decibels_are_written_as_such() -> None:
+    report = example()
+    score = replace(
+        report.accuracy, metric="snr", float=12.5, chosen=12.25, float_validation=12.0, chosen_validation=11.9
+    )
+    found = words(html.render(replace(report, accuracy=replace(score, tolerance=0.5), search=None)))
+    assert "test snr 12.25 dB float 12.5 dB, \N{MINUS SIGN}0.25 dB" in found
+    assert "snr 11.9 dB (float 12 dB) on the validation split" in found
+    assert "%" not in found.split("Predicted against measured")[0].split("validation split")[0]
 
 
 def test_page_says_what_the_run_found() -> None:
