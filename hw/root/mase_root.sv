@@ -54,26 +54,32 @@ module mase_root #(
   assign in_ready_o = credit && left_q == '0;
   assign fire       = in_valid_i && in_ready_o;
 
-  // Of each bit of a step: what goes in, and what comes out.
-  logic [(Unroll+1)*Wide-1:0]   weight, twice, rest;
-  logic [(Unroll+1)*Padded-1:0] root;
-  assign weight[0 +: Wide] = weight_q;
-  assign twice[0 +: Wide]  = twice_q;
-  assign rest[0 +: Wide]   = rest_q;
-  assign root[0 +: Padded] = root_q;
+  // The bits of a step, one after the other.
   for (genvar i = 0; i < Unroll; i++) begin : gen_bit
-    logic [Wide-1:0] added;
-    logic            above, set;
-    assign added = weight[i*Wide +: Wide] + twice[i*Wide +: Wide];
-    assign above = (Padded > Bits) && i < Padded - Bits && left_q == StepWidth'(Steps);
-    assign set   = added <= rest[i*Wide +: Wide] && !above;
-    assign weight[(i+1)*Wide +: Wide]   = weight[i*Wide +: Wide] >> Power;
-    assign rest[(i+1)*Wide +: Wide]     = rest[i*Wide +: Wide] - (set ? added : '0);
-    assign root[(i+1)*Padded +: Padded] = Padded'({root[i*Padded +: Padded], set});
+    logic [Wide-1:0]   weight, twice, rest, added, next_weight, next_twice, next_rest;
+    logic [Padded-1:0] root, next_root;
+    logic              above, set;
+    if (i == 0) begin : gen_first
+      assign weight = weight_q;
+      assign twice  = twice_q;
+      assign rest   = rest_q;
+      assign root   = root_q;
+    end else begin : gen_further
+      assign weight = gen_bit[i-1].next_weight;
+      assign twice  = gen_bit[i-1].next_twice;
+      assign rest   = gen_bit[i-1].next_rest;
+      assign root   = gen_bit[i-1].next_root;
+    end
+    assign added       = weight + twice;
+    assign above       = (Padded > Bits) && i < Padded - Bits && left_q == StepWidth'(Steps);
+    assign set         = added <= rest && !above;
+    assign next_weight = weight >> Power;
+    assign next_rest   = rest - (set ? added : '0);
+    assign next_root   = Padded'({root, set});
     if (Power == 2) begin : gen_square
-      assign twice[(i+1)*Wide +: Wide] = (twice[i*Wide +: Wide] >> 1) + (set ? weight[i*Wide +: Wide] : '0);
+      assign next_twice = (twice >> 1) + (set ? weight : '0);
     end else begin : gen_line
-      assign twice[(i+1)*Wide +: Wide] = '0;
+      assign next_twice = '0;
     end
   end
 
@@ -97,10 +103,10 @@ module mase_root #(
       root_q   <= '0;
       last_q   <= row_q == RowWidth'(Rows - 1);
     end else if (left_q != '0) begin
-      weight_q <= weight[Unroll*Wide +: Wide];
-      twice_q  <= twice[Unroll*Wide +: Wide];
-      rest_q   <= rest[Unroll*Wide +: Wide];
-      root_q   <= root[Unroll*Padded +: Padded];
+      weight_q <= gen_bit[Unroll-1].next_weight;
+      twice_q  <= gen_bit[Unroll-1].next_twice;
+      rest_q   <= gen_bit[Unroll-1].next_rest;
+      root_q   <= gen_bit[Unroll-1].next_root;
     end
   end
 

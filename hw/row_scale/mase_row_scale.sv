@@ -41,7 +41,7 @@ module mase_row_scale #(
   // Derived, do not override.
   parameter int XExps = (XExpBits == 0) ? 0 : (Lanes > XBlock) ? Lanes / XBlock : 1,
   parameter int InBits = Lanes * XWidth + XExps * XExpBits,
-  parameter int RBits = Centred ? 2 * RWidth : RWidth,
+  parameter int RBits = (Centred != 0) ? 2 * RWidth : RWidth,
   parameter int OutBits = Lanes * OutWidth
 ) (
   input  wire logic               clk_i,

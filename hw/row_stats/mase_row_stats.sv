@@ -26,7 +26,7 @@ module mase_row_stats #(
   // Derived, do not override.
   parameter int XExps = (XExpBits == 0) ? 0 : (Lanes > XBlock) ? Lanes / XBlock : 1,
   parameter int InBits = Lanes * XWidth + XExps * XExpBits,
-  parameter int OutBits = Centred ? 2 * OutWidth : OutWidth
+  parameter int OutBits = (Centred != 0) ? 2 * OutWidth : OutWidth
 ) (
   input  wire logic               clk_i,
   input  wire logic               rst_ni,

@@ -77,7 +77,7 @@ BROKEN = {  # block and task, what is replaced by what
     "a row of the sample before": ("mase_cache.whole", "read_q == newest_q;", "read_q == write_next;"),
     "a root that is not reached": ("mase_root.square", "added <= rest", "added < rest"),
     "a root beyond its bits": ("mase_root.line", " && !above;", ";"),
-    "a root that forgets its square": ("mase_root.bounded", "twice[i*Wide +: Wide] >> 1", "twice[i*Wide +: Wide]"),
+    "a root that forgets its square": ("mase_root.bounded", "(twice >> 1)", "twice"),
     "a tail that is kept": ("mase_width_converter.drop", "(DropTail != 0 && out_row_end) ? '0 : held", "held"),
 }
 

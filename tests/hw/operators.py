@@ -565,7 +565,7 @@ def units() -> tuple[Unit, ...]:
         kept((6, 1, 1), 1, 0, 4),
         row_stats((1, 1, 1), 0, True, 2),
         row_stats((3, 7, 3), 0, True, 2, eps=1 << 33),
-        row_stats((2, 9, 4), 4, True, 4),
+        row_stats((2, 9, 4), 2, True, 4),
         row_stats((4, 6, 6), 0, False, 8),
         row_stats((3, 5, 2), 2, False, 3, eps=77),
         root(3, Roots(2, 9, 250000, 3000), 1, 2),
