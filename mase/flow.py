@@ -392,6 +392,12 @@ class Run:
 
     # search
 
+    @property
+    def validation(self) -> Split:
+        """The samples that select a design."""
+        section = self.config.search
+        return self.data.validation if section is None else head(self.data.validation, section.samples)
+
     def target(self) -> Target:
         """Return what trials are costed for."""
         hardware = self.config.hardware
@@ -399,17 +405,15 @@ class Run:
         return Target(hardware.target, hardware.interval, by_hand)
 
     def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
-        """Return the evaluator of the search: it scores the validation split."""
-        assert self.config.search is not None
-        split = head(self.data.validation, self.config.search.samples)
+        """Return the evaluator of the search."""
+        split = self.validation
         return Scorer(graph, split.inputs, split.y, samples, self.target(), self.metric)
 
     def search(self, model: nn.Module, graph: Graph, samples: Mapping[str, Tensor]) -> tuple[Study, Trial, float]:
         """Return the study, the chosen trial and the float score that bounds it; resumes an earlier search."""
         section = self.config.search
         assert section is not None
-        split = head(self.data.validation, section.samples)
-        float_score = self.score(model, split)
+        float_score = self.score(model, self.validation)
         bounds = (Constraint(self.metric.name, ">=", float_score - section.tolerance - 1e-9), LEGAL)
         check_hardware(graph)
         axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
@@ -629,7 +633,7 @@ def upto(made: Run, last: str = "report") -> Outcome:
         _formats(made, out)
     if steps >= STAGES.index("build"):
         out.built = made.build(graph, samples, _chosen_formats(made, out))
-        out.chosen_validation = made.score_built(out.built, made.data.validation)
+        out.chosen_validation = made.score_built(out.built, made.validation)
     if steps >= STAGES.index("emit") and out.built is not None:
         out.design = made.emit(out.built)
     if steps >= STAGES.index("simulate") and out.built is not None and out.design is not None:
@@ -644,7 +648,7 @@ def upto(made: Run, last: str = "report") -> Outcome:
 def _formats(made: Run, out: Outcome) -> None:
     """Search, or score the float model where the formats are given."""
     if made.config.search is None:
-        out.float_validation = made.score(out.model, made.data.validation)
+        out.float_validation = made.score(out.model, made.validation)
     else:
         out.study, out.chosen, out.float_validation = made.search(out.model, out.graph, out.samples)
 

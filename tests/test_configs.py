@@ -59,6 +59,9 @@ def test_lenet_runs_on_digits_in_the_layout_of_mnist(tmp_path: Path) -> None:
     report = small("lenet_mnist", tmp_path, **{"search.samples": 16, "simulate.samples": 2})
     assert proven(report)
     assert report.data.train == 128  # 64 % of 20 a class
+    assert report.search is not None
+    chosen = report.search.points[report.search.chosen]
+    assert chosen.accuracy == report.accuracy.chosen_validation  # of the same samples, not of the whole split
     assert {layer.kind for layer in report.layers} >= {"conv + relu", "pool", "linear"}
 
 

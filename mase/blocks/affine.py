@@ -15,12 +15,14 @@ from torch.nn.functional import pad
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
+from mase.blocks.unit import UnitFoldings, output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, last_call, product, rom, shift
 from mase.dataflow.rounding import MULT_BITS, carrier
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, Work, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid, signed_width
@@ -157,7 +159,7 @@ def _bounds(x: Grid, multiplier: Tensor, addend: Tensor) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class AffineFoldings(Foldings):
+class AffineFoldings(UnitFoldings):
     """The unit before it is folded.
 
     Args:
@@ -185,36 +187,23 @@ class AffineFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.cols, pe)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * ceil_div(self.cols, pe), pe)
 
-    @property
-    def latency(self) -> int:
-        """Cycles from a firing to its output beat."""
-        return 3 + (self.normaliser is None)
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * ((self.out_width if self.normaliser is None else self.sum_width) - self.zero_bits)
 
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        beats = ceil_div(self.cols, pe)
-        words, wide = self.constants * beats, self.x_bits + ((1 << self.x_exp_bits) - 1 if self.x_block else 0)
-        lanes = pe * ((self.out_width if self.normaliser is None else self.sum_width) - self.zero_bits)
-        core = Work(
-            multipliers=((pe, wide, self.mult_width),),
-            operand_words=words,
-            adders=((pe, self.sum_width),),
-            shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
-            registers=pe * (wide + self.sum_width) + lanes * (self.normaliser is None) + self.latency - 1,
-            delays=((np.greater(self.rows * beats, 1), self.latency - 1),),
-            roms=((pe * self.mult_width, words), (pe * self.add_width, words)),
-            fifos=((lanes + 1, fifos[""]),),
-            rounders=() if self.normaliser is not None else ((pe, self.sum_width, self.out_width),),
-            counters=(self.rows * beats, words),
-        )
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        most = (1 << self.x_exp_bits) - 1 if self.x_block else 0
+        beats, wide = ceil_div(self.cols, pe), self.x_bits + most
+        words = self.constants * beats
+        constants = rom(pe * self.mult_width, words) & rom(pe * self.add_width, words)
+        factor = product(wide, self.mult_width, 0, words)
+        shifted: Part = pe * shift(wide, most)
+        summed: Part = pe * (factor & Part(Work(adders=((1, self.sum_width),), registers=self.sum_width), latency=1))
+        rounded = output(pe, self.sum_width, self.out_width, self.beat_bits(pe), not self.normaliser)
+        path = (shifted & constants) >> summed >> rounded
+        return control(counters=(self.rows * beats, words)) & path.along(np.greater(self.rows * beats, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +235,7 @@ class AffineUnit(Pipe):
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
-        return Schedule((Actor("", body, {OUT: self.scaling.foldings.latency}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         op, out = self.scaling, dict(self.scaling.out.sv_params(self.scaling.sum_width))
@@ -279,5 +268,5 @@ class AffineUnit(Pipe):
         padded = pad(constants, (0, self.stream_in.row_beats * self.lanes - self.scaling.cols))
         return MemoryImage(self.lanes * width, pack_words(padded.reshape(-1, self.lanes).numpy(), width), layout)
 
-    def work(self) -> Work:
-        return self.scaling.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.scaling.foldings.core(self.lanes, self.lanes, self.fifo)

@@ -12,6 +12,7 @@ import torch
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo, last_call
 from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
@@ -37,28 +38,30 @@ class ArgmaxFoldings(Foldings):
     def cycles(self, simd: Count, pe: Count) -> Count:
         return self.rows * ceil_div(self.cols, simd)
 
-    def latency(self, simd: Count) -> Count:
-        """Return the cycles from the last beat of a row to its result."""
-        return 3 + clog2(simd)
-
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": ceil_div(self.latency(simd), ceil_div(self.cols, simd)) + 2}
+        return {"": ceil_div(self.path(simd, pe).latency + 1, ceil_div(self.cols, simd)) + 2}
+
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        """Return all from the last beat of a row to the output FIFO."""
+        index, beats = index_bits(self.cols), ceil_div(self.cols, simd)
+        most = (1 << self.x_exp_bits) - 1 if self.x_block else 0
+        value = self.x_bits + most + 1
+        choice, levels = value + index, tree(simd, value, value, 1)
+        shifted: Part = simd * Part(Work(shifters=((1, value, most),) * (most > 0), registers=choice), latency=1)
+        best = Part(  # of a beat
+            Work(
+                adders=tuple((n, value) for n, _, _ in levels),  # comparisons
+                muxes=tuple((n * choice, 2) for n, _, _ in levels),
+                registers=sum(registers for _, registers, _ in levels) * choice,
+            ),
+            latency=clog2(simd),
+        )
+        ever = Part(Work(adders=((1, value),), muxes=((choice, 2),), registers=choice + 2), latency=1)
+        return control(counters=(beats, self.rows)) & (shifted >> best).along(3) >> ever
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        index, beats = index_bits(self.cols), ceil_div(self.cols, simd)
-        value = self.x_bits + ((1 << self.x_exp_bits) - 1 if self.x_block else 0) + 1
-        levels = tree(simd, value, value, 1)
-        nodes = simd + sum(registers for _, registers, _ in levels)
-        core = Work(
-            adders=(*((n, value) for n, _, _ in levels), (1, value)),  # comparisons
-            muxes=(*((n * (value + index), 2) for n, _, _ in levels), (value + index, 2)),
-            shifters=((simd, value, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
-            registers=nodes * (value + index) + value + index + 2 + self.latency(simd) - 2,
-            delays=((3, self.latency(simd) - 2),),
-            fifos=((index + 1, fifos[""]),),
-            counters=(beats, self.rows),
-        )
-        return {"": core}
+        return {"": (self.path(simd, pe) >> credit_fifo(index_bits(self.cols) + 1, fifos[""])).work}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +99,7 @@ class Argmax(Pipe):
         beats = self.stream_in.row_beats
         take, give = Step((IN,), (IN,)), Step((IN,), (IN,), (OUT,), (OUT,))
         row = (Loop(beats - 1, (take,)), give) if beats > 1 else (give,)
-        return Schedule((Actor("", (Loop(self.rows, row),), {OUT: int(self.foldings.latency(self.lanes))}),))
+        return Schedule((Actor("", (Loop(self.rows, row),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         return {
@@ -116,8 +119,8 @@ class Argmax(Pipe):
         """Everything that cycles and hardware depend on but the lanes."""
         return ArgmaxFoldings(self.rows, self.cols, self.x.element_bits, self.x.block, self.x.exp_bits)
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, 1, {"": self.fifo})[""]
+    def part(self) -> Part:
+        return self.foldings.path(self.lanes, 1) >> credit_fifo(index_bits(self.cols) + 1, self.fifo)
 
 
 def index_bits(cols: int) -> int:

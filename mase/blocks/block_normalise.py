@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn.functional import pad
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo, registers
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
@@ -22,9 +24,8 @@ from mase.formats.grid import Grid
 from mase.formats.whole import whole
 
 FILL, LEAVE, BANK = "fill", "leave", "bank"
-LATENCY = 4
 BANKS = 2
-CONTROL = 7  # flip-flops: two full banks, bank that fills, bank that leaves, three of valid
+CONTROL = 4  # flip-flops: two full banks, bank that fills, bank that leaves
 
 
 def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
@@ -87,11 +88,6 @@ class Normaliser:
     ceil: bool
     float_exp: int
 
-    @property
-    def latency(self) -> int:
-        """Cycles from the reading of a beat to its being offered."""
-        return LATENCY + (self.float_exp > 0)
-
     def cycles(self, lanes: Count) -> Count:
         """Return the cycles of a sample.
 
@@ -101,59 +97,63 @@ class Normaliser:
         beats, size = ceil_div(self.cols, lanes), np.maximum(1, self.block // lanes)
         return self.rows * np.where(beats > size, ceil_div(beats, size) * size, beats)
 
+    @cached_property
+    def latency(self) -> int:
+        """Cycles from the reading of a beat to its being offered, at any lanes."""
+        return int(self._path(1).latency) + 1
+
     def fifo(self, beats: Count) -> Count:
         """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
         return ceil_div(self.latency, beats) + 2
 
-    def work(self, lanes: Count, fifo: Count) -> Work:
+    def part(self, lanes: Count, fifo: Count) -> Part:
         """Return what it is made of at any numbers of lanes."""
-        size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
-        beats, control = ceil_div(self.cols, lanes), CONTROL + 3 * np.equal(size, 1) + (self.float_exp > 0)
-        rounded = self._rounded(lanes)
-        above = ((exps * self.in_width, lanes // exps + 1), (lanes * self.in_width, 2)) * self.ceil
-        return Work(
-            adders=((lanes, self.in_width), *rounded.adders, *((lanes, self.in_width),) * self.ceil),
-            gates=(
-                (exps * self.exp_bits, self.in_width),
-                (exps * self.in_width, lanes // exps + 1),
-                (lanes * self.in_width, 2),
-                *above,
-                *rounded.gates,
-            ),
-            shifters=rounded.shifters,
-            registers=exps * (self.in_width * (1 + self.ceil) + 3 * self.exp_bits)
-            + lanes * self.in_width
-            + rounded.registers
-            + control,
-            delays=((1, self.latency - 1),),
-            fifos=((lanes * self.width + exps * self.exp_bits + 1, fifo),),
-            banks=((lanes * self.in_width, BANKS * size), *((exps * self.in_width, BANKS),) * (1 + self.ceil)),
-            counters=(beats, beats, size, size, self.rows),
-        )
+        exps = np.maximum(1, lanes // self.block)
+        return self._path(lanes) >> credit_fifo(lanes * self.width + exps * self.exp_bits + 1, fifo)
 
-    def _rounded(self, lanes: Count) -> Work:
+    def _path(self, lanes: Count) -> Part:
+        size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
+        beats = ceil_div(self.cols, lanes)
+        above = ((exps * self.in_width, lanes // exps + 1), (lanes * self.in_width, 2)) * self.ceil
+        tops = Part(  # the greatest of a block, and with it the exponent
+            Work(
+                adders=((lanes, self.in_width), *((lanes, self.in_width),) * self.ceil),
+                gates=(
+                    (exps * self.exp_bits, self.in_width),
+                    (exps * self.in_width, lanes // exps + 1),
+                    (lanes * self.in_width, 2),
+                    *above,
+                ),
+                registers=exps * (self.in_width * (1 + self.ceil) + 3 * self.exp_bits),
+                banks=((lanes * self.in_width, BANKS * size), *((exps * self.in_width, BANKS),) * (1 + self.ceil)),
+            )
+        )
+        beside = control(CONTROL + 3 * np.equal(size, 1), (beats, beats, size, size, self.rows))
+        return beside & (tops >> registers(lanes * self.in_width) >> self._rounded(lanes)).along(1)
+
+    def _rounded(self, lanes: Count) -> Part:
         """Return what shifts and rounds the elements."""
         if self.float_exp:
-            return float_round_work(lanes, self.in_width, self.float_exp, self.width - 1 - self.float_exp)
+            return float_round(lanes, self.in_width, self.float_exp, self.width - 1 - self.float_exp)
         wide = max(self.in_width + max(0, self.offset + self.point) + 1, self.width + 2)
         most = (1 << self.exp_bits) - 1
-        return Work(
-            adders=((lanes, wide),),
-            shifters=((lanes, wide, most), (lanes, self.in_width + 1, most)),
-            registers=lanes * (wide + 1 + self.width),
-        )
+        shifted = Part(Work(shifters=((1, wide, most), (1, self.in_width + 1, most)), registers=wide + 1), latency=1)
+        part: Part = lanes * (shifted >> Part(Work(adders=((1, wide),), registers=self.width), latency=1))
+        return part
 
 
-def float_round_work(lanes: Count, in_width: int, exp: int, man: int) -> Work:
-    """Return what rounding to minifloats is made of, pipeline and all (hw/common/mase_float_round)."""
-    wide, shift = in_width + man + 1, in_width + man + 1
-    drop = shift.bit_length() + 2
-    return Work(
-        adders=((lanes, in_width), (lanes, drop), (lanes, drop), (lanes, exp + man + 3)),
-        gates=((lanes * drop, in_width),),
-        shifters=((lanes, wide, shift), (lanes, wide, shift)),
-        registers=lanes * (in_width + 1 + 2 * drop + man + 2 + exp + 3 + exp + man + 1),
+def float_round(lanes: Count, in_width: int, exp: int, man: int) -> Part:
+    """Return hw/common/mase_float_round, ``lanes`` of it: magnitude and place, shifted bits, code."""
+    wide, drop = in_width + man + 1, (in_width + man + 1).bit_length() + 2
+    placed = Part(
+        Work(adders=((1, in_width), (1, drop)), gates=((drop, in_width),), registers=in_width + 1 + 2 * drop), latency=1
     )
+    shifted = Part(
+        Work(adders=((1, drop),), shifters=((1, wide, wide), (1, wide, wide)), registers=man + 2 + exp + 3), latency=1
+    )
+    coded = Part(Work(adders=((1, exp + man + 3),), registers=exp + man + 1), latency=1)
+    part: Part = lanes * (placed >> shifted >> coded)
+    return part
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +196,7 @@ class BlockNormalise(Pipe):
         leave = tuple(Loop(n, (_leave(k),)) for n, k in ((whole, size), (1, rest)) if n and k)
         actors = (
             Actor(FILL, (Loop(self.rows, fill),), {BANK: 1}),
-            Actor(LEAVE, (Loop(self.rows, leave),), {OUT: self.normaliser.latency}),
+            Actor(LEAVE, (Loop(self.rows, leave),), {OUT: self.latency}),
         )
         return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),), int(self.normaliser.cycles(self.lanes)))
 
@@ -229,8 +229,8 @@ class BlockNormalise(Pipe):
         shape = self.rows, self.cols, self.in_width, grid.width, grid.block, grid.exp_bits
         return Normaliser(*shape, given["Offset"], given["Point"], grid.ceil, given["FloatExp"])
 
-    def work(self) -> Work:
-        return self.normaliser.work(self.lanes, self.fifo)
+    def part(self) -> Part:
+        return self.normaliser.part(self.lanes, self.fifo)
 
 
 def _fill(beats: int) -> Loop:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mase.dataflow.block import Block
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work
@@ -17,7 +18,6 @@ from mase.formats import Code
 from mase.formats.grid import Grid
 
 A, B = "a", "b"
-LATENCY = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Concat(Block):
         sides = [(port, stream.beats // self.outer) for port, stream in self.inputs.items()]
         body = tuple(Loop(beats, (Step((port,), (port,), (OUT,), (OUT,)),)) for port, beats in sides)
         ports = {port: ("", port) for port in (A, B, OUT)}
-        return Schedule((Actor("", (Loop(self.outer, body),), {OUT: LATENCY}),), ports=ports)
+        return Schedule((Actor("", (Loop(self.outer, body),), {OUT: self.latency}),), ports=ports)
 
     def sv_params(self) -> Mapping[str, int]:
         return {
@@ -84,9 +84,9 @@ class Concat(Block):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
+    def part(self) -> Part:
         a, b = (stream.beats // self.outer for stream in (self.a, self.b))
-        return concat_work(self.a.grid, self.a.lanes, self.outer, a, b, self.fifo)
+        return concat_part(self.a.grid, self.a.lanes, self.outer, a, b, self.fifo)
 
 
 def beat_bits(grid: Grid, lanes: Count) -> Count:
@@ -96,8 +96,8 @@ def beat_bits(grid: Grid, lanes: Count) -> Count:
     return lanes * grid.width + (lanes // grid.block + (lanes < grid.block)) * grid.exp_bits
 
 
-def concat_work(grid: Grid, lanes: Count, outer: int, a: Count, b: Count, fifo: Count) -> Work:
+def concat_part(grid: Grid, lanes: Count, outer: int, a: Count, b: Count, fifo: Count) -> Part:
     """Return what a concat is made of at any number of lanes, for beats of each part of a and b."""
     bits = beat_bits(grid, lanes)
     most = a * (a >= b) + b * (a < b)
-    return Work(muxes=((bits, 2),), registers=1, counters=(most, outer), fifos=((bits + 1, fifo),))
+    return Part(Work(muxes=((bits, 2),), registers=1, counters=(most, outer))) >> credit_fifo(bits + 1, fifo)

@@ -10,13 +10,12 @@ import numpy as np
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.grid import Grid
-
-LATENCY = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Decode(Pipe):
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
-        return Schedule((Actor("", body, {OUT: LATENCY}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         grid, pattern = self.grid, self.grid.pattern
@@ -70,20 +69,22 @@ class Decode(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return decode_work(self.rows, self.cols, self.grid, self.lanes, self.fifo)
+    def part(self) -> Part:
+        return decode_part(self.rows, self.cols, self.grid, self.lanes, self.fifo)
 
 
-def decode_work(rows: int, cols: int, grid: Grid, lanes: Count, fifo: Count) -> Work:
+def decode_part(rows: int, cols: int, grid: Grid, lanes: Count, fifo: Count) -> Part:
     """Return what a decoder is made of at any numbers of lanes."""
     plain, pattern, beats = grid.plain, grid.pattern, ceil_div(cols, lanes)
     exponents = np.maximum(1, lanes // plain.block) if plain.block else 0
     bits = lanes * plain.width + exponents * plain.exp_bits
-    shift = 0 if pattern is None or pattern.own else pattern.most_shift
-    return Work(
-        adders=((lanes, plain.width),),  # the zero point, or the sign
-        shifters=((lanes, plain.width, shift),) * (shift > 0),
-        registers=bits + 2,
-        fifos=((bits + 1, fifo),),
-        counters=(rows * beats, beats),
+    most = 0 if pattern is None or pattern.own else pattern.most_shift
+    decoded = Part(
+        Work(
+            adders=((lanes, plain.width),),  # the zero point, or the sign
+            shifters=((lanes, plain.width, most),) * (most > 0),
+            registers=bits,
+        ),
+        latency=1,
     )
+    return control(counters=(rows * beats, beats)) & decoded.along(1) >> credit_fifo(bits + 1, fifo)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 
-from mase.blocks.block_normalise import elements, float_round_work
+from mase.blocks.block_normalise import elements, float_round
 from mase.dataflow.block import Pipe
+from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Work, ceil_div
+from mase.dataflow.work import Count, ceil_div
 from mase.formats import Code
 from mase.formats.base import pow2
 from mase.formats.grid import Grid
-
-LATENCY = 4
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Encoder:
         """Return the cycles of a sample."""
         return self.rows * ceil_div(self.cols, lanes)
 
+    @cached_property
+    def latency(self) -> int:
+        """Cycles from the reading of a beat to its being offered, at any lanes."""
+        return int(self._path(1).latency) + 1
+
     def fifo(self, beats: Count) -> Count:
         """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
-        return ceil_div(LATENCY, beats) + 2
+        return ceil_div(self.latency, beats) + 2
 
-    def work(self, lanes: Count, fifo: Count) -> Work:
+    def part(self, lanes: Count, fifo: Count) -> Part:
         """Return what it is made of at any numbers of lanes."""
-        rounded = float_round_work(lanes, self.in_width, self.exp, self.man)
-        return Work(
-            adders=rounded.adders,
-            gates=rounded.gates,
-            shifters=rounded.shifters,
-            registers=rounded.registers + 3,
-            delays=((1, LATENCY - 1),),
-            fifos=((lanes * (1 + self.exp + self.man) + 1, fifo),),
-            counters=(self.cycles(lanes),),
-        )
+        path = control(counters=(self.cycles(lanes),)) & self._path(lanes)
+        return path >> credit_fifo(lanes * (1 + self.exp + self.man) + 1, fifo)
+
+    def _path(self, lanes: Count) -> Part:
+        return float_round(lanes, self.in_width, self.exp, self.man).along(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Encode(Pipe):
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
-        return Schedule((Actor("", body, {OUT: LATENCY}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         pattern = self.grid.pattern
@@ -108,5 +108,5 @@ class Encode(Pipe):
         assert pattern is not None
         return Encoder(self.rows, self.cols, self.in_width, pattern.exp, pattern.man)
 
-    def work(self) -> Work:
-        return self.normaliser.work(self.lanes, self.fifo)
+    def part(self) -> Part:
+        return self.normaliser.part(self.lanes, self.fifo)

@@ -9,13 +9,13 @@ from typing import ClassVar, Self
 import numpy as np
 
 from mase.dataflow.block import LEAST_FIFO, Block
+from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import IN, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
 from mase.formats import Code
 
 A, B = "a", "b"
-LATENCY = 1  # a beat lies in both FIFOs one cycle after it was taken, so FIFOs of depth 2 keep a beat a cycle
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,14 @@ class ForkFoldings(Foldings):
         return {A: LEAST_FIFO, B: LEAST_FIFO}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        bits = simd * self.width + (np.maximum(1, simd // self.block) * self.exp_bits if self.block else 0)
-        return {"": Work(fifos=tuple((bits + 1, fifos[port]) for port in (A, B)), counters=(self.cycles(simd, pe),))}
+        return {"": self.part(simd, fifos).work}
+
+    def part(self, lanes: Count, fifos: Mapping[str, Count]) -> Part:
+        """Return what it is made of: a beat lies in both FIFOs a cycle after it was taken."""
+        exponents = np.maximum(1, lanes // self.block) * self.exp_bits if self.block else 0
+        bits = lanes * self.width + exponents
+        a, b = (credit_fifo(bits + 1, fifos[port]) for port in (A, B))
+        return control(counters=(self.cycles(lanes, lanes),)) >> (a & b)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +94,12 @@ class Fork(Block):
 
     def schedule(self) -> Schedule:
         step = Step((IN,), (IN,), (A, B), (A, B))
-        actor = Actor("", (Loop(self.stream.beats, (step,)),), {A: LATENCY, B: LATENCY})
+        actor = Actor("", (Loop(self.stream.beats, (step,)),), {A: self.latency, B: self.latency})
         return Schedule((actor,), ports={port: ("", port) for port in (IN, A, B)})
 
     def sv_params(self) -> Mapping[str, int]:
         depths = {"DepthA": self.depth(A), "DepthB": self.depth(B)}
         return {"Width": self.stream.bits, "Beats": self.stream.beats, **depths}
 
-    def work(self) -> Work:
-        lanes, depths = self.stream.lanes, {port: self.depth(port) for port in (A, B)}
-        return self.foldings.work(lanes, lanes, depths)[""]
+    def part(self) -> Part:
+        return self.foldings.part(self.stream.lanes, {port: self.depth(port) for port in (A, B)})

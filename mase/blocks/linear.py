@@ -14,17 +14,19 @@ from torch import Tensor
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.sums import Sums
+from mase.blocks.unit import NORMALISE, UnitFoldings, output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, adder_tree, control, delay, last_call, product, replay, shift
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, pairs, tile_lanes, tree
+from mase.dataflow.work import Count, Lanes, Work, ceil_div, clog2, pairs, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 
 
 @dataclass(frozen=True)
-class LinearFoldings(Foldings):
+class LinearFoldings(UnitFoldings):
     """The linear unit before it is folded.
 
     Args:
@@ -115,8 +117,7 @@ class LinearFoldings(Foldings):
         return self.tiles(simd) * (1 if self.guard is None else 2)
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * self.out_tiles(pe) * self.beats(simd)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * self.out_tiles(pe) * self.beats(simd), pe)
 
     def out_tiles(self, pe: Count) -> Count:
         """Return the tiles of outputs, of all sets."""
@@ -133,23 +134,10 @@ class LinearFoldings(Foldings):
             return 1
         return np.maximum(1, np.gcd(self.x_block, self.w_block) // simd)
 
-    def latency(self, simd: Count) -> Count:
-        """Return the cycles from the last firing of a tile to its output beat."""
-        group, has_exp = self.group(simd), bool(self.x_block or self.w_block)
-        acc = 3 + clog2(group) + (self.region_beats(simd) > 1) + has_exp + clog2(simd // group)
-        return acc + (self.mult_bits > 0) + (self.guard is not None) + (self.normaliser is None) + 1
-
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        depth = ceil_div(self.latency(simd), self.beats(simd)) + 2
-        if self.normaliser is None:
-            return {"": depth}
-        return {"": depth, "normalise": self.normaliser.fifo(self.beats(simd))}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        core = self._core(simd, pe, fifos[""])
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+        beats = self.beats(simd)
+        depth = {"": ceil_div(self.latency(simd, pe), beats) + 2}
+        return depth if self.normaliser is None else {**depth, NORMALISE: self.normaliser.fifo(beats)}
 
     def rom_shapes(self, simd: Count, pe: Count) -> list[tuple[Count, Count]]:
         """Return (bits, words) of the memories: weights, bias, multipliers, weight exponents."""
@@ -163,51 +151,51 @@ class LinearFoldings(Foldings):
             shapes.append((pe * exps * self.w_exp_bits, o * words))
         return shapes
 
-    def _core(self, simd: Count, pe: Count, fifo: Count) -> Work:
-        o, k = self.out_tiles(pe), self.tiles(simd)
-        group, has_exp, product = self.group(simd), bool(self.x_block or self.w_block), self.x_bits + self.w_width
-        groups = simd // group
-        most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
-        part = np.minimum(product + clog2(group), most).astype(np.int64)  # bits of the sum of a group
-        term = self.acc_width if has_exp else part
-        lanes = pe * (self.out_width if self.normaliser is None else self.raw_width) - pe * self.zero_bits
-        in_bits = simd * self.x_width + self._x_exps(simd) * self.x_exp_bits
-        replay = np.greater(o, self.sets) | (self.guard is not None)
-        scales = ((pe, self.acc_width, self.mult_bits + 1),) * (self.mult_bits > 0)
-        rounders = () if self.normaliser is not None else ((pe, self.raw_width, self.out_width),)
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
+
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        o, k, aligned = self.out_tiles(pe), self.tiles(simd), self.guard is not None
         roms = self.rom_shapes(simd, pe)
         wires = (roms.pop(2),) if self.mult_bits and self.mult_shared else ()
-        latency = self.latency(simd)
-        exponents = self._exponents(simd, pe, latency) if has_exp else Work()
-        levels = (*tree(group, product, part, pe * groups), *tree(groups, term, self.acc_width, pe))
-        registers = in_bits + replay + pe * simd * np.minimum(product, part) + pe * self.acc_width
-        registers += sum(nodes * bits for _, nodes, bits in levels)
-        registers += pe * (self.acc_width + self.mult_bits) * (self.mult_bits > 0)
-        registers += lanes if self.normaliser is None else 0
-        return Work(
-            multipliers=((pe * simd, self.x_bits, self.w_width), *scales),
-            operand_words=o * k,
-            adders=(*((pairs, bits) for pairs, _, bits in levels), *exponents.adders),
-            accumulators=((pe, self.acc_width), *exponents.accumulators),
-            muxes=(
-                (in_bits * replay, 2),
-                (lanes * (self.normaliser is not None) * self.zero_bits, 2),
-                *exponents.muxes,
-            ),
-            shifters=exponents.shifters,
-            registers=registers + self._control(latency, o, k) + exponents.registers,
-            delays=(
-                (np.greater(o * self.rows, 1), latency - 1),
-                (clog2(o), self._stage_add(latency) - 1),
-                *exponents.delays,
-            ),
-            roms=(*roms, *exponents.roms),
-            wires=wires,
-            fifos=((lanes + 1, fifo),),
-            buffers=((in_bits * replay, k),),
-            rounders=rounders,
-            counters=(k, o, self.rows, k * o, *exponents.counters),
+        in_bits = simd * self.x_width + self._x_exps(simd) * self.x_exp_bits
+        row = replay(in_bits, k, np.greater(o, self.sets) | aligned) & Part(
+            Work(roms=tuple(roms), wires=wires), latency=1
         )
+        sums = row >> self._summed(simd, pe)
+        stored, rounds = self.beat_bits(pe), not self.normaliser
+        path = sums >> output(
+            pe,
+            self.acc_width,
+            self.out_width,
+            stored,
+            rounds,
+            mult_bits=self.mult_bits,
+            exp_max=self.exp_max if aligned else 0,
+            aligned=aligned,
+        )
+        if not rounds:
+            path = path & Part(Work(muxes=((stored * self.zero_bits, 2),)))
+        add, last = sums.latency - 1, path.latency
+        done = last - np.where(np.equal(k, 1) & (not aligned), add, 0)
+        beside = control(add + done + 1 + (clog2(o) if self.mult_bits else 0), (k, o, self.rows, k * o))
+        return beside & delay(np.greater(o * self.rows, 1), last) & delay(clog2(o), add - 1) & path
+
+    def _summed(self, simd: Count, pe: Count) -> Part:
+        """Return all from the operands to the accumulators: hw/linear/mase_linear_core."""
+        group, has_exp, factors = self.group(simd), bool(self.x_block or self.w_block), self.x_bits + self.w_width
+        groups, words = simd // group, self.out_tiles(pe) * self.tiles(simd)
+        most = self.acc_width - self.guard if self.guard is not None else np.inf if has_exp else self.acc_width
+        bits = np.minimum(factors + clog2(group), most).astype(np.int64)  # of the sum of a group
+        products: Part = simd * product(self.x_bits, self.w_width, np.minimum(factors, bits), words)
+        products = pe * products
+        within = products >> adder_tree(group, factors, bits, pe * groups)
+        across = adder_tree(groups, self.acc_width if has_exp else bits, self.acc_width, pe)
+        if has_exp:
+            within = within >> self._exponents(simd, pe, within.latency, across.latency)
+        total = Part(Work(accumulators=((pe, self.acc_width),), registers=pe * self.acc_width), latency=1)
+        return within >> across >> total
 
     def _x_exps(self, simd: Count) -> Count:
         """Return the exponents of one beat of x."""
@@ -217,53 +205,46 @@ class LinearFoldings(Foldings):
         """Return the beats that share a word of weight exponents."""
         return np.maximum(1, self.w_block // simd)
 
-    def _stage_add(self, latency: Count) -> Count:
-        """Return the stage at which the accumulator adds."""
-        return latency - 2 - (self.mult_bits > 0) - (self.guard is not None) - (self.normaliser is None)
+    def _exponents(self, simd: Count, pe: Count, wait: Count, across: Count) -> Part:
+        """Return what block exponents add: their sums, the shift of each group, and with a guard the scan before it.
 
-    def _control(self, latency: Count, o: Count, k: Count) -> Count:
-        """Return the bits of control: valid, done (the same if a beat is a sum), an open sum, the tile."""
-        add = self._stage_add(latency)
-        done = latency - 1 - np.where(np.equal(k, 1) & (self.guard is None), add, 0)
-        return add + done + 1 + (clog2(o) if self.mult_bits else 0)
-
-    def _exponents(self, simd: Count, pe: Count, latency: Count) -> Work:
-        """Return what block exponents add: their sums, the shift of each group, and with a guard the scan before it."""
+        Args:
+            wait: cycles from operands to sums of groups. across: from shifted sums to their sum.
+        """
         group, k = self.group(simd), self.tiles(simd)
-        groups, wait, bits = simd // group, 1 + clog2(group), max(1, self.exp_max.bit_length())
+        groups, bits = simd // group, max(1, self.exp_max.bit_length())
         count = pe * groups
         words = self.rom_shapes(simd, pe)[-1][1] if self.w_block else 1
         beats = self._word_beats(simd) if self.w_block else 1
         sums = ((count, bits),) if self.x_block and self.w_block else ()
-        lines = (count if self.w_block else groups) * bits
         if self.guard is None:
-            return Work(
-                adders=sums,
-                shifters=((count, self.acc_width, self.exp_max),),
-                registers=count * self.acc_width,
-                delays=((lines, wait),),
-                counters=(words, np.minimum(beats, k)),
-            )
+            lines = (count if self.w_block else groups) * bits
+            beside = Part(Work(adders=sums, delays=((lines, wait),), counters=(words, np.minimum(beats, k))))
+            shifted: Part = count * shift(self.acc_width, self.exp_max)
+            return beside & shifted
         region = self.region_beats(simd)
         full = self.x_bits + self.w_width + clog2(group * region)
         whole = np.minimum(full, self.acc_width - self.guard)
         term = np.minimum(self.acc_width, whole + self.guard)  # above that all bits are the sign
         several = np.greater(region, 1)
-        add = self._stage_add(latency)
+        add = 2 + wait + several + across  # stage at which the accumulator adds
         control = 3 + several * (count * whole + 1 + add)
-        return Work(
-            adders=(*sums, (count + pe, bits), (count, bits)),
-            accumulators=((count * several, whole),),
-            muxes=((count * bits, 2),),
-            shifters=(
-                (count, whole + self.guard, self.exp_max),
-                (pe, self.acc_width, self.exp_max),
-                (pe, self.raw_width, self.exp_max),
+        return Part(
+            Work(
+                adders=(*sums, (count + pe, bits), (count, bits)),
+                accumulators=((count * several, whole),),
+                muxes=((count * bits, 2),),
+                shifters=((count, whole + self.guard, self.exp_max), (pe, self.acc_width, self.exp_max)),
+                registers=count * term + pe * 3 * bits + control,
+                delays=(
+                    (count * bits, wait + several),
+                    (pe * bits, add - 2),
+                    (pe * bits, add - 1 + (self.mult_bits > 0)),
+                ),
+                roms=((pe * bits, self.out_tiles(pe)),),
+                counters=(words, words, np.minimum(beats, k), region),
             ),
-            registers=count * term + pe * (3 * bits + self.raw_width) + control,
-            delays=((count * bits, wait + several), (pe * bits, add - 2), (pe * bits, add - 1 + (self.mult_bits > 0))),
-            roms=((pe * bits, self.out_tiles(pe)),),
-            counters=(words, words, np.minimum(beats, k), region),
+            latency=1 + several,
         )
 
 
@@ -317,11 +298,6 @@ class LinearBlock(Pipe):
     def foldings(self) -> LinearFoldings:
         """All that its hardware depends on but the lanes."""
         return LinearFoldings.of(self.sums)
-
-    @property
-    def latency(self) -> int:
-        """Cycles from the last firing of a tile to its output beat."""
-        return int(self.foldings.latency(self.simd))
 
     def schedule(self) -> Schedule:
         k, o = self.in_tiles, self.out_tiles
@@ -408,5 +384,5 @@ class LinearBlock(Pipe):
         )
         return MemoryImage(self.pe * exps * bits, pack_words(table, bits), layout)
 
-    def work(self) -> Work:
-        return self.foldings.work(self.simd, self.pe, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.foldings.core(self.simd, self.pe, self.fifo)

@@ -11,14 +11,13 @@ from torch.nn.functional import pad
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo, registers
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid
-
-LATENCY = 2
 
 
 class Border(NamedTuple):
@@ -56,20 +55,28 @@ class PadFoldings:
 
     def fifo(self) -> int:
         """Return a FIFO depth that keeps one beat a cycle."""
-        return LATENCY + 2
+        return int(self.path(1).latency) + 3
 
-    def work(self, lanes: Count, fifo: Count) -> Work:
-        """Return what it is made of at any number of lanes."""
+    def path(self, lanes: Count) -> Part:
+        """Return all before the output FIFO, at any number of lanes."""
         height, width = self.border.around(self.size)
-        exps = (lanes > self.block) * (lanes // max(1, self.block) - 1) + 1 if self.block else 0
-        bits = lanes * self.width + exps * self.exp_bits
-        return Work(
-            registers=bits + 2,
-            adders=((1, height.bit_length()), (1, width.bit_length())),
-            gates=((bits, 2), (1, height.bit_length() + width.bit_length())),
-            counters=(height + 1, width + 1, ceil_div(self.cols, lanes)),
-            fifos=((bits + 1, fifo),),
+        bits = self._bits(lanes)
+        counted = control(counters=(height + 1, width + 1, ceil_div(self.cols, lanes)))
+        place = Part(
+            Work(
+                adders=((1, height.bit_length()), (1, width.bit_length())),
+                gates=((bits, 2), (1, height.bit_length() + width.bit_length())),
+            )
         )
+        return counted & place >> registers(bits).along(1)
+
+    def part(self, lanes: Count, fifo: Count) -> Part:
+        """Return what it is made of at any number of lanes."""
+        return self.path(lanes) >> credit_fifo(self._bits(lanes) + 1, fifo)
+
+    def _bits(self, lanes: Count) -> Count:
+        exps = (lanes > self.block) * (lanes // max(1, self.block) - 1) + 1 if self.block else 0
+        return lanes * self.width + exps * self.exp_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +129,13 @@ class Pad(Pipe):
         row = _loops((border.left * beats, give), (width * beats, move), (border.right * beats, give))
         below, before = _loops((border.bottom * full, give)), border.top * full + border.left * beats
         if not before:
-            return Schedule((Actor("", (Loop(height, row), *below), {OUT: LATENCY}),))
+            return Schedule((Actor("", (Loop(height, row), *below), {OUT: self.latency}),))
         # The first beat waits for that of the image, whose slot comes free when it leaves.
         wait, enter = Step((IN,), (), (OUT,), (OUT,)), Step((), (IN,), (OUT,), (OUT,))
         rest = _loops((width * beats - 1, move), (border.right * beats, give))
         rows = (Loop(height - 1, row),) if height > 1 else ()
         body = (wait, *_loops((before - 1, give)), enter, *rest, *rows, *below)
-        return Schedule((Actor("", body, {OUT: LATENCY}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         source, grid = self.source, self.source.grid
@@ -156,8 +163,8 @@ class Pad(Pipe):
         grid = self.source.grid
         return PadFoldings(self.size, self.border, self.source.cols, grid.width, grid.block, grid.exp_bits)
 
-    def work(self) -> Work:
-        return self.foldings.work(self.source.lanes, self.fifo)
+    def part(self) -> Part:
+        return self.foldings.part(self.source.lanes, self.fifo)
 
 
 def check_border(where: str, grid: Grid, mantissa: int) -> None:

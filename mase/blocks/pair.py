@@ -14,12 +14,14 @@ from torch import Tensor
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
+from mase.blocks.unit import UnitFoldings, output
 from mase.dataflow.block import Block
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, delay, last_call
 from mase.dataflow.rounding import FLOAT_SAFE, carrier, dyadic
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, Work, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.base import pow2
@@ -222,7 +224,7 @@ class Pairing:
 
 
 @dataclass(frozen=True)
-class PairFoldings(Foldings):
+class PairFoldings(UnitFoldings):
     """A pair before it is folded.
 
     Args:
@@ -248,50 +250,47 @@ class PairFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.cols, pe)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * ceil_div(self.cols, pe), pe)
 
-    @property
-    def latency(self) -> int:
-        """Cycles from a firing to its output beat."""
-        return self.pairing.stages + (self.mult_bits > 0) + self.pairing.raised + (self.normaliser is None) + 1
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
 
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        sides, pair = (self.pairing.a, self.pairing.b), self.pairing
-        down, total = pair.guard is not None, pair.bits + self.mult_bits
-        products = [(pe, side.bits - side.mult_bits, side.mult_bits + 1) for side in sides if side.mult_bits]
-        if pair.product:
-            products.append((pe, sides[0].bits, sides[1].bits))
-        if self.mult_bits:
-            products.append((pe, pair.bits, self.mult_bits + 1 - self.mult_zeros))
-        exponent = pair.exp_max.bit_length()
-        shifters = [(pe, pair.bits - 1, pair.exp_max) for _ in sides if down]
-        if not pair.raised:
-            shifters = [(pe, side.bits + side.window, side.window) for side in sides if side.grid.block]
-        if pair.raised:
-            shifters.append((pe, total + pair.exp_max, pair.exp_max))
-        lanes = pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
-        held = sum(side.bits + (0 if pair.raised else side.window) for side in sides) * (pair.stages - 1)
-        beats = self.rows * ceil_div(self.cols, pe)
-        core = Work(
-            multipliers=tuple(products),
-            adders=((pe, pair.bits),) * (not pair.product) + ((pe, exponent),) * (2 * pair.raised),
-            shifters=tuple(shifters),
-            registers=pe * (held + pair.bits + total * (self.mult_bits > 0) + self.raw_width * pair.raised)
-            + lanes * (self.normaliser is None)
-            + self.latency
-            - 1,
-            delays=((np.greater(beats, 1), self.latency - 1), (pe * exponent * pair.raised, pair.stages)),
-            fifos=((lanes + 1, fifos[""]),),
-            rounders=() if self.normaliser is not None else ((pe, self.raw_width, self.out_width),),
-            counters=(beats,),
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        pair, beats = self.pairing, self.rows * ceil_div(self.cols, pe)
+        joined: Part = pe * self._joined()
+        path = joined >> output(
+            pe,
+            pair.bits,
+            self.out_width,
+            self.beat_bits(pe),
+            not self.normaliser,
+            mult_bits=self.mult_bits,
+            zeros=self.mult_zeros,
+            exp_max=pair.exp_max,
+            aligned=pair.raised,
         )
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+        exponents = delay(pe * pair.exp_max.bit_length() * pair.raised, pair.stages)
+        return control(counters=(beats,)) & exponents & path.along(np.greater(beats, 1))
+
+    def _joined(self) -> Part:
+        """Return one lane up to the sum or product, with what finds the exponents."""
+        pair, sides = self.pairing, (self.pairing.a, self.pairing.b)
+        shifters = [(1, pair.bits - 1, pair.exp_max) for _ in sides if pair.guard is not None]
+        if not pair.raised:
+            shifters = [(1, side.bits + side.window, side.window) for side in sides if side.grid.block]
+        products = [(1, side.bits - side.mult_bits, side.mult_bits + 1) for side in sides if side.mult_bits]
+        held = sum(side.bits + (0 if pair.raised else side.window) for side in sides) * (pair.stages - 1)
+        exponents = ((1, pair.exp_max.bit_length()),) * (2 * pair.raised)
+        operands = Part(
+            Work(multipliers=tuple(products), adders=exponents, shifters=tuple(shifters), registers=held),
+            latency=pair.stages - 1,
+        )
+        if pair.product:
+            return operands >> Part(
+                Work(multipliers=((1, sides[0].bits, sides[1].bits),), registers=pair.bits), latency=1
+            )
+        return operands >> Part(Work(adders=((1, pair.bits),), registers=pair.bits), latency=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +340,7 @@ class Pair(Block):
     def schedule(self) -> Schedule:
         beats = self.rows * ceil_div(self.cols, self.lanes)
         body = (Loop(beats, (Step((A, B), (A, B), (OUT,), (OUT,)),)),)
-        return Schedule((Actor("", body, {OUT: self.foldings.latency}),), ports={p: ("", p) for p in (A, B, OUT)})
+        return Schedule((Actor("", body, {OUT: self.latency}),), ports={p: ("", p) for p in (A, B, OUT)})
 
     def sv_params(self) -> Mapping[str, int]:
         pair, multiplier = self.pairing, self.out.multiplier
@@ -381,8 +380,8 @@ class Pair(Block):
             out.zero_bits,
         )
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.foldings.core(self.lanes, self.lanes, self.fifo)
 
 
 def _side(name: str, side: Operand) -> dict[str, int]:

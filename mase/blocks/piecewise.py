@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
+from mase.blocks.unit import UnitFoldings, output
 from mase.dataflow.block import Block, MemoryImage, Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, last_call, product, when
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, Work, ceil_div, tile_lanes
 from mase.formats import Code
 from mase.formats.grid import Grid, signed_width
-
-CONTROL = 2  # flip-flops of each cycle before t: valid, and last with the end of a row in a line
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ class Polynomials:
 
 
 @dataclass(frozen=True)
-class PiecewiseFoldings(Foldings):
+class PiecewiseFoldings(UnitFoldings):
     """The unit before it is folded.
 
     Args:
@@ -128,44 +127,24 @@ class PiecewiseFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.cols, pe)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * ceil_div(self.cols, pe), pe)
 
-    @property
-    def stages(self) -> int:
-        """Cycles to t."""
-        return 2 + (self.widths[2] > 0)
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * ((self.out_width if self.normaliser is None else self.sum_width) - self.zero_bits)
 
-    @property
-    def latency(self) -> int:
-        """Cycles from a firing to its output beat."""
-        return self.stages + (self.normaliser is None) + 1
-
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
         a, b, c = self.widths
-        beats, square = ceil_div(self.cols, pe), c > 0
-        lanes = pe * ((self.out_width if self.normaliser is None else self.sum_width) - self.zero_bits)
-        between = (self.h_width + a + self.rest) * square
-        core = Work(
-            multipliers=((pe, c, self.rest),) * square + ((pe, self.h_width, self.rest),),
-            operand_words=1 << self.bits,
-            adders=((pe, self.h_width),) * square + ((pe, self.sum_width),),
-            registers=pe * (self.rest + between + self.sum_width)
-            + lanes * (self.normaliser is None)
-            + self.latency
-            - 1,
-            delays=((CONTROL, self.stages),),
-            tables=((pe, a + b + c, 1 << self.bits),),
-            fifos=((lanes + 1, fifos[""]),),
-            rounders=() if self.normaliser is not None else ((pe, self.sum_width, self.out_width),),
-            counters=(self.rows * beats, beats),
-        )
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+        beats, words = ceil_div(self.cols, pe), 1 << self.bits
+        table = Part(Work(tables=((1, a + b + c, words),), registers=self.rest), latency=1)
+        square = Part(Work(adders=((1, self.h_width),)))
+        square = square & product(c, self.rest, self.h_width + a + self.rest, words)
+        line = product(self.h_width, self.rest, 0, words)
+        summed = line & Part(Work(adders=((1, self.sum_width),), registers=self.sum_width), latency=1)
+        rounded = output(pe, self.sum_width, self.out_width, self.beat_bits(pe), not self.normaliser)
+        t: Part = pe * (table >> when(c > 0, square) >> summed)
+        path = t.along(2) >> rounded.along()  # beside t: last, and the end of a row
+        return control(counters=(self.rows * beats, beats)) & path
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +186,7 @@ class PiecewiseUnit(Pipe):
 
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
-        return Schedule((Actor("", body, {OUT: self.foldings.latency}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         p, out = self.polynomials, dict(self.out.sv_params(self.polynomials.sum_width))
@@ -254,5 +233,5 @@ class PiecewiseUnit(Pipe):
             self.rows, self.cols, *sizes, out.grid.width, out.grid.block, out.zero_bits, normaliser
         )
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.foldings.core(self.lanes, self.lanes, self.fifo)

@@ -14,8 +14,10 @@ from torch import Tensor
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
+from mase.blocks.unit import output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo, delay, product, rom, shift, when
 from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
@@ -160,15 +162,10 @@ class ReduceFoldings:
         core = self.groups * self.taps * self.beats(lanes)
         return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(lanes))
 
-    @property
-    def stages(self) -> int:
-        """Cycles from a firing to its terms."""
-        return 1 + (self.weight_bits > 0)
-
-    @property
+    @cached_property
     def latency(self) -> int:
-        """Cycles from a firing of a group's last row to its output beat."""
-        return self.stages + 2 + (self.mult_bits > 0) + self.rounded
+        """Cycles from a firing of a group's last row to its output beat, at any lanes."""
+        return int(self.core(1, 0).latency)
 
     def fifos(self, lanes: Count) -> Mapping[str, Count]:
         """Return depths that keep the rate."""
@@ -178,38 +175,43 @@ class ReduceFoldings:
 
     def work(self, lanes: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         """Return what the unit and its normaliser are made of, by role."""
-        core = self._core(lanes, fifos[""])
+        core = {"": self.core(lanes, fifos[""]).work}
         if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(lanes, fifos["normalise"])}
+            return core
+        return {**core, "normalise": self.normaliser.part(lanes, fifos["normalise"]).work}
 
-    def _core(self, lanes: Count, fifo: Count) -> Work:
-        beats, several = self.beats(lanes), self.taps > 1
-        value, acc = self.x_bits + self.x_span, self.acc_width
-        products, scaled, banked = self.weight_bits > 0, self.mult_bits > 0, np.greater(beats, 1)
-        registers = lanes * (value + (value + self.weight_bits) * products + acc)
-        registers += lanes * (acc + self.mult_bits) * scaled + lanes * self.out_width * self.rounded
-        control = self.stages * (1 + 2 * several) + 1 + scaled + self.rounded
-        roms = [(lanes * self.weight_bits, self.taps * beats)] * products
-        roms += [(lanes * self.bias_bits, beats)] * (self.bias_bits > 0)
-        mult = ((lanes * self.mult_bits, beats),) * scaled
-        factors = ((lanes, value, self.weight_bits),) * products + ((lanes, acc, self.mult_bits + 1),) * scaled
+    def core(self, lanes: Count, fifo: Count) -> Part:
+        """Return the unit."""
+        beats, several, weighted = self.beats(lanes), self.taps > 1, self.weight_bits > 0
+        value, words = self.x_bits + self.x_span, self.taps * beats
+        factor = product(value, self.weight_bits, value + self.weight_bits, words)
+        weights = lanes * factor & rom(lanes * self.weight_bits, words)
+        terms: Part = lanes * shift(value, self.x_span if self.x_block else 0) >> when(weighted, weights)
+        terms = terms & control(2 * several * terms.latency) & delay(clog2(beats), terms.latency)
+        constants = when(self.bias_bits > 0, rom(lanes * self.bias_bits, beats))
+        if self.mult_bits:
+            mult = rom(lanes * self.mult_bits, beats)
+            constants = constants & (Part(Work(wires=mult.work.roms)) if self.mult_shared else mult)
+        stored = lanes * self.out_width
+        out = output(lanes, self.acc_width, self.out_width, stored, self.rounded, mult_bits=self.mult_bits)
+        path = (terms >> (self._bank(lanes) & constants) >> out).along(1)
+        counters = (beats, self.taps, self.groups, *((words,) * weighted))
+        return control(counters=counters) & path >> credit_fifo(stored + 1, fifo)
+
+    def _bank(self, lanes: Count) -> Part:
+        """Return the accumulators."""
+        beats, several, acc = self.beats(lanes), self.taps > 1, self.acc_width
+        banked = np.greater(beats, 1)
         started = np.int64(self.bias_bits > 0) * banked  # a choice between sum and start; of constants it is none
-        return Work(
-            multipliers=factors,
-            operand_words=self.taps * beats,
-            adders=((lanes * (1 - started), acc),) * several,
-            accumulators=((lanes * started, acc),),
-            muxes=((lanes * acc, 2),) * (self.maximum and several),
-            shifters=((lanes, value, self.x_span),) * (self.x_block > 0),
-            registers=registers + control,
-            delays=((1, self.stages + 1 + scaled + self.rounded), (clog2(beats), self.stages)),
-            roms=(*roms, *(() if self.mult_shared else mult)),
-            wires=mult if self.mult_shared else (),
-            fifos=((lanes * self.out_width + 1, fifo),),
-            banks=((lanes * acc * banked * several, beats),),
-            rounders=((lanes, acc + self.mult_bits, self.out_width),) * self.rounded,
-            counters=(beats, self.taps, self.groups, *((self.taps * beats,) * products)),
+        return Part(
+            Work(
+                adders=((lanes * (1 - started), acc),) * several,
+                accumulators=((lanes * started, acc),),
+                muxes=((lanes * acc, 2),) * (self.maximum and several),
+                registers=lanes * acc,
+                banks=((lanes * acc * banked * several, beats),),
+            ),
+            latency=1,
         )
 
 
@@ -256,7 +258,7 @@ class Reduce(Pipe):
     def schedule(self) -> Schedule:
         beats, taps = self.stream_in.row_beats, self.reduction.taps
         group = (Loop((taps - 1) * beats, (stream(take=True),)), Loop(beats, (stream(take=True, produce=True),)))
-        return Schedule((Actor("", (Loop(self.groups, group),), {OUT: self.foldings.latency}),))
+        return Schedule((Actor("", (Loop(self.groups, group),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         red, x = self.reduction, self.reduction.x
@@ -321,5 +323,5 @@ class Reduce(Pipe):
             normaliser,
         )
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.foldings.core(self.lanes, self.fifo)

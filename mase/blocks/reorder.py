@@ -12,6 +12,7 @@ import torch
 
 from mase.blocks.concat import beat_bits
 from mase.dataflow.block import Pipe
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div, clog2
@@ -20,7 +21,6 @@ from mase.formats.grid import Grid
 
 FILL, LEAVE, BANK = "fill", "leave", "bank"
 BANKS = 2
-LATENCY = 2  # memory, FIFO
 LOOPS = 5
 
 
@@ -176,7 +176,7 @@ class Reorder(Pipe):
         words, nest = self.words
         fill = _bank(words, lambda first, last: Step((IN,), (IN,), (BANK,) * first, (BANK,) * last))
         leave = _bank(nest.size, lambda first, last: Step((BANK,) * first, (BANK,) * last, (OUT,), (OUT,)))
-        actors = (Actor(FILL, fill, {BANK: 1}), Actor(LEAVE, leave, {OUT: LATENCY}))
+        actors = (Actor(FILL, fill, {BANK: 1}), Actor(LEAVE, leave, {OUT: self.latency}))
         return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),))
 
     def sv_params(self) -> Mapping[str, int]:
@@ -191,24 +191,26 @@ class Reorder(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return reorder_work(self.source.grid, self.order, self.source.lanes, self.fifo)
+    def part(self) -> Part:
+        return reorder_part(self.source.grid, self.order, self.source.lanes, self.fifo)
 
 
-def reorder_work(grid: Grid, order: Order, lanes: Count, fifo: Count) -> Work:
+def reorder_part(grid: Grid, order: Order, lanes: Count, fifo: Count) -> Part:
     """Return what a reorder buffer is made of at any number of lanes."""
     bits, words = beat_bits(grid, lanes), order.size // order.before * ceil_div(order.before, lanes)
     address = clog2(BANKS * words)
     counters = [times for times, _ in order.nest.loops[:-1]]
     inner = ceil_div(order.nest.loops[-1][0] if order.nest.loops else 1, lanes)
-    return Work(
-        registers=6,
-        adders=((2, address),),
-        muxes=((address, len(order.nest.loops) + 1),),
-        counters=(*counters, inner, BANKS * words, BANKS * words),
-        buffers=((bits, BANKS * words),),
-        fifos=((bits + 1, fifo),),
+    nest = Part(
+        Work(
+            registers=5,
+            adders=((2, address),),
+            muxes=((address, len(order.nest.loops) + 1),),
+            counters=(*counters, inner, BANKS * words, BANKS * words),
+        )
     )
+    memory = Part(Work(buffers=((bits, BANKS * words),)), latency=1)
+    return nest & memory.along() >> credit_fifo(bits + 1, fifo)
 
 
 def _bank(count: int, step: Callable[[bool, bool], Step]) -> tuple[Step | Loop, ...]:

@@ -14,12 +14,14 @@ from torch import Tensor
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
+from mase.blocks.unit import UnitFoldings, output
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, last_call, shift
 from mase.dataflow.rounding import FLOAT_SAFE
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, ceil_div, tile_lanes
 from mase.formats import Code
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
@@ -56,7 +58,7 @@ class Rescaling:
 
 
 @dataclass(frozen=True)
-class RequantizeFoldings(Foldings):
+class RequantizeFoldings(UnitFoldings):
     """The requantize unit before it is folded.
 
     Args:
@@ -105,35 +107,19 @@ class RequantizeFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.cols, pe)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * ceil_div(self.cols, pe), pe)
 
-    @property
-    def latency(self) -> int:
-        """Cycles from a firing to its output beat."""
-        return 2 + (self.mult_bits > 0) + (self.normaliser is None)
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
 
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": self.latency + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
-
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        wide, beats = self.raw_width - self.mult_bits, self.rows * ceil_div(self.cols, pe)
-        rounders = () if self.normaliser is not None else ((pe, self.raw_width, self.out_width),)
-        factor = self.mult_bits + 1 - self.mult_zeros if self.mult_bits else 0
-        lanes = pe * ((self.out_width if self.normaliser is None else self.raw_width) - self.zero_bits)
-        registers = pe * (wide + (wide + factor - 1) * (self.mult_bits > 0))
-        core = Work(
-            multipliers=((pe, wide, factor),) * (factor > 2),  # a power of two is a shift
-            shifters=((pe, wide, (1 << self.x_exp_bits) - 1),) * (self.x_block > 0),
-            registers=registers + lanes * (self.normaliser is None) + self.latency - 1,
-            delays=((np.greater(beats, 1), self.latency - 1),),
-            fifos=((lanes + 1, fifos[""]),),
-            rounders=rounders,
-            counters=(beats,),
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        wide, beats, rounds = self.raw_width - self.mult_bits, self.rows * ceil_div(self.cols, pe), not self.normaliser
+        shifted: Part = pe * shift(wide, (1 << self.x_exp_bits) - 1 if self.x_block else 0)
+        rounded = output(
+            pe, wide, self.out_width, self.beat_bits(pe), rounds, mult_bits=self.mult_bits, zeros=self.mult_zeros
         )
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+        return control(counters=(beats,)) & (shifted >> rounded).along(np.greater(beats, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,11 +154,6 @@ class RequantizeBlock(Pipe):
         """All that its hardware depends on but the lanes."""
         return RequantizeFoldings.of(self.scaling)
 
-    @property
-    def latency(self) -> int:
-        """Cycles from a firing to its output beat."""
-        return self.foldings.latency
-
     def schedule(self) -> Schedule:
         body = (Loop(self.stream_in.beats, (stream(take=True, produce=True),)),)
         return Schedule((Actor("", body, {OUT: self.latency}),))
@@ -191,8 +172,8 @@ class RequantizeBlock(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return self.foldings.work(self.lanes, self.lanes, {"": self.fifo, "normalise": 2})[""]
+    def part(self) -> Part:
+        return self.foldings.core(self.lanes, self.lanes, self.fifo)
 
 
 def _trailing_zeros(n: int) -> int:

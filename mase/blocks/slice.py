@@ -10,13 +10,12 @@ from torch import Tensor
 
 from mase.blocks.concat import beat_bits
 from mase.dataflow.block import Pipe
+from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Work, ceil_div
+from mase.dataflow.work import Count, ceil_div
 from mase.formats import Code
 from mase.formats.grid import Grid
-
-LATENCY = 1
 
 
 class Cut(NamedTuple):
@@ -108,7 +107,7 @@ class Slice(Pipe):
             *((Loop(count - 1, between),) if count > 1 else ()),
             *_loops((inner, keep), (rest * inner, drop)),
         )
-        return Schedule((Actor("", (Loop(self.cut.outer, axis),), {OUT: LATENCY}),))
+        return Schedule((Actor("", (Loop(self.cut.outer, axis),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         size, inner, first, count = self.cut.beats(self.source.cols, self.source.lanes)
@@ -123,14 +122,15 @@ class Slice(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return slice_work(self.source.grid, self.source.cols, self.cut, self.source.lanes, self.fifo)
+    def part(self) -> Part:
+        return slice_part(self.source.grid, self.source.cols, self.cut, self.source.lanes, self.fifo)
 
 
-def slice_work(grid: Grid, cols: int, cut: Cut, lanes: Count, fifo: Count) -> Work:
+def slice_part(grid: Grid, cols: int, cut: Cut, lanes: Count, fifo: Count) -> Part:
     """Return what a slice is made of at any number of lanes."""
     size, inner, _, _ = cut.beats(cols, lanes)
-    return Work(counters=(inner, size + 1, size + 1, size + 1, cut.outer), fifos=((beat_bits(grid, lanes) + 1, fifo),))
+    counted = control(counters=(inner, size + 1, size + 1, size + 1, cut.outer))
+    return counted >> credit_fifo(beat_bits(grid, lanes) + 1, fifo)
 
 
 def _loops(*runs: tuple[int, Step]) -> tuple[Loop, ...]:

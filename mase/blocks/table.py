@@ -11,14 +11,12 @@ from torch import Tensor
 
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.grid import Grid
-
-LATENCY = 2  # the memory, then the output FIFO
-CONTROL = 2  # flip-flops: valid, last
 
 
 def index_bits(x: Grid) -> int:
@@ -36,17 +34,13 @@ def index(x: Grid, code: Code, axis: int = -1) -> Tensor:
     return found | fields.narrow(axis, 0, found.shape[axis])
 
 
-def table_work(rows: int, cols: int, lanes: Count, bits: int, x: int, fifo: Count) -> Work:
-    """Return what the unit is made of at any number of lanes, for words of ``bits`` and an index of ``x`` bits."""
+def table_path(rows: int, cols: int, lanes: Count, bits: int, x: int) -> Part:
+    """Return all before the output FIFO at any number of lanes, for words of ``bits`` and an index of ``x`` bits."""
     beats, cut = ceil_div(cols, lanes), np.not_equal(cols % lanes, 0)
     rowed = cut & np.greater(beats, 1)
-    return Work(
-        muxes=((lanes * bits * cut, 2),),
-        registers=CONTROL + rowed,
-        tables=((lanes, bits, 1 << x),),
-        fifos=((lanes * bits + 1, fifo),),
-        counters=(rows * beats, np.where(rowed, beats, 1)),
-    )
+    looked_up = Part(Work(muxes=((lanes * bits * cut, 2),), tables=((lanes, bits, 1 << x),)), latency=1)
+    counted = control(rowed, (rows * beats, np.where(rowed, beats, 1)))
+    return counted & looked_up.along(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +73,7 @@ class Table(Pipe):
 
     def schedule(self) -> Schedule:
         body = (Loop(self.source.beats, (stream(take=True, produce=True),)),)
-        return Schedule((Actor("", body, {OUT: LATENCY}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         x = self.source.grid
@@ -102,6 +96,7 @@ class Table(Pipe):
             layout += "; the exponent above its base stands over the code"
         return {"TableFile": MemoryImage(width, words, layout)}
 
-    def work(self) -> Work:
+    def part(self) -> Part:
         x, bits = index_bits(self.source.grid), self.target.grid.width
-        return table_work(self.source.rows, self.source.cols, self.source.lanes, bits, x, self.fifo)
+        path = table_path(self.source.rows, self.source.cols, self.source.lanes, bits, x)
+        return path >> credit_fifo(self.source.lanes * bits + 1, self.fifo)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div, clog2
 from mase.formats import Code
 
 WRITE, READ, BUFFER = "write", "read", "buffer"
-LATENCY = 2
 Pair = tuple[int, int]
 Places = npt.NDArray[np.int64]
 
@@ -159,23 +159,29 @@ class WindowFoldings:
 
     def fifo(self) -> int:
         """Return a FIFO depth that keeps one beat a cycle."""
-        return LATENCY + 2
+        return int(self._path(1, 1).latency) + 3
 
-    def work(self, lanes: Count, depth: Count, fifo: Count) -> Work:
+    def part(self, lanes: Count, depth: Count, fifo: Count) -> Part:
         """Return what it is made of at any number of lanes and depth of the buffer."""
-        exps = (lanes > self.block) * (lanes // max(1, self.block) - 1) + 1 if self.block else 0
-        bits = lanes * self.width + exps * self.exp_bits
+        return self._path(lanes, depth) >> credit_fifo(self._bits(lanes) + 1, fifo)
+
+    def _path(self, lanes: Count, depth: Count) -> Part:
         most = np.maximum(depth, max(self.windows.steps) * self.beats(lanes))
         level, address = clog2(most + 1) + 1, clog2(depth)
         counters = (*self.windows.kernel, *self.windows.count, self.groups, self.beats(lanes) // self.groups)
-        return Work(
-            registers=level + 3,
-            adders=((2, level), (2, address + 1)),
-            muxes=((level, 3), (address, 7)),
-            counters=(*counters, depth, depth),
-            buffers=((bits, depth),),
-            fifos=((bits + 1, fifo),),
+        moved = Part(
+            Work(
+                registers=level + 2,
+                adders=((2, level), (2, address + 1)),
+                muxes=((level, 3), (address, 7)),
+                counters=(*counters, depth, depth),
+            )
         )
+        return moved & Part(Work(buffers=((self._bits(lanes), depth),)), latency=1).along()
+
+    def _bits(self, lanes: Count) -> Count:
+        exps = (lanes > self.block) * (lanes // max(1, self.block) - 1) + 1 if self.block else 0
+        return lanes * self.width + exps * self.exp_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +234,7 @@ class Window(Pipe):
         write = Step((IN,), (IN,), (BUFFER,), (BUFFER,))
         actors = (
             Actor(WRITE, (Loop(self.source.beats, (write,)),), {BUFFER: 1}),
-            Actor(READ, body, {OUT: LATENCY}),
+            Actor(READ, body, {OUT: self.latency}),
         )
         return Schedule(actors, (Channel((WRITE, BUFFER), (READ, BUFFER), self.buffer, parameter="Depth"),))
 
@@ -256,8 +262,8 @@ class Window(Pipe):
         grid = self.source.grid
         return WindowFoldings(self.windows, self.groups, self.source.cols, grid.width, grid.block, grid.exp_bits)
 
-    def work(self) -> Work:
-        return self.foldings.work(self.source.lanes, self.buffer, self.fifo)
+    def part(self) -> Part:
+        return self.foldings.part(self.source.lanes, self.buffer, self.fifo)
 
 
 def _take(beats: int) -> tuple[Loop, ...]:

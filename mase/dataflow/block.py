@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from mase.dataflow.part import Part
 from mase.dataflow.schedule import IN, OUT, Schedule
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Work
@@ -99,8 +101,21 @@ class Block(ABC):
         return {}
 
     @abstractmethod
+    def part(self) -> Part:
+        """Return what the block is made of, and its cycles from a firing to its output beat."""
+
+    @cached_property
+    def _part(self) -> Part:
+        return self.part()
+
     def work(self) -> Work:
         """Return what the block is made of."""
+        return self._part.work
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the firing of an output beat to its being offered."""
+        return int(self._part.latency)
 
 
 @dataclass(frozen=True, eq=False)

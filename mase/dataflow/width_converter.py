@@ -10,13 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from mase.dataflow.block import LEAST_FIFO, Pipe
-from mase.dataflow.schedule import Actor, Loop, Schedule, Step, stream
+from mase.dataflow.part import Part, credit_fifo
+from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
-
-LATENCY = 2
 
 
 @dataclass(frozen=True)
@@ -70,17 +69,19 @@ class ConverterFoldings(Foldings):
         return unit if self.before[1] == self.after[1] else np.gcd(unit, math.gcd(self.before[1], self.after[1]))
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
+        return {"": self.part(simd, pe, fifos[""]).work}
+
+    def part(self, simd: Count, pe: Count, fifo: Count) -> Part:
+        """Return what it is made of: units in a register, then the FIFO."""
         unit = self.unit(simd, pe)
         give, full, width = simd // unit, pe // unit, self._bits(unit)
         capacity, kept = give + full - 1, np.maximum(np.maximum(give, full), 2) - 1
-        return {
-            "": Work(
-                registers=clog2(capacity + 1) + (kept + full) * width + 2,
-                muxes=((capacity * width, np.minimum(give, full) + 1), ((give - 1) * width, 3)),
-                fifos=((self._bits(pe) + 1, fifos[""]),),
-                counters=(ceil_div(self.before[1], simd), ceil_div(self.after[1], pe), self.after[0]),
-            )
-        }
+        moved = Work(
+            registers=clog2(capacity + 1) + (kept + full) * width + 2,
+            muxes=((capacity * width, np.minimum(give, full) + 1), ((give - 1) * width, 3)),
+            counters=(ceil_div(self.before[1], simd), ceil_div(self.after[1], pe), self.after[0]),
+        )
+        return Part(moved, latency=1) >> credit_fifo(self._bits(pe) + 1, fifo)
 
     def _bits(self, lanes: Count) -> Count:
         exponents = np.maximum(1, lanes // self.block) if self.block else 0
@@ -183,7 +184,7 @@ class WidthConverter(Pipe):
         rows = math.gcd(self.source.rows, self.target.rows)
         period = firings[: len(firings) // rows]
         body = tuple(stream(take=take, produce=produce) for take, produce in period)
-        return Schedule((Actor("", (Loop(rows, _runs(body)),), {"out": LATENCY}),))
+        return Schedule((Actor("", (Loop(rows, _runs(body)),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         a, b = self.source, self.target
@@ -203,8 +204,8 @@ class WidthConverter(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return self.foldings.work(self.source.lanes, self.target.lanes, {"": self.fifo})[""]
+    def part(self) -> Part:
+        return self.foldings.part(self.source.lanes, self.target.lanes, self.fifo)
 
 
 def _blocks(side: StreamType) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,30 @@ class Work:
     banks: tuple[tuple[Count, Count], ...] = ()
     rounders: tuple[tuple[Count, Count, Count], ...] = ()
     counters: tuple[Count, ...] = ()
+    __array_ufunc__: ClassVar[None] = None  # an array of numbers times this is one of these
+
+    @classmethod
+    def of(cls, pieces: Sequence[Work]) -> Self:
+        """Return all together; operands that several ROMs give are as few as the fewest."""
+        lists: dict[str, tuple[Any, ...]] = {}
+        registers, words = 0, MANY
+        for piece in pieces:
+            for name, value in piece.__dict__.items():
+                if name == "registers":
+                    registers = registers + value
+                elif name == "operand_words":
+                    if value is not MANY:
+                        words = value if words is MANY else np.minimum(words, value)
+                elif value:
+                    lists[name] = lists[name] + value if name in lists else value
+        return cls(**lists, registers=registers, operand_words=words)
+
+    def __rmul__(self, lanes: Count) -> Work:
+        """Return so many lanes under one control: counters and operands are there once."""
+        once = {"operand_words": self.operand_words, "counters": self.counters, "registers": lanes * self.registers}
+        lists = {name: entries for name, entries in self.__dict__.items() if name not in once and entries}
+        many = {name: tuple((lanes * n, *rest) for n, *rest in entries) for name, entries in lists.items()}
+        return Work(**many, **once)
 
 
 class Foldings(ABC):

@@ -67,9 +67,9 @@ class ConvFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict[str, Work]()
         if self.pad is not None:
-            out[PAD] = self.pad.work(simd, fifos[PAD])
+            out[PAD] = self.pad.part(simd, fifos[PAD]).work
         if self.window is not None:
-            out[WINDOW] = self.window.work(simd, self.buffer(simd, pe), fifos[WINDOW])
+            out[WINDOW] = self.window.part(simd, self.buffer(simd, pe), fifos[WINDOW]).work
         return {**out, **self.core.work(simd, pe, fifos)}
 
 
@@ -290,7 +290,7 @@ def _off_chip(node: OpNode) -> str:
     record, source = node.record, node.inputs[0]
     attrs, weight, shape = record.attrs, record.operands["weight"].shape, source.record.output.shape
     if attrs.get("transposed"):
-        return "is transposed; on chip a convolution is not"
+        return "is transposed; allowed are kernels as large as the stride, without border and groups"
     if len(weight) > 4:
         return f"runs over {len(weight) - 2} axes; on chip a convolution runs over 1 or 2"
     if len(shape) != len(weight):

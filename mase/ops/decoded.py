@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mase.blocks.decode import LATENCY, Decode, decode_work
+from mase.blocks.decode import Decode, decode_part
 from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import IN, OUT
 from mase.dataflow.work import Count, Foldings, Lanes, Work
@@ -45,12 +45,13 @@ class DecodedFoldings(Foldings):
         return self.core.cycles(simd, pe)
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {**self.core.fifos(simd, pe), **{decoder.role: LATENCY + 2 for decoder in self.decoders}}
+        own = {one.role: decode_part(1, 1, one.grid, 1, 0).latency + 2 for one in self.decoders}
+        return {**self.core.fifos(simd, pe), **own}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict(self.core.work(simd, pe, fifos))
         for one in self.decoders:
-            out[one.role] = decode_work(one.rows, one.cols, one.grid, simd, fifos[one.role])
+            out[one.role] = decode_part(one.rows, one.cols, one.grid, simd, fifos[one.role]).work
         return out
 
 

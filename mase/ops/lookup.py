@@ -7,16 +7,17 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
-from mase.blocks.table import LATENCY, Table, index, index_bits, table_work
+from mase.blocks.table import Table, index, index_bits, table_path
+from mase.blocks.unit import UnitFoldings
 from mase.dataflow.block import Block
 from mase.dataflow.grid import produced_grid, stream_grid
+from mase.dataflow.part import Part, last_call
 from mase.dataflow.stream import Travel
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, tile_lanes
+from mase.dataflow.work import Count, Lanes, ceil_div, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code, Format
 from mase.formats.base import floor_log2
@@ -35,7 +36,7 @@ MODES = {"even": "even", "half_up": "half_up", "trunc": "floor"}  # of a node, a
 
 
 @dataclass(frozen=True)
-class LookupFoldings(Foldings):
+class LookupFoldings(UnitFoldings):
     """The unit before it is folded.
 
     Args:
@@ -56,17 +57,14 @@ class LookupFoldings(Foldings):
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
-        core = self.rows * ceil_div(self.cols, pe)
-        return core if self.normaliser is None else np.maximum(core, self.normaliser.cycles(pe))
+        return self.paced(self.rows * ceil_div(self.cols, pe), pe)
 
-    def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": LATENCY + 2, "normalise": 0 if self.normaliser is None else self.normaliser.fifo(1)}
+    def beat_bits(self, pe: Count) -> Count:
+        return pe * self.bits
 
-    def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        core = table_work(self.rows, self.cols, pe, self.bits, self.index, fifos[""])
-        if self.normaliser is None:
-            return {"": core}
-        return {"": core, "normalise": self.normaliser.work(pe, fifos["normalise"])}
+    @last_call
+    def path(self, simd: Count, pe: Count) -> Part:
+        return table_path(self.rows, self.cols, pe, self.bits, self.index)
 
 
 class Domain:

@@ -19,12 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mase.blocks import concat, pad, reorder
-from mase.blocks import slice as slicing
-from mase.blocks.concat import A, B, Concat, concat_work
+from mase.blocks.concat import A, B, Concat, concat_part
 from mase.blocks.pad import Border, Pad, PadFoldings
-from mase.blocks.reorder import LOOPS, Nest, Order, Reorder, reorder_work
-from mase.blocks.slice import Cut, Slice, slice_work
+from mase.blocks.reorder import LOOPS, Nest, Order, Reorder, reorder_part
+from mase.blocks.slice import Cut, Slice, slice_part
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import OUT
@@ -87,10 +85,10 @@ class Cutting(Move):
         return Circuit.chain({"": Slice(self.stream(0, lanes), self.cut, fifo=fifos.get("", LEAST_FIFO))})
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": slicing.LATENCY + 1}
+        return {"": slice_part(self.grid, self.comes[0][1], self.cut, 1, 0).latency + 1}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        return {"": slice_work(self.grid, self.comes[0][1], self.cut, simd, fifos[""])}
+        return {"": slice_part(self.grid, self.comes[0][1], self.cut, simd, fifos[""]).work}
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,10 @@ class Reordering(Move):
         return Circuit.chain({"": block})
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": reorder.LATENCY + 1}
+        return {"": reorder_part(self.grid, self.order, 1, 0).latency + 1}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        return {"": reorder_work(self.grid, self.order, simd, fifos[""])}
+        return {"": reorder_part(self.grid, self.order, simd, fifos[""]).work}
 
 
 @dataclass(frozen=True)
@@ -147,13 +145,13 @@ class Joining(Move):
         return (*(f"join{i}" for i in range(len(self.comes) - 2)), "")
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return dict.fromkeys(self.roles, concat.LATENCY + 1)
+        return dict.fromkeys(self.roles, concat_part(self.grid, 1, self.outer, 1, 1, 0).latency + 1)
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out, before = {}, self._part(0, simd)
         for i, role in enumerate(self.roles, 1):
             part = self._part(i, simd)
-            out[role] = concat_work(self.grid, simd, self.outer, before, part, fifos[role])
+            out[role] = concat_part(self.grid, simd, self.outer, before, part, fifos[role]).work
             before = before + part
         return out
 
@@ -186,10 +184,10 @@ class Bordering(Move):
         return PadFoldings(self.size, self.border, self.comes[0][1], grid.width, grid.block, grid.exp_bits)
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
-        return {"": pad.LATENCY + 2}
+        return {"": self._foldings.fifo()}
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
-        return {"": self._foldings.work(simd, fifos[""])}
+        return {"": self._foldings.part(simd, fifos[""]).work}
 
 
 # -- where elements come from -----------------------------------------------------------------------------------------

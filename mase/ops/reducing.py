@@ -60,9 +60,9 @@ class ReducingFoldings(Foldings):
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         out = dict[str, Work]()
         if self.pad is not None:
-            out[PAD] = self.pad.work(pe, fifos[PAD])
+            out[PAD] = self.pad.part(pe, fifos[PAD]).work
         if self.window is not None:
-            out[WINDOW] = self.window.work(pe, self.buffer(pe), fifos[WINDOW])
+            out[WINDOW] = self.window.part(pe, self.buffer(pe), fifos[WINDOW]).work
         return {**out, **self.core.work(pe, fifos)}
 
 

@@ -134,7 +134,6 @@ class Unchanged(Arithmetic):
         order: in which elements travel, on both sides. grid: of both.
     """
 
-    kind: ClassVar[str] = "requantize"
     order: Travel
     grid: Grid
 

@@ -184,7 +184,7 @@ class Drawing(ABC):
                 *self.corner(self.plan.nodes[node.name]),
                 node,
                 node.path.removeprefix(start),
-                known.get(node.path),
+                None if node.kind == "input" else known.get(node.path),  # an argument may be called as a module is
                 family(node.kind),
                 remarks.get(node.name, Remark()),
             )

@@ -75,7 +75,7 @@ def plot(search: Search, accuracy: Accuracy) -> Plot | None:
         return None
     metric, base = accuracy.metric, accuracy.float_validation
     worst = text.limit(base, accuracy.tolerance, metric)
-    unit = f" in{text.UNITS[metric]}" if metric in text.UNITS else ""
+    unit = f" in {text.UNITS[metric]}" if metric in text.UNITS else ""
     x = Scale.over([p.cost for p in search.points])
     y = Scale.over([*(p.accuracy for p in search.points), base, worst], metric == "accuracy", metric in text.UNITS)
     marks = tuple(_mark(p, role, front, x, y) for p, role, front in _shown(search))

@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 
 LOWER_IS_BETTER = frozenset({"perplexity", "loss", "error"})
-UNITS = {"snr": " dB"}
+UNITS = {"snr": "dB"}  # of scores that are logarithms
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 MINUS = "\N{MINUS SIGN}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Control characters, lone surrogates and non-characters are illegal in XML; marks without width, or that turn the
 # direction of text around, can make one name look like another.
@@ -73,14 +74,18 @@ def is_fraction(metric: str) -> bool:
 
 
 def score(value: float, metric: str) -> str:
-    """Return a score with its unit: percent for a fraction."""
-    return f"{100 * value:.2f} %" if is_fraction(metric) else number(value) + UNITS.get(metric, "")
+    """Return a score with its unit: percent for a fraction, dB for a ratio."""
+    if metric in UNITS:
+        return f"{value:.2f}{NO_BREAK}{UNITS[metric]}".replace("-", MINUS)
+    return f"{100 * value:.2f} %" if is_fraction(metric) else number(value)
 
 
 def score_change(value: float, base: float, metric: str) -> str:
     """Return ``value - base`` with its sign: points for a fraction."""
     change = value - base
-    text = f"{100 * change:+.2f} points" if is_fraction(metric) else f"{change:+.4g}" + UNITS.get(metric, "")
+    text = f"{100 * change:+.2f} points" if is_fraction(metric) else f"{change:+.4g}"
+    if metric in UNITS:
+        text = f"{change:+.2f}{NO_BREAK}{UNITS[metric]}"
     return text.replace("-", MINUS)
 
 

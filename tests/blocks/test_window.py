@@ -122,7 +122,7 @@ def test_prices_of_all_lanes_are_those_of_one_each() -> None:
     lanes = np.array([1, 2, 3, 6])
     foldings = Window(image(windows, 6), windows, 200).foldings
     depths = foldings.buffer(lanes, windows.taps * foldings.beats(lanes))
-    works = foldings.work(lanes, depths, 4)
+    works = foldings.part(lanes, depths, 4).work
     for i, n in enumerate(lanes.tolist()):
         one = Window(image(windows, 6, n), windows, int(depths[i]), fifo=4)
         assert (one.work().buffers[0][0], one.work().buffers[0][1]) == (works.buffers[0][0][i], works.buffers[0][1][i])

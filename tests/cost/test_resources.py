@@ -69,7 +69,7 @@ class TestPrices:
 
     @pytest.mark.parametrize("kind", ["fixed4", "int8", "mxint6b8e4"])
     def test_many_foldings_at_once_cost_what_each_costs_alone(self, kind: str) -> None:
-        op = LinearCase(kind, kind, kind, 64, 32, 8, 8).blocks()[""].op.foldings  # type: ignore[attr-defined]
+        op = LinearCase(kind, kind, kind, 64, 32, 8, 8).blocks()[""].foldings  # type: ignore[attr-defined]
         simd, pe = op.lanes()
         together = op.work(simd, pe, op.fifos(simd, pe))
         for i in range(0, simd.size, 7):

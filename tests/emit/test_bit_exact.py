@@ -148,7 +148,14 @@ def test_the_degenerate_networks_have_what_is_rare(degenerates: list[Case]) -> N
     assert any(bool((op.weight == 0).all()) for op in linears)
     assert any(op.acc_width == 1 for op in linears)
     assert any(op.x.width == 1 and op.x.signed for op in linears)
-    modules = {instance.block.sv_module for netlist in netlists for instance in netlist.instances}
+    modules = {
+        instance.block.sv_module
+        for netlist in netlists
+        for instance in netlist.instances
+        if not type(netlist.ops[instance.node]).__module__.startswith(
+            "mase.alternatives"
+        )  # what stands in is elsewhere
+    }
     others = {"mase_requantize", "mase_block_normalise", "mase_stream_converter"}
     assert modules == {"mase_linear", *others}
 

@@ -106,9 +106,10 @@ def test_tall_picture_fits_a_phone_where_only_edges_lie_beside() -> None:
 
 def test_boxes_know_their_layers_by_path() -> None:
     report = example()
-    picture = wide(Dataflow((Node("x", "x", "input"), Node("n", "1", "linear")), ()), report.layers)
-    assert [box.layer for box in picture.boxes] == [None, report.layers[0]]
-    assert [box.family for box in picture.boxes] == ["end", "compute"]
+    nodes = (Node("x", "x", "input"), Node("n", "1", "linear"), Node("i", "1", "input"))
+    picture = wide(Dataflow(nodes, ()), report.layers)
+    assert [box.layer for box in picture.boxes] == [None, report.layers[0], None]  # an argument called as a module
+    assert [box.family for box in picture.boxes] == ["end", "compute", "end"]
     assert dataflow.family("linear + relu") == "compute"
     assert dataflow.family("opaque") == "other"
 

@@ -131,8 +131,8 @@ def test_decibels_are_written_as_such() -> None:
         report.accuracy, metric="snr", float=12.5, chosen=12.25, float_validation=12.0, chosen_validation=11.9
     )
     found = words(html.render(replace(report, accuracy=replace(score, tolerance=0.5), search=None)))
-    assert "test snr 12.25 dB float 12.5 dB, \N{MINUS SIGN}0.25 dB" in found
-    assert "snr 11.9 dB (float 12 dB) on the validation split" in found
+    assert "test snr 12.25 dB float 12.50 dB, \N{MINUS SIGN}0.25 dB" in found
+    assert "snr 11.90 dB (float 12.00 dB) on the validation split" in found
     assert "%" not in found.split("Predicted against measured")[0].split("validation split")[0]
 
 
