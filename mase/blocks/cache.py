@@ -11,12 +11,11 @@ from torch import Tensor
 
 from mase.blocks.concat import beat_bits
 from mase.dataflow.block import Pipe
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Work, clog2
 from mase.formats import Code
-
-LATENCY = 2  # memory, FIFO
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class Cache(Pipe):
             body += [Loop(beats, (take,)), Loop(held * beats, (give,))]
         rest = self.source.rows - self.keep + 1  # rows after which the ring is full
         body.append(Loop(rest, (Loop(beats, (take,)), Loop(self.keep * beats, (give,)))))
-        return Schedule((Actor("", tuple(body), {OUT: LATENCY}),))
+        return Schedule((Actor("", tuple(body), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         return {
@@ -70,14 +69,14 @@ class Cache(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
+    def part(self) -> Part:
         beats, bits = self.source.row_beats, beat_bits(self.source.grid, self.source.lanes)
         words = self.keep * beats
-        return Work(
+        ring = Work(
             registers=5 + int(clog2(words)),
             muxes=((int(clog2(words)), 2),),
             gates=((1, 2 * int(clog2(words))),),
             counters=(words, words, beats, self.source.rows),
             buffers=((bits, words),),
-            fifos=((bits + 1, self.fifo),),
         )
+        return Part(ring, latency=1) >> credit_fifo(bits + 1, self.fifo)

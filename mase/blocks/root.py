@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mase.dataflow.block import Pipe
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
@@ -103,7 +104,7 @@ class Root(Pipe):
     def schedule(self) -> Schedule:
         cycles = dwell(self.roots.bits, self.unroll)
         body = (Loop(self.source.rows, (Step((IN,), (IN,), (OUT,), (OUT,), cycles),)),)
-        return Schedule((Actor("", body, {OUT: cycles + 1}),))
+        return Schedule((Actor("", body, {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         return {
@@ -117,8 +118,8 @@ class Root(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return root_work(self.source.rows, self.source.grid.width, self.roots, self.also, self.unroll, self.fifo)
+    def part(self) -> Part:
+        return root_part(self.source.rows, self.source.grid.width, self.roots, self.also, self.unroll, self.fifo)
 
 
 def root_grid(bits: int, also: int) -> Grid:
@@ -134,19 +135,19 @@ def halves(name: str, value: int) -> dict[str, int]:
     return {f"{name}High": value >> HALF, f"{name}Low": value & (1 << HALF) - 1}
 
 
-def root_work(rows: int, width: int, roots: Roots, also: int, unroll: Count, fifo: Count) -> Work:
+def root_part(rows: int, width: int, roots: Roots, also: int, unroll: Count, fifo: Count) -> Part:
     """Return what it is made of at any number of bits a cycle."""
     steps = ceil_div(roots.bits, unroll)
     wide = np.maximum(width + roots.power * steps * unroll, 2 * HALF + 1)
     out = root_grid(roots.bits, also).width * (2 if also else 1)
     per_bit = 3 if roots.power == 2 else 2  # compared, taken off, and of squares the doubled product
-    return Work(
+    digits = Work(
         adders=((per_bit * unroll, wide), (roots.power == 2, wide)),
         muxes=((wide, 2), (wide, 2), (wide, 2)),
         registers=(2 + (roots.power == 2)) * wide + steps * unroll + also + 2,
         counters=(steps + 1, rows),
-        fifos=((out + 1, fifo),),
     )
+    return Part(digits, latency=dwell(roots.bits, unroll)) >> credit_fifo(out + 1, fifo)
 
 
 def argument_width(most: int, also: int) -> int:

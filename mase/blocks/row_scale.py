@@ -18,6 +18,7 @@ from mase.blocks.root import HALF, MOST_BITS, Roots, root_grid
 from mase.blocks.row_stats import Stats
 from mase.dataflow.block import Block, MemoryImage, pack_words
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.rounding import INT_BITS
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
@@ -234,7 +235,7 @@ class RowScale(Block):
         first = Step((X, R), (X,), (OUT,), (OUT,))
         more = (Loop(beats - 2, (middle,)),) if beats > 2 else ()
         row = (first, *more, last) if beats > 1 else (Step((X, R), (X, R), (OUT,), (OUT,)),)
-        actor = Actor("", (Loop(self.norm.rows, row),), {OUT: scale_latency(self.norm)})
+        actor = Actor("", (Loop(self.norm.rows, row),), {OUT: self.latency})
         return Schedule((actor,), ports={port: ("", port) for port in (X, R, OUT)})
 
     def sv_params(self) -> Mapping[str, int]:
@@ -270,8 +271,8 @@ class RowScale(Block):
         padded = pad(constants, (0, self.inputs[X].row_beats * self.lanes - self.norm.cols))
         return MemoryImage(self.lanes * width, pack_words(padded.reshape(-1, self.lanes).numpy(), width), layout)
 
-    def work(self) -> Work:
-        return scale_work(self.norm, self.lanes, self.fifo)
+    def part(self) -> Part:
+        return scale_part(self.norm, self.lanes, self.fifo)
 
 
 def scale_latency(norm: RowNorm) -> int:
@@ -279,14 +280,14 @@ def scale_latency(norm: RowNorm) -> int:
     return 5 + (not norm.out.raw)
 
 
-def scale_work(norm: RowNorm, lanes: Count, fifo: Count) -> Work:
+def scale_part(norm: RowNorm, lanes: Count, fifo: Count) -> Part:
     """Return what it is made of at any number of lanes."""
     stats, x, out = norm.stats, norm.stats.x, norm.out
     beats = ceil_div(norm.cols, lanes)
     wide = _wide(x)
     product, centred = norm.diff_bits + norm.mult_bits, int(stats.centred)
     result = (norm.sum_width if out.raw else out.grid.width) - out.zero_bits
-    return Work(
+    sums = Work(
         multipliers=(
             (lanes, norm.diff_bits, norm.mult_bits),
             (lanes, product, norm.roots.bits + 1),
@@ -300,7 +301,7 @@ def scale_work(norm: RowNorm, lanes: Count, fifo: Count) -> Work:
         + lanes * result * (not out.raw)
         + 8,
         roms=((lanes * norm.mult_bits, beats), (lanes * norm.add_bits, beats)),
-        fifos=((lanes * result + 1, fifo),),
         rounders=() if out.raw else ((lanes, norm.sum_width, out.grid.width),),
         counters=(beats, norm.rows),
     )
+    return Part(sums, latency=scale_latency(norm) - 1) >> credit_fifo(lanes * result + 1, fifo)

@@ -12,6 +12,7 @@ from torch import Tensor
 from mase.blocks.root import argument_width, halves
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
+from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div, clog2, tree
@@ -98,7 +99,7 @@ class RowStats(Pipe):
         beats = self.stream_in.row_beats
         take, give = Step((IN,), (IN,)), Step((IN,), (IN,), (OUT,), (OUT,))
         row = (Loop(beats - 1, (take,)), give) if beats > 1 else (give,)
-        return Schedule((Actor("", (Loop(self.rows, row),), {OUT: int(stats_latency(self.lanes))}),))
+        return Schedule((Actor("", (Loop(self.rows, row),), {OUT: self.latency}),))
 
     def sv_params(self) -> Mapping[str, int]:
         x = self.stats.x
@@ -116,8 +117,8 @@ class RowStats(Pipe):
             "FifoDepth": self.fifo,
         }
 
-    def work(self) -> Work:
-        return stats_work(self.rows, self.stats, self.lanes, self.fifo)
+    def part(self) -> Part:
+        return stats_part(self.rows, self.stats, self.lanes, self.fifo)
 
 
 def stats_latency(lanes: Count) -> Count:
@@ -130,7 +131,7 @@ def stats_fifo(cols: int, lanes: Count) -> Count:
     return ceil_div(stats_latency(lanes), ceil_div(cols, lanes)) + 2
 
 
-def stats_work(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Work:
+def stats_part(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Part:
     """Return what it is made of at any number of lanes."""
     x, width = stats.x, stats.grid.width
     wide = x.element_bits + ((1 << x.exp_bits) - 1 if x.block else 0)
@@ -138,7 +139,7 @@ def stats_work(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Work:
     trees = (*tree(lanes, wide, width, 1), *tree(lanes, square, width, 1))
     centred = int(stats.centred)
     products = ((1, width, width), (1, width, stats.cols.bit_length())) * centred
-    return Work(
+    sums = Work(
         multipliers=((lanes, wide, wide), *products),
         adders=(*((adders, bits) for adders, _, bits in trees), (1 + centred, width)),
         accumulators=((2, width),),
@@ -146,8 +147,8 @@ def stats_work(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Work:
         registers=lanes * (2 * wide + square) + sum(n * bits for _, n, bits in trees) + (5 + centred) * width + 6,
         delays=((3, stats_latency(lanes) - 4),),
         counters=(ceil_div(stats.cols, lanes), rows),
-        fifos=((out + 1, fifo),),
     )
+    return Part(sums, latency=stats_latency(lanes) - 1) >> credit_fifo(out + 1, fifo)
 
 
 def rows_of(x: Grid, code: Code) -> list[list[int]]:

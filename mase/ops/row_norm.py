@@ -16,9 +16,9 @@ import torch
 from mase.blocks.block_normalise import Normaliser
 from mase.blocks.encode import Encoder
 from mase.blocks.fork import A, B, Fork, ForkFoldings
-from mase.blocks.root import FIFO, Root, dwell, root_work, unrolled
-from mase.blocks.row_scale import R, RowNorm, RowScale, X, scale_latency, scale_work
-from mase.blocks.row_stats import RowStats, rows_of, stats_fifo, stats_latency, stats_work
+from mase.blocks.root import FIFO, Root, dwell, root_part, unrolled
+from mase.blocks.row_scale import R, RowNorm, RowScale, X, scale_latency, scale_part
+from mase.blocks.row_stats import RowStats, rows_of, stats_fifo, stats_latency, stats_part
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.grid import activation_grid, produced_grid
@@ -82,13 +82,13 @@ class RowNormFoldings(Foldings):
         norm, stats = self.norm, self.norm.stats
         fork = ForkFoldings(norm.rows, norm.cols, stats.x.width, stats.x.block, stats.x.exp_bits)
         found = {
-            SPLIT: fork.work(pe, pe, {port: fifos[f"{SPLIT}.{port}"] for port in (A, B)})[""],
-            STATS: stats_work(norm.rows, stats, pe, fifos[STATS]),
-            ROOT: root_work(norm.rows, stats.grid.width, norm.roots, stats.sum_bits, self.unroll(pe), fifos[ROOT]),
-            "": scale_work(norm, pe, fifos[""]),
+            SPLIT: fork.part(pe, {port: fifos[f"{SPLIT}.{port}"] for port in (A, B)}).work,
+            STATS: stats_part(norm.rows, stats, pe, fifos[STATS]).work,
+            ROOT: root_part(norm.rows, stats.grid.width, norm.roots, stats.sum_bits, self.unroll(pe), fifos[ROOT]).work,
+            "": scale_part(norm, pe, fifos[""]).work,
         }
         if self.normaliser is not None:
-            found[NORMALISE] = self.normaliser.work(pe, fifos[NORMALISE])
+            found[NORMALISE] = self.normaliser.part(pe, fifos[NORMALISE]).work
         return found
 
 
