@@ -100,7 +100,7 @@ class Ran:
         start: first firing that takes a token from outside. left: times of the tokens of each output, in order of
             actors and of their ports. finished: tensors of each actor. waits: channel that each waits for, or -1.
         slots: whether for a slot of it. used: slots of each queue in use at once, where asked for. entered: tokens that
-            each port took from outside.
+            each port took from outside. lag: cycles from one tensor to the next where the run repeats itself, or -1.
     """
 
     start: int
@@ -110,6 +110,7 @@ class Ran:
     slots: list[bool]
     used: list[int]
     entered: dict[Port, int]
+    lag: int
 
 
 class Network:
@@ -183,14 +184,15 @@ class Network:
             return None
         left = [np.zeros(tokens * tensors, np.int64) for tokens in self._outputs.values()]
         outs = (ctypes.c_void_p * max(1, len(left)))(*(times.ctypes.data for times in left))
-        first, entered = ctypes.c_int64(0), np.zeros(max(1, len(self._inputs)), np.int64)
+        first, lag, entered = ctypes.c_int64(0), ctypes.c_int64(0), np.zeros(max(1, len(self._inputs)), np.int64)
         finished, slots_used = np.zeros(actors, np.int64), np.zeros(max(1, queues), np.int64)
         waits, slots = np.zeros(actors, np.int32), np.zeros(actors, np.int32)
         slots_of = np.array(depths or [0], np.int64)
         engine.mase_run(
             actors, _pointer(self._counts), self._kinds_of, *map(_pointer, self._tables), queues, _pointer(slots_of),
             ctypes.c_int64(tensors), len(self._inputs), len(left), outs, ctypes.byref(first), _pointer(entered),
-            _pointer(finished), _pointer(waits), _pointer(slots), _pointer(slots_used) if used else None,
+            _pointer(finished), _pointer(waits), _pointer(slots), ctypes.byref(lag),
+            _pointer(slots_used) if used else None,
         )  # fmt: skip
         return Ran(
             max(0, first.value),
@@ -200,6 +202,7 @@ class Network:
             [bool(s) for s in slots],
             slots_used.tolist(),
             dict(zip(self._inputs, entered.tolist(), strict=False)),  # one more where there is none
+            lag.value,
         )
 
 

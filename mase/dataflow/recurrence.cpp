@@ -84,13 +84,13 @@ struct State {
 // actions: what is done; ends: to which queue, or to which outside port; latencies: of what is published.
 // left: per outside output, the times of its tokens (room for all); first: the first firing that takes from outside.
 // entered: per outside input, the tokens that were taken. finished, waits, slots: per actor, tensors finished, the queue
-// that it waits for (-1: none), and whether for a slot.
+// that it waits for (-1: none), and whether for a slot. lag: cycles from one tensor to the next where all repeats, or -1.
 // used: where not null, per queue the slots that are in use at once; queues are then not bounded.
 extern "C" int mase_run(int32_t actors, const int64_t* counts, const uint16_t* const* kinds, const int32_t* offsets,
                         const int64_t* dwells, const int32_t* starts, const int32_t* actions, const int32_t* ends,
                         const int64_t* latencies, int32_t queues, const int64_t* depths, int64_t tensors, int32_t inputs,
                         int32_t outputs, int64_t* const* left, int64_t* first, int64_t* entered, int64_t* finished,
-                        int32_t* waits, int32_t* slots, int64_t* used) {
+                        int32_t* waits, int32_t* slots, int64_t* lag, int64_t* used) {
   std::vector<Queue> queue(static_cast<size_t>(queues));
   std::vector<std::vector<int64_t>> taken(used ? queue.size() : 0), freed(taken.size());
   for (size_t q = 0; q < queue.size(); q++) queue[q].depth = queue[q].free = used ? Unbounded : depths[q];
@@ -109,7 +109,7 @@ extern "C" int mase_run(int32_t actors, const int64_t* counts, const uint16_t* c
     }
   for (size_t a = 0; a < actor.size(); a++) widest += size_t(counts[a]);
 
-  *first = -1;
+  *first = *lag = -1;
   std::vector<int32_t> ready;
   auto wake = [&](int32_t& sleeper) {
     if (sleeper < 0) return;
@@ -208,10 +208,10 @@ extern "C" int mase_run(int32_t actors, const int64_t* counts, const uint16_t* c
     if (used || goal == tensors) continue;
     const bool found = after.of(actor, queue, 4 * widest);
     if (known && found && before.values == after.values) {
-      const int64_t lag = after.base - before.base;
+      *lag = after.base - before.base;
       for (int32_t out = 0; out < outputs; out++) {
         const int64_t each = gone[size_t(out)] / goal;
-        for (int64_t i = gone[size_t(out)]; i < each * tensors; i++) left[out][i] = left[out][i - each] + lag;
+        for (int64_t i = gone[size_t(out)]; i < each * tensors; i++) left[out][i] = left[out][i - each] + *lag;
       }
       for (int32_t in = 0; in < inputs; in++) entered[in] = entered[in] / goal * tensors;
       for (Actor& it : actor) it.tensors = tensors;

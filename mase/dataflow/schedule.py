@@ -277,6 +277,12 @@ class Network:
         _move(runners, parts * tensors)
         return {(runner.actor.name, port): count for runner in runners for port, count in runner.entered.items()}
 
+    def steady(self, tensors: int) -> int | None:
+        """Return the cycles from a tensor to the next for ever, where so many are enough to see that all repeats."""
+        parts = self._short[1]
+        ran = self._compiled.run([channel.depth for channel in self.channels], parts * tensors)
+        return None if ran is None or ran.lag < 0 else parts * ran.lag
+
     @cached_property
     def _short(self) -> tuple[list[Actor], int]:
         return shortened(self.actors)
