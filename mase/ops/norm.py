@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from mase.dataflow.block import Block
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Family, HardwareOp, InRow, need, one_of
+from mase.ops.base import OPS, Affine, Arithmetic, Family, HardwareOp, InRow, need, one_of
 from mase.ops.operations import Operations, each
+from mase.ops.row_norm import RowNormalise
 from mase.ops.scaled import Scaled
 
 Norm = Callable[[Tensor, Mapping[str, Any], Mapping[str, Tensor]], Tensor]
@@ -35,7 +36,8 @@ class Normalise(InRow, HardwareOp):
     Attributes: function (batch, layer, group, rms), eps; shape of the normalised axes (layer, rms); groups (group). Of
     rms: offset that is added to the weight, 1.0 in models that store it about 0; form, ``torch`` for ``rms_norm`` and
     ``llama`` for x in float32 times its reciprocal root, cast back before the weight, or after it where there is an
-    offset. Of batch: activation (relu, where it was fused). Hardware for batch: y = round(m x + b), m and b a channel.
+    offset. Activation: relu, where it was fused. Hardware for batch: y = round(m x + b), m and b a channel; for layer
+    and rms along the last axis: mase/ops/row_norm.py.
 
     Args:
         core: what computes.
@@ -67,11 +69,13 @@ class Normalise(InRow, HardwareOp):
 
     @classmethod
     def in_order(cls, record: Record) -> bool:
-        return bool(record.attrs["function"] == "batch")
+        return cls.builds(record)
 
     @classmethod
     def contracts(cls, record: Record, index: int, rank: int) -> int | None:
-        return 1 if cls.builds(record) else None
+        if not cls.builds(record):
+            return None
+        return 1 if record.attrs["function"] == "batch" else rank - 1
 
     @classmethod
     def epilogues(cls, record: Record) -> frozenset[str]:
@@ -79,10 +83,13 @@ class Normalise(InRow, HardwareOp):
 
     @classmethod
     def builds(cls, record: Record) -> bool:
-        return bool(record.attrs["function"] == "batch")
+        function = record.attrs["function"]
+        return function == "batch" or (function in ("layer", "rms") and len(record.attrs["shape"]) == 1)
 
     @classmethod
-    def from_node(cls, node: OpNode) -> Self:
+    def from_node(cls, node: OpNode) -> Arithmetic:
+        if node.record.attrs["function"] != "batch":
+            return RowNormalise.of(node)
         constants, rank = cls._affine(node), len(node.record.output.shape) - 1
         scale, shift = (
             t.reshape(-1, *[1] * (rank - 1))  # the channels are axis 0 of a sample

@@ -69,6 +69,15 @@ BROKEN = {  # block and task, what is replaced by what
     "a word that a window still needs": ("mase_window.stride", "level_q < LevelWidth'(Depth)", "1'b1"),
     "a group that begins one word late": ("mase_window.groups", "around(1 - Far)", "around(2 - Far)"),
     "an image that is left too early": ("mase_window.far", ": LevelWidth'(NextImage);", ": LevelWidth'(NextRow);"),
+    "a packet that another one enters": ("mase_arbiter.least", "open_q <= !last;", "open_q <= 1'b0;"),
+    "a side that is passed over again": ("mase_arbiter.deep", "side_q <= side;", "side_q <= 1'b1;"),
+    "two sides at once": ("mase_arbiter.wide", "(side_q || !b_valid_i)", "1'b1"),
+    "a row that is read after it was dropped": ("mase_cache.ring", "full_q ? write_next : '0", "'0"),
+    "a row that is read before it came": ("mase_cache.whole", "in_ready_o = !give_q", "in_ready_o = 1'b1"),
+    "a row of the sample before": ("mase_cache.whole", "read_q == newest_q;", "read_q == write_next;"),
+    "a root that is not reached": ("mase_root.square", "added <= rest", "added < rest"),
+    "a root beyond its bits": ("mase_root.line", " && !above;", ";"),
+    "a root that forgets its square": ("mase_root.bounded", "(twice >> 1)", "twice"),
     "a tail that is kept": ("mase_width_converter.drop", "(DropTail != 0 && out_row_end) ? '0 : held", "held"),
 }
 

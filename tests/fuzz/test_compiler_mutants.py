@@ -18,6 +18,7 @@ from emit.verilog import emit
 from mase.blocks.block_normalise import BlockNormalise
 from mase.blocks.concat import Concat
 from mase.blocks.fork import Fork
+from mase.blocks.linear import LinearBlock
 from mase.blocks.pad import Pad
 from mase.blocks.pair import Pair
 from mase.blocks.reduce import Reduce
@@ -28,7 +29,6 @@ from mase.dataflow.block import MemoryImage
 from mase.dataflow.width_converter import WidthConverter
 from mase.formats import Code
 from mase.netlist import Netlist, build
-from mase.ops.mac import LinearBlock
 from tests.fuzz.check import Ready, ready, simulated
 from tests.fuzz.draw import drawn
 from tests.fuzz.recipe import Recipe
@@ -136,7 +136,7 @@ HARDWARE = (
     parameter(LinearBlock, "XSigned", lambda signed: 1 - signed),
     memory(LinearBlock, "WeightFile", turned),
     memory(LinearBlock, "BiasFile", turned),
-    Mutant("a cycle too few", "mase.ops.mac.LinearBlock.latency", early, "mase_linear"),
+    Mutant("a cycle too few", "mase.blocks.linear.LinearBlock.latency", early, "mase_linear"),
     parameter(Pair, "Minus", lambda minus: 1 - minus, lambda found: not found["Product"]),
     parameter(Window, "StrideWidth", lambda stride: 3 - min(stride, 2)),
     parameter(Pad, "Mantissa", one_more),

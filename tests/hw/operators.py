@@ -20,6 +20,7 @@ from mase.blocks.affine import AffineUnit, Scaling
 from mase.blocks.align import Align, Alignment
 from mase.blocks.argmax import Argmax
 from mase.blocks.block_normalise import BlockNormalise
+from mase.blocks.cache import Cache
 from mase.blocks.concat import Concat
 from mase.blocks.decode import Decode
 from mase.blocks.encode import Encode
@@ -32,6 +33,9 @@ from mase.blocks.piecewise import PiecewiseUnit, Polynomials
 from mase.blocks.reduce import Reduce, Reduction
 from mase.blocks.reorder import Nest, Order, Reorder
 from mase.blocks.requantize import RequantizeBlock, Rescaling
+from mase.blocks.root import Root, Roots, argument_width
+from mase.blocks.row_scale import RowNorm, RowScale
+from mase.blocks.row_stats import RowStats, Stats
 from mase.blocks.slice import Cut, Slice
 from mase.blocks.table import Table, index_bits
 from mase.blocks.window import Window, Windows, least_buffer
@@ -322,6 +326,61 @@ def argmax(shape: tuple[int, int, int], size: int, fifo: int, signed: bool = Tru
     return Unit.of("_".join(map(str, ("argmax", *shape, size, int(signed), fifo))), block)
 
 
+def kept(shape: tuple[int, int, int], keep_rows: int, size: int, fifo: int) -> Unit:
+    """Return a cache of rows of a stream (rows, cols, lanes); size of a block, or 0."""
+    block = Cache(StreamType(*shape, _grid(size)), keep_rows, fifo=fifo)
+    return Unit.of("_".join(map(str, ("cache", *shape, keep_rows, size, fifo))), block)
+
+
+def row_stats(shape: tuple[int, int, int], size: int, centred: bool, fifo: int, eps: int = 1) -> Unit:
+    """Return the statistics of rows of a stream (rows, cols, lanes); size of a block, or 0."""
+    rows, cols, lanes = shape
+    block = RowStats(rows, lanes, Stats(cols, _grid(size), centred, eps), fifo=fifo)
+    return Unit.of("_".join(map(str, ("row_stats", *shape, size, int(centred), eps, fifo))), block)
+
+
+def root(rows: int, roots: Roots, unroll: int, fifo: int, also: int = 0) -> Unit:
+    """Return roots of numbers from 1 to the greatest, small ones as often as great ones."""
+    width = argument_width(roots.most, also)
+    lanes = 2 if also else 1
+    source = StreamType(rows, lanes, lanes, Grid(width, True, -(1 << width - 1), (1 << width - 1) - 1))
+    block = Root(source, roots, also, unroll, fifo=fifo)
+    draw = torch.Generator().manual_seed(rows)
+    sizes = 2.0 ** (torch.rand(SAMPLES, rows, 1, generator=draw, dtype=torch.float64) * roots.most.bit_length())
+    numbers = sizes.long().clamp(1, roots.most)
+    numbers[0, 0], numbers[-1, -1] = roots.most, 1
+    beside = torch.randint(-1 << also - 1, 1 << also - 1, numbers.shape, generator=draw) if also else numbers[..., :0]
+    fed = Code(torch.cat([numbers, beside], -1))
+    scope = _scope(
+        "_".join(map(str, ("root", rows, roots.power, roots.bits, roots.top, roots.most, unroll, also, fifo)))
+    )
+    return Unit(scope, block, (fed,), block.compute(fed))
+
+
+def row_scale(
+    shape: tuple[int, int, int],
+    size: int,
+    target: str,
+    centred: bool,
+    fifo: int,
+    mode: str = "even",
+    relu: bool = False,
+) -> Unit:
+    """Return the last step of a norm of rows of a stream (rows, cols, lanes), fed with the factors of its rows."""
+    rows, cols, lanes = shape
+    torch.manual_seed(sum(shape))
+    fmt, params = _formatted(target, torch.randn(8, 8))
+    y, scale = fmt.grid(params, "unit"), float(params.scale) if params.scale is not None else 1.0
+    constants = (torch.randn(cols).double(), torch.randn(cols).double())
+    norm = RowNorm.of((rows, cols), _grid(size), y, (1.0, scale), constants, 1e-5, centred, relu, mode, "unit")
+    block = RowScale(norm, lanes, fifo=fifo)
+    x = corners(block.inputs["x"], SAMPLES, torch.Generator().manual_seed(9))
+    stats = RowStats(rows, lanes, norm.stats)
+    factors = Root(stats.stream_out, norm.roots, norm.stats.sum_bits).compute(*stats.compute(x))
+    scope = _scope("_".join(map(str, ("row_scale", *shape, size, target, int(centred), fifo, mode))))
+    return Unit(scope, block, (x, *factors), block.compute(x, *factors))
+
+
 def piecewise(shape: tuple[int, int, int], degree: int, target: str, fifo: int, signed: bool = True) -> Unit:
     """Return random polynomials on 8 segments of 8-bit codes, on a stream (rows, cols, lanes)."""
     fmt, params = _formatted(target, torch.randn(8, 8))
@@ -550,6 +609,25 @@ def units() -> tuple[Unit, ...]:
         argmax((2, 5, 8), 4, 3),
         argmax((3, 9, 2), 4, 4),
         argmax((4, 6, 5), 0, 2, signed=False),
+        kept((1, 1, 1), 1, 0, 2),
+        kept((4, 5, 2), 4, 0, 3),
+        kept((5, 3, 3), 3, 0, 2),
+        kept((3, 6, 2), 2, 4, 5),
+        kept((6, 1, 1), 1, 0, 4),
+        row_stats((1, 1, 1), 0, True, 2),
+        row_stats((3, 7, 3), 0, True, 2, eps=1 << 33),
+        row_stats((2, 9, 4), 2, True, 4),
+        row_stats((4, 6, 6), 0, False, 8),
+        row_stats((3, 5, 2), 2, False, 3, eps=77),
+        root(3, Roots(2, 9, 250000, 3000), 1, 2),
+        root(4, Roots(1, 7, 90, 200), 2, 3, also=4),
+        root(5, Roots(2, 19, (1 << 37) + 12345, (1 << 30) + 5), 4, 4, also=40),
+        root(1, Roots(1, 31, (1 << 61) + 99, 1 << 60), 2, 2),
+        row_scale((1, 1, 1), 0, "fixed9.5", True, 2),
+        row_scale((3, 7, 3), 0, "fixed6.3", True, 7, "half_up"),
+        row_scale((2, 9, 4), 4, "int6", False, 3),
+        row_scale((2, 6, 2), 0, "mxint5b4e3", True, 8),
+        row_scale((3, 5, 5), 0, "ufixed6.3", False, 2, "trunc", relu=True),
         piecewise((1, 1, 1), 2, "fixed6.2", 2),
         piecewise((2, 7, 3), 1, "fixed9.4", 5),
         piecewise((2, 5, 2), 2, "ufixed7.3", 6, signed=False),

@@ -86,10 +86,16 @@ def test_codes_are_those_of_the_real_norm(name: str) -> None:
     assert float((y - real.clamp(low, high)).abs().max()) <= step * 0.51
 
 
-def test_only_batch_norms_have_hardware() -> None:
+def test_norms_over_batch_and_last_axis_have_hardware() -> None:
     formats = {"0": NodeFormats(output="fixed6.3")}
-    for layer, exact in ((nn.BatchNorm1d(4), True), (nn.LayerNorm(4), False)):
-        graph = Network("norm", [layer.eval()], draw(6, 4), "fixed6.3", formats).quantized()
+    norms = (
+        (nn.BatchNorm1d(4), True),
+        (nn.LayerNorm(3), True),
+        (nn.LayerNorm((4, 3)), False),
+        (nn.GroupNorm(2, 4), False),
+    )
+    for layer, exact in norms:
+        graph = Network("norm", [layer.eval()], draw(6, 4, 3), "fixed6.3", formats).quantized()
         assert is_exact(graph.operators()[0]) is exact
 
 
