@@ -18,6 +18,7 @@ from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.grid import Grid, signed_width
+from mase.formats.whole import whole
 
 POWERS = (1, 2)
 HALF = 31  # bits of a parameter; wide constants come in two
@@ -47,7 +48,7 @@ class Roots:
         """Return the roots of int64 numbers: exact, by a guess in float64 and one step of correction."""
         quotient = torch.div(torch.full_like(a, self.top), a.clamp_min(1), rounding_mode="floor")
         if self.power == 2:
-            guess = quotient.double().sqrt().long()
+            guess = whole(quotient.double().sqrt().floor())
             guess = torch.where(guess * guess > quotient, guess - 1, guess)
             quotient = torch.where((guess + 1) * (guess + 1) <= quotient, guess + 1, guess)
         return quotient.clamp_max((1 << self.bits) - 1)
@@ -97,7 +98,7 @@ class Root(Pipe):
         return StreamType(self.source.rows, self.source.cols, self.source.lanes, root_grid(self.roots.bits, self.also))
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
-        x = inputs[0].mantissa.to(torch.int64)
+        x = whole(inputs[0].mantissa)
         roots = self.roots.apply(x[..., :1])
         return (Code(torch.cat([roots, x[..., 1:]], -1)),)
 

@@ -226,7 +226,7 @@ class RowScale(Block):
         return self._integers(*inputs), self.norm.out.describe
 
     def _integers(self, x: Code, r: Code) -> Tensor:
-        factors = r.mantissa.to(torch.int64)
+        factors = whole(r.mantissa)
         return self.norm.summed(self.norm.stats.x.integers(x, torch.int64), factors[..., :1], factors[..., 1:])
 
     def schedule(self) -> Schedule:

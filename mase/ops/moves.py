@@ -28,6 +28,7 @@ from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.schedule import OUT
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div
+from mase.errors import UnsupportedOp
 from mase.formats.grid import Grid
 from mase.formats.whole import whole
 
@@ -50,8 +51,19 @@ class Move(Foldings):
         """Tell whether beats of so many lanes can be moved."""
 
     @abstractmethod
+    def built(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
+        """Return the blocks for lanes that are legal."""
+
     def circuit(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
-        """Return the blocks."""
+        """Return the blocks.
+
+        Raises:
+            UnsupportedOp: beats of so many lanes cannot be moved.
+        """
+        if not self.legal(lanes):
+            allowed = ", ".join(str(n) for n in self.lanes()[0])
+            raise UnsupportedOp(f"elements cannot be moved {lanes} at a time; allowed are {allowed} lanes")
+        return self.built(lanes, fifos)
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         block, cols = max(1, self.grid.block), max(cols for _, cols in (*self.comes, self.goes))
@@ -81,7 +93,7 @@ class Cutting(Move):
     def legal(self, lanes: int) -> bool:
         return bool(self.cut.legal(lanes))
 
-    def circuit(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
+    def built(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
         return Circuit.chain({"": Slice(self.stream(0, lanes), self.cut, fifo=fifos.get("", LEAST_FIFO))})
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
@@ -100,7 +112,7 @@ class Reordering(Move):
     def legal(self, lanes: int) -> bool:
         return self.order.legal(lanes)
 
-    def circuit(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
+    def built(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
         target = StreamType(*self.goes, lanes, self.grid)
         block = Reorder(self.stream(0, lanes), target, self.order, fifo=fifos.get("", LEAST_FIFO))
         return Circuit.chain({"": block})
@@ -126,7 +138,7 @@ class Joining(Move):
     def legal(self, lanes: int) -> bool:
         return not self.wide or not any(cols % lanes for _, cols in self.comes[:-1])
 
-    def circuit(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
+    def built(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
         blocks: dict[str, Block] = {}
         wires, inputs, come = list[Wire](), list[Pin](), self.stream(0, lanes)
         for i, role in enumerate(self.roles, 1):
@@ -173,7 +185,7 @@ class Bordering(Move):
     def legal(self, lanes: int) -> bool:
         return True
 
-    def circuit(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
+    def built(self, lanes: int, fifos: Mapping[str, int]) -> Circuit:
         code = self.mantissa, self.exponent
         block = Pad(self.stream(0, lanes), self.size, self.border, *code, fifo=fifos.get("", LEAST_FIFO))
         return Circuit.chain({"": block})

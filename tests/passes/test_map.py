@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mase.errors import ConfigError, UnknownName, UnsupportedOp
 from mase.graph import Graph
@@ -48,6 +48,29 @@ def test_a_converter_that_adds_a_cycle_is_counted() -> None:
         UnsupportedOp, match=r"node '1' .*the width converter takes 6 cycles a sample; map.interval allows 5"
     ):
         map_graph(mlp(1, 10, 1), slow)
+
+
+class Half(nn.Module):
+    """Keep the second half of the last axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., x.shape[-1] // 2 :]
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "lanes", "why"),
+    [
+        ([nn.Linear(8, 6)], (8,), (9, 1), r"; allowed are up to 8 and 6, the nearest \(8, 1\)"),
+        ([nn.Linear(8, 6)], (8,), (4, 0), r"; allowed are up to 8 and 6, the nearest \(4, 1\)"),
+        ([Half()], (8,), (3, 3), ": elements cannot be moved 3 at a time; allowed are 1, 2, 4 lanes"),
+    ],
+)
+def test_lanes_by_hand_that_an_operator_does_not_have_are_refused(
+    layers: list[nn.Module], shape: tuple[int, ...], lanes: tuple[int, int], why: str
+) -> None:
+    where = r"node '0.*a folding of {} input and {} output lanes{}".format(*lanes, why)
+    with pytest.raises(UnsupportedOp, match=where):
+        map_graph(graph(layers, shape), MapConfig(folding={"0*": Folding(*lanes)}))
 
 
 def test_less_time_never_costs_less() -> None:
