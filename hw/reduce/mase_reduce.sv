@@ -210,7 +210,11 @@ module mase_reduce #(
       end
     end else begin : gen_aligned
       logic [Lanes*ExpWidth-1:0] own;
-      mase_rom #(.Width(Lanes * ExpWidth), .Depth(Beats), .File(BiasExpFile)) u_exp (
+      mase_rom #(
+        .Width(Lanes * ExpWidth),
+        .Depth(Beats),
+        .File (BiasExpFile)
+      ) u_exp (
         .clk_i (clk_i),
         .addr_i(ahead),
         .data_o(own)

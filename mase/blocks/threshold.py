@@ -66,7 +66,7 @@ class Steps:
 
     def codes(self, x: Tensor) -> Tensor:
         """Return results: vectorised."""
-        return self.low + torch.bucketize(x, torch.tensor(self.thresholds), right=True)
+        return self.low + torch.bucketize(x.contiguous(), torch.tensor(self.thresholds), right=True)
 
     def scalar(self, x: int) -> int:
         """Return one result: the oracle."""

@@ -54,7 +54,6 @@ from tests.emit.designs import corners
 from tests.hw.bench import Instance, bench
 from tests.hw.stream import Beat, Stream, check_registered, cycle, receive, reset, run_block, send, start
 
-TOP = "operator_bench"
 SAMPLES = 4
 ICARUS = getattr(cocotb, "SIM_NAME", "").startswith("Icarus")  # it knows undefined bits, but is slow
 STALLS = ((0.4, 0.4),) if ICARUS else ((0.5, 0.0), (0.0, 0.6), (0.4, 0.4))
@@ -718,19 +717,21 @@ def of(kind: str) -> list[Unit]:
 
 
 def run_operators(test_module: str, work: Path, simulator: str) -> None:
-    """Run the cocotb tests of one module on the simulation of all units, in the folder ``work``."""
-    sources = library_files([*(unit.block.sv_module for unit in units()), "mase_round"])
-    instances = [Instance(case.scope, "mase_round", case.parameters) for case in ROUNDS]
-    for unit in units():
+    """Run the cocotb tests of ``test_<block>`` on a simulation of all units of that block, in the folder ``work``."""
+    kind = test_module.rpartition(".")[2].removeprefix("test_")
+    sources = library_files([kind])
+    instances = [Instance(case.scope, kind, case.parameters) for case in ROUNDS if kind == "mase_round"]
+    for unit in of(kind):
         parameters: dict[str, int | str] = dict(unit.block.sv_params())
         for key, image in unit.block.memories().items():
             file = f"{unit.scope}_{key}.mem"
             (work / file).write_text(image.text())
             parameters[key] = file
-        instances.append(Instance(unit.scope, unit.block.sv_module, parameters))
-    top = work / f"{TOP}.sv"
-    top.write_text(bench(TOP, instances, sources))
-    run_block(TOP, [*sources, top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator)
+        instances.append(Instance(unit.scope, kind, parameters))
+    name = f"{kind}_bench"
+    top = work / f"{name}.sv"
+    top.write_text(bench(name, instances, sources))
+    run_block(name, [*sources, top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator)
 
 
 # -- what every block must do -----------------------------------------------------------------------------------------
