@@ -60,8 +60,7 @@ class Half(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "shape", "lanes", "why"),
     [
-        ([nn.Linear(8, 6)], (8,), (9, 1), r"; allowed are up to 8 and 6, the nearest \(8, 1\)"),
-        ([nn.Linear(8, 6)], (8,), (4, 0), r"; allowed are up to 8 and 6, the nearest \(4, 1\)"),
+        ([nn.Linear(8, 6)], (8,), (4, 0), "; allowed are 1 and more"),
         ([Half()], (8,), (3, 3), ": elements cannot be moved 3 at a time; allowed are 1, 2, 4 lanes"),
     ],
 )
