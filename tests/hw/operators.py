@@ -440,8 +440,11 @@ def aligned(
     alignment = Alignment(x, taps, guard, least)
     reduction = Reduction(x, x.low, taps, cols, False, weights, bias, alignment=alignment, bias_exp=own)
     out = Output.of(y, None, py.scale if y.scaled else None, x.unit - guard, reduction.bound, True, "even", "unit")
-    parts = ("reduce_aligned", *shape, lanes, fifo, source, target, guard, weight)
-    return Unit.of("_".join(map(str, parts)), Reduce(groups, lanes, reduction, out, fifo=fifo))
+    block = Reduce(groups, lanes, reduction, out, fifo=fifo)
+    rows = corners(StreamType(groups * taps, cols, lanes, x), SAMPLES, torch.Generator().manual_seed(9))
+    fed = alignment.apply(rows)  # a group comes with one exponent
+    scope = _scope("_".join(map(str, ("reduce_aligned", *shape, lanes, fifo, source, target, guard, weight))))
+    return Unit(scope, block, (fed,), block.compute(fed))
 
 
 def align(shape: tuple[int, int, int], lanes: int, fifo: int, source: str, guard: int, floors: bool = False) -> Unit:
