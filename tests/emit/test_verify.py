@@ -31,7 +31,7 @@ from mase.errors import ConfigError, FormatError, GraphError
 from mase.frontend.module import trace_module
 from mase.graph import Graph, OpNode
 from mase.interpreter import run
-from mase.lowering import Key, Lowering
+from mase.lowering import Item, Key, Lowering, Value
 from mase.ops.base import Arithmetic
 from mase.ops.linear import Linear
 from passes.fuse import fuse
@@ -88,8 +88,8 @@ def tampered_memory(folder: Path) -> Design:
 class Tampered(Lowering):
     """Build a first operator that has that weight, so that the reference says what the RTL must now give."""
 
-    def op(self, key: Key, node: OpNode) -> Arithmetic:
-        op = super().op(key, node)
+    def op(self, node: OpNode, own: Key, value: Callable[[Item], Value]) -> Arithmetic:
+        op = super().op(node, own, value)
         if node.name != "_1":
             return op
         assert isinstance(op, Linear)
