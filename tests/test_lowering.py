@@ -68,7 +68,7 @@ def quantized(scorer: Scorer, point: Mapping[str, object], samples: dict[str, Te
 
 def scored_codes(scorer: Scorer, lowered: Lowered, x: Tensor) -> dict[str, Code]:
     """Return the codes of every edge, from the operators that the score comes from."""
-    entry = OpNode(lowered.graph, scorer.entry.node)
+    entry = OpNode(lowered.graph, scorer.entries[0].node)
     assert entry.record.output.format is not None
     codes = {entry.name: entry.record.output.format.encode(x, entry.params())}
     for node in scorer.nodes:
