@@ -105,6 +105,11 @@ class RowNormalise(Arithmetic):
 
     @classmethod
     def of(cls, node: OpNode) -> Self:
+        """Build for a norm along the last axis, whose input ``[batch, ..., cols]`` and result have formats.
+
+        Raises:
+            UnsupportedOp: another axis travels fastest, or a format or a sum has no exact hardware.
+        """
         source, attrs, where = node.inputs[0], node.record.attrs, node.where()
         x_format, y_format = source.record.output.format, node.record.output.format
         assert x_format is not None and y_format is not None
