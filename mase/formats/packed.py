@@ -46,7 +46,7 @@ class Piece:
         derived: bool = False,
         paper: float | None = None,
     ) -> Piece:
-        """Round the part ``x [outputs, columns]`` to the nearest codes; without parameters it is calibrated on itself."""
+        """Round the part ``x [outputs, columns]`` to the nearest codes; by default calibrated on itself."""
         params = fmt.calibrate(x, -1) if params is None else params
         return cls(fmt, params, fmt.encode(x, params), columns, mask, derived, paper)
 
