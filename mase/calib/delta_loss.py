@@ -98,9 +98,7 @@ def _scores(
     for inputs in samples:
         value = loss(train(quantized, inputs), inputs)
         if not bool(torch.isfinite(value)):
-            raise ConfigError(
-                f"delta loss: the loss under {scheme} is {float(value.detach())}; allowed are numbers"
-            )
+            raise ConfigError(f"delta loss: the loss under {scheme} is {float(value.detach())}; allowed are numbers")
         found = torch.autograd.grad(value, list(rounded.values()), allow_unused=True)
         for key, gradient in zip(keys, found, strict=True):
             if gradient is not None:
