@@ -139,7 +139,7 @@ class Int(ScaledFormat):
         return self.width + sum(bits for _, bits in self.layout().shared) * count / max(1, math.prod(sizes))
 
     def layout(self) -> Layout:
-        stored = SCALE_BITS[self.scale_type]
+        stored = SCALE_BITS[self.scale_type] + (self.power and self.full)  # the sign is not part of a power of two
         shared = {
             "none": (),
             "int": (("zero point", self.width),),

@@ -160,8 +160,10 @@ def gallery() -> str:
 
 def _section(name: str) -> str:
     cls = FORMATS[name]
-    drawn, small = parse(DRAWN.get(name, str(cls()))), parse(SMALL[name])
     about = inspect.cleandoc(cls.__doc__ or "").partition("\n\nArgs:")[0]
+    if cls.chosen:
+        return f"### {name}: `{cls()}`\n\n{about}"
+    drawn, small = parse(DRAWN.get(name, str(cls()))), parse(SMALL[name])
     hardware = ", ".join(f"{key} {value}" for key, value in drawn.sv_params().items())
     return "\n".join(
         [
@@ -188,7 +190,8 @@ def filled(page: str) -> str:
 
 def pictures() -> dict[str, str]:
     """Return the bit picture of every format by file name."""
-    return {f"{name}.svg": bit_picture(parse(DRAWN.get(name, str(FORMATS[name]())))) for name in FORMATS}
+    drawn = [name for name in FORMATS if not FORMATS[name].chosen]
+    return {f"{name}.svg": bit_picture(parse(DRAWN.get(name, str(FORMATS[name]())))) for name in drawn}
 
 
 def write(docs: Path) -> None:

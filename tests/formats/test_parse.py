@@ -26,6 +26,7 @@ from mase.formats.mxfp import MXFP
 from mase.formats.mxint import MXInt
 from mase.formats.nf import NormalFloat
 from mase.formats.nvfp4 import NVFP4
+from mase.formats.packed import PackedFormat
 from mase.formats.rounding import MODES
 from mase.formats.scales import SCALE_TYPES
 from mase.formats.ternary import Ternary
@@ -137,6 +138,7 @@ CHOICES: dict[type[Format], dict[str, st.SearchStrategy[object]]] = {
         "block": blocks,
         "scale_type": st.sampled_from([kind for kind in SCALE_TYPES if kind != "short"]),
     },
+    PackedFormat: {"total": st.integers(0, 1 << 40)},
     Codebook: {
         "entries": st.lists(st.floats(-4, 4, width=32), min_size=2, max_size=9, unique=True).map(sorted).map(tuple),
         "block": blocks,
