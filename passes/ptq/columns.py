@@ -3,7 +3,7 @@
 How to use it::
 
     factor = Factor.of(layer.seen.hessian(layer.path), damp=0.01, where=layer.path)
-    weight = factor.cleaned(layer.weight)                   # dead columns are 0
+    weight = factor.cleaned(layer.weight, layer.path)       # dead columns are 0
     dense = propagate(weight, factor, begin, group=128)     # float32, columns in the order of the matrix
 
 ``begin(rest, columns)`` is called at the start of each group: ``rest [outputs, n]`` are the weights of this column and
@@ -11,7 +11,8 @@ all later ones as they are by then, ``columns`` (int64 ``[n]``) says which colum
 ``group`` of them (fewer at the end) belong to the group. It chooses the parameters of the group and returns
 
 * a function ``(weights [outputs], column) -> values [outputs]`` that rounds one column with these parameters, or
-* a tensor ``[outputs, columns of the group]``, the values of the whole group at once (BiLLM): no feedback inside it.
+* a tensor ``[outputs, columns of the group]``, the values of the whole group at once (BiLLM): no feedback inside it;
+  all later columns make good for the group by least squares.
 
 What it returns are real values, float32, that the codes stand for exactly, so that ``Piece.of(dense, format, params)``
 finds the same codes again. Parameters that are fixed before (static groups, one scale a row) are simply closed over.
@@ -72,9 +73,15 @@ class Factor:
         h = h if order is None else h[order][:, order]
         return cls(_upper(h, damp, where).to(torch.float32), dead, order)
 
-    def cleaned(self, weight: Tensor) -> Tensor:
-        """Return weights with 0 in the columns that no token used."""
-        return weight.masked_fill(self.dead, 0.0)
+    def cleaned(self, weight: Tensor, where: str = "layer") -> Tensor:
+        """Return float32 weights with 0 in the columns that no token used.
+
+        Raises:
+            ConfigError: the weights hold NaN or infinity.
+        """
+        if not bool(torch.isfinite(weight).all()):
+            raise ConfigError(f"{where}: weights hold NaN or infinity; finite values are needed")
+        return weight.to(torch.float32).masked_fill(self.dead, 0.0)
 
     @property
     def diagonal(self) -> Tensor:
@@ -108,7 +115,7 @@ def propagate(weight: Tensor, factor: Factor, begin: Begin, group: int = CHUNK) 
 def _group(w: Tensor, upper: Tensor, rounder: Rounder | Tensor, columns: Tensor, start: int, stop: int) -> None:
     """Replace the rows ``start..stop`` of ``w`` by their values, and correct all later ones."""
     if isinstance(rounder, Tensor):
-        errors = (w[start:stop] - rounder.T).div_(upper.diagonal()[start:stop, None])
+        errors = torch.linalg.solve_triangular(upper[start:stop, start:stop].T, w[start:stop] - rounder.T, upper=False)
         w[start:stop] = rounder.T
         w[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
         return

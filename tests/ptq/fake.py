@@ -10,6 +10,7 @@ from torch import Tensor
 from mase.calib.statistics import SUMS, Statistics
 from mase.errors import ConfigError
 from mase.formats.packed import PackedWeight
+from mase.formats.packed_file import from_tensors, to_tensors
 from mase.graph import Graph
 from passes.ptq.base import Block, Layer, Quantizer
 
@@ -96,4 +97,21 @@ def quantized(method: Quantizer, one: Layer) -> PackedWeight:
     method.run(block)
     found = block.packed(one.path)
     assert found is not None
+    return found
+
+
+def check_laws(method: Quantizer, one: Layer) -> PackedWeight:
+    """Check what holds for every quantizer, and return what it gave: the file keeps it, all bits are counted."""
+    before = one.weight.clone()
+    found = quantized(method, one)
+    dense = found.dense()
+    assert torch.equal(one.weight, before)
+    assert dense.dtype == torch.float32 and bool(torch.isfinite(dense).all())
+    tensors, told = to_tensors(found)
+    again = from_tensors(tensors, told)
+    assert torch.equal(again.dense(), dense)
+    stored = sum(tensor.numel() * tensor.element_size() * 8 for tensor in tensors.values())
+    assert found.stored_bits() <= stored <= found.stored_bits() + 16 * len(tensors)  # a tensor ends with a byte or word
+    assert found.paper_bits() <= found.stored_bits()
+    assert torch.equal(quantized(method, one).dense(), dense)
     return found
