@@ -37,6 +37,7 @@ class FakeBlock:
     """Hold layers without a graph."""
 
     name = "block"
+    ties: Sequence[Sequence[str]] = ()
 
     def __init__(self, *layers: Layer) -> None:
         self._layers, self.found = layers, dict[str, PackedWeight]()
