@@ -195,6 +195,7 @@ class OneBlock:
     floats: list[tuple[Tensor, ...]]
     done: dict[str, PackedWeight] = field(default_factory=dict)
     wanted: list[Tensor] | None = None
+    ties: Sequence[Sequence[str]] = ()
 
     def layers(self, wanted: tuple[str, ...] = ()) -> Sequence[Layer]:
         nodes = [node for node in self.graph.operators() if node.kind == "linear"]
