@@ -34,6 +34,7 @@ from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
 from mase.data.base import load as load_data
 from mase.data.sampler import sample
+from mase.dataflow.work import Fold
 from mase.doors import file, json_text
 from mase.doors.file import place
 from mase.errors import ConfigError, GraphError, MaseError
@@ -61,8 +62,11 @@ from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
 from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
-from passes.map import Folding, MapConfig, check_globs, map_graph
+from passes.map import MapConfig, check_globs, map_graph
 from passes.noise import noise
+from passes.ptq.engine import PtqReport, Told
+from passes.ptq.engine import quantize as quantize_weights
+from passes.ptq.recipe import Plan
 from passes.quantize import NodeFormats, QuantizeConfig, Rules, apply, ranges
 from passes.shapes import shapes
 from passes.statistics import statistics
@@ -110,6 +114,36 @@ def quantize(graph: Graph, formats: Mapping[str, Any], calib: Iterable[Batch] = 
     section = configuration.section(configuration.QuantizeSection, formats, "quantize")
     graph = fuse(graph)[0] if fused else graph
     return apply(graph, _quantize_config(section), ranges(graph, calib))[0]
+
+
+def ptq(
+    graph: Graph,
+    recipe: Any,
+    tokens: Tensor | Iterable[Batch] = (),
+    overrides: Mapping[str, Any] | None = None,
+    skip: Sequence[str] = (),
+    also: Sequence[str] = (),
+    ties: Sequence[Sequence[str]] = (),
+    seed: int = 0,
+    told: Told | None = None,
+) -> tuple[Graph, PtqReport]:
+    """Quantize the weights of a model block by block; the graph then computes with the packed weights, bit for bit.
+
+    Args:
+        recipe: methods in order, such as ``["awq", {"gptq": {"format": "int4g128a"}}]``; ``docs/ptq.md`` lists them.
+        tokens: calibration samples ``[n, length]``, or batches as in :func:`quantize`.
+        overrides: glob of layers -> another recipe, or fields that replace those of the methods that have them.
+        skip: globs of layers that stay in float. also: globs of layers outside the blocks that are quantized too.
+        ties: names of layers of one module that must have the same format, such as ``["q_proj", "k_proj", "v_proj"]``.
+        seed: of methods that have one and are not told theirs. told: is called after each block.
+
+    Returns:
+        The graph, and a report with the packed weights.
+
+    Raises:
+        ConfigError: an unknown method, field or layer, or calibration data is missing.
+    """
+    return quantize_weights(graph, Plan.of(recipe, overrides, skip, also, ties, seed), tokens, told)
 
 
 def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
@@ -401,8 +435,7 @@ class Run:
     def target(self) -> Target:
         """Return what trials are costed for."""
         hardware = self.config.hardware
-        by_hand = {glob: (lanes.simd, lanes.pe) for glob, lanes in hardware.folding.items()}
-        return Target(hardware.target, hardware.interval, by_hand)
+        return Target(hardware.target, hardware.interval, _folding(self.config))
 
     def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
         """Return the evaluator of the search."""
@@ -837,8 +870,9 @@ def _check_globs(config: RunConfig, graph: Graph) -> None:
     check_globs(graph, MapConfig(folding=_folding(config)))
 
 
-def _folding(config: RunConfig) -> dict[str, Folding]:
-    return {glob: Folding(f.simd, f.pe) for glob, f in config.hardware.folding.items()}
+def _folding(config: RunConfig) -> dict[str, Fold]:
+    """Return the foldings that are fixed by hand."""
+    return {glob: fold.model_dump(exclude_none=True) for glob, fold in config.hardware.folding.items()}
 
 
 def _train_seconds(model: nn.Module, made: Run) -> float:

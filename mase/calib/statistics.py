@@ -21,6 +21,7 @@ class Statistics:
         gram: sum of ``x^T x``, float64 ``[features, features]``. squares: sum of ``x^2``, float64 ``[features]``.
         absolute: sum of ``|x|``, float64. peak: greatest ``|x|``. mean_peak: greatest mean of ``|x|`` of a sample.
         inputs: the tokens themselves, float32.
+        spread: of an expert that no token was sent to: these are all tokens of its layer.
     """
 
     tokens: int = 0
@@ -30,6 +31,7 @@ class Statistics:
     peak: Tensor | None = None
     mean_peak: Tensor | None = None
     inputs: Tensor | None = None
+    spread: bool = False
 
     def need(self, name: str, where: str) -> Tensor:
         """Return a sum that a method asks for.

@@ -21,6 +21,7 @@ from mase.registry import Registry
 
 if TYPE_CHECKING:
     from mase.formats.grid import Grid
+    from mase.formats.packed import Held
 
 Compat = Literal["", "mase", "microxcaling", "torchao", "brevitas", "qera"]
 NanPolicy = Literal["error", "encode"]
@@ -40,6 +41,7 @@ class QuantParams:
         axes: axes on which the dimensions of a tile lie; None means those that end at ``axis``.
         seed: of stochastic rounding; give each step of a training its own.
         threshold: greatest magnitude that becomes zero, float64, shaped as ``scale``; of ternary numbers.
+        packed: the container that holds the tensor, of weights in several pieces.
     """
 
     scale: Tensor | None = None
@@ -50,6 +52,7 @@ class QuantParams:
     axes: tuple[int, ...] | None = None
     seed: int = 0
     threshold: Tensor | None = None
+    packed: Held | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +172,7 @@ class Format(ABC):
     ebnf: ClassVar[str]  # the head of the text form, as docs/formats.md prints it
     grammar: ClassVar[re.Pattern[str]]  # matches the whole text form
     words: ClassVar[Words] = {}  # what may follow the head, each after an underscore
+    chosen: ClassVar[bool] = False  # holds values that a method chose, and has no rounding of its own
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

@@ -42,6 +42,7 @@ class Block(Protocol):
 
     name: str
     graph: Graph  # in float, after all folds so far; inputs and outputs are those of the block
+    ties: Sequence[Sequence[str]]  # paths of layers that must have the same format, such as query, key and value
 
     def layers(self, wanted: tuple[str, ...] = ()) -> Sequence[Layer]:
         """Return the layers that are quantized, in order of execution, with the statistics that are wanted."""
