@@ -63,6 +63,12 @@ def anywhere(found: Mapping[str, int]) -> bool:
     return True
 
 
+def rounds_some(found: Mapping[str, int]) -> bool:
+    """Tell whether bits go at the end of sums, not all of them, by a rule that a node named, into some codes."""
+    wide = found["AccWidth"] + found["MultBits"] - 2
+    return 1 < found["ShiftRight"] < wide and found["OutWidth"] > 3 and found["RoundMode"] > 0
+
+
 def parameter(
     block: type[Any], key: str, value: Callable[[int], int], where: Callable[[Mapping[str, int]], bool] = anywhere
 ) -> Mutant:
@@ -132,7 +138,7 @@ SOFTWARE = (  # found without a simulation
 HARDWARE = (
     parameter(LinearBlock, "AccWidth", lambda bits: max(1, bits - 2)),
     parameter(LinearBlock, "ShiftRight", one_more),
-    parameter(LinearBlock, "RoundMode", lambda mode: 0 if mode == 2 else 2, lambda found: found["ShiftRight"] > 1),
+    parameter(LinearBlock, "RoundMode", lambda mode: 0 if mode == 2 else 2, rounds_some),
     parameter(LinearBlock, "XSigned", lambda signed: 1 - signed),
     memory(LinearBlock, "WeightFile", turned),
     memory(LinearBlock, "BiasFile", turned),
