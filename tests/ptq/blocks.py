@@ -25,6 +25,7 @@ class OneBlock:
     given: list[tuple[Tensor, ...]]
     name: str = "blocks.0"
     done: dict[str, PackedWeight] = field(default_factory=dict)
+    ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
