@@ -196,6 +196,7 @@ class OneBlock:
     done: dict[str, PackedWeight] = field(default_factory=dict)
     ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] | None = None
+    ties: Sequence[Sequence[str]] = ()
 
     def layers(self, wanted: tuple[str, ...] = ()) -> Sequence[Layer]:
         nodes = [node for node in self.graph.operators() if node.kind == "linear"]

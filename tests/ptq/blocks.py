@@ -24,6 +24,7 @@ class OneBlock:
     graph: Graph
     given: list[tuple[Tensor, ...]]
     name: str = "blocks.0"
+    ties: Sequence[Sequence[str]] = ()
     done: dict[str, PackedWeight] = field(default_factory=dict)
     ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] = field(default_factory=list)
