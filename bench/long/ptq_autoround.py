@@ -194,6 +194,7 @@ class OneBlock:
     given: list[tuple[Tensor, ...]]
     floats: list[tuple[Tensor, ...]]
     done: dict[str, PackedWeight] = field(default_factory=dict)
+    ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] | None = None
     ties: Sequence[Sequence[str]] = ()
 
