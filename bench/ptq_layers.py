@@ -28,6 +28,7 @@ from passes.ptq.opt_rtn import OptRtn
 from passes.ptq.pb_llm import PbLlm
 from passes.ptq.qera import Qera
 from passes.ptq.qlora import Qlora
+from passes.ptq.quip import Quip
 from passes.ptq.rtn import Rtn
 from passes.ptq.slim_llm import SlimLlm
 
@@ -39,6 +40,7 @@ METHODS: Mapping[str, tuple[Quantizer, LowRank | None]] = {
     "opt_rtn_2": (OptRtn("int2g128f_fp16"), None),
     "gptq_2": (Gptq("int2g128a_fp16"), None),
     "slim_llm_2": (SlimLlm(2), None),
+    "quip_2": (Quip(2), None),
     "db_llm": (DbLlm(), None),
     "billm": (BiLlm(), None),
     "billm_paper": (BiLlm(compat="paper"), None),
@@ -46,6 +48,7 @@ METHODS: Mapping[str, tuple[Quantizer, LowRank | None]] = {
     "opt_rtn_3": (OptRtn("int3g128f_fp16"), None),
     "gptq_3": (Gptq("int3g128a_fp16"), None),
     "slim_llm_3": (SlimLlm(3), None),
+    "quip_3": (Quip(3), None),
     "rtn_3_lqer_16": (Rtn("int3g128a_fp16"), Lqer(16)),
     "rtn_3_l2qer_16": (Rtn("int3g128a_fp16"), L2qer(16)),
     "rtn_3_qera_16": (Rtn("int3g128a_fp16"), Qera(16)),

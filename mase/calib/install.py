@@ -70,7 +70,7 @@ def _format(weights: Sequence[PackedWeight], table: Tensor) -> tuple[Format, Qua
     first = weights[0].pieces[0].format
     for weight in weights:
         piece = weight.pieces[0]
-        plain = len(weight.pieces) == 1 and piece.columns is None and piece.mask is None
+        plain = len(weight.pieces) == 1 and weight.turn is None and piece.columns is None and piece.mask is None
         if not plain or piece.format != first or piece.params.axis not in (-1, 1):
             return None
     params = [weight.pieces[0].params for weight in weights]
