@@ -196,7 +196,6 @@ class OneBlock:
     done: dict[str, PackedWeight] = field(default_factory=dict)
     ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] | None = None
-    ties: Sequence[Sequence[str]] = ()
 
     def layers(self, wanted: tuple[str, ...] = ()) -> Sequence[Layer]:
         nodes = [node for node in self.graph.operators() if node.kind == "linear"]

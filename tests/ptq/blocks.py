@@ -26,7 +26,6 @@ class OneBlock:
     name: str = "blocks.0"
     ties: Sequence[Sequence[str]] = ()
     done: dict[str, PackedWeight] = field(default_factory=dict)
-    ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
