@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mase.errors import ConfigError, FormatError, GraphError, MaseError, ToolError, UnsupportedOp
-    from mase.flow import emit, emulate, estimate, quantize, run, search, simulate, synthesize, trace, verify
+    from mase.flow import emit, emulate, estimate, ptq, quantize, run, search, simulate, synthesize, trace, verify
     from mase.graph import Graph
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "trace",
     "quantize",
+    "ptq",
     "emulate",
     "estimate",
     "emit",

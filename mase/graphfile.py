@@ -21,6 +21,8 @@ from mase.errors import GraphError, MaseError
 from mase.files import write_atomic
 from mase.formats import QuantParams, parse
 from mase.formats.base import SHARED
+from mase.formats.packed import Held
+from mase.formats.packed_file import from_tensors, to_tensors
 from mase.graph import META, Graph, HwRecord, Json, NodeGraph, OpNode, Record, TensorType, typed
 from mase.graphcheck import check_calls, check_dtype, check_tables
 
@@ -60,8 +62,10 @@ def save(graph: Graph, folder: Path) -> None:
 
     stored = _Stored()
     document = {"schema": SCHEMA, **_graph_to_json(graph, stored, "")}
+    held = set(_held(graph))
     for key in dict.fromkeys(_used(graph)):
-        stored.add(key, graph.tensors[key].detach())
+        if key not in held:
+            stored.add(key, graph.tensors[key].detach())
     document["transposed"] = sorted(stored.transposed)
     weights = pack(dict(sorted(stored.tensors.items())))
     document["weights"] = {"sha256": hashlib.sha256(weights).hexdigest()}
@@ -143,6 +147,21 @@ def _used(graph: Graph) -> Iterator[str]:
         yield from _used(body)
 
 
+def _held(graph: Graph) -> Iterator[str]:
+    """Yield the keys of the tensors that a container holds, and that are therefore saved in it alone.
+
+    Raises:
+        GraphError: a tensor is not what its container holds.
+    """
+    for key, params in graph.quant.items():
+        if params.packed is not None and key in graph.tensors:
+            if not torch.equal(graph.tensors[key].detach(), params.packed.dense):
+                raise GraphError(f"cannot save: tensor {key!r} has other values than the container that holds it")
+            yield key
+    for body in graph.bodies.values():
+        yield from _held(body)
+
+
 # -- graphs -----------------------------------------------------------------------------------------------------------
 
 
@@ -154,8 +173,27 @@ def _graph_to_json(graph: Graph, stored: _Stored, prefix: str) -> dict[str, Json
         for part in SHARED:
             if getattr(params, part) is not None:
                 stored.add(f"{prefix}{key}::{part}", getattr(params, part))
+        if params.packed is not None:
+            quant[key]["packed"] = _held_to_json(params.packed, stored, f"{prefix}{key}::")
     bodies = {name: _graph_to_json(body, stored, f"{prefix}{name}//") for name, body in graph.bodies.items()}
     return {"nodes": [_node_to_json(node) for node in graph.nodes()], "quant": quant, "bodies": bodies}
+
+
+def _held_to_json(held: Held, stored: _Stored, prefix: str) -> Json:
+    parts = []
+    for i, part in enumerate(held.parts):
+        tensors, told = to_tensors(part)
+        for name, tensor in tensors.items():
+            stored.add(f"{prefix}{i}.{name}", tensor)
+        parts.append(told)
+    return {"shape": list(held.shape), "transposed": held.transposed, "parts": parts}
+
+
+@dataclass(frozen=True)
+class _Held:
+    shape: tuple[int, ...]
+    transposed: bool
+    parts: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -165,6 +203,16 @@ class _Axes:
     axis: int
     axes: tuple[int, ...] | None = None
     seed: int = 0
+    packed: _Held | None = None
+
+
+def _held_from_json(told: _Held, tensors: dict[str, Tensor], prefix: str) -> Held:
+    parts = []
+    for i, part in enumerate(told.parts):
+        own = {k: tensors.pop(k) for k in list(tensors) if k.startswith(f"{prefix}{i}.")}
+        own = {k.removeprefix(f"{prefix}{i}."): t for k, t in own.items()}
+        parts.append(from_tensors(own, part, prefix.removesuffix("::")))
+    return Held(tuple(parts), told.shape, told.transposed)
 
 
 def _graph_from_json(data: Mapping[str, Json], tensors: dict[str, Tensor], prefix: str) -> Graph:
@@ -172,7 +220,10 @@ def _graph_from_json(data: Mapping[str, Json], tensors: dict[str, Tensor], prefi
     for key, entry in data["quant"].items():
         parts = {part: tensors.pop(f"{prefix}{key}::{part}", None) for part in SHARED}
         told = json_text.checked(_Axes, entry, f"corrupt: parameters of {key[:60]!r}")
-        quant[key] = QuantParams(**parts, axis=told.axis, axes=told.axes, seed=told.seed)
+        packed = None if told.packed is None else _held_from_json(told.packed, tensors, f"{prefix}{key}::")
+        if packed is not None:
+            tensors.setdefault(key, packed.dense)
+        quant[key] = QuantParams(**parts, axis=told.axis, axes=told.axes, seed=told.seed, packed=packed)
     bodies = {
         name: _graph_from_json(body, tensors, f"{prefix}{name}//") for name, body in data.get("bodies", {}).items()
     }

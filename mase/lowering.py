@@ -120,7 +120,7 @@ class _Reader(OpNode):
 
     def __init__(self, node: OpNode, seen: set[Item]) -> None:
         super().__init__(node.graph, node.node)
-        self._seen = seen
+        self._seen, self._where = seen, ""
 
     @property
     def record(self) -> Record:
@@ -130,6 +130,11 @@ class _Reader(OpNode):
     def inputs(self) -> list[OpNode]:
         self._seen.add((self.name, INPUTS))
         return [_Reader(source, self._seen) for source in super().inputs]
+
+    def where(self) -> str:
+        if not self._where:
+            self._where = super().where()
+        return self._where
 
     @property
     def users(self) -> list[OpNode]:
@@ -151,7 +156,10 @@ class _ReadRecord:
         self._record, self._name, self._seen = record, name, seen
 
     def __getattr__(self, attr: str) -> object:
-        self._seen.update((self._name, field) for field in KEYED.get(attr, (attr,)))
+        if attr in KEYED:
+            self._seen.update((self._name, field) for field in KEYED[attr])
+        else:
+            self._seen.add((self._name, attr))
         return getattr(self._record, attr)
 
 

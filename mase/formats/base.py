@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast
 
@@ -21,6 +21,7 @@ from mase.registry import Registry
 
 if TYPE_CHECKING:
     from mase.formats.grid import Grid
+    from mase.formats.packed import Held
 
 Compat = Literal["", "mase", "microxcaling", "torchao", "brevitas", "qera"]
 NanPolicy = Literal["error", "encode"]
@@ -40,6 +41,7 @@ class QuantParams:
         axes: axes on which the dimensions of a tile lie; None means those that end at ``axis``.
         seed: of stochastic rounding; give each step of a training its own.
         threshold: greatest magnitude that becomes zero, float64, shaped as ``scale``; of ternary numbers.
+        packed: the container that holds the tensor, of weights in several pieces.
     """
 
     scale: Tensor | None = None
@@ -50,6 +52,7 @@ class QuantParams:
     axes: tuple[int, ...] | None = None
     seed: int = 0
     threshold: Tensor | None = None
+    packed: Held | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +124,7 @@ class Layout:
 # rounds contiguous float32, its first argument, into the second; False: only the exact way is right for these data, as
 # where a number of the format is beyond float32
 Kernel = Callable[[Tensor, Tensor, Scratch], bool]
+GridOf = Callable[[Any, "QuantParams", str], "Grid"]
 Pieces = Iterator[tuple[Tensor, Tensor, QuantParams]]
 Words = Mapping[str, tuple[str, object]]  # a word of the text form -> the field and the value that it sets
 
@@ -145,6 +149,20 @@ def text_form(head: str) -> re.Pattern[str]:
     return re.compile(head + r"(?P<words>(?:_[a-z0-9]+)*)", re.ASCII)  # digits are 0..9, not those of other scripts
 
 
+def _kept(grid: GridOf) -> GridOf:
+    """Keep what a method finds with the parameters that it was found for, which never change: a search asks often."""
+
+    @wraps(grid)
+    def found(self: Any, params: QuantParams, where: str) -> Grid:  # Any: of each subclass
+        kept, key = params.__dict__.setdefault("_grids", {}), (grid, self)
+        if key not in kept:
+            kept[key] = grid(self, params, where)
+        result: Grid = kept[key]
+        return result
+
+    return found
+
+
 class Format(ABC):
     """A number format: static, hashable, with a text form that round-trips.
 
@@ -155,6 +173,13 @@ class Format(ABC):
     ebnf: ClassVar[str]  # the head of the text form, as docs/formats.md prints it
     grammar: ClassVar[re.Pattern[str]]  # matches the whole text form
     words: ClassVar[Words] = {}  # what may follow the head, each after an underscore
+    chosen: ClassVar[bool] = False  # holds values that a method chose, and has no rounding of its own
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("grid", "weight_grid"):
+            if name in cls.__dict__:
+                setattr(cls, name, _kept(cls.__dict__[name]))
 
     @classmethod
     @abstractmethod

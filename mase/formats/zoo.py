@@ -33,7 +33,22 @@ TABLE = (
         "bm8e4",
         "bm6e2",
     ),
-    *("bm4e2", "log4", "log8", "bl4", "bl8", "ternary", "ternaryc", "binary", "binaryc", "nf4", "nf3", "nf2"),
+    *(
+        "bm4e2",
+        "log4",
+        "log8",
+        "bl4",
+        "bl8",
+        "ternary",
+        "ternaryc",
+        "binary",
+        "binaryc",
+        "nf4",
+        "nf3",
+        "nf2",
+        "nfq4",
+        "nfq4s",
+    ),
 )
 SMALL: Mapping[str, str] = {  # whose values a page can show
     "fixed": "fixed3.1",
@@ -49,12 +64,14 @@ SMALL: Mapping[str, str] = {  # whose values a page can show
     "binary": "binary",
     "ternary": "ternary",
     "nf": "nf3",
+    "nfq": "nfq3",
     "codebook": "codebook[-1,-0.25,0.25,1]",
 }
 DRAWN: Mapping[str, str] = {  # whose bits are drawn, where the default is not telling
     "int": "int4g32a",
     "mxfp": "mxfp6e2m3",
     "mxint": "mxint8b16e4",
+    "nfq": "nfq4s",
 }
 WHOLE_FIELD = 16  # bits up to which each is drawn
 CELL, HEIGHT, MARGIN, GAP = 26, 34, 16, 44
@@ -160,8 +177,10 @@ def gallery() -> str:
 
 def _section(name: str) -> str:
     cls = FORMATS[name]
-    drawn, small = parse(DRAWN.get(name, str(cls()))), parse(SMALL[name])
     about = inspect.cleandoc(cls.__doc__ or "").partition("\n\nArgs:")[0]
+    if cls.chosen:
+        return f"### {name}: `{cls()}`\n\n{about}"
+    drawn, small = parse(DRAWN.get(name, str(cls()))), parse(SMALL[name])
     hardware = ", ".join(f"{key} {value}" for key, value in drawn.sv_params().items())
     return "\n".join(
         [
@@ -188,7 +207,8 @@ def filled(page: str) -> str:
 
 def pictures() -> dict[str, str]:
     """Return the bit picture of every format by file name."""
-    return {f"{name}.svg": bit_picture(parse(DRAWN.get(name, str(FORMATS[name]())))) for name in FORMATS}
+    drawn = [name for name in FORMATS if not FORMATS[name].chosen]
+    return {f"{name}.svg": bit_picture(parse(DRAWN.get(name, str(FORMATS[name]())))) for name in drawn}
 
 
 def write(docs: Path) -> None:

@@ -89,6 +89,18 @@ def huggingface(
     return module
 
 
+def load_config(folder: Path) -> tuple[Any, Any]:
+    """Return transformers, and the configuration of the model of a local folder.
+
+    Raises:
+        ConfigError: it is missing, or of a model that transformers does not know. ToolError: transformers is missing.
+    """
+    transformers = optional("transformers", "hf")
+    _check_config(_file(folder, "config.json"))
+    with quiet(), _one_line(str(folder)):
+        return transformers, transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+
+
 def load_tokenizer(path: str, gguf_file: str | None = None, offline: bool = False) -> Any:  # transformers has no types
     """Return the tokenizer that belongs to a model; arguments and errors as in :func:`huggingface`."""
     transformers = optional("transformers", "hf")
@@ -163,7 +175,7 @@ def _local_files(path: str, gguf_file: str | None) -> bool:
         check_gguf(_file(folder, gguf_file))
         return True
     _check_config(_file(folder, "config.json"))
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         check_safetensors(file)
     return True
 
@@ -194,7 +206,7 @@ class _Index:
     weight_map: dict[str, str]
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors of a folder: those that its index names, else all."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -193,6 +193,20 @@ class Op(ABC):
             the text form, "" where the input may come as it is; None: the format and the parameters of the result.
         """
         return ""
+
+    @classmethod
+    def matrices(cls, record: Record) -> tuple[str, ...]:
+        """Return the operands that are layers: matrices ``[outputs, inputs]``, or a stack of them, one an expert."""
+        return ()
+
+    @classmethod
+    def feeds(cls, node: OpNode, x: Tensor, routed: bool = True) -> Iterator[tuple[str, int | None, Tensor]]:
+        """Yield role, number of the expert, and tokens ``[..., inputs]`` of each matrix, from the node's input 0.
+
+        Args:
+            routed: an expert has the tokens that are sent to it; else it has all.
+        """
+        yield from ()
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:

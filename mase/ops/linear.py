@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -57,6 +57,14 @@ class Linear(Mac):
         record = node.record
         products = math.prod(record.output.shape) * record.operands["weight"].shape[1]
         return Operations(products, math.prod(record.output.shape) if "activation" in record.attrs else 0)
+
+    @classmethod
+    def matrices(cls, record: Record) -> tuple[str, ...]:
+        return ("weight",)
+
+    @classmethod
+    def feeds(cls, node: OpNode, x: Tensor, routed: bool = True) -> Iterator[tuple[str, int | None, Tensor]]:
+        yield "weight", None, x.transpose(-1, -2) if node.record.attrs.get("columns") else x
 
     @classmethod
     def check(cls, node: OpNode) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -22,7 +22,8 @@ class MixtureOfExperts(Op):
     """y = sum over the chosen experts of share * down(f(gate(x)) * up(x)), shares from softmax(router x).
 
     Operands: router ``[experts, features]``, gate_up ``[experts, 2 * hidden, features]`` (gate first), down ``[experts,
-    features, hidden]``. Attributes: experts, top_k, function (silu), normalise (the shares of the chosen add up to 1).
+    features, hidden]``. Attributes: experts, top_k, function (silu), normalise (the shares of the chosen add up to 1),
+    prune (chosen experts whose share is below so much of the greatest are dropped).
     A model that routes in another way brings a body, a nested graph, and names its inputs in ports; the operands stay
     these.
     """
@@ -35,18 +36,32 @@ class MixtureOfExperts(Op):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         x, attrs = inputs[0].reshape(-1, inputs[0].shape[-1]), record.attrs
-        shares = F.softmax(F.linear(x, operands["router"]), -1, dtype=torch.float32)
-        shares, chosen = torch.topk(shares, attrs["top_k"], -1)
+        shares, chosen = _route(x, operands["router"], attrs["top_k"])
+        if "prune" in attrs:
+            shares = torch.where(shares < attrs["prune"] * shares[:, :1], 0.0, shares)
         if attrs.get("normalise", True):
             shares = shares / shares.sum(-1, keepdim=True)
         shares, y = shares.to(x.dtype), torch.zeros_like(x)
         for expert in range(attrs["experts"]):
-            tokens, place = torch.where(chosen == expert)
-            gate, up = F.linear(x[tokens], operands["gate_up"][expert]).chunk(2, -1)
-            hidden = FUNCTIONS[attrs.get("function", "silu")](gate, {}) * up
+            tokens, place = torch.where((chosen == expert) & (shares > 0))
+            hidden = _hidden(x[tokens], operands["gate_up"][expert], attrs.get("function", "silu"))
             part = F.linear(hidden, operands["down"][expert]) * shares[tokens, place, None]
             y = y.index_add(0, tokens, part)
         return y.reshape(inputs[0].shape)
+
+    @classmethod
+    def matrices(cls, record: Record) -> tuple[str, ...]:
+        return ("gate_up", "down")
+
+    @classmethod
+    def feeds(cls, node: OpNode, x: Tensor, routed: bool = True) -> Iterator[tuple[str, int | None, Tensor]]:
+        record, x = node.record, x.reshape(-1, x.shape[-1])
+        known = routed and "router" in record.operands and "top_k" in record.attrs  # a body may route in another way
+        chosen = _route(x, node.tensor("router"), record.attrs["top_k"])[1] if known else None
+        for expert in range(record.attrs["experts"]):
+            tokens = x if chosen is None else x[chosen.eq(expert).any(-1)]
+            yield "gate_up", expert, tokens
+            yield "down", expert, _hidden(tokens, node.tensor("gate_up")[expert], record.attrs.get("function", "silu"))
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
@@ -75,3 +90,15 @@ class MixtureOfExperts(Op):
         one_of(node, "function", FUNCTIONS, "silu")
         if not 1 <= node.record.attrs.get("top_k", 0) <= experts:
             raise GraphError(f"{node.where()}: top_k {node.record.attrs.get('top_k')!r}; allowed is 1 to {experts}")
+
+
+def _route(x: Tensor, router: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Return shares and experts of each token, ``[tokens, top]``, the greatest share first."""
+    shares, chosen = torch.topk(F.softmax(F.linear(x, router), -1, dtype=torch.float32), top, -1)
+    return shares, chosen
+
+
+def _hidden(x: Tensor, gate_up: Tensor, function: str) -> Tensor:
+    """Return what the down projection of an expert multiplies."""
+    gate, up = F.linear(x, gate_up).chunk(2, -1)
+    return FUNCTIONS[function](gate, {}) * up

@@ -38,7 +38,9 @@ def test_the_example_of_the_page_runs() -> None:
 
 
 def test_every_format_has_a_row_in_the_overview() -> None:
-    assert {type(parse(text)) for text in TABLE} >= {FORMATS[name] for name in FORMATS if name != "codebook"}
+    assert {type(parse(text)) for text in TABLE} >= {
+        cls for name, cls in FORMATS.items() if name != "codebook" and not cls.chosen
+    }
 
 
 def expand(rule: str, draw: random.Random) -> str:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.calib.cut import cut
 from mase.frontend.export import trace_export
 from mase.graph import Graph
+from tests.calib.parts import BLOCKS, check
 from tests.frontend.families.__main__ import cells
 from tests.frontend.families.models import FAMILIES, Family
 from tests.frontend.families.weights import expected, found
@@ -46,6 +48,10 @@ def test_a_family_is_traced_with_every_weight(family: Family) -> None:
     graph, report = trace_export(model, inputs, family.output)
     assert equal(graph, model, inputs)
     assert equal(graph, model, other(inputs))
+    made = cut(graph)
+    check(made, tuple(other(inputs).values()))
+    names = tuple(part.name for part in made.blocks)
+    assert names == BLOCKS.get(family.name, names)
     assert report.worst == report.bound == 0.0
     assert set(report.refused) == set(family.refused)
     assert {reason.split(":")[0] for reason in report.opaque.values()} <= set(family.opaque)

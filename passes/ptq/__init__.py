@@ -1,0 +1,1 @@
+"""Post-training quantization: one file for each method (docs/ptq.md)."""

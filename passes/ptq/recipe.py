@@ -1,0 +1,179 @@
+"""A recipe as plain data, such as ``[awq, {gptq: {format: int4g128a}}]``, and which layers it is for (docs/ptq.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mase.doors.json_text import first, repr_of
+from mase.errors import ConfigError, suggest
+from passes.ptq.base import METHODS, Method
+
+Recipe = Any  # what a configuration says: a name, a mapping of one name to fields, a Method, or a list of these
+
+
+def recipe(data: Recipe, where: str = "recipe", seed: int | None = None) -> tuple[Method, ...]:
+    """Return the methods of a recipe.
+
+    Args:
+        data: a list of names, of mappings of one name to the method's fields, or of methods; one of these alone too.
+        seed: of methods that have one and are not told theirs.
+
+    Raises:
+        ConfigError: an unknown method or field, or a value that a field cannot have.
+    """
+    steps = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
+    if not steps:
+        raise ConfigError(f"{where}: found an empty list; allowed is one method or more")
+    return tuple(_method(step, f"{where}[{i}]", seed) for i, step in enumerate(steps))
+
+
+def _method(step: Recipe, where: str, seed: int | None) -> Method:
+    if isinstance(step, Method):
+        return step
+    if isinstance(step, str):
+        return _made(step, {}, where, seed)
+    if isinstance(step, Mapping) and len(step) == 1:
+        name, given = next(iter(step.items()))
+        if given is None or isinstance(given, Mapping):
+            return _made(str(name), dict(given or {}), where, seed)
+    raise ConfigError(f"{where}: found {repr_of(step)}; allowed is a method's name, or one name with its fields")
+
+
+def _made(name: str, given: dict[str, Any], where: str, seed: int | None) -> Method:
+    if name not in METHODS:
+        raise ConfigError(f"{where}: unknown method {name[:60]!r}{suggest(name, METHODS)}")
+    cls = METHODS[name]
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # every method is a dataclass
+    for field in given:
+        if field not in known:
+            raise ConfigError(f"{where}.{name}.{field}: unknown field{suggest(str(field), known)}")
+    if seed is not None and "seed" in known:
+        given.setdefault("seed", seed)
+    return _checked(cls, given, f"{where}.{name}")
+
+
+def _checked(cls: type[Method], given: Mapping[str, Any], where: str) -> Method:
+    """Return a method once every field is of its type; it checks the ranges itself."""
+    try:
+        made: Method = TypeAdapter(cls).validate_python(dict(given))
+    except ValidationError as fault:
+        raise ConfigError(f"{where}.{first(fault)}") from None
+    return made
+
+
+def told(methods: Sequence[Method]) -> list[dict[str, dict[str, Any]]]:
+    """Return methods as plain data, with every field written out."""
+    names = {cls: name for name, cls in METHODS.items()}
+    return [{names[type(m)]: {f.name: getattr(m, f.name) for f in fields(m)}} for m in methods]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say what is done with which layer.
+
+    Args:
+        recipe: of all layers of blocks. overrides: glob of paths -> methods; the first match wins.
+        skip: globs of layers that stay in float. also: globs of layers outside blocks that are quantized too.
+        ties: names of layers of one module that must have the same format, such as ``(q_proj, k_proj, v_proj)``.
+    """
+
+    recipe: tuple[Method, ...]
+    overrides: tuple[tuple[str, tuple[Method, ...]], ...] = ()
+    skip: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        data: Recipe,
+        overrides: Mapping[str, Any] | None = None,
+        skip: Sequence[str] = (),
+        also: Sequence[str] = (),
+        ties: Sequence[Sequence[str]] = (),
+        seed: int | None = None,
+    ) -> Plan:
+        """Read a plan from plain data.
+
+        Args:
+            overrides: glob -> a recipe, or a mapping of fields that replace those of the methods that have them.
+
+        Raises:
+            ConfigError: see :func:`recipe`; or no method has a field of an override.
+        """
+        methods = recipe(data, "recipe", seed)
+        others = []
+        for glob, given in (overrides or {}).items():
+            where = f"overrides {glob!r}"
+            changed = isinstance(given, Mapping) and not (len(given) == 1 and next(iter(given)) in METHODS)
+            others.append((glob, _changed(methods, given, where) if changed else recipe(given, where, seed)))
+        return cls(methods, tuple(others), tuple(skip), tuple(also), tuple(tuple(tie) for tie in ties))
+
+    @property
+    def all_methods(self) -> tuple[Method, ...]:
+        """Every method that some layer may get."""
+        return (*self.recipe, *(m for _, methods in self.overrides for m in methods))
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a step needs calibration data."""
+        return any(method.calibrates for method in self.all_methods)
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether a step needs what the float blocks give."""
+        return any(method.blockwise for method in self.all_methods)
+
+    def methods(self, path: str, outside: bool = False) -> tuple[Method, ...]:
+        """Return the steps of a layer; none where it stays in float."""
+        skipped = any(fnmatchcase(path, glob) for glob in self.skip)
+        if skipped or (outside and not any(fnmatchcase(path, glob) for glob in self.also)):
+            return ()
+        return next((methods for glob, methods in self.overrides if fnmatchcase(path, glob)), self.recipe)
+
+    def check(self, inside: Sequence[str], outside: Sequence[str] = ()) -> None:
+        """Refuse globs that match no layer, and ties of layers that do not exist.
+
+        Raises:
+            ConfigError: names the glob and the nearest path.
+        """
+        every = [*inside, *outside]
+        globs = [("overrides", glob, every) for glob, _ in self.overrides]
+        globs += [("skip", glob, every) for glob in self.skip] + [("also", glob, list(outside)) for glob in self.also]
+        for what, glob, paths in globs:
+            if not any(fnmatchcase(path, glob) for path in paths):
+                raise ConfigError(f"{what} {glob!r}: matches no layer{suggest(glob, paths)}")
+        ends = {path.rpartition(".")[2] for path in inside}
+        for tie in self.ties:
+            for name in tie:
+                if name not in ends:
+                    raise ConfigError(f"ties {name!r}: no layer has this name{suggest(name, ends)}")
+
+    def tied(self, paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Return which of some layers must have the same format: those of one module that a tie names."""
+        found = []
+        for tie in self.ties:
+            modules = dict.fromkeys(path.rpartition(".")[0] for path in paths if path.rpartition(".")[2] in tie)
+            for module in modules:
+                group = tuple(f"{module}.{name}" for name in tie if f"{module}.{name}" in paths)
+                found += [group] if len(group) > 1 else []
+        return tuple(found)
+
+
+def _changed(methods: Sequence[Method], given: Mapping[str, Any], where: str) -> tuple[Method, ...]:
+    """Return methods with some fields replaced, each in the methods that have it."""
+    known = {f.name for m in methods for f in fields(m)}  # type: ignore[arg-type]
+    for field in given:
+        if field not in known:
+            raise ConfigError(f"{where}.{field}: no method of the recipe has this field{suggest(str(field), known)}")
+    out = []
+    for method in methods:
+        own = {f.name: getattr(method, f.name) for f in fields(method)}  # type: ignore[arg-type]
+        changes = {name: value for name, value in given.items() if name in own}
+        out.append(_checked(type(method), {**own, **changes}, where) if changes else replace(method))  # type: ignore[type-var]
+    return tuple(out)
