@@ -259,15 +259,17 @@ def quantize(config: Config, out: Out = None, set_: Set = None, as_json: AsJson 
 
     [bold]Example[/]: mase quantize configs/quickstart.yaml --out runs/q
     """
+    from mase.dataflow.work import named
+
     done = _upto(config, out, set_, "build", as_json)
     assert done.built is not None
     rows = []
     for node in done.built.operators():
         weight = node.record.operands.get("weight")
         hw = node.record.hw
-        lanes = f"{hw.simd} x {hw.pe}" if hw else ""
-        rows.append([node.path, node.kind, str(weight.format) if weight else "", str(node.record.output.format), lanes])
-    heads = ["path", "kind", "weight", "output", "lanes"]
+        fold = named(hw.fold) if hw else ""
+        rows.append([node.path, node.kind, str(weight.format) if weight else "", str(node.record.output.format), fold])
+    heads = ["path", "kind", "weight", "output", "folding"]
     data = {"nodes": [dict(zip(heads, row, strict=True)) for row in rows], "validation": done.chosen_validation}
     _give(data, as_json, lambda: _table(f"{done.metric} {done.chosen_validation:.4f} (validation)", heads, rows))
     return 0

@@ -145,10 +145,13 @@ class SearchConfig(Section):
 
 
 class FoldingConfig(Section):
-    """Lanes of one operator."""
+    """How far one operator is folded out, by name; what is absent is 1."""
 
-    simd: int = Field(1, gt=0, le=LANES)
-    pe: int = Field(1, gt=0, le=LANES)
+    simd: int | None = Field(None, gt=0, le=LANES, description="inputs a cycle")
+    pe: int | None = Field(None, gt=0, le=LANES, description="outputs a cycle")
+    lanes: int | None = Field(
+        None, gt=0, le=LANES, description="both, of an operator whose inputs and outputs have one number of lanes"
+    )
 
 
 class HardwareConfig(Section):
@@ -160,7 +163,7 @@ class HardwareConfig(Section):
         None, gt=0, le=MANY, description="longest interval between samples, in cycles; without it, the cheapest design"
     )
     folding: dict[str, FoldingConfig] = Field(
-        default_factory=dict, max_length=GLOBS, description="glob of module paths -> lanes by hand"
+        default_factory=dict, max_length=GLOBS, description="glob of module paths -> folding by hand"
     )
     top: str = Field("mase_top", description="name of the top module; characters that are not legal are replaced")
     axis_pad: bool = Field(

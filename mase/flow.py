@@ -35,6 +35,7 @@ from mase.data.base import DATASETS, Data, Split
 from mase.data.base import load as load_data
 from mase.data.sampler import sample
 from mase.data.tokens import tokenizer
+from mase.dataflow.work import Fold
 from mase.doors import array, file, json_text
 from mase.doors.file import place
 from mase.errors import ConfigError, GraphError, MaseError
@@ -62,7 +63,7 @@ from mase.scoring import Scorer, Target, space
 from mase.stages import Stages, key_of
 from mase.training import pack, score, train, unpack
 from passes.fuse import fuse
-from passes.map import Folding, MapConfig, check_globs, map_graph
+from passes.map import MapConfig, check_globs, map_graph
 from passes.noise import noise
 from passes.ptq.engine import PtqReport, Told
 from passes.ptq.engine import quantize as quantize_weights
@@ -490,8 +491,7 @@ class Run:
     def target(self) -> Target:
         """Return what trials are costed for."""
         hardware = self.config.hardware
-        by_hand = {glob: (lanes.simd, lanes.pe) for glob, lanes in hardware.folding.items()}
-        return Target(hardware.target, hardware.interval, by_hand)
+        return Target(hardware.target, hardware.interval, _folding(self.config))
 
     def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
         """Return the evaluator of the search."""
@@ -926,8 +926,9 @@ def _check_globs(config: RunConfig, graph: Graph) -> None:
     check_globs(graph, MapConfig(folding=_folding(config)))
 
 
-def _folding(config: RunConfig) -> dict[str, Folding]:
-    return {glob: Folding(f.simd, f.pe) for glob, f in config.hardware.folding.items()}
+def _folding(config: RunConfig) -> dict[str, Fold]:
+    """Return the foldings that are fixed by hand."""
+    return {glob: fold.model_dump(exclude_none=True) for glob, fold in config.hardware.folding.items()}
 
 
 def _train_seconds(model: nn.Module, made: Run) -> float:

@@ -41,12 +41,12 @@ class HwRecord:
     """Say how a node is built: lanes, and the output FIFO depth of each of its blocks.
 
     Args:
-        simd: input lanes. pe: output lanes.
+        fold: how far it is folded out, by the names of its operator, such as ``{"simd": 8, "pe": 4}``; see
+            :class:`mase.dataflow.work.Foldings`. A name that is absent stands for 1.
         fifos: depth in beats by block (``""`` the operator, ``convert``, ``normalise``); absent means not yet sized.
     """
 
-    simd: int = 1
-    pe: int = 1
+    fold: Mapping[str, int] = field(default_factory=dict)
     fifos: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -26,8 +26,9 @@ from mase.formats.packed_file import from_tensors, to_tensors
 from mase.graph import META, Graph, HwRecord, Json, NodeGraph, OpNode, Record, TensorType, typed
 from mase.graphcheck import check_calls, check_dtype, check_tables
 
-SCHEMA = 3  # of graph.json; 1 had no bodies, ports or opaque nodes, 2 no digest of the weights
-READS = (1, 2, 3)
+SCHEMA = 4  # of graph.json; 1 had no bodies, ports or opaque nodes, 2 no digest of the weights, 3 lanes without names
+READS = (1, 2, 3, 4)
+SIDES = ("simd", "pe")  # lanes of inputs and outputs, which every node had before schema 4
 LARGEST = 1 << 40  # bytes of weights: any file that memory holds
 SCALARS: Mapping[str, Callable[..., Any]] = {
     name: getattr(operator, name)
@@ -102,7 +103,7 @@ def load(folder: Path) -> Graph:
 
 def _check_digest(document: Mapping[str, Json], weights: bytes, folder: Path) -> None:
     """Compare the weights with what the graph was saved with; files of schema 1 and 2 do not say."""
-    if document["schema"] < SCHEMA:
+    if document["schema"] < 3:
         return
     if hashlib.sha256(weights).hexdigest() != document["weights"]["sha256"]:
         path = folder / "weights.safetensors"
@@ -282,7 +283,7 @@ def _record_to_json(record: Record) -> dict[str, Json]:
         "operands": {role: _type_to_json(kind) for role, kind in record.operands.items()},
         "source": record.source,
         "table": dict(record.table),
-        "hw": None if hw is None else {"simd": hw.simd, "pe": hw.pe, "fifos": dict(hw.fifos)},
+        "hw": None if hw is None else {"fold": dict(hw.fold), "fifos": dict(hw.fifos)},
         "ports": list(record.ports),
     }
 
@@ -295,9 +296,8 @@ class _Type:
 
 
 @dataclass(frozen=True)
-class _Lanes:
-    simd: int
-    pe: int
+class _Hardware:
+    fold: dict[str, int]
     fifos: dict[str, int]
 
 
@@ -317,7 +317,7 @@ class _Node:
     output: _Type
     operands: dict[str, _Type]
     attrs: _Attrs
-    hw: _Lanes | None
+    hw: _Hardware | None
     ports: tuple[str, ...] = ()
 
 
@@ -340,8 +340,10 @@ def _check_fields(data: Mapping[str, Json]) -> None:
 
 def _record_from_json(data: Mapping[str, Json]) -> Record:
     _check_fields(data)
-    json_text.checked(_Node, data, f"corrupt: node {data['name'][:60]!r}")
     hw = data["hw"]
+    if isinstance(hw, dict) and set(hw) == {*SIDES, "fifos"}:
+        hw = {"fold": {name: hw[name] for name in SIDES}, "fifos": hw["fifos"]}
+    json_text.checked(_Node, {**data, "hw": hw}, f"corrupt: node {data['name'][:60]!r}")
     return Record(
         kind=data["kind"],
         path=data["path"],
@@ -350,7 +352,7 @@ def _record_from_json(data: Mapping[str, Json]) -> Record:
         operands={role: _type_from_json(kind) for role, kind in data["operands"].items()},
         source=data["source"],
         table=data["table"],
-        hw=None if hw is None else HwRecord(hw["simd"], hw["pe"], hw["fifos"]),
+        hw=None if hw is None else HwRecord(hw["fold"], hw["fifos"]),
         ports=tuple(data.get("ports", ())),
     )
 

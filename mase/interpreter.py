@@ -261,6 +261,8 @@ def _outlined(node: OpNode, operands: Mapping[str, Tensor], inputs: Sequence[Ten
     rounded = {record.key(role): operands[role] for role, kind in record.operands.items() if kind.format is not None}
     if rounded:
         body = body.on({**body.tensors, **rounded})
+    if torch.is_grad_enabled():  # in training
+        return train(body, inputs)
     return run(body, inputs).traced(body.output.inputs[0])
 
 

@@ -275,10 +275,10 @@ class _Layout:
     def add(self, node: OpNode) -> None:
         """Lay the blocks of one node, and what its inputs need before it."""
         op, hw = self.ops[node.name], node.record.hw or HwRecord()
-        sources = node.inputs
+        sources, (simd, pe) = node.inputs, _sides(node, op, hw)
         if op.foldings.follows and (come := self._stream(sources[0].name)) is not None:
-            hw = replace(hw, simd=come.lanes)
-        circuit = op.circuit(hw.simd, hw.pe, hw.fifos)
+            simd = come.lanes
+        circuit = op.circuit(simd, pe, hw.fifos)
         if not circuit.blocks:  # the same beats under another name
             self._rename(sources[0].name, node)
             return
@@ -380,6 +380,13 @@ class _Layout:
             del self.named[edge]
             self.instances = [replace(i, edge=node.name) if Pin(i.name, pin.port) == pin else i for i in self.instances]
         self._give(node.name, pin, node.record.hw or HwRecord())
+
+
+def _sides(node: OpNode, op: Arithmetic, hw: HwRecord) -> tuple[int, int]:
+    try:
+        return op.foldings.sides(hw.fold)
+    except UnsupportedOp as error:
+        raise UnsupportedOp(f"{node.where()}: {error}") from error
 
 
 def encoded(graph: Graph) -> list[OpNode]:

@@ -39,7 +39,7 @@ class Target:
 
     Args:
         device: whose costs count. interval: cycles a sample to keep; None means as cheap as possible.
-        folding: input and output lanes that are fixed by hand, by glob of module paths; the first match wins.
+        folding: fixed by hand, by glob of module paths; the first match wins.
     """
 
     device: str

@@ -11,6 +11,7 @@ from mase.cost.folding import Choice, Folded, fold, priced
 from mase.dataflow.circuit import Pin
 from mase.dataflow.schedule import OUT
 from mase.dataflow.width_converter import WidthConverter
+from mase.dataflow.work import Fold
 from mase.errors import ConfigError, suggest
 from mase.graph import Graph, HwRecord
 from mase.lowering import Lowering
@@ -18,12 +19,11 @@ from mase.netlist import CONVERT, Netlist, build, sized
 from passes.base import graph_pass
 
 
-@dataclass(frozen=True)
-class Folding:
-    """Lanes of one operator: ``simd`` inputs, ``pe`` outputs a cycle."""
+class Folding(dict[str, int]):
+    """A folding of any operator by its two sides: ``simd`` inputs, ``pe`` outputs a cycle."""
 
-    simd: int = 1
-    pe: int = 1
+    def __init__(self, simd: int = 1, pe: int = 1) -> None:
+        super().__init__(simd=simd, pe=pe)
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class MapConfig:
 
     Args:
         interval: cycles a sample that every operator and converter must keep; None means as cheap as possible.
-        folding: glob of module paths -> lanes, fixed by hand; the first match wins.
+        folding: glob of module paths -> folding by name, fixed by hand, such as ``{"simd": 8, "pe": 4}`` or
+            ``{"lanes": 4}`` (``Folding(8, 4)`` says it of any operator); the first match wins.
         target: device whose costs decide between foldings.
     """
 
     interval: int | None = None
-    folding: Mapping[str, Folding] = field(default_factory=dict)
+    folding: Mapping[str, Fold] = field(default_factory=dict)
     target: str = "xcup"
 
 
@@ -46,7 +47,7 @@ class MapReport:
     """What was chosen.
 
     Args:
-        choices: lanes and price by node, those of reshapes included.
+        choices: folding and price by node, those of reshapes included.
         converters, forks: what stands between nodes, by instance.
         fifos: depths by instance. bottleneck: the node that sets the pace.
         cost: of all these, in LUT-equivalents before FIFOs have their depths: what a search scores.
@@ -71,10 +72,10 @@ def map_graph(graph: Graph, config: MapConfig) -> tuple[Graph, MapReport]:
     netlist = build(graph, lowering)
     check_globs(graph, config)
     nodes = [graph.node(name) for name in netlist.nodes]
-    by_hand = {glob: (lanes.simd, lanes.pe) for glob, lanes in config.folding.items()}
-    folded = fold(nodes, list(netlist.ops.values()), config.target, config.interval, by_hand)
+    folded = fold(nodes, list(netlist.ops.values()), config.target, config.interval, config.folding)
     records = {
-        node.name: replace(node.record, hw=HwRecord(*lanes)) for node, lanes in zip(nodes, folded.lanes, strict=True)
+        node.name: replace(node.record, hw=HwRecord(netlist.ops[node.name].foldings.fold(*lanes)))
+        for node, lanes in zip(nodes, folded.lanes, strict=True)
     }
     laid = build(graph.replace(records), lowering)
     depths = sized(laid)

@@ -20,6 +20,7 @@ from mase import aten
 from mase.errors import GraphError, MaseError
 from mase.frontend.export import trace_export
 from mase.graph import Graph
+from passes.map import Folding, MapConfig, map_graph
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 FORMATS = {"default": {"weight": "int4c", "activation": "fixed6"}}
@@ -55,7 +56,7 @@ def opaque(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def changed(folder: Path, to: Path, change: Callable[[dict[str, Any]], None], schema: int = 3) -> Path:
+def changed(folder: Path, to: Path, change: Callable[[dict[str, Any]], None], schema: int = 4) -> Path:
     """Copy a saved graph with another document; of an older schema it has no digest."""
     document = json.loads((folder / "graph.json").read_text())
     change(document)
@@ -118,6 +119,50 @@ def test_the_weights_of_another_graph_are_refused(saved: Path, tmp_path: Path) -
 def test_a_file_without_its_digest_is_refused(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="corrupt: KeyError"):
         Graph.load(changed(saved, tmp_path, lambda document: document.pop("weights")))
+
+
+def test_foldings_are_saved_by_name_and_those_of_earlier_files_are_read(tmp_path: Path) -> None:
+    """Until schema 3 every node had two numbers of lanes, those of one number too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3)).eval()
+    graph = mase.quantize(mase.trace(model, X), FORMATS, [X])
+    mapped, _ = map_graph(graph, MapConfig(folding={"0": Folding(3, 4), "1": {"lanes": 4}, "2": {"pe": 3}}))
+    mapped.save(tmp_path / "new")
+    document = json.loads((tmp_path / "new" / "graph.json").read_text())
+    folds = [node["hw"]["fold"] for node in document["nodes"] if node["hw"]]
+    assert folds == [{"simd": 3, "pe": 4}, {"lanes": 4}, {"simd": 1, "pe": 3}]
+
+    def earlier(document: dict[str, Any]) -> None:
+        for node in document["nodes"]:
+            if (hw := node["hw"]) is not None:
+                simd, pe = (hw["fold"].get(name, hw["fold"].get("lanes")) for name in ("simd", "pe"))
+                node["hw"] = {"simd": simd, "pe": pe, "fifos": hw["fifos"]}
+
+    old = Graph.load(changed(tmp_path / "new", tmp_path / "old", earlier, 3))
+    assert [node.record.hw and node.record.hw.fold for node in old.operators()][1] == {"simd": 4, "pe": 4}
+    assert emitted(old, tmp_path / "a") == emitted(mapped, tmp_path / "b")
+
+
+def emitted(graph: Graph, folder: Path) -> str:
+    """Return the digests of all files of a design."""
+    mase.emit(graph, folder)
+    return (folder / "SHA256SUMS").read_text()
+
+
+@pytest.mark.parametrize(
+    ("hw", "why"),
+    [
+        ({"fold": {"simd": "x"}, "fifos": {}}, "hw.fold.simd: found 'x'; input should be a valid integer"),
+        ({"simd": 1, "pe": None, "fifos": {}}, "hw.fold.pe: found None; input should be a valid integer"),
+        ({"simd": 1, "fifos": {}}, "hw.fold: is missing"),
+    ],
+)
+def test_a_folding_of_another_shape_is_refused(hw: dict[str, Any], why: str, saved: Path, tmp_path: Path) -> None:
+    def wrong(document: dict[str, Any]) -> None:
+        next(node for node in document["nodes"] if node["kind"] == "linear")["hw"] = hw
+
+    with pytest.raises(GraphError, match=f"corrupt: node '_0': ({why})"):
+        Graph.load(changed(saved, tmp_path, wrong))
 
 
 def test_files_of_earlier_schemas_load_without_a_digest(saved: Path, opaque: Path, tmp_path: Path) -> None:

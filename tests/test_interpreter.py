@@ -16,6 +16,7 @@ from mase.frontend.module import trace_module
 from mase.graph import Graph, new_type
 from mase.interpreter import is_exact, run, train
 from mase.lowering import Lowering, lower
+from mase.models.base import MODELS
 from mase.netlist import build
 from passes.fuse import fuse
 from passes.quantize import NodeFormats, QuantizeConfig, quantize
@@ -210,3 +211,16 @@ def test_a_formatted_edge_that_meets_an_unformatted_weight_is_not_exact() -> Non
     node = graph.node("0")
     operands = {**node.record.operands, "weight": new_type(node.record.operands["weight"], None)}
     assert not is_exact(graph.replace({node.name: replace(node.record, operands=operands)}).node("0"))
+
+
+def test_training_reaches_the_weights_of_an_outlined_module() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab": 8, "dim": 8, "layers": 1, "heads": 2, "kv_heads": 1, "hidden": 8, "experts": 2, "length": 4}
+    ids = torch.arange(4)[None]
+    graph = trace_module(MODELS["mixtral"](**sizes).eval(), ids)[0]
+    assert graph.bodies
+    key = "blocks.0.feed.experts.down"
+    weight = graph.tensors[key].detach().clone().requires_grad_()
+    y = train(graph.on({**graph.tensors, key: weight}), (ids,))
+    assert torch.equal(y, graph(ids))
+    assert bool(torch.autograd.grad(y.square().sum(), weight)[0].any())

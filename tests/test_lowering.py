@@ -116,7 +116,7 @@ def drawn_branches(rng: Random) -> nn.Module:
 def compared(scorer: Scorer, point: Mapping[str, object], samples: dict[str, Tensor], x: Tensor) -> Netlist | None:
     """Score a point and build it, and compare all that they share; None where both refuse it."""
     metrics, target = scorer(point), scorer.target
-    config = MapConfig(target.interval, {glob: Folding(*lanes) for glob, lanes in target.folding.items()})
+    config = MapConfig(target.interval, target.folding)
     try:
         mapped, report = map_graph(quantized(scorer, point, samples), config)
     except UnsupportedOp:
@@ -155,7 +155,7 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built() -> None:
     for seed in range(16):
         torch.manual_seed(seed)
         model, interval = drawn(rng), rng.choice((None, 6, 30))
-        by_hand = {"0": (2, 4)} if rng.random() < 0.6 and interval is None else {}
+        by_hand = {"0": Folding(2, 4)} if rng.random() < 0.6 and interval is None else {}
         x = torch.randn(ROWS, model[0].in_features)  # type: ignore[index,arg-type]  # a sequential model
         scorer, samples = scorer_of(model, x, Target("xcup", interval, by_hand), fused=rng.random() < 0.8)
         axes, points = space(scorer.graph, WEIGHTS, (*FORMATS, "ternaryu")), np.random.default_rng(seed)
@@ -258,7 +258,7 @@ def operators(lowering: Lowering, graph: Graph) -> dict[str, Arithmetic]:
 def test_lanes_and_depths_build_nothing_anew(graph: Graph) -> None:
     lowering = Lowering()
     before = operators(lowering, graph)
-    hw = {node.name: replace(node.record, hw=HwRecord(2, 2)) for node in graph.operators()}
+    hw = {node.name: replace(node.record, hw=HwRecord({"simd": 2, "pe": 2})) for node in graph.operators()}
     assert operators(lowering, graph.replace(hw)) == before
 
 

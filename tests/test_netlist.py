@@ -110,7 +110,7 @@ def test_choices_promise_the_cycles_of_the_blocks(drawn_netlists: list[Netlist])
         for instance in [i for i in netlist.instances if i.role == ""]:
             op, node = netlist.ops[instance.node], netlist.graph.node(instance.node)
             assert node.record.hw is not None
-            simd, pe = node.record.hw.simd, node.record.hw.pe
+            simd, pe = op.foldings.sides(node.record.hw.fold)
             blocks = op.circuit(simd, pe, node.record.hw.fifos).blocks.values()
             if node.kind != "layout":
                 assert int(op.foldings.cycles(simd, pe)) == max(b.schedule().interval() for b in blocks)

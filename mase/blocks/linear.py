@@ -22,7 +22,7 @@ from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, adder_tree, control, delay, last_call, replay, shift
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Lanes, Work, ceil_div, clog2, pairs, tile_lanes
+from mase.dataflow.work import PE, SIMD, Count, Lanes, Work, ceil_div, clog2, pairs, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 
@@ -117,6 +117,10 @@ class LinearFoldings(UnitFoldings):
     def cols(self) -> int:
         """Elements of a part of a row."""
         return self.inputs // self.taps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return SIMD, PE
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         simd = tile_lanes(self.cols, self.x_block, self.field_block)

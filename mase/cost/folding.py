@@ -24,14 +24,14 @@ from mase.cost.device import device
 from mase.cost.elimination import Factor, least
 from mase.cost.resources import Resources, bill
 from mase.dataflow.width_converter import ConverterFoldings
-from mase.dataflow.work import Foldings, Lanes
+from mase.dataflow.work import Fold, Foldings, Lanes, named
 from mase.errors import UnsupportedOp
 from mase.graph import OpNode
 from mase.ops.base import Arithmetic
 
 Costs = npt.NDArray[np.float64]
 Lane = tuple[int, ...]  # lanes to choose among, the greatest first
-ByHand = Mapping[str, tuple[int, int]]  # glob of module paths -> input and output lanes; the first match wins
+ByHand = Mapping[str, Fold]  # glob of module paths -> folding; the first match wins
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Choice:
     """One folding of one operator, or one converter.
 
     Args:
-        simd: input lanes. pe: output lanes. cycles: a sample. resources: of all its blocks. cost: in LUT-equivalents.
+        fold: how far it is folded out, by name. cycles: a sample. resources: of all its blocks. cost: in
+            LUT-equivalents.
     """
 
-    simd: int
-    pe: int
+    fold: Fold
     cycles: int
     resources: Resources
     cost: float = 0.0
@@ -203,7 +203,9 @@ def fold(
 def priced(foldings: Foldings, target: str, simd: int, pe: int) -> Choice:
     """Return what one folding takes and costs, in the prices that :func:`fold` compares."""
     total, cost = _prices(foldings, target, np.array([simd]), np.array([pe]))
-    return Choice(simd, pe, int(foldings.cycles(simd, pe)), Resources(*total[:, 0].tolist()), float(cost[0]))
+    return Choice(
+        foldings.fold(simd, pe), int(foldings.cycles(simd, pe)), Resources(*total[:, 0].tolist()), float(cost[0])
+    )
 
 
 class _Variables:
@@ -327,22 +329,23 @@ def _forked(ops: Sequence[Arithmetic], routes: Routes, place: int) -> ForkFoldin
 
 def _of_operator(node: OpNode, op: Arithmetic, target: str, limit: int | None, by_hand: ByHand) -> Table:
     """Return the foldings of an operator that keep the limit; the one that is fixed by hand where there is one."""
-    fixed = next((lanes for glob, lanes in by_hand.items() if fnmatchcase(node.path, glob)), None)
-    if fixed is not None:
-        what = f"{node.where()}: a folding of {fixed[0]} input and {fixed[1]} output lanes"
-        if min(fixed) < 1:
-            raise UnsupportedOp(f"{what}; allowed are 1 and more")
-        try:
-            circuit = op.circuit(*fixed, {})
-        except UnsupportedOp as error:
-            raise UnsupportedOp(f"{what}: {error}") from error
-        fixed = circuit.takes[0].lanes, circuit.gives[0].lanes
+    chosen = next((fold for glob, fold in by_hand.items() if fnmatchcase(node.path, glob)), None)
+    fixed = None if chosen is None else _by_hand(node, op, chosen)
     table = _table(op.foldings, target, limit, fixed)
     if not table.cost.size:
         lanes = op.foldings.lanes() if fixed is None else fixed
         least = int(np.min(op.foldings.cycles(*lanes)))
         _too_slow(node, "" if fixed is None else "the chosen folding", least, limit)
     return table
+
+
+def _by_hand(node: OpNode, op: Arithmetic, fold: Fold) -> tuple[int, int]:
+    """Return the lanes of a folding that is fixed by hand, as they are built."""
+    try:
+        circuit = op.circuit(*op.foldings.sides(fold), {})
+    except UnsupportedOp as error:
+        raise UnsupportedOp(f"{node.where()}: a folding of {named(fold)}: {error}") from error
+    return circuit.takes[0].lanes, circuit.gives[0].lanes
 
 
 def _blame(

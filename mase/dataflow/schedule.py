@@ -284,6 +284,11 @@ class Network:
         return None if ran is None or ran.lag < 0 else parts * ran.lag
 
     @cached_property
+    def firings(self) -> dict[str, int]:
+        """Firings of a tensor, or of the part of it that is run, of each actor by name."""
+        return {program.name: program.firings.count for program in self._programs}
+
+    @cached_property
     def _short(self) -> tuple[list[Actor], int]:
         return shortened(self.actors)
 

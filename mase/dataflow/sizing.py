@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -87,6 +87,11 @@ class _Network:
         sinks = [channel.sink[0] for channel in self.channels]
         return len(set(sources)) == len(sources) and len(set(sinks)) == len(sinks) == len(sources)
 
+    def sizes(self, at: int) -> tuple[int, ...]:
+        """Return the firings of the two actors at the ends of a FIFO: equal for those of like parts of a network."""
+        channel = self.channels[self.fifos[at]]
+        return tuple(self._network.firings[name] for name, _ in (channel.source, channel.sink))
+
     def run(self, found: Sequence[int], tensors: int) -> Timing | Deadlock:
         """Run with FIFOs of some depths."""
         depths = [channel.depth for channel in self.channels]
@@ -147,25 +152,58 @@ def _paced(name: str, tokens: int, interval: int) -> Actor:
 def _least(network: _Network, start: Sequence[int], needs: Sequence[int], tensors: int, target: Fraction) -> list[int]:
     """Return depths, each the least while those before it are as found and those after it as at the start.
 
-    A deeper FIFO delays nothing. So as many FIFOs as keep the interval together at the least depth have it, and what a
-    paced run needs is where the search for the others begins.
+    A deeper FIFO delays nothing. So as many FIFOs as keep the interval together at the least depth have it. The search
+    for the depth of another begins at the depths of its like, or at what a paced run needs.
     """
     found, at, together = list(start), 0, 1
+    kinds = [(need, *network.sizes(i)) for i, need in enumerate(needs)]
+    alike: dict[tuple[int, ...], set[int]] = {kind: set() for kind in kinds}
     while at < len(found):
-        trial = [*found[:at], *[LEAST_FIFO] * min(together, len(found) - at), *found[at + together :]]
-        if network.keeps(trial, tensors, target):
-            found, at, together = trial, at + together, 2 * together
-        elif together > 1:
-            together //= 2
-        else:
-            low, high = LEAST_FIFO + 1, max(LEAST_FIFO + 1, needs[at])
-            while not network.keeps([*found[:at], high, *found[at + 1 :]], tensors, target):
-                low, high = high + 1, high * 2
-            while low < high:
-                middle = (low + high) // 2
-                if network.keeps([*found[:at], middle, *found[at + 1 :]], tensors, target):
-                    high = middle
-                else:
-                    low = middle + 1
-            found[at], at = low, at + 1
+        before = found[:at]
+        if not alike[kinds[at]] or LEAST_FIFO in alike[kinds[at]]:
+            small = (i for i in range(at, len(found)) if alike[kinds[i]] and LEAST_FIFO not in alike[kinds[i]])
+            count = min(together, next(small, len(found)) - at)
+            trial = [*before, *[LEAST_FIFO] * count, *found[at + count :]]
+            if network.keeps(trial, tensors, target):
+                for kind in kinds[at : at + count]:
+                    alike[kind].add(LEAST_FIFO)
+                found, at, together = trial, at + count, 2 * count
+                continue
+            if count > 1:
+                together = count // 2
+                continue
+
+        def keeps(depth: int, before: list[int] = before, behind: list[int] = found[at + 1 :]) -> bool:
+            return network.keeps([*before, depth, *behind], tensors, target)
+
+        guesses = sorted(alike[kinds[at]] - {LEAST_FIFO})
+        found[at] = _first(keeps, LEAST_FIFO + 1, max(LEAST_FIFO + 1, needs[at]), guesses)
+        alike[kinds[at]].add(found[at])
+        at, together = at + 1, 1
     return found
+
+
+def _first(keeps: Callable[[int], bool], low: int, high: int, guesses: Sequence[int]) -> int:
+    """Return the first depth from ``low`` on that is enough; more is enough too.
+
+    Args:
+        high: where the search begins without guesses. guesses: in order.
+    """
+    for guess in guesses:
+        if keeps(guess):
+            if guess == low or not keeps(guess - 1):
+                return guess
+            high = guess - 1
+            break
+        low = guess + 1
+    else:
+        high = max(low, high)
+        while not keeps(high):
+            low, high = high + 1, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if keeps(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high

@@ -13,7 +13,7 @@ from mase.dataflow.block import LEAST_FIFO, Pipe
 from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
+from mase.dataflow.work import PE, SIMD, Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 
@@ -38,6 +38,10 @@ class ConverterFoldings(Foldings):
         """Build for a stream, from rows to other rows where ``after`` says so; the stream's lanes do not matter."""
         before, grid = (stream.rows, stream.cols), stream.grid
         return cls(before, after or before, grid.width, grid.block, grid.exp_bits)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return SIMD, PE
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(max(self.before[1], self.after[1]), self.block)

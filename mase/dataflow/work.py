@@ -18,6 +18,8 @@ Count = Any  # int, or Lanes: one number a folding; numpy's types do not carry s
 
 
 MANY = 1 << 20  # words, where an operand may be anything
+Fold = Mapping[str, int]  # how far a node is folded out, by name
+SIMD, PE, LANES = "simd", "pe", "lanes"  # inputs a cycle, outputs a cycle, and both where they are one number
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,38 @@ class Work:
 class Foldings(ABC):
     """Everything that cycles and hardware of an operator depend on, and nothing else: hashable, no weights.
 
-    Arrays of input lanes and output lanes name foldings, element by element.
+    Arrays of input lanes and output lanes name foldings, element by element. A node's record, files, reports and
+    people call them by ``names``: a number of inputs and one of outputs, or one number of lanes.
     """
 
     follows: ClassVar[bool] = False  # its lanes are those of its neighbours, so nothing is chosen
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a folding consists of: of input and output lanes, or of both as one."""
+        return (LANES,)
+
+    def fold(self, simd: int, pe: int) -> Fold:
+        """Return a folding by name."""
+        return {LANES: simd} if self.names == (LANES,) else {SIMD: simd, PE: pe}
+
+    def sides(self, fold: Fold) -> tuple[int, int]:
+        """Return input and output lanes of a folding by name; ``simd`` and ``pe`` say them of every operator.
+
+        Raises:
+            UnsupportedOp: there is no folding of a name; says which there are.
+        """
+        allowed = tuple(dict.fromkeys((*self.names, SIMD, PE)))
+        for name, value in fold.items():
+            if name not in allowed:
+                raise UnsupportedOp(f"{name} is not a folding of it; allowed are {', '.join(allowed)}")
+            if value < 1:
+                raise UnsupportedOp(f"{name} is {value}; allowed are 1 and more")
+        if LANES not in fold:
+            return fold.get(SIMD, 1), fold.get(PE, 1)
+        if len(fold) > 1:
+            raise UnsupportedOp(f"allowed are {LANES} alone, or {SIMD} and {PE}")
+        return fold[LANES], fold[LANES]
 
     @abstractmethod
     def lanes(self) -> tuple[Lanes, Lanes]:
@@ -105,6 +135,11 @@ class Foldings(ABC):
     @abstractmethod
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:
         """Return what the blocks are made of, by role."""
+
+
+def named(fold: Fold) -> str:
+    """Return a folding as text for people, such as ``simd 8, pe 4``."""
+    return ", ".join(f"{name} {value}" for name, value in fold.items())
 
 
 def clog2(n: Count) -> Count:

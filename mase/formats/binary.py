@@ -14,7 +14,9 @@ from torch import Tensor
 from mase.formats.base import FORMATS, Code, Constants, Layout, QuantParams, Words, checked, one_of, text_form
 from mase.formats.grid import Grid, off_chip
 from mase.formats.scaled import FLOAT32, PER, Per, ScaledFormat
+from mase.formats.scales import SCALE_BITS, ScaleType, round_scale
 
+STORED: tuple[ScaleType, ...] = ("fp32", "fp16", "bf16")
 PER_LETTERS: Mapping[str, Per] = {"": "tensor", "c": "channel", "u": "none"}
 
 
@@ -22,6 +24,7 @@ class SignFormat(ScaledFormat):
     """Codes around zero times the mean of magnitudes: what binary and ternary share."""
 
     per: Per
+    scale_type: ScaleType = "fp32"
     divides: ClassVar[bool] = False
 
     @property
@@ -51,7 +54,8 @@ class SignFormat(ScaledFormat):
     def bits(self, shape: Sequence[int], axis: int = -1) -> float:
         sizes = list(shape) or [1]
         count = {"none": 0, "tensor": 1, "channel": sizes[axis]}[self.per]
-        return sum(bits for _, bits in self.layout().element) + 32 * count / max(1, math.prod(sizes))
+        shared = SCALE_BITS[self.scale_type] * count
+        return sum(bits for _, bits in self.layout().element) + shared / max(1, math.prod(sizes))
 
     def grid(self, params: QuantParams, where: str) -> Grid:
         if self.per != "none" and params.scale is None:
@@ -70,7 +74,7 @@ class SignFormat(ScaledFormat):
         return Constants(grid, Code(code.mantissa * (scale > 0)), other)
 
     def _shared_fields(self) -> tuple[tuple[tuple[str, int], ...], str]:
-        return ((), "") if self.per == "none" else ((("scale", 32),), self.per)
+        return ((), "") if self.per == "none" else ((("scale", SCALE_BITS[self.scale_type]),), self.per)
 
 
 def mean(rows: Tensor, kept: Tensor) -> Tensor:
@@ -88,29 +92,36 @@ class Binary(SignFormat):
 
     Args:
         per: who shares a scale: ``tensor``, ``channel`` (text suffix ``c``), or ``none``: values are -1 and 1 (``u``).
+        scale_type: what scales are stored as: ``fp32``, ``fp16`` or ``bf16``.
 
     Source: Rastegari et al., XNOR-Net, 2016.
     """
 
     per: Per = "tensor"
+    scale_type: ScaleType = "fp32"
     ebnf: ClassVar[str] = '"binary" ["c" | "u"]'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"binary([cu]?)")
-    words: ClassVar[Words] = {}
+    words: ClassVar[Words] = {kind: ("scale_type", kind) for kind in STORED if kind != "fp32"}
 
     def __post_init__(self) -> None:
         one_of("binary", "per", self.per, PER)
+        one_of("binary", "scale_type", self.scale_type, STORED)
 
     @classmethod
     def from_match(cls, match: re.Match[str]) -> Self:
         return cls(PER_LETTERS[match[1]], **cls._options(match))
 
     def __str__(self) -> str:
-        return "binary" + next(letter for letter, per in PER_LETTERS.items() if per == self.per)
+        letter = next(letter for letter, per in PER_LETTERS.items() if per == self.per)
+        return f"binary{letter}{self._suffix()}"
 
     def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
         rows = self._rows(x, axis)
-        scale = None if self.per == "none" else self._shaped(mean(rows, torch.isfinite(rows)))
-        return QuantParams(scale=scale, axis=axis)
+        if self.per == "none":
+            return QuantParams(axis=axis)
+        scale = mean(rows, torch.isfinite(rows))
+        stored = torch.where(scale == 0, 0.0, round_scale(scale, self.scale_type))
+        return QuantParams(scale=self._shaped(stored), axis=axis)
 
     def _codes(self, x: Tensor, spread: QuantParams) -> Tensor:
         return torch.where(x >= 0, 1, -1)

@@ -36,24 +36,38 @@ SCALE_WORDS: Words = {kind: ("scale_type", kind) for kind in SCALE_TYPES if kind
 MAX_ENTRIES = 256
 
 
-class TableBlocks(Format):
-    """Entry times scale: the nearest entry, the lower one of a tie; a block's scale maps its maximum to the table's."""
+class TableFormat(Format):
+    """Codes are indices of entries; blocks share what these are multiplied with."""
 
     block: int
-    scale_type: ScaleType
 
     @property
     @abstractmethod
     def table(self) -> tuple[float, ...]:
         """Return the entries, rising."""
 
+    def code_range(self) -> tuple[int, int]:
+        return 0, len(self.table) - 1
+
+    def values(self) -> Tensor:
+        return torch.tensor(self.table, dtype=torch.float64)
+
+    def sv_params(self) -> Mapping[str, int]:
+        return {"Width": (len(self.table) - 1).bit_length(), "Entries": len(self.table), "Block": self.block}
+
+    def _entries(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.table, dtype=torch.float64, device=like.device)
+
+
+class TableBlocks(TableFormat):
+    """Entry times scale: the nearest entry, the lower one of a tie; a block's scale maps its maximum to the table's."""
+
+    scale_type: ScaleType
+
     @property
     def width(self) -> int:
         """Return the stored bits of an index."""
         return max(1, (len(self.table) - 1).bit_length())
-
-    def code_range(self) -> tuple[int, int]:
-        return 0, len(self.table) - 1
 
     def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
         return QuantParams(axis=axis)
@@ -88,18 +102,9 @@ class TableBlocks(Format):
     def layout(self) -> Layout:
         return Layout((("index", self.width),), (("scale", SCALE_BITS[self.scale_type]),), sharing((self.block,)))
 
-    def values(self) -> Tensor:
-        return torch.tensor(self.table, dtype=torch.float64)
-
-    def sv_params(self) -> Mapping[str, int]:
-        return {"Width": self.width, "Entries": len(self.table), "Block": self.block}
-
     def _check(self, what: str) -> None:
         within(what, "block", self.block, 1, MAX_BLOCK)
         one_of(what, "scale_type", self.scale_type, [kind for kind in SCALE_TYPES if kind != "short"])
-
-    def _entries(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.table, dtype=torch.float64, device=like.device)
 
     def _scales(self, blocks: Tensor) -> Tensor:
         """Return float64 ``[..., 1]``; infinity counts as the greatest float32."""

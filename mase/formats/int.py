@@ -56,7 +56,7 @@ class Int(ScaledFormat):
     puts the element of greatest magnitude there; with a zero point or an offset 0 .. 2**width - 1.
 
     Args:
-        width: stored bits, 2..16.
+        width: stored bits, 2..16; with ``full`` or a real offset 1 too: a number or 0, or two numbers.
         channel: one scale for each index of the channel axis (text suffix ``c``), else one for the tensor.
         power: scales are powers of two (text suffix ``p``), the least that does not clip; the same as scale type e8m0.
         group: elements along the axis that share a scale (text ``g128``), the last one may be short; 0: no groups.
@@ -90,7 +90,7 @@ class Int(ScaledFormat):
     }
 
     def __post_init__(self) -> None:
-        within("int", "width", self.width, 2, 16)
+        within("int", "width", self.width, 1 if self.full or self.zero == "real" else 2, 16)
         within("int", "group", self.group, 0, MAX_BLOCK)
         one_of("int", "zero", self.zero, tuple(ZERO_LETTERS.values()))
         one_of("int", "scale_type", self.scale_type, SCALE_TYPES)

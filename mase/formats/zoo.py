@@ -33,7 +33,22 @@ TABLE = (
         "bm8e4",
         "bm6e2",
     ),
-    *("bm4e2", "log4", "log8", "bl4", "bl8", "ternary", "ternaryc", "binary", "binaryc", "nf4", "nf3", "nf2"),
+    *(
+        "bm4e2",
+        "log4",
+        "log8",
+        "bl4",
+        "bl8",
+        "ternary",
+        "ternaryc",
+        "binary",
+        "binaryc",
+        "nf4",
+        "nf3",
+        "nf2",
+        "nfq4",
+        "nfq4s",
+    ),
 )
 SMALL: Mapping[str, str] = {  # whose values a page can show
     "fixed": "fixed3.1",
@@ -49,12 +64,14 @@ SMALL: Mapping[str, str] = {  # whose values a page can show
     "binary": "binary",
     "ternary": "ternary",
     "nf": "nf3",
+    "nfq": "nfq3",
     "codebook": "codebook[-1,-0.25,0.25,1]",
 }
 DRAWN: Mapping[str, str] = {  # whose bits are drawn, where the default is not telling
     "int": "int4g32a",
     "mxfp": "mxfp6e2m3",
     "mxint": "mxint8b16e4",
+    "nfq": "nfq4s",
 }
 WHOLE_FIELD = 16  # bits up to which each is drawn
 CELL, HEIGHT, MARGIN, GAP = 26, 34, 16, 44

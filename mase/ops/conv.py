@@ -46,6 +46,10 @@ class ConvFoldings(Foldings):
     pad: PadFoldings | None
     window: WindowFoldings | None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.core.names
+
     def lanes(self) -> tuple[Lanes, Lanes]:
         return self.core.lanes()
 

@@ -34,6 +34,10 @@ class DecodedFoldings(Foldings):
     core: Foldings
     decoders: tuple[Decoder, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.core.names
+
     def lanes(self) -> tuple[Lanes, Lanes]:
         simd, pe = self.core.lanes()
         fits = simd > 0

@@ -16,6 +16,7 @@ from typing import Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mase.dataflow.work import named
 from mase.files import write_atomic
 from mase.report import dataflow, modules, pareto, text
 from mase.report.summary import Dataflow, Layer, Report
@@ -194,6 +195,8 @@ def templates() -> Environment:
         finalize=_cleaned,
     )
     numbers = (text.number, text.whole, text.compact, text.seconds, text.share, text.score, text.score_change)
-    environment.filters |= {function.__name__: function for function in (text.short, text.ending, text.shape, *numbers)}
+    environment.filters |= {
+        function.__name__: function for function in (named, text.short, text.ending, text.shape, *numbers)
+    }
     environment.globals |= {"allowed": text.limit, "times": text.TIMES, "height": dataflow.HEIGHT}
     return environment

@@ -15,7 +15,7 @@ from mase.doors import json_text
 from mase.errors import GraphError
 from mase.files import write_atomic
 
-SCHEMA = 1
+SCHEMA = 2  # of report.json; in 1, layers had lanes without names
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Real = float  # a field may be called ``float``
@@ -206,7 +206,8 @@ class Layer:
     """One operator in hardware.
 
     Args:
-        weight_format: and ``accumulation``, None where it has no weights. simd, pe: input and output lanes.
+        weight_format: and ``accumulation``, None where it has no weights. fold: how far it is folded out, by name:
+            ``simd`` inputs and ``pe`` outputs a cycle, or ``lanes`` of both.
         cycles: a sample. macs: a sample. weight_bits: stored bits of all its parameters, shared fields counted.
         snr_db: signal to quantization noise of its output, infinite where equal, None where not measured.
         bottleneck: it sets the pace.
@@ -218,8 +219,7 @@ class Layer:
     input_format: str
     output_format: str
     accumulation: str | None
-    simd: Count
-    pe: Count
+    fold: dict[str, Count]
     cycles: Count
     macs: Count
     parameters: Count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,8 @@ from mase.formats.nvfp4 import ELEMENT, LEAST_SCALE, NVFP4, SCALE
 from mase.formats.packed import Piece
 from mase.formats.scales import round_scale, scale_code
 
-CHUNK = 1 << 17  # weights that a search works on at a time: a few float32 buffers of them fit a cache
+NATIVE: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CHUNK = 1 << 16  # weights that a search works on at a time: a few float32 buffers of them fit a cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,13 @@ class IntGroups(Groups):
         return Steps(step, zero, offset)
 
     def snap(self, step: Tensor) -> Tensor:
+        kind = NATIVE.get(self.fmt.scale_type)
+        if kind is None:
+            return round_scale(step.to(torch.float64), self.fmt.scale_type)
+        top, least = torch.finfo(kind).max, torch.finfo(kind).smallest_normal
+        stored = step.clamp(-top, top).to(kind).to(torch.float64)
+        if bool((stored.abs() >= least).all()):
+            return stored
         return round_scale(step.to(torch.float64), self.fmt.scale_type)
 
     def codes(self, units: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def depths(op: Arithmetic, simd: int, pe: int) -> dict[str, int]:
 def laid(graph: Graph, nodes: Sequence[OpNode], ops: Sequence[Arithmetic], lanes: Sequence[tuple[int, int]]) -> Netlist:
     """Return the netlist with the FIFO depths that the search prices."""
     records = {
-        node.name: replace(node.record, hw=HwRecord(simd, pe, depths(op, simd, pe)))
+        node.name: replace(node.record, hw=HwRecord({"simd": simd, "pe": pe}, depths(op, simd, pe)))
         for node, op, (simd, pe) in zip(nodes, ops, lanes, strict=True)
     }
     return build(graph.replace(records))

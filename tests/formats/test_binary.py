@@ -34,6 +34,16 @@ class TestUnscaled(FormatLaws):
     nearest = False
 
 
+def test_scales_are_rounded_to_what_they_are_stored_as() -> None:
+    fmt = Binary("channel", "fp16")
+    assert str(fmt) == "binaryc_fp16"
+    x = torch.tensor([[0.1, -0.2], [0.0, 0.0]])
+    params = fmt.calibrate(x, 0)
+    assert params.scale is not None
+    assert params.scale.tolist() == [float(torch.tensor(0.15).half()), 0.0]
+    assert fmt.bits((4, 32), 0) == 1 + 16 / 32
+
+
 def test_by_hand() -> None:
     x = torch.tensor([[1.0, -3.0, 0.0, -0.0], [0.5, 0.5, 0.5, -0.5]])
     assert Binary().quantize(x).tolist() == [[0.75, -0.75, 0.75, 0.75], [0.75, 0.75, 0.75, -0.75]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mase.errors import FormatError
-from mase.formats.base import QuantParams
+from mase.formats.base import QuantParams, parse
 from mase.formats.int import Int
 from mase.testing import Data, FormatLaws
 
@@ -179,10 +179,18 @@ def test_stored_bits_by_hand() -> None:
     assert Int(4, group=8).bits((3, 10)) == 4 + 32 * 6 / 30
 
 
+def test_one_bit_is_two_values_a_group_or_a_value_and_zero() -> None:
+    x = torch.tensor([[-1.0, 3.0, -0.75, 2.5], [0.5, -0.25, -4.0, 0.125]])
+    assert parse("int1g4r").quantize(x).tolist() == [[-1.0, 3.0, -1.0, 3.0], [0.5, 0.5, -4.0, 0.5]]
+    assert parse("int1g4f").quantize(x).tolist() == [[0.0, 3.0, 0.0, 3.0], [0.0, 0.0, -4.0, 0.0]]
+    assert parse("int1g4r_fp16").bits((2, 8)) == 1 + 2 * 16 / 4
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
         ({"width": 1}, "int: width is 1; allowed is 2..16"),
+        ({"width": 0, "full": True}, "int: width is 0; allowed is 1..16"),
         ({"group": -1}, "int: group is -1; allowed is 0..65536"),
         ({"group": 8, "channel": True}, "int: channel is True and group is 8; allowed is one of them"),
         ({"full": True, "zero": "int"}, "int: full is True and zero is 'int'"),

@@ -25,6 +25,7 @@ from mase.formats.minifloat import SPECIALS, Minifloat
 from mase.formats.mxfp import MXFP
 from mase.formats.mxint import MXInt
 from mase.formats.nf import NormalFloat
+from mase.formats.nfq import QuantizedNormalFloat
 from mase.formats.nvfp4 import NVFP4
 from mase.formats.packed import PackedFormat
 from mase.formats.rounding import MODES
@@ -63,7 +64,7 @@ CHOICES: dict[type[Format], dict[str, st.SearchStrategy[object]]] = {
         "overflow": st.sampled_from(["saturate", "wrap"]),
     },
     Int: {
-        "width": st.integers(2, 16),
+        "width": st.integers(1, 16),
         "channel": st.booleans(),
         "power": st.booleans(),
         "group": st.sampled_from([0, 1, 32, 128]),
@@ -131,13 +132,17 @@ CHOICES: dict[type[Format], dict[str, st.SearchStrategy[object]]] = {
         "outer": tiles,
         "compat": st.sampled_from(["", "mase"]),
     },
-    Binary: {"per": st.sampled_from(["none", "tensor", "channel"])},
+    Binary: {
+        "per": st.sampled_from(["none", "tensor", "channel"]),
+        "scale_type": st.sampled_from(["fp32", "fp16", "bf16"]),
+    },
     Ternary: {"per": st.sampled_from(["none", "tensor", "channel"])},
     NormalFloat: {
         "width": st.integers(2, 8),
         "block": blocks,
         "scale_type": st.sampled_from([kind for kind in SCALE_TYPES if kind != "short"]),
     },
+    QuantizedNormalFloat: {"width": st.integers(2, 8), "block": blocks, "shift": st.booleans()},
     PackedFormat: {"total": st.integers(0, 1 << 40)},
     Codebook: {
         "entries": st.lists(st.floats(-4, 4, width=32), min_size=2, max_size=9, unique=True).map(sorted).map(tuple),
@@ -209,6 +214,8 @@ def test_names_are_those_of_the_files() -> None:
         ("ternary", "ternary"),
         ("nf4", "nf4"),
         ("nf4b32_fp16", "nf4b32_fp16"),
+        ("nfq4b64s", "nfq4s"),
+        ("binaryc_fp16", "binaryc_fp16"),
         ("codebook[-1,0,0.5]b8", "codebook[-1.0,0.0,0.5]b8"),
     ],
 )
@@ -226,7 +233,7 @@ def test_text_forms_of_the_documentation(text: str, canonical: str) -> None:
         ("mxint8b16e4e4", "'e4' follows 'mxint8b16e4'"),
         ("mxnt8", "not a text form; did you mean mxint8?"),
         ("int8_flor", "unknown word _flor; allowed after the head: _up, _away, _floor"),
-        ("binary_floor", "unknown word _floor; allowed after the head: none"),
+        ("binary_floor", "unknown word _floor; allowed after the head: _fp16, _bf16"),
         ("int8_floor_up", "rounding is given twice, the second time by _up"),
         ("int4g0", "int: group is 0; allowed is 1..65536"),
         ("mxint8b0", "mxint: block is 0; allowed is 1..65536"),

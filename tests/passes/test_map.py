@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mase.dataflow.work import Fold, named
 from mase.errors import ConfigError, UnknownName, UnsupportedOp
 from mase.graph import Graph
 from mase.netlist import build
@@ -21,6 +22,7 @@ def graph(layers: list[nn.Module], shape: tuple[int, ...], output: str = "fixed8
     """Return a quantized chain that is not mapped yet."""
     torch.manual_seed(0)
     formats = {str(i): NodeFormats("int4", output=output) for i, m in enumerate(layers) if isinstance(m, nn.Linear)}
+    formats |= {str(i): NodeFormats(output=output) for i, m in enumerate(layers) if isinstance(m, nn.Sigmoid)}
     return Network("chain", layers, torch.randn(4, *shape), "fixed8.4", formats).quantized()
 
 
@@ -41,7 +43,7 @@ def test_a_converter_that_adds_a_cycle_is_counted() -> None:
     """Ten elements from 2 lanes to 3 take 6 cycles, though neither side takes more than 5: the producer gets 3."""
     config = MapConfig(interval=5, folding={"1": Folding(3, 1)})
     mapped, report = map_graph(mlp(1, 10, 1), config)
-    assert [(c.simd, c.pe) for c in report.choices.values()] == [(1, 3), (3, 1)]
+    assert [c.fold for c in report.choices.values()] == [Folding(1, 3), Folding(3, 1)]
     assert build(mapped).timing(20).interval == 4
     slow = replace(config, folding={"0": Folding(1, 2), "1": Folding(3, 1)})
     with pytest.raises(
@@ -58,18 +60,32 @@ class Half(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("layers", "shape", "lanes", "why"),
+    ("layers", "shape", "fold", "why"),
     [
-        ([nn.Linear(8, 6)], (8,), (4, 0), "; allowed are 1 and more"),
-        ([Half()], (8,), (3, 3), ": elements cannot be moved 3 at a time; allowed are 1, 2, 4 lanes"),
+        ([nn.Linear(8, 6)], (8,), Folding(4, 0), "pe is 0; allowed are 1 and more"),
+        ([Half()], (8,), {"lanes": 3}, "elements cannot be moved 3 at a time; allowed are 1, 2, 4 lanes"),
+        ([nn.Linear(8, 6)], (8,), {"lanes": 2}, "lanes is not a folding of it; allowed are simd, pe"),
+        ([nn.Sigmoid()], (8,), {"lane": 2}, "lane is not a folding of it; allowed are lanes, simd, pe"),
+        ([nn.Sigmoid()], (8,), {"lanes": 2, "pe": 2}, "allowed are lanes alone, or simd and pe"),
     ],
 )
 def test_lanes_by_hand_that_an_operator_does_not_have_are_refused(
-    layers: list[nn.Module], shape: tuple[int, ...], lanes: tuple[int, int], why: str
+    layers: list[nn.Module], shape: tuple[int, ...], fold: Fold, why: str
 ) -> None:
-    where = r"node '0.*a folding of {} input and {} output lanes{}".format(*lanes, why)
-    with pytest.raises(UnsupportedOp, match=where):
-        map_graph(graph(layers, shape), MapConfig(folding={"0*": Folding(*lanes)}))
+    with pytest.raises(UnsupportedOp, match=f"node '0.*: a folding of {named(fold)}: {why}"):
+        map_graph(graph(layers, shape), MapConfig(folding={"0*": fold}))
+
+
+def test_lanes_are_called_by_the_names_of_the_operator() -> None:
+    """What has one number of lanes takes it by its own name, or as the two that everything has."""
+    layers = [nn.Linear(8, 6), nn.Sigmoid(), nn.Linear(6, 3)]
+    folds: list[Fold] = [{"lanes": 2}, Folding(2, 2), {"pe": 2}]
+    for fold in folds:
+        mapped, report = map_graph(graph(layers, (8,)), MapConfig(folding={"1": fold, "*": {"simd": 2}}))
+        assert {name: choice.fold for name, choice in report.choices.items()} == {
+            node.name: node.record.hw and node.record.hw.fold for node in mapped.operators()
+        }
+        assert [choice.fold for choice in report.choices.values()] == [Folding(2, 1), {"lanes": 2}, Folding(2, 1)]
 
 
 def test_less_time_never_costs_less() -> None:
@@ -83,8 +99,8 @@ def test_less_time_never_costs_less() -> None:
 def test_folding_by_hand_beats_the_interval_and_the_first_glob_wins() -> None:
     config = MapConfig(interval=300, folding={"1": Folding(2, 3), "*": Folding(4, 1)})
     mapped, report = map_graph(mlp(8, 6, 4), config)
-    assert [(c.simd, c.pe) for c in report.choices.values()] == [(4, 1), (2, 3)]
-    assert [n.record.hw and (n.record.hw.simd, n.record.hw.pe) for n in mapped.operators()] == [(4, 1), (2, 3)]
+    assert [c.fold for c in report.choices.values()] == [Folding(4, 1), Folding(2, 3)]
+    assert [n.record.hw and n.record.hw.fold for n in mapped.operators()] == [Folding(4, 1), Folding(2, 3)]
 
 
 def test_a_folding_that_is_too_slow_is_refused() -> None:

@@ -60,14 +60,14 @@ def _layers() -> tuple[s.Layer, ...]:
         resources = s.LayerResources(lut=20.0 * simd * pe, ff=12.0 * simd * pe, dsp=0, bram=1)
         formats = ("int4p", "fixed8.4", "fixed8.4", "exact")
         sizes_of_it = (inputs * outputs, count, 4.0 * count)
-        return s.Layer(path, "linear", *formats, simd, pe, cycles, *sizes_of_it, resources, snr, slow)
+        return s.Layer(path, "linear", *formats, {"simd": simd, "pe": pe}, cycles, *sizes_of_it, resources, snr, slow)
 
     small = s.LayerResources(30, 20, 0, 0)
     return (
         layer("1", (64, 64), 8, 8, 31.5, True),
         layer(f"3.{HOSTILE}", (64, 32), 8, 8, math.inf, False),
         layer("5", (32, 10), 4, 2, None, False),
-        s.Layer("6", "requantize", None, "fixed8.4", "int8", None, 1, 1, 10, 0, 0, 0, small, 28.0, False),
+        s.Layer("6", "requantize", None, "fixed8.4", "int8", None, {"lanes": 1}, 10, 0, 0, 0, small, 28.0, False),
     )
 
 

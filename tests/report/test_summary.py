@@ -70,7 +70,7 @@ def test_a_run_without_search_simulation_and_synthesis_has_nulls(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": summary.SCHEMA + 1}, "schema 2; this version reads schema 1"),
+        ({"schema": summary.SCHEMA + 1}, "schema 3; this version reads schema 2"),
         ({"schema": None}, "schema None"),
         ({"seed": "x"}, "seed: found 'x'; input should be a valid integer"),
         ({"widht": 1}, "widht: found 1; unexpected keyword argument"),

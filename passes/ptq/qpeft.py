@@ -1,0 +1,136 @@
+"""Fine-tuning of low-rank branches on quantized weights: block by block, or of a whole graph (docs/ptq/qpeft.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mase.calib.delta_loss import Loss, next_token
+from mase.calib.layers import places
+from mase.errors import ConfigError
+from mase.formats import parse
+from mase.formats.packed import PackedWeight
+from mase.graph import Graph
+from mase.interpreter import Batch, train, unpacked
+from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.blockwise import Runner, batches
+from passes.ptq.fields import number, whole
+
+StepLoss = Callable[[Mapping[str, Tensor], int], Tensor]  # of weights by path, at a step
+SPREAD = (0.9, 0.999)
+
+
+@METHODS.add("qpeft")
+@dataclass(frozen=True)
+class Qpeft(Method):
+    """Train the branches of a block so that it gives what the float block gives; the quantized weights stay.
+
+    Args:
+        steps: updates. rate: of AdamW, falls to 0 along a cosine. batch: samples of an update. seed: of their order.
+    """
+
+    steps: int = 100
+    rate: float = 1e-3
+    batch: int = 8
+    seed: int = 0
+    blockwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        whole("qpeft.steps", self.steps, 1)
+        number("qpeft.rate", self.rate, 0)
+        whole("qpeft.batch", self.batch, 1)
+        whole("qpeft.seed", self.seed, 0)
+
+    def run(self, block: Block) -> None:
+        found = {layer.path: block.packed(layer.path) for layer in block.layers()}
+        packed = {path: weight for path, weight in found.items() if weight is not None}
+        runner = Runner(block, "qpeft")
+        order = list(batches(len(runner.samples), self.batch, self.steps, self.seed))
+
+        def loss(weights: Mapping[str, Tensor], step: int) -> Tensor:
+            errors = [
+                functional.mse_loss(runner.run(weights, inputs), target) for inputs, target in runner.batch(order[step])
+            ]
+            return torch.stack(errors).mean()
+
+        for path, weight in tuned(packed, loss, self.steps, self.rate, runner.where).items():
+            block.write(path, weight)
+
+
+def finetune(
+    graph: Graph,
+    packed: Mapping[str, PackedWeight],
+    samples: Sequence[Batch],
+    steps: int,
+    rate: float = 2e-4,
+    loss: Loss = next_token,
+) -> dict[str, PackedWeight]:
+    """Train the branches of a whole graph, as QLoRA does, and return all packed weights.
+
+    Args:
+        graph: in float, for all that is not packed. packed: by path of the layer. samples: batches, taken in turn.
+        loss: of what the graph gives; a language model's by default.
+
+    Raises:
+        ConfigError: no layer has a branch, there are no samples, or the loss is not a number.
+    """
+    keys = {place.path: place.key for place in places(graph) if place.path in packed and place.expert is None}
+    inputs = [unpacked(graph, sample) for sample in samples]
+    if not inputs:
+        raise ConfigError("finetune: needs training data; pass batches of tokens")
+    frozen = {key: tensor.detach() for key, tensor in graph.tensors.items()}
+    dense = {path: weight for path, weight in packed.items() if path in keys}
+
+    def step_loss(weights: Mapping[str, Tensor], step: int) -> Tensor:
+        given = inputs[step % len(inputs)]
+        return loss(train(graph.on({**frozen, **{keys[path]: w for path, w in weights.items()}}), given), given)
+
+    return {**packed, **tuned(dense, step_loss, steps, rate, "finetune")}
+
+
+def tuned(
+    packed: Mapping[str, PackedWeight], loss: StepLoss, steps: int, rate: float, where: str
+) -> dict[str, PackedWeight]:
+    """Return the weights that have branches, with these trained; the others of ``packed`` are held fast.
+
+    Raises:
+        ConfigError: there is none, or the loss is not a number.
+    """
+    dense = {path: weight.dense() for path, weight in packed.items()}
+    pairs = {path: weight.branch for path, weight in packed.items() if weight.branch is not None}
+    if not pairs:
+        raise ConfigError(f"{where}: no layer has a low-rank branch; put a step such as qlora or qera before this one")
+    free = {path: (a.dense().requires_grad_(), b.dense().requires_grad_()) for path, (a, b) in pairs.items()}
+    optimiser = torch.optim.AdamW([x for pair in free.values() for x in pair], rate, SPREAD, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)))
+    for step in range(steps):
+        weights = {
+            path: dense[path] + free[path][1] @ free[path][0] if path in free else w for path, w in dense.items()
+        }
+        value = loss(weights, step)
+        if not bool(torch.isfinite(value)):
+            raise ConfigError(f"{where}: the loss is {float(value.detach())} at step {step}; a lower rate may help")
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        schedule.step()
+    return {path: replace(packed[path], branch=_rounded(pairs[path], free[path])) for path in free}
+
+
+def _rounded(old: tuple[PackedWeight, PackedWeight], new: tuple[Tensor, ...]) -> tuple[PackedWeight, PackedWeight]:
+    a, b = (PackedWeight.of(x.detach(), part.pieces[0].format) for x, part in zip(new, old, strict=True))
+    return a, b
+
+
+def merged(weight: PackedWeight, fmt: str) -> PackedWeight:
+    """Return weights without a branch: what it adds is added, and the sum is rounded to a format."""
+    if weight.branch is None:
+        return weight
+    a, b = weight.branch
+    return PackedWeight.of(weight.dense() + b.dense() @ a.dense(), parse(fmt))

@@ -1,0 +1,408 @@
+"""SignRound: the rounding of every weight and the range of every group, tuned by the signs of gradients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mase.errors import ConfigError
+from mase.formats import parse
+from mase.formats.mxfp import FloatBlocks
+from mase.formats.mxint import IntegerBlocks
+from mase.formats.nvfp4 import ELEMENT
+from mase.formats.packed import PackedWeight
+from passes.ptq.base import METHODS, Block, Layer, Method
+from passes.ptq.blockwise import Runner, batches
+from passes.ptq.groups import CHUNK, Groups, IntGroups, NvGroups, PowerGroups, Steps, groups_of, searched
+
+Recipe = Literal["default", "light", "best"]
+RECIPES: Mapping[str, tuple[int, float | None]] = {"default": (200, None), "light": (50, 5e-3), "best": (1000, None)}
+LEAST = 1e-5  # magnitude of a scale
+OUTLIERS = 1e-3  # of the elements of the output, that the loss leaves out
+SLOW_BITS = 3  # up to which long runs take twice the step
+
+
+class Tuned(ABC):
+    """The weights of one layer while they are tuned: ``V`` a weight, factors a group, by sign steps.
+
+    Weights are padded to whole groups. All work is done in place, a cacheful of rows at a time.
+
+    Args:
+        groups: how the layer rounds. weight: float32 ``[outputs, inputs]``.
+    """
+
+    def __init__(self, groups: Groups, weight: Tensor) -> None:
+        self.groups, (self.rows, self.inputs) = groups, weight.shape
+        size, count = groups.size, groups.count
+        pad = size * count - self.inputs
+        whole = torch.nn.functional.pad(weight, (0, pad)) if pad else weight
+        self.w = whole.reshape(self.rows, count, size).contiguous()
+        self.v = torch.zeros_like(self.w)
+        self.q = torch.empty_like(self.w)  # codes less their zero, then the values
+        self.found = torch.empty(self.rows, self.inputs)
+        self.step = max(1, CHUNK // (size * count))
+        self.a, self.b = (torch.empty(self.step, count, size) for _ in range(2))
+        self.kept: tuple[Tensor, ...] = ()
+        self.keep()
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element."""
+        return sum(bits for _, bits in self.groups.fmt.layout().element)
+
+    def rounded(self) -> Tensor:
+        """Return the weights now, float32, in a buffer that the next call overwrites."""
+        self.prepare()
+        for start in range(0, self.rows, self.step):
+            rows = slice(start, start + self.step)
+            self.forward(rows)
+            flat = self.q[rows].reshape(-1, self.w.shape[1] * self.w.shape[2])
+            self.found[rows] = flat[:, : self.inputs]
+        return self.found
+
+    def move(self, gradient: Tensor, lr: float) -> None:
+        """Take one step against the signs of what a gradient by the weights means for the parameters."""
+        pad = self.w.shape[1] * self.w.shape[2] - self.inputs
+        for start in range(0, self.rows, self.step):
+            rows = slice(start, start + self.step)
+            g = gradient[rows]
+            g = torch.nn.functional.pad(g, (0, pad)) if pad else g
+            self.backward(rows, g.reshape(self.w[rows].shape), lr)
+        self.after(lr)
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Compute what groups share from their factors."""
+
+    @abstractmethod
+    def forward(self, rows: slice) -> None:
+        """Write the values of some rows to ``q``."""
+
+    @abstractmethod
+    def backward(self, rows: slice, g: Tensor, lr: float) -> None:
+        """Move ``v`` of some rows, and note what the gradient means for their groups; may overwrite ``q``."""
+
+    @abstractmethod
+    def after(self, lr: float) -> None:
+        """Move the factors of groups."""
+
+    def state(self) -> tuple[Tensor, ...]:
+        """Return what is tuned."""
+        return (self.v,)
+
+    def keep(self) -> None:
+        """Remember what is tuned."""
+        if not self.kept:
+            self.kept = tuple(t.clone() for t in self.state())
+        for kept, now in zip(self.kept, self.state(), strict=True):
+            kept.copy_(now)
+
+    def back(self) -> None:
+        """Return to what is remembered."""
+        for kept, now in zip(self.kept, self.state(), strict=True):
+            now.copy_(kept)
+
+    @abstractmethod
+    def piece(self) -> PackedWeight:
+        """Return the weights as they are stored."""
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.reshape(self.rows, -1)[:, : self.inputs]
+
+
+class TunedInt(Tuned):
+    """Integers: one factor for the least and one for the greatest weight of a group."""
+
+    groups: IntGroups
+
+    def __init__(self, groups: IntGroups, weight: Tensor) -> None:
+        self.signed = groups.fmt.zero == "none"
+        count = groups.count
+        self.alpha, self.beta = torch.ones(weight.shape[0], count, 1), torch.ones(weight.shape[0], count, 1)
+        self.by_step, self.by_low = torch.zeros_like(self.alpha), torch.zeros_like(self.alpha)
+        super().__init__(groups, weight)
+        self.low = self.w.amin(-1, keepdim=True).clamp_(max=0)
+        self.high = self.w.amax(-1, keepdim=True).clamp_(min=0)
+
+    def state(self) -> tuple[Tensor, ...]:
+        return self.v, self.alpha, self.beta
+
+    def _steps(self) -> Tensor:
+        """Return the steps of groups before they are rounded to their type."""
+        n = self.groups.high - self.groups.low
+        least, most = self.alpha * self.low, self.beta * self.high
+        if not self.signed:
+            self.floor = least
+            return ((most - least) / n).clamp_(min=LEAST)
+        self.by_alpha = -least > most
+        if not self.groups.fmt.full:
+            return (torch.maximum(-least, most) / self.groups.high).clamp_(min=LEAST)
+        half = -self.groups.low
+        step = torch.where(self.by_alpha, -least, most).div_(half).clamp_(min=LEAST)
+        return torch.where(self.by_alpha, step, -step)
+
+    def prepare(self) -> None:
+        step = self.groups.snap(self._steps().squeeze(-1)).unsqueeze(-1)
+        self.exact = step
+        self.s = step.to(torch.float32)
+        self.inverse, self.direction = 1 / self.s, torch.sign(self.s)
+        self.least, self.most = torch.full_like(self.s, self.groups.low), torch.full_like(self.s, self.groups.high)
+        if not self.signed:
+            zero = (-self.floor / self.s).round_().clamp_(self.groups.low, self.groups.high)
+            self.zero, self.least, self.most = zero, self.least - zero, self.most - zero
+
+    def forward(self, rows: slice) -> None:
+        q = torch.addcmul(self.v[rows], self.w[rows], self.inverse[rows], out=self.q[rows])
+        q.round_()
+        if self.signed:
+            q.clamp_(self.groups.low, self.groups.high)
+        else:
+            torch.clamp(q, self.least[rows], self.most[rows], out=q)
+        q.mul_(self.s[rows])
+
+    def backward(self, rows: slice, g: Tensor, lr: float) -> None:
+        w, units, inner = self.w[rows], self.a[: len(g)], self.b[: len(g)]
+        torch.addcmul(self.v[rows], w, self.inverse[rows], out=units)
+        if not self.signed:
+            units.add_(self.zero[rows])
+        bounds = self.groups.low - 0.5, self.groups.high + 0.5
+        torch.ops.aten.hardtanh_backward.grad_input(g, units, *bounds, grad_input=inner)  # the gradient where it passes
+        by_step = torch.linalg.vecdot(self.q[rows], g) - torch.linalg.vecdot(w, inner)
+        self.by_step[rows] = by_step.unsqueeze(-1)
+        if not self.signed:
+            outer = torch.sub(g, inner, out=units).sum(-1, keepdim=True)
+            self.by_low[rows] = outer
+            self.by_step[rows] -= outer * self.floor[rows]
+        inner.sign_()
+        if self.signed and self.groups.fmt.full:
+            self.v[rows].addcmul_(inner, self.direction[rows], value=-lr)
+        else:
+            self.v[rows].add_(inner, alpha=-lr)
+
+    def after(self, lr: float) -> None:
+        self.by_step.mul_(self.inverse)
+        if self.signed:
+            down = torch.sign(self.by_step) * self.direction
+            self.alpha.sub_(down * self.by_alpha * (self.low < 0), alpha=lr).clamp_(0, 1)
+            self.beta.sub_(down * ~self.by_alpha * (self.high > 0), alpha=lr).clamp_(0, 1)
+            return
+        n = self.groups.high - self.groups.low
+        by_low, by_high = self.by_low - self.by_step / n, self.by_step
+        self.alpha.sub_(torch.sign(by_low * self.low), alpha=lr).clamp_(0, 1)
+        self.beta.sub_(torch.sign(by_high * self.high), alpha=lr).clamp_(0, 1)
+
+    def piece(self) -> PackedWeight:
+        self.prepare()
+        for start in range(0, self.rows, self.step):
+            self.forward(slice(start, start + self.step))
+        codes = (self.q.to(torch.float64) / self.exact).round()
+        zero = None if self.signed else self.zero.squeeze(-1).to(torch.int64)
+        if zero is not None:
+            codes = codes + zero.unsqueeze(-1)
+        steps = Steps(self.exact.squeeze(-1), zero)
+        found = self.groups.piece(self._flat(codes).to(torch.int64), steps)
+        return PackedWeight((self.rows, self.inputs), (found,))
+
+
+class TunedFactor(TunedInt):
+    """Integers in the full range whose groups have one factor of a searched step."""
+
+    def __init__(self, groups: IntGroups, weight: Tensor, start: Tensor) -> None:
+        self.start = start.to(torch.float32).unsqueeze(-1)
+        super().__init__(groups, weight)
+
+    def _steps(self) -> Tensor:
+        step = self.start * self.alpha
+        return torch.where(step.abs() < LEAST, torch.copysign(torch.full_like(step, LEAST), self.start), step)
+
+    def after(self, lr: float) -> None:
+        self.by_step.mul_(self.inverse)
+        self.alpha.sub_(torch.sign(self.by_step * self.start), alpha=lr).clamp_(0, 2)
+
+
+class TunedGrid(Tuned):
+    """Elements of a grid of their own, integers or small floats, under steps that stay: ``V`` alone."""
+
+    def __init__(self, groups: Groups, weight: Tensor, steps: Tensor) -> None:
+        self.exact = steps.unsqueeze(-1)
+        fmt = groups.fmt
+        element = ELEMENT if isinstance(groups, NvGroups) else fmt.element if isinstance(fmt, FloatBlocks) else None
+        self.least, self.top = (float(fmt.code_range()[0]), float(fmt.code_range()[1]))
+        self.man, self.floor = 0, 1.0
+        if element is not None:
+            self.man, self.floor = element.man, 2.0**element.least_exponent
+            self.least, self.top = -element.top, element.top
+        self.floats = element is not None
+        super().__init__(groups, weight)
+        self.s = self.exact.to(torch.float32)
+        self.inverse = 1 / self.s
+
+    def prepare(self) -> None:
+        """Steps stay."""
+
+    def after(self, lr: float) -> None:
+        """No factor is tuned."""
+
+    def _places(self, units: Tensor) -> Tensor | None:
+        """Return the unit of the last place of each element; None where it is 1."""
+        if not self.floats:
+            return None
+        bits = units.abs().clamp_(self.floor, self.top).view(torch.int32) & 0x7F800000
+        return bits.view(torch.float32) * 2.0**-self.man
+
+    def _moved(self, rows: slice) -> Tensor:
+        """Return elements, moved and rounded, in units of their step, before they are clipped."""
+        units = self.w[rows] * self.inverse[rows]
+        place = self._places(units)
+        if place is None:
+            return units.add_(self.v[rows]).round_()
+        return units.div_(place).add_(self.v[rows]).round_().mul_(place)
+
+    def _units(self, rows: slice) -> Tensor:
+        return self._moved(rows).clamp_(self.least, self.top)
+
+    def forward(self, rows: slice) -> None:
+        torch.mul(self._units(rows), self.s[rows], out=self.q[rows])
+
+    def backward(self, rows: slice, g: Tensor, lr: float) -> None:
+        units = self._moved(rows)
+        inner = torch.ops.aten.hardtanh_backward(g, units, self.least - 0.25, self.top + 0.25)
+        self.v[rows].add_(inner.sign_(), alpha=-lr)
+
+    def piece(self) -> PackedWeight:
+        for start in range(0, self.rows, self.step):
+            rows = slice(start, start + self.step)
+            self.q[rows] = self._units(rows)
+        codes = self.groups.codes(self._flat(self.q).contiguous())
+        found = self.groups.piece(codes, Steps(self.exact.squeeze(-1)))
+        return PackedWeight((self.rows, self.inputs), (found,))
+
+
+def tuned(groups: Groups, layer: Layer, search: bool, importance: Tensor | None, where: str) -> Tuned:
+    """Return a layer ready to be tuned.
+
+    Raises:
+        ConfigError: rounding to the format cannot be moved by a part of a step.
+    """
+    weight = layer.weight.to(torch.float32)
+    if isinstance(groups, IntGroups) and groups.fmt.zero != "real":
+        if search and groups.fmt.full:
+            return TunedFactor(groups, weight, searched(groups, weight, importance).step)
+        return TunedInt(groups, weight)
+    moves = isinstance(groups.fmt, IntegerBlocks | FloatBlocks) and isinstance(groups, PowerGroups)
+    if moves or isinstance(groups, NvGroups):
+        steps = searched(groups, weight, importance) if search else groups.fit(weight)
+        return TunedGrid(groups, weight, steps.step)
+    raise ConfigError(
+        f"{where}: {layer.path}: format {groups.fmt} has no steps that rounding moves between; allowed are integers "
+        "without a real offset, mxint, mxfp, bfp, bm and nvfp4"
+    )
+
+
+@METHODS.add("signround")
+@dataclass(frozen=True)
+class SignRound(Method):
+    """Tune rounding and ranges of all layers of a block against its float output.
+
+    Args:
+        format: of the weights. recipe: default is 200 steps, light 50 with lr 0.005, best 1000.
+        iters: steps, 0..100000; None: those of the recipe; 0 rounds to nearest. lr: of the first step, falling to 0;
+            None: 1 / iters (2 / iters from 1000 steps at 3 bits or fewer). batch: samples a step. seed: of their order.
+        best: keep the parameters of the step of the least loss, else the last.
+
+    Source: W. Cheng et al., Optimize Weight Rounding via Signed Gradient Descent, 2023; numbers as in AutoRound.
+    """
+
+    format: str = "int4g128f_fp16"
+    recipe: Recipe = "default"
+    iters: int | None = None
+    lr: float | None = None
+    batch: int = 8
+    seed: int = 42
+    best: bool = True
+    blockwise: ClassVar[bool] = True
+    search: ClassVar[bool] = False
+    suppress: ClassVar[bool] = False
+    name: ClassVar[str] = "signround"
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ConfigError(f"{self.name}: recipe is {self.recipe!r}; allowed are {', '.join(RECIPES)}")
+        if self.iters is not None and not 0 <= self.iters <= 100_000:
+            raise ConfigError(f"{self.name}: iters is {self.iters}; allowed are 0..100000")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise ConfigError(f"{self.name}: lr is {self.lr}; allowed is above 0, at most 1")
+        if not 1 <= self.batch <= 1024:
+            raise ConfigError(f"{self.name}: batch is {self.batch}; allowed are 1..1024")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return RECIPES[self.recipe][0] if self.iters is None else self.iters
+
+    def rate(self, bits: int) -> float:
+        """Return the length of the first step."""
+        lr = RECIPES[self.recipe][1] if self.lr is None else self.lr
+        if lr is not None:
+            return lr
+        return (2 if self.steps >= 1000 and bits <= SLOW_BITS else 1) / max(1, self.steps)
+
+    def run(self, block: Block) -> None:
+        layers = block.layers(self.needs)
+        parts = {layer.path: self._tuned(layer) for layer in layers}
+        if parts and self.steps:
+            self._tune(Runner(block, self.name), parts)
+        for path, part in parts.items():
+            block.write(path, part.piece())
+
+    def _tuned(self, layer: Layer) -> Tuned:
+        groups = groups_of(parse(self.format), layer.weight, f"{self.name}: {layer.path}")
+        return tuned(groups, layer, self.search, layer.seen.squares, self.name)
+
+    def _tune(self, runner: Runner, parts: Mapping[str, Tuned]) -> None:
+        least, rates = float("inf"), {path: self.rate(part.bits) for path, part in parts.items()}
+        masked = self.suppress and min(part.bits for part in parts.values()) < 4
+        for step, which in enumerate(batches(len(runner.samples), self.batch, self.steps, self.seed)):
+            weights = {path: part.rounded().detach().requires_grad_() for path, part in parts.items()}
+            loss = runner.checked(_backward(runner, weights, which, masked), step)
+            if loss < least and self.best:
+                least = loss
+                for part in parts.values():
+                    part.keep()
+            for path, part in parts.items():
+                gradient = weights[path].grad
+                if gradient is not None:  # of an expert that no token reached there is none
+                    part.move(gradient, rates[path] * (1 - step / self.steps))
+        if self.best:
+            for part in parts.values():
+                part.back()
+
+
+def _backward(runner: Runner, weights: Mapping[str, Tensor], which: list[int], masked: bool) -> float:
+    """Add up gradients of the mean squared error by the weights, and return it; outliers may be left out."""
+    runs, total = runner.batch(which), 0.0
+    count = sum(target.numel() for _, target in runs)
+    for inputs, target in runs:
+        with torch.enable_grad():
+            error = runner.run(weights, inputs) - target
+            if masked:
+                error = error * _common(error.detach())
+            loss = error.square().sum()
+        loss.backward()
+        total += float(loss.detach())
+    return total / count
+
+
+def _common(error: Tensor) -> Tensor:
+    """Return 0 for the greatest of a thousand errors, 1 for the others."""
+    size = error.abs().flatten()
+    count = int(size.numel() * OUTLIERS)
+    if count == 0:
+        return torch.ones_like(error)
+    limit = size.kthvalue(size.numel() - count).values
+    return (error.abs() <= limit).to(error.dtype)

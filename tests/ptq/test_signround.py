@@ -1,0 +1,185 @@
+"""SignRound: gradients against autograd, travel, determinism, every grid, better than rounding to nearest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mase.errors import ConfigError
+from mase.formats import parse
+from passes.ptq.base import METHODS, Method
+from passes.ptq.groups import IntGroups, groups_of
+from passes.ptq.opt_rtn import OptRtn
+from passes.ptq.rtn import Rtn
+from passes.ptq.signround import SignRound, TunedGrid, TunedInt, tuned
+from passes.ptq.signround_v2 import SignRoundV2
+from tests.ptq.blocks import llama_block
+from tests.ptq.layers import layer
+
+
+def error(method: Method) -> float:
+    block = llama_block()
+    method.run(block)
+    return block.error()
+
+
+GRIDS = (
+    "int3g16f_fp16",
+    "int3g16a_fp16",
+    "int3g32_fp16",
+    "int4c",
+    "mxfp4",
+    "nvfp4",
+    "mxint4b16",
+    "bfp4",
+    "mxfp6e3m2",
+    "bm4e2",
+)
+
+
+@pytest.mark.parametrize("text", GRIDS)
+def test_a_tuned_block_is_better_than_a_rounded_one(text: str) -> None:
+    assert error(SignRound(text, iters=25)) < 0.95 * error(Rtn(text))
+
+
+@pytest.mark.parametrize("text", GRIDS)
+def test_no_steps_round_to_nearest(text: str) -> None:
+    block = llama_block()
+    SignRound(text, iters=0).run(block)
+    for one in block.layers():
+        groups = groups_of(parse(text), one.weight, "x")
+        nearest = groups.nearest(one.weight, groups.fit(one.weight)).values().float()
+        same = block.done[one.path].dense() == nearest
+        assert same.float().mean() > 0.999  # a quotient in float32 may fall on the other side of a tie
+
+
+def ste(x: Tensor) -> Tensor:
+    return (x.round() - x).detach() + x
+
+
+@pytest.mark.parametrize("text", ["int4g16f_fp32", "int3g16a_fp32", "int2g16f_fp32", "int3g16_fp32"])
+def test_steps_follow_the_signs_that_autograd_finds(text: str) -> None:
+    own, draw = layer(6, 40), torch.Generator().manual_seed(0)
+    fmt = parse(text)
+    groups = groups_of(fmt, own.weight, "x")
+    part = tuned(groups, own, False, None, "x")
+    assert isinstance(part, TunedInt) and isinstance(groups, IntGroups)
+    part.v.copy_((torch.rand(part.v.shape, generator=draw) - 0.5) * 0.6)
+    part.alpha.copy_(0.7 + 0.3 * torch.rand(part.alpha.shape, generator=draw))
+    part.beta.copy_(0.7 + 0.3 * torch.rand(part.beta.shape, generator=draw))
+    v, a, b = (t.clone().requires_grad_() for t in part.state())
+    low, high = part.w.amin(-1, keepdim=True).clamp(max=0) * a, part.w.amax(-1, keepdim=True).clamp(min=0) * b
+    least, most = groups.low, groups.high
+    if groups.fmt.zero == "int":
+        s = (high - low) / (most - least)
+        z = ste(-low / s)
+        y = s * ((ste(part.w / s + v) + z).clamp(least, most) - z)
+    elif groups.fmt.full:
+        s = torch.where(-low > high, -low / -least, high / least)
+        y = s * ste(part.w / s + v).clamp(least, most)
+    else:
+        s = torch.maximum(-low, high) / most
+        y = s * ste(part.w / s + v).clamp(least, most)
+    y = y.reshape(6, -1)[:, :40]
+    found = part.rounded()
+    assert torch.allclose(found, y, atol=1e-6)
+    g = torch.randn(6, 40, generator=draw)
+    (y * g).sum().backward()  # type: ignore[no-untyped-call]
+    before = [t.clone() for t in part.state()]
+    part.move(g, 0.001)
+    for old, new, leaf in zip(before, part.state(), (v, a, b), strict=True):
+        assert leaf.grad is not None
+        moved, wanted = (old - new).sign(), leaf.grad.sign()
+        free = (new > 0) & (new < 1) if leaf is not v else torch.ones_like(new, dtype=torch.bool)
+        agree = (moved == wanted)[free].float().mean()
+        assert agree > 0.99  # of elements on the edge of clipping either is right
+
+
+@pytest.mark.parametrize("text", ["mxfp4", "mxint4b16", "nvfp4", "bfp5b8"])
+def test_a_grid_moves_an_element_by_at_most_one_place(text: str) -> None:
+    own = layer(6, 40)
+    part = tuned(groups_of(parse(text), own.weight, "x"), own, False, None, "x")
+    assert isinstance(part, TunedGrid)
+    before = part.rounded().clone()
+    part.v.fill_(0.5)
+    up = part.rounded().clone()
+    assert bool((up >= before - 1e-7).all()) and bool((up > before).any())
+    units = torch.tensor(sorted({float(t) for t in parse(text).values().tolist() if t == t}))
+    steps = (part.exact.expand_as(part.w).reshape(6, -1)[:, :40]).float()
+    where = [torch.searchsorted(units, (t / steps).contiguous()) for t in (before, up)]
+    assert int((where[1] - where[0]).abs().max()) <= 2  # zero has two codes in floating point
+
+
+def test_packed_weights_are_what_was_scored() -> None:
+    for text in ("int3g16a_fp16", "int2g16f_fp16", "mxfp4", "nvfp4"):
+        own, draw = layer(6, 40), torch.Generator().manual_seed(0)
+        part = tuned(groups_of(parse(text), own.weight, "x"), own, False, None, "x")
+        part.v.copy_((torch.rand(part.v.shape, generator=draw) - 0.5) * 0.9)
+        scored = part.rounded().clone()
+        assert torch.equal(part.piece().dense() + 0.0, scored + 0.0)
+
+
+def test_rounding_travels_by_half_a_step() -> None:
+    own = layer(6, 40)
+    part, steps = tuned(groups_of(parse("int4g16f_fp16"), own.weight, "x"), own, False, None, "x"), 20
+    for step in range(steps):
+        part.rounded()
+        part.move(torch.ones(6, 40), 1 / steps * (1 - step / steps))
+    assert float(part.v.abs().max()) <= 0.5 * (steps + 1) / steps + 1e-6
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    found = []
+    for seed in (1, 1, 2):
+        block = llama_block()
+        SignRound("int3g16f_fp16", iters=6, seed=seed, batch=4, best=False).run(block)
+        found.append(block.done["feed.down"].dense())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_recipes_and_rates() -> None:
+    assert (SignRound().steps, SignRound(recipe="light").steps, SignRound(recipe="best").steps) == (200, 50, 1000)
+    assert SignRound().rate(4) == SignRound().rate(2) == 1 / 200
+    assert SignRound(recipe="light").rate(4) == 5e-3
+    assert SignRound(recipe="best").rate(4) == 1 / 1000
+    assert SignRound(recipe="best").rate(3) == 2 / 1000
+    assert SignRound(lr=0.25).rate(4) == 0.25
+
+
+def test_the_last_parameters_may_be_kept() -> None:
+    errors = {best: error(SignRound("int2g16f_fp16", iters=15, best=best)) for best in (True, False)}
+    assert errors[True] != errors[False]
+
+
+@pytest.mark.parametrize("text", ["int2g16f_fp16", "int3g16f_fp16", "mxfp4"])
+def test_the_second_version_starts_from_searched_scales(text: str) -> None:
+    assert error(SignRoundV2(text, iters=25)) < 0.95 * error(OptRtn(text))
+
+
+def test_bad_fields_and_formats_are_refused() -> None:
+    for fields, text in (
+        ({"recipe": "fast"}, "recipe is 'fast'; allowed are default, light, best"),
+        ({"iters": -1}, "iters is -1"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"batch": 0}, "batch is 0"),
+    ):
+        with pytest.raises(ConfigError, match=f"signround: {text}"):
+            SignRound(**fields)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="signround_v2: "):
+            SignRoundV2(**fields)  # type: ignore[arg-type]
+    for text in ("nf4", "int4g16r", "bl4"):
+        with pytest.raises(
+            ConfigError, match=r"signround: attention\.query: format .* has no steps that rounding moves"
+        ):
+            SignRound(text).run(llama_block())
+    assert METHODS["signround"] is SignRound and METHODS["signround_v2"] is SignRoundV2
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    block = llama_block()
+    block.wanted = [t * torch.nan for t in block.wanted]
+    with pytest.raises(ConfigError, match=r"signround: block blocks\.0: the loss is nan at step 0"):
+        SignRound("int4g16f_fp16", iters=2).run(block)
+    assert block.done == {}
