@@ -194,8 +194,8 @@ class OneBlock:
     given: list[tuple[Tensor, ...]]
     floats: list[tuple[Tensor, ...]]
     done: dict[str, PackedWeight] = field(default_factory=dict)
-    wanted: list[Tensor] | None = None
     ties: Sequence[Sequence[str]] = ()
+    wanted: list[Tensor] | None = None
 
     def layers(self, wanted: tuple[str, ...] = ()) -> Sequence[Layer]:
         nodes = [node for node in self.graph.operators() if node.kind == "linear"]
