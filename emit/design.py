@@ -252,6 +252,7 @@ def edge_json(edge: Edge) -> dict[str, Any]:
         "scale": None if params.scale is None else float(params.scale),
         "zero_point": None if params.zero_point is None else int(params.zero_point),
         "base": None if params.base is None else int(params.base),
+        "threshold": None if params.threshold is None else float(params.threshold),
         "axis": edge.axis,
         "axes": list(edge.travel.axes),
         "order": list(edge.travel.order),
@@ -294,7 +295,7 @@ def _rounding(fmt: Format, grid: Grid) -> str | None:
     """Return how a host without mase rounds into a format; None where that takes more than one rule."""
     mode: str = getattr(fmt, "rounding", "even")
     published: str = getattr(fmt, "compat", "")  # reproduces another tool, in its own way
-    several = grid.pattern is not None or grid.lift or grid.ceil or not grid.rounds
+    several = grid.pattern is not None or grid.lift or grid.rise or grid.signs
     return None if published or mode == "stochastic" or several else mode
 
 
@@ -322,6 +323,7 @@ class _Stream(_Part):
     scale: Annotated[float, Field(gt=0)] | None
     zero_point: Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)] | None
     base: Annotated[int, Field(gt=-1024, lt=1024)] | None
+    threshold: Annotated[float, Field(ge=0)] | None = None
     axis: NonNegativeInt  # 0 where a sample is one number
     axes: Sizes
     order: tuple[int, ...]
@@ -366,9 +368,11 @@ def _edge(data: _Stream) -> Edge:
         raise GraphError(f"{where}: axes {data.axes} in order {data.order} are not {data.rows} rows of {data.cols}")
     if not min(1, len(data.shape)) <= data.axis <= len(data.shape):
         raise GraphError(f"{where}: blocks lie along axis {data.axis}; allowed is 1 to {len(data.shape)}")
-    scale = None if data.scale is None else torch.tensor(data.scale, dtype=torch.float64)
+    scale, threshold = (
+        None if value is None else torch.tensor(value, dtype=torch.float64) for value in (data.scale, data.threshold)
+    )
     zero, base = (None if value is None else torch.tensor(value) for value in (data.zero_point, data.base))
-    params = QuantParams(scale=scale, zero_point=zero, base=base, axis=data.axis)
+    params = QuantParams(scale=scale, zero_point=zero, base=base, threshold=threshold, axis=data.axis)
     stream = StreamType(data.rows, data.cols, data.lanes, fmt.grid(params, where), travel)
     return Edge(data.name, data.path, data.signal, data.shape, stream, fmt, params, data.sources)
 

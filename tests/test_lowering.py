@@ -158,7 +158,7 @@ def test_random_points_of_random_graphs_are_scored_as_they_are_built() -> None:
         by_hand = {"0": Folding(2, 4)} if rng.random() < 0.6 and interval is None else {}
         x = torch.randn(ROWS, model[0].in_features)  # type: ignore[index,arg-type]  # a sequential model
         scorer, samples = scorer_of(model, x, Target("xcup", interval, by_hand), fused=rng.random() < 0.8)
-        axes, points = space(scorer.graph, WEIGHTS, (*FORMATS, "ternaryu")), np.random.default_rng(seed)
+        axes, points = space(scorer.graph, WEIGHTS, (*FORMATS, "int4g4")), np.random.default_rng(seed)
         for point in [axes.sample(points) for _ in range(3)]:
             built = compared(scorer, point, samples, x)
             if built is None:

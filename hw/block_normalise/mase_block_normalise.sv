@@ -1,9 +1,10 @@
 // Gather blocks of exact integers and give each block one exponent and rounded elements (MXINT, BFP, MXFP).
 //
 //   e = clamp(msb(max |t| of the block) + Offset, 0, Most)      exponent above the window's base
-//       Ceil: one more where that maximum is not a power of two
+//       one more where that maximum begins with a one and RiseOnes ones, and RiseMore: has anything behind these
 //   m = clamp(round_even(t * 2**(Offset + Point - e)), +-(2**(Width-1) - 1))     one less below where not Narrow
 //   or, with FloatExp bits of exponent, the nearest number of a sign, an exponent and a mantissa (mase_float_round)
+//   or, with Log, the power of two nearest in the logarithm (mase_log_round)
 //
 // Offset is the exponent of t's unit less the base and less how far e lies below the maximum; Point is the exponent
 // of e's 1 less that of an element's. A carry never changes e; a zero block has e = 0; partial blocks count as zero
@@ -24,10 +25,12 @@ module mase_block_normalise #(
   parameter int Most = 15,  // greatest exponent above the base
   parameter int Offset = 0,
   parameter int Point = 6,
-  parameter bit Ceil = 1'b0,
+  parameter int RiseOnes = -1,  // -1: never one more
+  parameter bit RiseMore = 1'b0,
   parameter bit Narrow = 1'b1,
   parameter int FloatExp = 0,  // 0: elements are integers
   parameter int FloatTop = 0,  // greatest number, without its sign
+  parameter bit Log = 1'b0,
   parameter int FifoDepth = 2,
   // Derived, do not override.
   parameter int Exps = (Lanes > Block) ? Lanes / Block : 1,
@@ -105,19 +108,25 @@ module mase_block_normalise #(
     end
   end
 
-  // The same of those magnitudes alone that are no powers of two: it has the leading bit of all if one of them has it.
-  if (!Ceil) begin : gen_floor
+  // Of each magnitude the bits that would be such a leading one: of all together the leading bit, if one of them has it.
+  if (RiseOnes < 0) begin : gen_floor
     assign more = '0;
-  end else begin : gen_ceil
+  end else begin : gen_rise
     logic [Exps*InWidth-1:0] beat_above, above_q, above;
     logic [Exps*InWidth-1:0] above_or_q [2];
     for (genvar e = 0; e < Exps; e++) begin : gen_above
       logic [Group*InWidth-1:0] odd;
       logic [InWidth-1:0]       all, both;
       for (genvar i = 0; i < Group; i++) begin : gen_odd
-        logic [InWidth-1:0] size;
+        logic [InWidth-1:0] size, begins, behind;
         assign size = gen_or[e].magnitude[i*InWidth +: InWidth];
-        assign odd[i*InWidth +: InWidth] = ((size & (size - InWidth'(1))) == '0) ? '0 : size;
+        always_comb begin
+          begins = size;
+          for (int k = 1; k <= RiseOnes; k++) begins = begins & (size << k);
+        end
+        // Bits above the least one have something behind them, also RiseOnes places further up.
+        assign behind = RiseMore ? -((size & -size) << 1) << RiseOnes : '1;
+        assign odd[i*InWidth +: InWidth] = begins & behind;
       end
       always_comb begin
         all = '0;
@@ -208,14 +217,26 @@ module mase_block_normalise #(
       localparam int DownWidth = $clog2(((Base < 0) ? -Base : Base) + Most + 2) + 1;
       logic [DownWidth-1:0] down;
       assign down = DownWidth'(Base) + DownWidth'(exp_q[(l/Group)*ExpBits +: ExpBits]);
-      mase_float_round #(
-        .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(FloatExp), .ManBits(Width - 1 - FloatExp), .Top(FloatTop)
-      ) u_round (
-        .clk_i (clk_i),
-        .in_i  (t_q[l*InWidth +: InWidth]),
-        .down_i(down),
-        .out_o (mantissa_q[l*Width +: Width])
-      );
+      if (Log) begin : gen_log
+        mase_log_round #(
+          .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(FloatExp), .Top(FloatTop)
+        ) u_round (
+          .clk_i (clk_i),
+          .in_i  (t_q[l*InWidth +: InWidth]),
+          .down_i(down),
+          .out_o (mantissa_q[l*Width +: Width])
+        );
+      end else begin : gen_minifloat
+        mase_float_round #(
+          .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(FloatExp), .ManBits(Width - 1 - FloatExp),
+          .Top(FloatTop)
+        ) u_round (
+          .clk_i (clk_i),
+          .in_i  (t_q[l*InWidth +: InWidth]),
+          .down_i(down),
+          .out_o (mantissa_q[l*Width +: Width])
+        );
+      end
     end else begin : gen_integer
       localparam int Up = (Offset + Point > 0) ? Offset + Point : 0;     // t << Up ...
       localparam int Down = (Offset + Point < 0) ? -(Offset + Point) : 0;  // ... >> (e + Down)

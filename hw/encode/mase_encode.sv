@@ -1,6 +1,7 @@
 // Exact integers become numbers of a sign, an exponent and a mantissa, lane by lane, without exponents of blocks.
 //
 //   y = nearest number to t / 2**Down, in units of the least number above 0        see mase_float_round
+//   or, with Log, the power of two nearest in the logarithm                        see mase_log_round
 //
 // One beat of Lanes elements a cycle; latency 4. in_ready_o is the credit of the output FIFO, a register.
 
@@ -13,6 +14,7 @@ module mase_encode #(
   parameter int ExpBits = 4,
   parameter int ManBits = 3,
   parameter int Top = 126,
+  parameter bit Log = 1'b0,
   parameter int Down = 4,
   parameter int FifoDepth = 2,
   // Derived, do not override.
@@ -57,14 +59,25 @@ module mase_encode #(
   always_ff @(posedge clk_i) last_q <= {last_q[1:0], last};
 
   for (genvar l = 0; l < Lanes; l++) begin : gen_lane
-    mase_float_round #(
-      .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(ExpBits), .ManBits(ManBits), .Top(Top)
-    ) u_round (
-      .clk_i (clk_i),
-      .in_i  (in_data_i[l*InWidth +: InWidth]),
-      .down_i(DownWidth'(Down)),
-      .out_o (result[l*Width +: Width])
-    );
+    if (Log) begin : gen_log
+      mase_log_round #(
+        .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(ExpBits), .Top(Top)
+      ) u_round (
+        .clk_i (clk_i),
+        .in_i  (in_data_i[l*InWidth +: InWidth]),
+        .down_i(DownWidth'(Down)),
+        .out_o (result[l*Width +: Width])
+      );
+    end else begin : gen_float
+      mase_float_round #(
+        .InWidth(InWidth), .DownWidth(DownWidth), .ExpBits(ExpBits), .ManBits(ManBits), .Top(Top)
+      ) u_round (
+        .clk_i (clk_i),
+        .in_i  (in_data_i[l*InWidth +: InWidth]),
+        .down_i(DownWidth'(Down)),
+        .out_o (result[l*Width +: Width])
+      );
+    end
   end
 
   mase_credit_fifo #(.Width(OutBits + 1), .Depth(FifoDepth)) u_fifo (

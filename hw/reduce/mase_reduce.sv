@@ -19,6 +19,7 @@ module mase_reduce #(
   parameter int Beats = 2,
   parameter int Lanes = 2,
   parameter bit Maximum = 1'b0,
+  parameter bit Least = 1'b0,  // of Maximum: the least in place of the greatest
   parameter int XWidth = 8,
   parameter bit XSigned = 1'b1,
   parameter int XExpBits = 0,  // 0: x carries no exponents
@@ -244,7 +245,7 @@ module mase_reduce #(
     assign old = held[l*AccWidth +: AccWidth];
     assign t   = AccWidth'($signed(term[l*TermWidth +: TermWidth]));
     if (Maximum) begin : gen_max
-      assign next[l*AccWidth +: AccWidth] = (first || t > old) ? t : old;
+      assign next[l*AccWidth +: AccWidth] = (first || (Least ? t < old : t > old)) ? t : old;
     end else begin : gen_sum
       assign next[l*AccWidth +: AccWidth] = (first ? start[l*AccWidth +: AccWidth] : old) + t;
     end

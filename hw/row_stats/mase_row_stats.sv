@@ -1,11 +1,12 @@
-// Statistics of each row: what the root of its spread is taken of, and its sum.
+// Statistics of each row: what the root of its spread is taken of, and its sum; or its greatest element.
 //
 //   Centred 0: A = sum x^2 + Eps                      one lane a result: A
 //   Centred 1: A = Cols * sum x^2 - (sum x)^2 + Eps   two lanes: A, and sum x above it
+//   Maximum:   A = max x                              one lane; the rest as where it is not Centred
 //
 // x is a code with its block's exponent, x << e. Exact: integers alone, so any number of lanes gives the same. Eps is
 // EpsHigh * 2**31 + EpsLow. One beat of Lanes elements a cycle, one result a row; from the last beat of a row: shift,
-// square, ceil(log2(Lanes)) levels of adders, running sum, products, difference, FIFO, 1 cycle each. Lanes beyond Cols
+// square, ceil(log2(Lanes)) levels of adders or comparisons, running sum, products, difference, FIFO, 1 cycle each. Lanes beyond Cols
 // carry 0. in_ready_o is the credit of the output FIFO at the last beat of a row, and 1 before it: registers.
 
 `default_nettype none
@@ -19,6 +20,7 @@ module mase_row_stats #(
   parameter int XExpBits = 0,  // 0: x carries no exponents
   parameter int XBlock = 1,
   parameter bit Centred = 1'b1,
+  parameter bit Maximum = 1'b0,
   parameter int EpsHigh = 0,
   parameter int EpsLow = 1,
   parameter int OutWidth = 22,  // of a lane of the result; holds both, two's complement
@@ -82,6 +84,7 @@ module mase_row_stats #(
 
   // ---- elements, their squares, and the sums of a beat -------------------------------------------------------------
 
+  localparam int Tail = Cols - (RowBeats - 1) * Lanes;  // elements in the last beat of a row
   logic [Lanes*Square-1:0]  squares;
   logic [Lanes*Shifted-1:0] values;
   for (genvar i = 0; i < Lanes; i++) begin : gen_lane
@@ -99,9 +102,9 @@ module mase_row_stats #(
       localparam int Index = (XExps > 1) ? i / XBlock : 0;
       assign shifted = Shifted'(x) << in_data_i[Lanes*XWidth + Index*XExpBits +: XExpBits];
     end
-    assign square = Square'(shifted_q) * Square'(shifted_q);
+    assign square = Maximum ? '0 : Square'(shifted_q) * Square'(shifted_q);
     always_ff @(posedge clk_i) begin
-      shifted_q <= shifted;
+      shifted_q <= (Maximum && i >= Tail && row_end) ? Shifted'(1) << (Shifted - 1) : shifted;
       value_q   <= shifted_q;
       square_q  <= square;
     end
@@ -109,6 +112,7 @@ module mase_row_stats #(
     assign squares[i*Square +: Square]  = square_q;
   end
 
+  logic [OutWidth-1:0] result_value;  // A
   logic [OutWidth-1:0] beat_sum, beat_squares;
   mase_adder_tree #(.Count(Lanes), .Width(Shifted), .OutWidth(OutWidth)) u_sum (
     .clk_i (clk_i),
@@ -143,13 +147,32 @@ module mase_row_stats #(
     above_q    <= beside_q;
   end
 
+  if (Maximum) begin : gen_most
+    logic signed [Shifted-1:0] beat_most, most_q, most_q2, most_q3;
+    logic                      unused;
+    assign unused = &{1'b0, argument_q};
+    mase_max_tree #(.Count(Lanes), .Width(Shifted)) u_most (
+      .clk_i (clk_i),
+      .data_i(values),
+      .max_o (beat_most)
+    );
+    always_ff @(posedge clk_i) begin
+      if (valid_q[Stages-1]) most_q <= (begin_q[Stages-1] || beat_most > most_q) ? beat_most : most_q;
+      most_q2 <= most_q;
+      most_q3 <= most_q2;
+    end
+    assign result_value = OutWidth'(most_q3);
+  end else begin : gen_spread
+    assign result_value = argument_q;
+  end
+
   logic [OutBits-1:0] result;
   if (Centred) begin : gen_two
-    assign result = {above_q, argument_q};
+    assign result = {above_q, result_value};
   end else begin : gen_one
     logic unused;
     assign unused = &{1'b0, above_q};
-    assign result = argument_q;
+    assign result = result_value;
   end
 
   mase_credit_fifo #(.Width(OutBits + 1), .Depth(FifoDepth)) u_fifo (

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
-from mase.blocks.unit import UnitFoldings, output
+from mase.blocks.unit import Behind, UnitFoldings, output
 from mase.dataflow.block import Block, MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, last_call, product, rom, shift
@@ -81,7 +79,7 @@ class Scaling:
             raise UnsupportedOp(f"{where}: shifts are over 2**62 steps of the scales; allowed are nearer ones")
         multiplier = whole((ratio * 2.0**k).round())
         addend = whole((step * 2.0 ** (k - x.unit)).round())
-        rows = slice(0, 1) if _rows_alike(multiplier) and _rows_alike(addend) else slice(None)
+        rows = slice(0, 1) if rows_alike(multiplier) and rows_alike(addend) else slice(None)
         multiplier, addend = multiplier[rows].contiguous(), addend[rows].contiguous()
         low, high = _bounds(x, multiplier, addend)
         out = Output.of(y, None, None, x.unit - k, max(-low, high), relu, mode, where)
@@ -118,10 +116,13 @@ class Scaling:
     @cached_property
     def foldings(self) -> AffineFoldings:
         """Everything that cycles and hardware depend on but the lanes."""
+        return AffineFoldings(*self._sizes())
+
+    def _sizes(self) -> tuple[Any, ...]:  # the fields of the foldings
         x, out, normaliser = self.x, self.out, None
         if out.raw:
             normaliser = out.normaliser(self.rows, self.cols, 1, self.sum_width, 2).normaliser
-        return AffineFoldings(
+        return (
             self.rows,
             self.cols,
             self.multiplier.shape[0],
@@ -146,7 +147,8 @@ class Scaling:
         return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, lanes, self.sum_width, fifo)}
 
 
-def _rows_alike(t: Tensor) -> bool:
+def rows_alike(t: Tensor) -> bool:
+    """Tell whether all rows of a matrix are equal."""
     return bool((t == t[:1]).all())
 
 
@@ -180,7 +182,7 @@ class AffineFoldings(UnitFoldings):
     out_width: int
     out_block: int
     zero_bits: int
-    normaliser: Normaliser | Encoder | None
+    normaliser: Behind | None
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.x_block, self.out_block)

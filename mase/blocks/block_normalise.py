@@ -20,7 +20,7 @@ from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.base import floor_log2, pow2
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, Rise
 from mase.formats.whole import whole
 
 FILL, LEAVE, BANK = "fill", "leave", "bank"
@@ -34,8 +34,8 @@ def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
     blocks = pad(t, (0, count * grid.block - t.shape[-1])).unflatten(-1, (count, grid.block))
     top = blocks.abs().amax(-1)
     exponent = floor_log2(top) + (unit - grid.lift)
-    if grid.ceil:
-        exponent += torch.frexp(top).mantissa != 0.5
+    if grid.rise is not None:
+        exponent += grid.rise.reached(top)
     exponent = torch.where(top > 0, exponent, grid.base).clamp_(grid.base, grid.base + grid.span)
     scaled = blocks * pow2(unit - grid.unit + grid.base - exponent).unsqueeze(-1)
     return Code(elements(scaled.flatten(-2)[..., : t.shape[-1]], grid), exponent)
@@ -53,7 +53,8 @@ def normalise_scalar(row: list[int], unit: int, grid: Grid) -> tuple[list[int], 
     for start in range(0, len(row), grid.block):
         block = row[start : start + grid.block]
         top = max(abs(t) for t in block)
-        exponent = top.bit_length() - 1 + (grid.ceil and top.bit_count() > 1) + unit - grid.lift
+        risen = top > 0 and grid.rise is not None and grid.rise.scalar(top)
+        exponent = top.bit_length() - 1 + risen + unit - grid.lift
         exponent = min(max(exponent, grid.base), grid.base + grid.span) if top else grid.base
         down = exponent - grid.base + grid.unit - unit  # bits dropped
         mantissas += [element_scalar(t, down, grid) for t in block]
@@ -85,8 +86,9 @@ class Normaliser:
     exp_bits: int
     offset: int
     point: int
-    ceil: bool
+    rise: Rise | None
     float_exp: int
+    log: bool = False
 
     def cycles(self, lanes: Count) -> Count:
         """Return the cycles of a sample.
@@ -114,18 +116,21 @@ class Normaliser:
     def _path(self, lanes: Count) -> Part:
         size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
         beats = ceil_div(self.cols, lanes)
-        above = ((exps * self.in_width, lanes // exps + 1), (lanes * self.in_width, 2)) * self.ceil
+        rises = self.rise is not None
+        above = ((exps * self.in_width, lanes // exps + 1), (lanes * self.in_width, 2)) * rises
+        if self.rise is not None and self.rise.ones:
+            above += ((lanes * self.in_width, 1 + self.rise.ones),)
         tops = Part(  # the greatest of a block, and with it the exponent
             Work(
-                adders=((lanes, self.in_width), *((lanes, self.in_width),) * self.ceil),
+                adders=((lanes, self.in_width), *((lanes, self.in_width),) * rises),
                 gates=(
                     (exps * self.exp_bits, self.in_width),
                     (exps * self.in_width, lanes // exps + 1),
                     (lanes * self.in_width, 2),
                     *above,
                 ),
-                registers=exps * (self.in_width * (1 + self.ceil) + 3 * self.exp_bits),
-                banks=((lanes * self.in_width, BANKS * size), *((exps * self.in_width, BANKS),) * (1 + self.ceil)),
+                registers=exps * (self.in_width * (1 + rises) + 3 * self.exp_bits),
+                banks=((lanes * self.in_width, BANKS * size), *((exps * self.in_width, BANKS),) * (1 + rises)),
             )
         )
         beside = control(CONTROL + 3 * np.equal(size, 1), (beats, beats, size, size, self.rows))
@@ -134,12 +139,31 @@ class Normaliser:
     def _rounded(self, lanes: Count) -> Part:
         """Return what shifts and rounds the elements."""
         if self.float_exp:
-            return float_round(lanes, self.in_width, self.float_exp, self.width - 1 - self.float_exp)
+            return element_round(lanes, self.in_width, self.float_exp, self.width - 1 - self.float_exp, self.log)
         wide = max(self.in_width + max(0, self.offset + self.point) + 1, self.width + 2)
         most = (1 << self.exp_bits) - 1
         shifted = Part(Work(shifters=((1, wide, most), (1, self.in_width + 1, most)), registers=wide + 1), latency=1)
         part: Part = lanes * (shifted >> Part(Work(adders=((1, wide),), registers=self.width), latency=1))
         return part
+
+
+def element_round(lanes: Count, in_width: int, exp: int, man: int, log: bool) -> Part:
+    """Return what makes an element: hw/common/mase_float_round, or mase_log_round."""
+    return log_round(lanes, in_width, exp) if log else float_round(lanes, in_width, exp, man)
+
+
+def log_round(lanes: Count, in_width: int, exp: int) -> Part:
+    """Return hw/common/mase_log_round, ``lanes`` of it: magnitude and place, comparison, saturation."""
+    lead = max(1, (in_width - 1).bit_length())
+    power = max(lead, exp) + 3
+    placed = Part(Work(adders=((1, in_width),), gates=((lead, in_width),), registers=in_width + lead + 2), latency=1)
+    compared = Part(
+        Work(adders=((1, power),), gates=((1, in_width),), shifters=((1, in_width, in_width),), registers=power + 2),
+        latency=1,
+    )
+    held = Part(Work(gates=((exp, power),), registers=exp + 1), latency=1)
+    part: Part = lanes * (placed >> compared >> held)
+    return part
 
 
 def float_round(lanes: Count, in_width: int, exp: int, man: int) -> Part:
@@ -215,10 +239,12 @@ class BlockNormalise(Pipe):
             "Most": grid.span,
             "Offset": min(max(self.unit - grid.base - grid.lift, -limit), grid.span + grid.width + 2),
             "Point": point,
-            "Ceil": int(grid.ceil),
+            "RiseOnes": -1 if grid.rise is None else grid.rise.ones,
+            "RiseMore": int(grid.rise is not None and grid.rise.more),
             "Narrow": int(grid.low == -grid.high),
             "FloatExp": 0 if pattern is None else pattern.exp,
             "FloatTop": 0 if pattern is None else pattern.top,
+            "Log": int(pattern is not None and not pattern.subnormal),
             "FifoDepth": self.fifo,
         }
 
@@ -227,7 +253,7 @@ class BlockNormalise(Pipe):
         """All that its hardware depends on but the lanes."""
         grid, given = self.grid, self.sv_params()
         shape = self.rows, self.cols, self.in_width, grid.width, grid.block, grid.exp_bits
-        return Normaliser(*shape, given["Offset"], given["Point"], grid.ceil, given["FloatExp"])
+        return Normaliser(*shape, given["Offset"], given["Point"], grid.rise, given["FloatExp"], bool(given["Log"]))
 
     def part(self) -> Part:
         return self.normaliser.part(self.lanes, self.fifo)

@@ -1,4 +1,4 @@
-"""From exact integers to minifloats (hw/encode)."""
+"""From exact integers to minifloats and logarithms (hw/encode)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from mase.blocks.block_normalise import elements, float_round
+from mase.blocks.block_normalise import element_round, elements
 from mase.dataflow.block import Pipe
 from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
@@ -29,6 +29,7 @@ class Encoder:
     in_width: int
     exp: int
     man: int
+    log: bool = False
 
     def cycles(self, lanes: Count) -> Count:
         """Return the cycles of a sample."""
@@ -49,12 +50,12 @@ class Encoder:
         return path >> credit_fifo(lanes * (1 + self.exp + self.man) + 1, fifo)
 
     def _path(self, lanes: Count) -> Part:
-        return float_round(lanes, self.in_width, self.exp, self.man).along(1)
+        return element_round(lanes, self.in_width, self.exp, self.man, self.log).along(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Encode(Pipe):
-    """Round a stream of exact integers to minifloats without exponents of blocks, ``lanes`` a cycle.
+    """Round a stream of exact integers to minifloats or logarithms without exponents of blocks, ``lanes`` a cycle.
 
     Args:
         rows, cols, lanes: shape of both streams. in_width: bits of an integer.
@@ -97,6 +98,7 @@ class Encode(Pipe):
             "ExpBits": pattern.exp,
             "ManBits": pattern.man,
             "Top": pattern.top,
+            "Log": int(not pattern.subnormal),
             "Down": min(max(self.grid.unit - self.unit, least), most),
             "FifoDepth": self.fifo,
         }
@@ -106,7 +108,7 @@ class Encode(Pipe):
         """All that its hardware depends on but the lanes."""
         pattern = self.grid.pattern
         assert pattern is not None
-        return Encoder(self.rows, self.cols, self.in_width, pattern.exp, pattern.man)
+        return Encoder(self.rows, self.cols, self.in_width, pattern.exp, pattern.man, not pattern.subnormal)
 
     def part(self) -> Part:
         return self.normaliser.part(self.lanes, self.fifo)

@@ -12,11 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.product import Product
 from mase.blocks.sums import Sums
-from mase.blocks.unit import NORMALISE, UnitFoldings, output
+from mase.blocks.unit import NORMALISE, Behind, UnitFoldings, output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, adder_tree, control, delay, last_call, replay, shift
@@ -63,7 +61,7 @@ class LinearFoldings(UnitFoldings):
     raw_width: int
     guard: int | None
     exp_max: int
-    normaliser: Normaliser | Encoder | None
+    normaliser: Behind | None
     mult_shared: bool = False
     zero_bits: int = 0
     taps: int = 1
@@ -389,9 +387,7 @@ class LinearBlock(Pipe):
 
     def memories(self) -> Mapping[str, MemoryImage]:
         sums, o, k = self.sums, self.sums.sets * self.out_tiles, self.in_tiles
-        given = sums.weight if sums.packed is None else sums.packed.elements
-        weight = sums.product.words(self._padded(given, sums.cols, k * self.simd), self.padded)
-        bits = int(sums.product.stored(self.padded))
+        weight, bits, meaning = self._weights()
         tiles = weight.reshape(o, self.pe, k, self.simd).transpose(0, 2, 1, 3).reshape(o * k, -1)
         tiled = {"BiasFile": (sums.bias, sums.bias_width)}
         if sums.out.multiplier is not None:
@@ -402,8 +398,7 @@ class LinearBlock(Pipe):
             "WeightFile": MemoryImage(
                 self.pe * self.simd * bits,
                 pack_words(tiles, bits),
-                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth"
-                + sums.product.layout(),
+                "word o * InTiles + k holds w[o * Pe + p][k * Simd + s] at bit (p * Simd + s) * WWidth" + meaning,
             )
         }
         for name, (values, width) in tiled.items():
@@ -413,6 +408,13 @@ class LinearBlock(Pipe):
         if self.foldings.field_block:
             images["WeightExpFile"] = self._fields()
         return images
+
+    def _weights(self) -> tuple[npt.NDArray[np.int64], int, str]:
+        """Return what is stored of weights ``[tiles * pe, words]``, in how many bits each, and what it means."""
+        sums = self.sums
+        given = sums.weight if sums.packed is None else sums.packed.elements
+        weight = sums.product.words(self._padded(given, sums.cols, self.in_tiles * self.simd), self.padded)
+        return weight, int(sums.product.stored(self.padded)), sums.product.layout()
 
     def _padded(self, x: Tensor, size: int, words: int) -> npt.NDArray[np.int64]:
         """Return ``[tiles * pe, words]`` from ``[outputs, taps * size]``, each part filled up with zeros."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from mase.blocks.block_normalise import BlockNormalise, element_scalar, elements, normalise, normalise_scalar
 from mase.blocks.encode import Encode
+from mase.blocks.sign import Sign, edge
 from mase.dataflow.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.base import pow2
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, Signs
 from mase.formats.whole import whole
 
 MOST_SHIFT = 900  # powers of two, far from the ends of float64
@@ -24,7 +26,7 @@ MOST_SHIFT = 900  # powers of two, far from the ends of float64
 class Output:
     """Turn exact integers into codes: y = zero + round(m * t), m and the shift fixed before any data.
 
-    Codes of blocks and minifloats are made by a block behind the unit, which leaves its integers unrounded: *raw*.
+    Codes of blocks, floats and signs are made by a block behind the unit, which leaves its integers unrounded: *raw*.
 
     Args:
         grid: the result's codes.
@@ -34,7 +36,7 @@ class Output:
         unit: exponent of the integer 1 after the multiplier, where it is.
         total: greatest absolute value after the multiplier.
         mode: rounding.
-        warnings: what a user should know of the multipliers.
+        warnings: what a user should know of the multipliers. edge: greatest integer whose sign is 0, of ternary codes.
     """
 
     grid: Grid
@@ -45,6 +47,7 @@ class Output:
     total: int
     mode: str = "even"
     warnings: tuple[str, ...] = ()
+    edge: int = 0
 
     @classmethod
     def of(
@@ -65,11 +68,14 @@ class Output:
         """
         if mode not in MODES:
             raise UnsupportedOp(f"{where}: rounding {mode!r}; allowed: {', '.join(MODES)}")
-        raw = grid.block > 0 or grid.pattern is not None
+        raw = grid.raw
         if raw and mode != "even":
-            what = "a block format" if grid.block else "a floating-point format"
+            what = "a block format" if grid.block else "a floating-point format" if grid.pattern else "signs"
             raise UnsupportedOp(f"{where}: rounding {mode!r} into {what}; allowed: even")
-        if scale is None and target is None:
+        if grid.signs is not None:
+            divided = grid.scaled and target is None
+            out = cls._of_signs(grid, grid.signs, divided, scale, unit, top, relu, where)
+        elif scale is None and target is None:
             out = cls(grid, relu, None, grid.unit - unit, unit, top, mode)
         else:
             ratio = torch.ones(1, dtype=torch.float64) if scale is None else scale.reshape(-1).double()
@@ -89,6 +95,31 @@ class Output:
             )
         return out
 
+    @classmethod
+    def _of_signs(
+        cls,
+        grid: Grid,
+        signs: Signs,
+        divided: bool,
+        scale: Tensor | None,
+        unit: int,
+        top: int,
+        relu: bool,
+        where: str,
+    ) -> Output:
+        """Build for signs; integers of one scale are compared as they are, so that nothing is rounded before.
+
+        Args:
+            divided: the integers are over the scale of the signs already.
+        """
+        threshold = Fraction(signs.threshold) / (Fraction(signs.scale) if divided else 1)
+        ratio = torch.ones(1, dtype=torch.float64) if scale is None else scale.reshape(-1).double()
+        if bool((ratio > 0).all()) and (not signs.zero or bool((ratio == ratio[0]).all())):
+            return cls(grid, relu, None, 0, unit, top, edge=edge(threshold / Fraction(float(ratio[0])), unit))
+        m, k, notes = dyadic(ratio, where)
+        found = edge(threshold, unit - k)
+        return cls(grid, relu, m, 0, unit - k, top * int(m.max()), warnings=tuple(notes), edge=found)
+
     @property
     def rounding(self) -> Rounding:
         """The rounding where it is not raw, to codes less the zero point; a ReLU is its lower bound."""
@@ -98,7 +129,7 @@ class Output:
     @property
     def raw(self) -> bool:
         """Tell whether the unit leaves exact integers, for the block behind it."""
-        return self.grid.block > 0 or self.grid.pattern is not None
+        return self.grid.raw
 
     @property
     def mult_bits(self) -> int:
@@ -120,6 +151,8 @@ class Output:
             return Code(whole(given))
         if self.grid.block:
             return normalise(given.to(torch.float64), self.unit, self.grid)
+        if self.grid.signs is not None:
+            return Code(self.grid.signs.codes(given.to(torch.float64), self.edge))
         return Code(elements(given.to(torch.float64) * pow2(torch.tensor(self.unit - self.grid.unit)), self.grid))
 
     def given(self, t: Tensor) -> Code:
@@ -143,6 +176,8 @@ class Output:
             words.append(f"times {int(self.multiplier[column if self.multiplier.numel() > 1 else 0])}")
         if self.grid.block:
             return ", ".join([*words, "left to the block normaliser"])
+        if self.grid.signs is not None:
+            return ", ".join([*words, "left to the block of signs"])
         divided = f"over 2**{self.shift}" if self.shift >= 0 else f"times 2**{-self.shift}"
         return ", ".join([*words, divided, f"rounded {self.mode}, within {self.grid.low}..{self.grid.high}"])
 
@@ -156,6 +191,8 @@ class Output:
         row = [max(t, 0) for t in row] if self.relu else row
         if self.grid.block:
             return normalise_scalar(row, self.unit, self.grid)
+        if self.grid.signs is not None:
+            return [self.grid.signs.scalar(t, self.edge) for t in row], None
         return [element_scalar(t, self.grid.unit - self.unit, self.grid) for t in row], None
 
     def sv_params(self, raw_width: int) -> Mapping[str, int]:
@@ -176,8 +213,10 @@ class Output:
             "Zero": self.grid.zero,
         }
 
-    def normaliser(self, rows: int, cols: int, lanes: int, raw_width: int, fifo: int) -> BlockNormalise | Encode:
+    def normaliser(self, rows: int, cols: int, lanes: int, raw_width: int, fifo: int) -> BlockNormalise | Encode | Sign:
         """Return the block that follows where the unit's integers are raw; its role is ``normalise``."""
+        if self.grid.signs is not None:
+            return Sign(rows, cols, lanes, raw_width, self.unit, self.grid, self.edge, fifo=fifo)
         if not self.grid.block:
             return Encode(rows, cols, lanes, raw_width, self.unit, self.grid, fifo=fifo)
         return BlockNormalise(rows, cols, lanes, raw_width, self.unit, self.grid, fifo=fifo)

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
-from mase.blocks.unit import UnitFoldings, output
+from mase.blocks.unit import Behind, UnitFoldings, output
 from mase.dataflow.block import Block
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, delay, last_call
@@ -241,7 +239,7 @@ class PairFoldings(UnitFoldings):
     mult_bits: int
     mult_zeros: int
     raw_width: int
-    normaliser: Normaliser | Encoder | None
+    normaliser: Behind | None
     zero_bits: int
 
     def lanes(self) -> tuple[Lanes, Lanes]:

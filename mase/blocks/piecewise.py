@@ -10,10 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
-from mase.blocks.unit import UnitFoldings, output
+from mase.blocks.unit import Behind, UnitFoldings, output
 from mase.dataflow.block import Block, MemoryImage, Pipe
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, last_call, product, when
@@ -120,7 +118,7 @@ class PiecewiseFoldings(UnitFoldings):
     out_width: int
     out_block: int
     zero_bits: int
-    normaliser: Normaliser | Encoder | None
+    normaliser: Behind | None
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.out_block)

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from mase.blocks.align import Alignment
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
 from mase.blocks.product import Product
-from mase.blocks.unit import output
+from mase.blocks.unit import Behind, output
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, credit_fifo, delay, rom, shift, when
@@ -41,7 +39,7 @@ class Reduction:
     Args:
         x: grid of the rows. low: least mantissa that occurs in them.
         taps: rows of a group. cols: of a row.
-        maximum: the greatest of each column, else a sum.
+        maximum: the greatest of each column, else a sum. least: of these the least in place of the greatest.
         weight: int64 ``[taps, cols]`` that the rows are multiplied by, or None. powers: they are powers of two, with a
             sign, or 0. bias: int64 ``[cols]`` of that sum.
         alignment: of the rows, where the sum is cut. bias_exp: int64 ``[cols]``, exponents of the bias then.
@@ -59,8 +57,10 @@ class Reduction:
     alignment: Alignment | None = None
     bias_exp: Tensor | None = None
     where: str = "reduce"
+    least: bool = False
 
     def __post_init__(self) -> None:
+        assert self.maximum or not self.least
         most = EXACT_BITS if self.x.block else SUM_BITS
         if self.acc_width > most and not (self.maximum and self.x.block):  # the greatest has no more digits than one
             what = "the greatest value" if self.maximum else "the exact sum"
@@ -135,7 +135,7 @@ class Reduction:
         dtype = carrier(max(self.bound, 1), self.x.reach, reach)
         rows: Tensor = self.x.integers(x, dtype).unflatten(1, (-1, self.taps))
         if self.maximum:
-            return rows.amax(2)
+            return rows.amin(2) if self.least else rows.amax(2)
         if self.weight is None:
             return rows.sum(2, dtype=dtype)
         sums = torch.zeros(rows.shape[0], rows.shape[1], self.cols, dtype=dtype)
@@ -173,7 +173,7 @@ class Reduction:
     def scalar(self, column: list[int], c: int) -> int:
         """Return the integer of one column from those of its rows, which are exact."""
         if self.maximum:
-            return max(column)
+            return min(column) if self.least else max(column)
         if self.weight is None:
             return sum(column)
         start = 0 if self.bias is None else int(self.bias[c])
@@ -207,7 +207,7 @@ class ReduceFoldings:
     acc_width: int
     out_width: int
     rounded: bool
-    normaliser: Normaliser | Encoder | None
+    normaliser: Behind | None
 
     def beats(self, lanes: Count) -> Count:
         """Return the beats of a row."""
@@ -351,6 +351,7 @@ class Reduce(Pipe):
             "Beats": self.stream_in.row_beats,
             "Lanes": self.lanes,
             "Maximum": int(red.maximum),
+            "Least": int(red.least),
             "XWidth": x.width,
             "XSigned": int(x.signed),
             "XExpBits": x.exp_bits,

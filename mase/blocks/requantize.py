@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.output import Output
-from mase.blocks.unit import UnitFoldings, output
+from mase.blocks.unit import Behind, UnitFoldings, output
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, last_call, shift
@@ -86,7 +84,7 @@ class RequantizeFoldings(UnitFoldings):
     out_block: int
     mult_bits: int
     raw_width: int
-    normaliser: Normaliser | Encoder | None
+    normaliser: Behind | None
     zero_bits: int = 0
     mult_zeros: int = 0
     bounded: bool = False

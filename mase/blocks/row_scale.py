@@ -96,7 +96,7 @@ class RowNorm:
                 return found
         raise UnsupportedOp(
             f"{where}: the exact integers before rounding take {needed} bits; allowed are "
-            f"{RAW_BITS if y.block or y.pattern else INT_BITS}: use an input of fewer bits, or shorter rows"
+            f"{RAW_BITS if y.raw else INT_BITS}: use an input of fewer bits, or shorter rows"
         )
 
     @classmethod
@@ -133,7 +133,7 @@ class RowNorm:
         factor = isqrt(top * max(1, stats.cols - 1) if stats.centred else top) + 1  # of |d r|
         total = factor * int(multiplier.abs().max()) + int(addend.abs().max())
         bits = total.bit_length() + 1
-        if bits > INT_BITS or ((y.block or y.pattern) and bits > RAW_BITS):
+        if bits > INT_BITS or (y.raw and bits > RAW_BITS):
             return None, bits
         out = Output.of(y, None, None, unit, total, relu, mode, where)
         product = _diff_bits(stats) + _bits(multiplier)
@@ -159,6 +159,23 @@ class RowNorm:
         """Bits of an addend."""
         return _bits(self.addend)
 
+    @property
+    def sizes(self) -> NormSizes:
+        """All that cycles and hardware depend on but the lanes."""
+        out = self.out
+        return NormSizes(
+            self.rows,
+            self.stats,
+            self.roots,
+            self.mult_bits,
+            self.add_bits,
+            self.sum_width,
+            out.raw,
+            out.grid.width,
+            out.grid.block,
+            out.zero_bits,
+        )
+
     def integers(self, code: Code) -> Tensor:
         """Return the sums of codes ``[samples, rows, cols]``: exact, int64."""
         q = self.stats.x.integers(code, torch.int64)
@@ -177,6 +194,66 @@ class RowNorm:
         constants = zip(self.multiplier.tolist(), self.addend.tolist(), strict=True)
         wide = self.cols if self.stats.centred else 1
         return self.out.scalar([(wide * q - s) * g * r + b for q, (g, b) in zip(row, constants, strict=True)])
+
+
+@dataclass(frozen=True)
+class NormSizes:
+    """Say how large a norm of rows is: its statistics and roots, and bits of its constants, sums and results.
+
+    Args:
+        raw: exact integers leave. out_width, out_block: of the result. zero_bits: of a result that are always 0.
+    """
+
+    rows: int
+    stats: Stats
+    roots: Roots
+    mult_bits: int
+    add_bits: int
+    sum_width: int
+    raw: bool
+    out_width: int
+    out_block: int
+    zero_bits: int
+
+    @property
+    def cols(self) -> int:
+        """Elements of a row."""
+        return self.stats.cols
+
+    @property
+    def diff_bits(self) -> int:
+        """Bits of cols q - s, or q."""
+        return _diff_bits(self.stats)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a firing of the scale unit to its output beat."""
+        return 5 + (not self.raw)
+
+    def part(self, lanes: Count, fifo: Count) -> Part:
+        """Return what the scale unit is made of at any number of lanes."""
+        x, beats = self.stats.x, ceil_div(self.cols, lanes)
+        wide = _wide(x)
+        product, centred = self.diff_bits + self.mult_bits, int(self.stats.centred)
+        result = (self.sum_width if self.raw else self.out_width) - self.zero_bits
+        sums = Work(
+            multipliers=(
+                (lanes, self.diff_bits, self.mult_bits),
+                (lanes, product, self.roots.bits + 1),
+                *(((lanes, wide, self.cols.bit_length()),) * centred),
+            ),
+            adders=((lanes * centred, self.diff_bits), (lanes, self.sum_width)),
+            shifters=((lanes, wide, (1 << x.exp_bits) - 1),) * (x.block > 0),
+            registers=lanes * (wide + self.diff_bits + self.mult_bits + 2 * self.add_bits + product + self.sum_width)
+            + 3 * self.roots.bits
+            + self.diff_bits * centred
+            + lanes * result * (not self.raw)
+            + 8,
+            roms=((lanes * self.mult_bits, beats), (lanes * self.add_bits, beats)),
+            rounders=() if self.raw else ((lanes, self.sum_width, self.out_width),),
+            counters=(beats, self.rows),
+        )
+        return Part(sums, latency=self.latency - 1) >> credit_fifo(lanes * result + 1, fifo)
 
 
 def _bits(constants: Tensor) -> int:
@@ -272,36 +349,4 @@ class RowScale(Block):
         return MemoryImage(self.lanes * width, pack_words(padded.reshape(-1, self.lanes).numpy(), width), layout)
 
     def part(self) -> Part:
-        return scale_part(self.norm, self.lanes, self.fifo)
-
-
-def scale_latency(norm: RowNorm) -> int:
-    """Return the cycles from a firing to its output beat."""
-    return 5 + (not norm.out.raw)
-
-
-def scale_part(norm: RowNorm, lanes: Count, fifo: Count) -> Part:
-    """Return what it is made of at any number of lanes."""
-    stats, x, out = norm.stats, norm.stats.x, norm.out
-    beats = ceil_div(norm.cols, lanes)
-    wide = _wide(x)
-    product, centred = norm.diff_bits + norm.mult_bits, int(stats.centred)
-    result = (norm.sum_width if out.raw else out.grid.width) - out.zero_bits
-    sums = Work(
-        multipliers=(
-            (lanes, norm.diff_bits, norm.mult_bits),
-            (lanes, product, norm.roots.bits + 1),
-            *(((lanes, wide, norm.cols.bit_length()),) * centred),
-        ),
-        adders=((lanes * centred, norm.diff_bits), (lanes, norm.sum_width)),
-        shifters=((lanes, wide, (1 << x.exp_bits) - 1),) * (x.block > 0),
-        registers=lanes * (wide + norm.diff_bits + norm.mult_bits + 2 * norm.add_bits + product + norm.sum_width)
-        + 3 * norm.roots.bits
-        + norm.diff_bits * centred
-        + lanes * result * (not out.raw)
-        + 8,
-        roms=((lanes * norm.mult_bits, beats), (lanes * norm.add_bits, beats)),
-        rounders=() if out.raw else ((lanes, norm.sum_width, out.grid.width),),
-        counters=(beats, norm.rows),
-    )
-    return Part(sums, latency=scale_latency(norm) - 1) >> credit_fifo(lanes * result + 1, fifo)
+        return self.norm.sizes.part(self.lanes, self.fifo)

@@ -1,4 +1,4 @@
-"""Statistics of each row in exact integers: sum of squares, or spread and sum (hw/row_stats)."""
+"""Statistics of each row in exact integers: sum of squares, spread and sum, or the greatest (hw/row_stats)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ from mase.formats.grid import Grid, signed_width
 
 @dataclass(frozen=True)
 class Stats:
-    """a = sum q^2 + eps, or centred a = cols * sum q^2 - (sum q)^2 + eps beside s = sum q.
+    """a = sum q^2 + eps, or centred a = cols * sum q^2 - (sum q)^2 + eps beside s = sum q; or a = max q.
 
     No mean is formed and nothing is divided, so all is exact, and any order of summing gives the same.
 
     Args:
         cols: elements of a row. x: grid of the input, integers q with their exponents. eps: 1 or more.
+        maximum: a is the greatest q, and not centred.
     """
 
     cols: int
     x: Grid
     centred: bool
     eps: int
+    maximum: bool = False
+
+    def __post_init__(self) -> None:
+        assert not (self.maximum and self.centred)
 
     @property
     def most(self) -> int:
@@ -55,11 +60,16 @@ class Stats:
     @property
     def grid(self) -> Grid:
         """Codes of the results."""
+        if self.maximum:
+            low, high = self.x.low << self.x.span, self.x.high << self.x.span
+            return Grid(signed_width(low, high), True, low, high, self.x.unit)
         width = argument_width(self.most, self.sum_bits)
         return Grid(width, True, -(1 << width - 1), (1 << width - 1) - 1)
 
     def apply(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Return a and s of int64 rows ``[..., cols]``; s is 0 where it is not centred."""
+        if self.maximum:
+            return q.amax(-1, keepdim=True), torch.zeros_like(q[..., :1])
         squares, s = (q * q).sum(-1, keepdim=True), q.sum(-1, keepdim=True)
         if not self.centred:
             return squares + self.eps, torch.zeros_like(s)
@@ -67,6 +77,8 @@ class Stats:
 
     def scalar(self, row: list[int]) -> tuple[int, int]:
         """Do the same for one row of Python integers."""
+        if self.maximum:
+            return max(row), 0
         squares, s = sum(q * q for q in row), sum(row)
         return (self.cols * squares - s * s + self.eps, s) if self.centred else (squares + self.eps, 0)
 
@@ -112,6 +124,7 @@ class RowStats(Pipe):
             "XExpBits": x.exp_bits,
             "XBlock": max(1, x.block),
             "Centred": int(self.stats.centred),
+            "Maximum": int(self.stats.maximum),
             **halves("Eps", self.stats.eps),
             "OutWidth": self.stats.grid.width,
             "FifoDepth": self.fifo,
@@ -135,6 +148,8 @@ def stats_part(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Part:
     """Return what it is made of at any number of lanes."""
     x, width = stats.x, stats.grid.width
     wide = x.element_bits + ((1 << x.exp_bits) - 1 if x.block else 0)
+    if stats.maximum:
+        return _most_part(rows, stats, wide, lanes) >> credit_fifo(width + 1, fifo)
     square, out = min(2 * wide, width), width * stats.lanes
     trees = (*tree(lanes, wide, width, 1), *tree(lanes, square, width, 1))
     centred = int(stats.centred)
@@ -149,6 +164,21 @@ def stats_part(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Part:
         counters=(ceil_div(stats.cols, lanes), rows),
     )
     return Part(sums, latency=stats_latency(lanes) - 1) >> credit_fifo(out + 1, fifo)
+
+
+def _most_part(rows: int, stats: Stats, wide: int, lanes: Count) -> Part:
+    """Return all before the output FIFO of the greatest of each row, of elements of ``wide`` bits."""
+    levels = tree(lanes, wide, wide, 1)
+    beats, shifts = ceil_div(stats.cols, lanes), ((lanes, wide, (1 << stats.x.exp_bits) - 1),) * (stats.x.block > 0)
+    sums = Work(
+        adders=(*((compared, wide) for compared, _, _ in levels), (1, wide)),  # comparisons
+        muxes=(*((compared * wide, 2) for compared, _, _ in levels), (wide, 2), (lanes * wide, 2)),
+        shifters=shifts,
+        registers=2 * lanes * wide + sum(n * wide for _, n, _ in levels) + 3 * wide + 6,
+        delays=((3, stats_latency(lanes) - 4),),
+        counters=(beats, rows),
+    )
+    return Part(sums, latency=stats_latency(lanes) - 1)
 
 
 def rows_of(x: Grid, code: Code) -> list[list[int]]:

@@ -34,7 +34,7 @@ from mase.formats.blocks import (
     threshold,
     tile_text,
 )
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, Rise
 from mase.formats.mxint import IntegerBlocks
 from mase.formats.rounding import Rounding
 
@@ -146,5 +146,5 @@ class BFP(IntegerBlocks):
             base=base,
             span=self.span,
             lift=self._lift,
-            ceil=self.rule == "ceil",
+            rise=Rise.of(self._threshold),
         )

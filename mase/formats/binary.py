@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mase.formats.base import FORMATS, Code, Constants, Layout, QuantParams, Words, checked, one_of, text_form
-from mase.formats.grid import Grid, off_chip
+from mase.formats.grid import Grid, Signs, off_chip
 from mase.formats.scaled import FLOAT32, PER, Per, ScaledFormat
 from mase.formats.scales import SCALE_BITS, ScaleType, round_scale
 
@@ -60,7 +61,11 @@ class SignFormat(ScaledFormat):
     def grid(self, params: QuantParams, where: str) -> Grid:
         if self.per != "none" and params.scale is None:
             raise off_chip(self, where, "has no scale")
-        return Grid(2, True, -1, 1, scaled=self.per != "none", rounds=False)  # a threshold is no rounding
+        return Grid(2, True, -1, 1, scaled=self.per != "none", signs=self._signs(params))
+
+    @abstractmethod
+    def _signs(self, params: QuantParams) -> Signs:
+        """Return where results become which code."""
 
     def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
         grid, code = self.grid(params, where), self.encode(x, params)
@@ -125,6 +130,9 @@ class Binary(SignFormat):
 
     def _codes(self, x: Tensor, spread: QuantParams) -> Tensor:
         return torch.where(x >= 0, 1, -1)
+
+    def _signs(self, params: QuantParams) -> Signs:
+        return Signs(zero=False)
 
     def layout(self) -> Layout:
         return Layout((("sign", 1),), *self._shared_fields())

@@ -25,7 +25,7 @@ from mase.formats.base import (
     within,
 )
 from mase.formats.blocks import TILE, BlockFormat, check_block, read_tile, sharing, threshold, tile_text
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, Rise
 from mase.formats.log import Log
 
 
@@ -109,7 +109,13 @@ class BlockLog(BlockFormat):
         base = self.base(params)
         element = self.element.grid(params, where)
         return replace(
-            element, unit=element.unit + base, block=self.block, exp_bits=self.exp_bits, base=base, span=self.span
+            element,
+            unit=element.unit + base,
+            block=self.block,
+            exp_bits=self.exp_bits,
+            base=base,
+            span=self.span,
+            rise=Rise.of(self._threshold),
         )
 
     def layout(self) -> Layout:

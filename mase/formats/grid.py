@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -12,6 +14,9 @@ from mase.errors import UnsupportedOp
 from mase.formats.base import Code, Format, floor_log2, pow2
 from mase.formats.whole import whole
 
+# Significands from here round up to the next power of two: the least above sqrt(2), the midpoint of the logarithm,
+# which is not a float and therefore not a tie.
+MIDDLE = math.sqrt(2.0)
 FLOAT_BITS = 52  # integers of more may have more digits than a float64
 MOST_INTEGER = 16  # bits up to which a floating-point number becomes an integer; above, it keeps its own exponent
 
@@ -22,7 +27,8 @@ class Pattern:
 
     Args:
         exp, man: bits of exponent and mantissa. top: greatest code of a number, sign left out.
-        subnormal: exponents 0 and 1 weigh the same, and 0 has no hidden digit; else all codes have one.
+        subnormal: exponents 0 and 1 weigh the same, and 0 has no hidden digit; else all codes have one: powers of two
+            without a zero, to which units round in the logarithm.
         own: on chip, digits keep an exponent of their own; else a code becomes the integer digits << shift.
     """
 
@@ -66,6 +72,8 @@ class Pattern:
 
     def codes(self, v: Tensor) -> Tensor:
         """Return the codes nearest to float64 ``v``, ties to even, saturating; a zero has no sign."""
+        if not self.subnormal:
+            return self._powers(v)
         exponent = floor_log2(v.abs()).clamp_(self.man, 1000)
         digits = (v.abs() * pow2(self.man - exponent)).round_().clamp_(max=2.0 ** (self.man + 1))
         number = (whole(digits) + (exponent - self.man << self.man)).clamp_(max=self.top)
@@ -75,6 +83,10 @@ class Pattern:
         """Return the code nearest to t / 2**down, by integers alone: the oracle of :meth:`codes`."""
         if t == 0:
             return 0
+        if not self.subnormal:
+            floor = abs(t).bit_length() - 1
+            power = floor + (t * t > 1 << 2 * floor + 1) - down
+            return min(max(power, 0), self.top) + (1 << self.width - 1) * (t < 0)
         size, drop = abs(t), max(abs(t).bit_length() - 1 - self.man, down)
         digits = size << -drop if drop <= 0 else size >> drop
         rest = 0 if drop <= 0 else size - (digits << drop)
@@ -82,6 +94,76 @@ class Pattern:
             digits += 1
         number = min(digits + (drop - down << self.man), self.top)
         return number + (1 << self.width - 1) * (t < 0 and number > 0)
+
+    def _powers(self, v: Tensor) -> Tensor:
+        """Return the powers of two nearest to ``v`` in the logarithm; a zero becomes the least."""
+        floor = floor_log2(v.abs()).clamp_(-1000, 1000)
+        number = (floor + (v.abs() >= pow2(floor) * MIDDLE)).clamp_(0, self.top)
+        return number + ((v < 0).to(torch.int64) << self.width - 1)
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A block's exponent is one more where its greatest magnitude begins with so many ones.
+
+    Args:
+        ones: digits behind the leading one that are all 1. more: anything above 0 has to come behind these.
+    """
+
+    ones: int
+    more: bool
+
+    @classmethod
+    def of(cls, significand: float) -> Rise | None:
+        """Return the rule of a significand in (1, 2] from which the exponent is one more; 2 is never.
+
+        Such significands are 2 - 2**-n, or the least number above one.
+        """
+        if significand == 2.0:
+            return None
+        below = math.nextafter(significand, 1.0)
+        more = Fraction(below).denominator < Fraction(significand).denominator
+        last = 2 - Fraction(below if more else significand)
+        assert last.numerator == 1
+        return cls(last.denominator.bit_length() - 1, more)
+
+    def reached(self, top: Tensor) -> Tensor:
+        """Tell of float64 magnitudes above 0 whether the exponent is one more."""
+        significand = 2 * torch.frexp(top).mantissa
+        edge = 2 - 2.0**-self.ones
+        return significand > edge if self.more else significand >= edge
+
+    def scalar(self, top: int) -> bool:
+        """Tell it of one integer above 0, digit by digit."""
+        digits = f"{top:b}"
+        begins = digits[1:].startswith("1" * self.ones)
+        return begins and (not self.more or "1" in digits[1 + self.ones :])
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Codes that are signs: 1 above a threshold, -1 below its negative, 0 between.
+
+    Args:
+        threshold: real. zero: else there is no 0, and 1 begins with 0. scale: of the tensor.
+    """
+
+    threshold: float = 0.0
+    zero: bool = True
+    scale: float = 1.0
+
+    def codes(self, t: Tensor, edge: float) -> Tensor:
+        """Return the codes of integers, int64 or float64, in whose unit the threshold is ``edge``."""
+        if not self.zero:
+            return torch.where(t >= 0, 1, -1)
+        edge = float(edge) if t.is_floating_point() else edge
+        return (t > edge).to(torch.int64) - (t < -edge).to(torch.int64)
+
+    def scalar(self, t: int, edge: int) -> int:
+        """Return the code of one integer: the oracle of :meth:`codes`."""
+        if not self.zero:
+            return 1 if t >= 0 else -1
+        return 1 if t > edge else -1 if -t > edge else 0
 
 
 @dataclass(frozen=True)
@@ -97,8 +179,8 @@ class Grid:
         block: elements that share an exponent; 0 where there are no exponents.
         exp_bits: bits of an exponent on the stream. base: least exponent. span: greatest exponent less ``base``.
         zero: code of real zero, a zero point. pattern: how a code is read that is not an integer.
-        lift: a block's exponent lies so far below that of its greatest magnitude. ceil: one above where that magnitude
-            is not a power of two. rounds: units round to these codes; else only a host or weights give them.
+        lift: a block's exponent lies so far below that of its greatest magnitude. rise: where it is one more.
+        signs: how results become codes that are signs.
         stored: how memories hold integers that such codes stand for.
     """
 
@@ -115,9 +197,14 @@ class Grid:
     zero: int = 0
     pattern: Pattern | None = None
     lift: int = 0
-    ceil: bool = False
-    rounds: bool = True
+    rise: Rise | None = None
+    signs: Signs | None = None
     stored: Pattern | None = None
+
+    @property
+    def raw(self) -> bool:
+        """Tell whether a unit leaves its exact integers to a block behind it, which makes such codes."""
+        return self.block > 0 or self.pattern is not None or self.signs is not None
 
     @cached_property
     def plain(self) -> Grid:

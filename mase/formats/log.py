@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,13 +31,10 @@ from mase.formats.base import (
 )
 from mase.formats.blocks import FIELD
 from mase.formats.chunks import Scratch
-from mase.formats.grid import MOST_INTEGER, Grid, Pattern, off_chip
+from mase.formats.grid import MIDDLE, MOST_INTEGER, Grid, Pattern, off_chip
 from mase.formats.minifloat import AUTO
 
-# Significands from here round up to the next power of two: the least above sqrt(2), the midpoint of the logarithm,
-# which is not a float and therefore not a tie.
-MIDDLE = math.sqrt(2.0)
-MIDDLE_FLOAT32 = 0x3504F4  # mantissa field of the least float32 above sqrt(2)
+MIDDLE_FLOAT32 = 0x3504F4  # mantissa field of the least float32 above MIDDLE
 
 
 @FORMATS.add("log")
@@ -137,8 +133,7 @@ class Log(Format):
             raise off_chip(self, where, f"follows {self.compat}; hardware follows the specification")
         pattern = Pattern(self.width - 1, 0, (1 << self.width - 1) - 1, subnormal=False)
         pattern = replace(pattern, own=pattern.most.bit_length() + 1 > MOST_INTEGER)
-        # the midpoint of a logarithm is no number that a unit could compare with
-        return Grid(self.width, False, *self.code_range(), unit=-self.bias, pattern=pattern, rounds=False)
+        return Grid(self.width, False, *self.code_range(), unit=-self.bias, pattern=pattern)
 
     def _emulate(self, x: Tensor, params: QuantParams) -> Tensor | None:
         if self.compat != "mase":

@@ -39,7 +39,7 @@ from mase.formats.blocks import (
     tile_text,
 )
 from mase.formats.chunks import Scratch
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, Rise
 from mase.formats.minifloat import Minifloat
 from mase.formats.rounding import Rounding
 
@@ -72,9 +72,8 @@ class FloatBlocks(BlockFormat):
 
     def grid(self, params: QuantParams, where: str) -> Grid:
         self._check_on_chip(where)
-        base, rule = self.base(params), getattr(self, "rule", "floor")
+        base = self.base(params)
         element = self.element.element_grid(base - self.offset)
-        simple = rule in ("floor", "ceil")  # the other rules compare the maximum with more than a power of two
         return replace(
             element,
             block=self.block,
@@ -82,8 +81,7 @@ class FloatBlocks(BlockFormat):
             base=base,
             span=self.span,
             lift=self._lift,
-            ceil=rule == "ceil",
-            rounds=simple,
+            rise=Rise.of(self._threshold),
         )
 
 

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from mase.formats.base import FORMATS, Layout, QuantParams, Words, one_of, text_form
 from mase.formats.binary import PER_LETTERS, SignFormat, mean
+from mase.formats.grid import Signs
 from mase.formats.scaled import PER, Per
 
 THRESHOLD = 0.75  # of the mean magnitude
+UNSCALED = 0.5  # without a scale
 
 
 @FORMATS.add("ternary")
@@ -46,15 +48,22 @@ class Ternary(SignFormat):
 
     def calibrate(self, x: Tensor, axis: int = -1) -> QuantParams:
         if self.per == "none":
-            return QuantParams(threshold=torch.tensor(0.5, dtype=torch.float64), axis=axis)
+            return QuantParams(threshold=torch.tensor(UNSCALED, dtype=torch.float64), axis=axis)
         rows = self._rows(x, axis)
         threshold = THRESHOLD * mean(rows, torch.isfinite(rows))
         kept = (rows > threshold.unsqueeze(1)) & torch.isfinite(rows)
         return QuantParams(scale=self._shaped(mean(rows, kept)), threshold=self._shaped(threshold), axis=axis)
 
     def _codes(self, x: Tensor, spread: QuantParams) -> Tensor:
-        threshold = 0.5 if spread.threshold is None else spread.threshold
+        threshold = UNSCALED if spread.threshold is None else spread.threshold
         return (x > threshold).to(torch.int64) - (x < -threshold).to(torch.int64)
+
+    def _signs(self, params: QuantParams) -> Signs:
+        threshold, scale = (
+            default if shared is None else float(shared.reshape(-1)[0])
+            for shared, default in ((params.threshold, UNSCALED), (params.scale, 1.0))
+        )
+        return Signs(threshold, scale=scale)
 
     def layout(self) -> Layout:
         return Layout((("code", 2),), *self._shared_fields())

@@ -1,4 +1,4 @@
-"""Functions of one element: ReLU (hw/requantize), all others by a table or by polynomials (hw/table, hw/piecewise)."""
+"""Functions of one element: by a comparison, by a table, by polynomials, or by slopes of each channel."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mase.ops.lookup import MOST_BITS, Domain, Lookup, fits, most_bits, result_g
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
 from mase.ops.requantize import Requantize
+from mase.ops.scaled import Scaled
 
 Function = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
@@ -89,7 +90,7 @@ class Activation(InRow, HardwareOp):
     family: ClassVar[Family] = "function"
     implicit: ClassVar[frozenset[str]] = frozenset({"weight"})  # a slope is part of the table
 
-    core: Requantize | Lookup | Piecewise
+    core: Requantize | Lookup | Piecewise | Scaled
 
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
@@ -128,7 +129,8 @@ class Activation(InRow, HardwareOp):
         except UnsupportedOp:
             return ""
         compared = grid.block > 0 and _bound(node.record) is not None  # takes any exponents
-        return NARROWER if index_bits(grid) > most_bits(grid) and not compared else ""
+        taken = compared or _slopes(node) is not None
+        return NARROWER if index_bits(grid) > most_bits(grid) and not taken else ""
 
     @classmethod
     def not_negative(cls, node: OpNode) -> bool:
@@ -146,6 +148,10 @@ class Activation(InRow, HardwareOp):
             super().check_formats(node)
             Requantize.of(node, relu=True, most=most)
             return
+        if (slopes := _slopes(node)) is not None:
+            super().check_formats(node)
+            Scaled.below(node, slopes)
+            return
         least, attrs = _least(node.inputs[0]), _attrs(node)
         domain = Domain(node, least)
         domain.check(node, function, attrs)
@@ -159,6 +165,8 @@ class Activation(InRow, HardwareOp):
         function = node.record.attrs["function"]
         if (most := _ceiling(node)) is not None:
             return cls(Requantize.of(node, relu=True, most=most))
+        if (slopes := _slopes(node)) is not None:
+            return cls(Scaled.below(node, slopes))
         attrs, least = _attrs(node), _least(node.inputs[0])
         if Domain(node, least).wide:
             return cls(Piecewise.of(node, function, attrs, least, cls.not_negative(node)))
@@ -207,20 +215,20 @@ def _bound(record: Record) -> float | None:
 
 
 def _attrs(node: OpNode) -> Mapping[str, Any]:
-    """Return the numbers of a function, the slope of prelu too.
-
-    Raises:
-        UnsupportedOp: prelu has several slopes.
-    """
+    """Return the numbers of a function, the slope of prelu too."""
     if node.record.attrs["function"] != "prelu":
         return node.record.attrs
-    slopes = node.tensor("weight").flatten()
-    if not bool((slopes == slopes[0]).all()):
-        raise UnsupportedOp(
-            f"{node.where()}: prelu has {slopes.numel()} slopes; a table serves all channels, so allowed is 1 slope "
-            "(nn.PReLU()), or leaky_relu"
-        )
-    return {"weight": float(slopes[0])}
+    return {"weight": float(node.tensor("weight").flatten()[0])}
+
+
+def _slopes(node: OpNode) -> Tensor | None:
+    """Return the slopes of a prelu that has several, float64, in a shape that broadcasts to a sample."""
+    if node.record.attrs["function"] != "prelu":
+        return None
+    slopes = node.tensor("weight").flatten().double()
+    if bool((slopes == slopes[0]).all()):
+        return None
+    return slopes.reshape(-1, *[1] * (len(node.record.output.shape) - 2))  # the channels are axis 0 of a sample
 
 
 def _least(node: OpNode) -> float:

@@ -44,14 +44,15 @@ POOLS: Mapping[tuple[str, int], Callable[..., Any]] = {
 }  # by function and number of pooled axes
 
 
-GREATEST = frozenset({"max", "adaptive_max", "amax"})
+LEAST = "amin"
+CHOSEN = frozenset({"max", "adaptive_max", "amax", LEAST})  # one of the elements
 MEANS = frozenset({"average", "adaptive_average", "mean"})
 
 
 @OPS.add("pool")
 @dataclass(frozen=True, eq=False)
 class Pool(Reducing, HardwareOp):
-    """y = one number for a window, or for an axis; on chip the greatest one, the mean or the sum.
+    """y = one number for a window, or for an axis: the greatest or the least one, the mean or the sum.
 
     Attributes: function. max and average: size, stride, padding, ceil (count partial windows), dilation (max),
     count_padding (average). adaptive_max and adaptive_average: size of the result, None keeps an axis. mean, sum, amax
@@ -111,8 +112,6 @@ class Pool(Reducing, HardwareOp):
     @classmethod
     def builds(cls, record: Record) -> bool:
         attrs = record.attrs
-        if attrs["function"] not in GREATEST | MEANS | {"sum"}:
-            return False
         return attrs.get("count_padding", True) or not any(attrs.get("padding", ()))
 
     @classmethod
@@ -155,7 +154,9 @@ class Pool(Reducing, HardwareOp):
         places, reduced = _along(node) if function in AXES else (_windows(node), [])
         come, give = orders(node, reduced) if function in AXES else images(node)
         low = max(x.low, 0) if not_negative(source) else x.low
-        build = partial(Reduction, x, low, places.taps, come.cols, function in GREATEST, where=node.where())
+        build = partial(Reduction, x, low, places.taps, come.cols, function in CHOSEN, where=node.where())
+        if function == LEAST:
+            build = partial(build, least=True)
         try:
             reduction = build()
         except UnsupportedOp:
@@ -167,14 +168,14 @@ class Pool(Reducing, HardwareOp):
 
 
 def _grids(node: OpNode) -> tuple[Grid, Grid, tuple[QuantParams, QuantParams]]:
-    """Return the grids of input and result, and their parameters; the greatest of some codes needs no rounding."""
+    """Return the grids of input and result, and their parameters; one of some codes needs no rounding."""
     where, source = node.where(), node.inputs[0]
     before, after = source.record.output.format, node.record.output.format
     assert before is not None and after is not None
     params = source.params(), node.params()
     x, y = activation_grid(before, params[0], where), stream_grid(after, params[1], where)
     same = before == after and _same(*params) and y.plain is y and not y.block
-    if node.record.attrs["function"] not in GREATEST or not same:
+    if node.record.attrs["function"] not in CHOSEN or not same:
         y = produced_grid(after, params[1], where)
     return x, y, params
 

@@ -122,7 +122,7 @@ class Requantize(Rescaling, InRow, HardwareOp):
         return {"": core, "normalise": self.out.normaliser(self.rows, self.cols, pe, self.raw_width, fifo)}
 
     def pointwise(self) -> Pointwise | None:
-        if self.x.block or self.out.raw:
+        if self.x.block or (self.out.raw and self.out.grid.signs is None):
             return None
         out = self.out
         return Pointwise(

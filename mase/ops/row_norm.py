@@ -13,12 +13,11 @@ from typing import Self
 import numpy as np
 import torch
 
-from mase.blocks.block_normalise import Normaliser
-from mase.blocks.encode import Encoder
 from mase.blocks.fork import A, B, Fork, ForkFoldings
 from mase.blocks.root import FIFO, Root, dwell, root_part, unrolled
-from mase.blocks.row_scale import R, RowNorm, RowScale, X, scale_latency, scale_part
+from mase.blocks.row_scale import NormSizes, R, RowNorm, RowScale, X
 from mase.blocks.row_stats import RowStats, rows_of, stats_fifo, stats_latency, stats_part
+from mase.blocks.unit import Behind
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit, Pin, Wire
 from mase.dataflow.grid import activation_grid, produced_grid
@@ -33,22 +32,15 @@ from mase.ops.base import Arithmetic, travel
 SPLIT, STATS, ROOT, NORMALISE = "split", "stats", "root", "normalise"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class RowNormFoldings(Foldings):
     """The blocks before they are folded: all that they depend on but the lanes."""
 
-    norm: RowNorm
-    normaliser: Normaliser | Encoder | None
-    key: tuple[object, ...]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RowNormFoldings) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+    norm: NormSizes
+    normaliser: Behind | None
 
     def lanes(self) -> tuple[Lanes, Lanes]:
-        lanes = tile_lanes(self.norm.cols, self.norm.stats.x.block, self.norm.out.grid.block)
+        lanes = tile_lanes(self.norm.cols, self.norm.stats.x.block, self.norm.out_block)
         return lanes, lanes
 
     def cycles(self, simd: Count, pe: Count) -> Count:
@@ -74,7 +66,7 @@ class RowNormFoldings(Foldings):
             f"{SPLIT}.{B}": waits,
             STATS: stats_fifo(self.norm.cols, pe),
             ROOT: 0 * pe + FIFO,
-            "": 0 * pe + scale_latency(self.norm) + 2,
+            "": 0 * pe + self.norm.latency + 2,
             NORMALISE: 0 * pe + (0 if self.normaliser is None else self.normaliser.fifo(1)),
         }
 
@@ -85,7 +77,7 @@ class RowNormFoldings(Foldings):
             SPLIT: fork.part(pe, {port: fifos[f"{SPLIT}.{port}"] for port in (A, B)}).work,
             STATS: stats_part(norm.rows, stats, pe, fifos[STATS]).work,
             ROOT: root_part(norm.rows, stats.grid.width, norm.roots, stats.sum_bits, self.unroll(pe), fifos[ROOT]).work,
-            "": scale_part(norm, pe, fifos[""]).work,
+            "": norm.part(pe, fifos[""]).work,
         }
         if self.normaliser is not None:
             found[NORMALISE] = self.normaliser.part(pe, fifos[NORMALISE]).work
@@ -161,8 +153,7 @@ class RowNormalise(Arithmetic):
         norm, normaliser = self.norm, None
         if norm.out.raw:
             normaliser = norm.out.normaliser(norm.rows, norm.cols, 1, norm.sum_width, 2).normaliser
-        key = (norm.rows, norm.stats, norm.roots, norm.mult_bits, norm.add_bits, norm.sum_width, norm.out.grid)
-        return RowNormFoldings(norm, normaliser, (*key, norm.out.zero_bits, normaliser))
+        return RowNormFoldings(norm.sizes, normaliser)
 
     def circuit(self, simd: int, pe: int, fifos: Mapping[str, int]) -> Circuit:
         norm, stats = self.norm, self.norm.stats

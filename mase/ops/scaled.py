@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from mase.blocks.affine import AffineFoldings, Scaling
+from mase.blocks.slope import Slopes
 from mase.dataflow.block import Block
 from mase.dataflow.circuit import Circuit
 from mase.dataflow.grid import activation_grid, produced_grid
 from mase.dataflow.stream import Travel
 from mase.formats import Code
+from mase.formats.grid import Grid
 from mase.graph import OpNode
-from mase.ops.base import travel
+from mase.ops.base import Pointwise, travel
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +42,15 @@ class Scaled:
         Raises:
             UnsupportedOp: a constant is infinite or NaN, or no integers hold it.
         """
-        source, record, where = node.inputs[0], node.record, node.where()
-        x_format, y_format = source.record.output.format, record.output.format
-        assert x_format is not None and y_format is not None
-        x, y = activation_grid(x_format, source.params(), where), produced_grid(y_format, node.params(), where)
-        scales = source.params().scale if x.scaled else None, node.params().scale if y.scaled else None
-        order, shape = travel(source), record.output.shape[1:]
-        placed = [order.travelling(Code(t.expand(1, *shape).contiguous())).mantissa[0] for t in (scale, shift)]
-        relu, mode = record.attrs.get("activation") == "relu", record.attrs.get("rounding", "even")
-        return cls(order, Scaling.of(x, y, scales, placed[0], placed[1], relu, mode, where))
+        order, x, y, scales, (scale, shift), mode = _placed(node, scale, shift)
+        relu = node.record.attrs.get("activation") == "relu"
+        return cls(order, Scaling.of(x, y, scales, scale, shift, relu, mode, node.where()))
+
+    @classmethod
+    def below(cls, node: OpNode, slope: Tensor) -> Self:
+        """Build y = x where x is not negative, else slope * x; the slope as the constants of :meth:`of`."""
+        order, x, y, scales, (slope,), mode = _placed(node, slope)
+        return cls(order, Slopes.over(x, y, scales, slope, mode, node.where()))
 
     def reference(self, *inputs: Code) -> Code:
         """Compute codes: vectorised, exact."""
@@ -84,6 +86,24 @@ class Scaled:
         """Return the same, joined."""
         return Circuit.chain(self.blocks(simd, pe, fifos))
 
+    def pointwise(self) -> Pointwise | None:
+        """Return nothing: it depends on the place of an element."""
+        return None
+
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should know of the numbers."""
         return self.scaling.out.warnings
+
+
+def _placed(
+    node: OpNode, *constants: Tensor
+) -> tuple[Travel, Grid, Grid, tuple[Tensor | None, Tensor | None], list[Tensor], str]:
+    """Return order, grids and real scales of input 0 and result, the constants as elements travel, and the rounding."""
+    source, record, where = node.inputs[0], node.record, node.where()
+    x_format, y_format = source.record.output.format, record.output.format
+    assert x_format is not None and y_format is not None
+    x, y = activation_grid(x_format, source.params(), where), produced_grid(y_format, node.params(), where)
+    scales = source.params().scale if x.scaled else None, node.params().scale if y.scaled else None
+    order, shape = travel(source), record.output.shape[1:]
+    placed = [order.travelling(Code(t.expand(1, *shape).contiguous())).mantissa[0] for t in constants]
+    return order, x, y, scales, placed, record.attrs.get("rounding", "even")

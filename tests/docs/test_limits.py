@@ -144,10 +144,6 @@ FOR_WEIGHTS = {
     "int4g32": "groups",
     "int8f": "a scale below 0",
     "nvfp4": "is for weights alone",
-    "log4": "another rounding",
-    "mxfp4_xrceil": "another rounding",
-    "binary": "another rounding",
-    "ternary": "another rounding",
     "fixed8.4_floor": "rounding",
 }
 

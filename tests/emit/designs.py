@@ -92,6 +92,8 @@ def corners(stream: StreamType, count: int, generator: torch.Generator) -> Code:
     mantissa = _among(shape, grid.low, grid.high, generator)
     for sample, value in enumerate((grid.low, grid.high, 0)[:count]):
         mantissa[sample] = value
+    if grid.signs is not None and not grid.signs.zero:
+        mantissa = torch.where(mantissa < 0, -1, 1)  # a binary number is never 0
     exponent = None
     if grid.block:
         exponent = _among((*shape[:-1], -(-stream.cols // grid.block)), 0, grid.span, generator) + grid.base

@@ -21,8 +21,8 @@ from tests.emit.proof import Case
 FIXED, INT, MX = "fixed", "int", "mxint"
 CLASSES = (FIXED, INT, MX)
 ZERO, BFP, FLOAT, MXFP = "zero", "bfp", "float", "mxfp"  # of streams whose codes are decoded, or encoded
-STREAMS = (FIXED, MX, ZERO, BFP, FLOAT, MXFP)
 GROUPS, NV, LOG, SIGNS = "groups", "nvfp4", "log", "signs"
+STREAMS = (FIXED, MX, ZERO, BFP, FLOAT, MXFP, LOG, SIGNS)
 WEIGHTS = (ZERO, GROUPS, BFP, FLOAT, MXFP, NV, LOG, SIGNS)
 SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 19, 23, 29, 31, 32, 33, 37, 41, 48, 53, 61, 64, 67, 70)
 BLOCKS = (1, 2, 4, 8, 16, 32)
@@ -199,7 +199,7 @@ def weight(rng: Random, kind: str, x: Tensor) -> str:
     if kind == NV:
         return f"nvfp4{rng.choice(('', 'l1'))}b{rng.choice(BLOCKS)}"
     if kind == LOG:
-        return rng.choice((f"log{rng.randint(2, 6)}", f"bl{rng.randint(2, 5)}b{rng.choice(BLOCKS)}s4"))
+        return _log(rng)
     if kind == SIGNS:
         return rng.choice(("binary", "ternary")) + rng.choice(("", "c", "u"))
     return _stream(rng, kind, x)
@@ -211,6 +211,10 @@ def activation(rng: Random, kind: str, x: Tensor, small: bool) -> str:
         return f"int{rng.randint(2, 9)}{rng.choice(('', '', 'p'))}"
     if kind == ZERO:
         return f"int{rng.randint(2, 8)}{rng.choice(('a', 'a', 'pa'))}"
+    if kind == LOG:
+        return _log(rng)
+    if kind == SIGNS:
+        return rng.choice(("binary", "ternary")) + rng.choice(("", "u"))
     return _stream(rng, kind, x)
 
 
@@ -224,8 +228,12 @@ def _stream(rng: Random, kind: str, x: Tensor) -> str:
     if kind == MXFP:
         text = rng.choice(("mxfp4", "mxfp8e4m3", "mxfp8e5m2", "mxfp6e3m2", "mxfp6e2m3", "bm6e2", "bm4e3"))
         block, window = rng.choice(BLOCKS), f"s{rng.choice((2, 3, 4))}"
-        return f"{text}b{block}{window if text.startswith('bm') else rng.choice(('', '_xceil'))}"
+        return f"{text}b{block}{window if text.startswith('bm') else rng.choice(('', '_xceil', '_xeven', '_xrceil'))}"
     return _fixed(rng, x) if kind == FIXED else _mxint(rng, rng.choice(MANTISSAS))
+
+
+def _log(rng: Random) -> str:
+    return rng.choice((f"log{rng.randint(2, 6)}", f"bl{rng.randint(2, 5)}b{rng.choice(BLOCKS)}s4"))
 
 
 def _fixed(rng: Random, x: Tensor) -> str:

@@ -55,6 +55,16 @@ MUTANTS: Mapping[str, tuple[str, str, Edit]] = {
     "shift_of_a_power_lost": ("powers", "product", swapped(r" << w_i\[Sign-1:0\]", "")),
     "zero_taken_as_one": ("powers", "product", swapped(r"w_i\[WWidth-1\] \? raised : '0", "raised")),
     "sign_at_the_top": ("powers", "product", swapped(r"WWidth - 1 - \(HasZero \? 1 : 0\)", "WWidth - 1")),
+    "half_for_the_root": (
+        "logs",
+        "log_round",
+        swapped(r"= middle\(\)", "= InWidth'(3) << (InWidth - 2)"),
+    ),
+    "no_rounding_of_a_power": ("logs", "log_round", swapped(r"high >= Middle", "1'b0")),
+    "no_least_power": ("logs", "log_round", swapped(r"power_q < \$signed\(Power'\(0\)\)", "0")),
+    "no_greatest_power": ("logs", "log_round", swapped(r"power_q > \$signed\(Power'\(Top\)\)", "0")),
+    "zero_as_another_power": ("logs", "log_round", swapped(r"zero_q2 \|\| ", "")),
+    "sign_of_another_cycle": ("logs", "log_round", swapped(r"out_o <= \{sign_q2", "out_o <= {sign_q")),
     "no_ceiling": ("floats", "block_normalise", swapped(r"assign more\[e\] = both", "assign more[e] = 0 && both")),
 }
 
@@ -89,7 +99,17 @@ def victims() -> Mapping[str, Case]:
         "1": NodeFormats("ternary", output="fixed8.2"),
         "2": NodeFormats("binary", output="fixed8.2"),
     }
+    logs = {
+        "0": NodeFormats("int3p", output="log5b14"),
+        "1": NodeFormats("log3", output="bl3b2s4"),
+        "2": NodeFormats("binary", output="log2b1"),
+    }
+    wide = nn.Linear(6, 4)
+    with torch.no_grad():
+        wide.weight.mul_(8)  # some results are above the greatest power
+        wide.weight[1] = wide.bias[1] = 0.0
     return {
+        "logs": Network("logs", [wide, nn.Linear(4, 4), nn.Linear(4, 2)], x, "fixed6.3", logs, fit).case(),
         "powers": Network(
             "powers", [nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 2)], x, "fixed6.3", powers, fit
         ).case(),
@@ -134,7 +154,7 @@ def alone(designs: Sequence[Design], codes: Sequence[Code], index: int) -> SimRe
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("victim", ["powers", "floats", "zeros", "coarse"])
+@pytest.mark.parametrize("victim", ["logs", "powers", "floats", "zeros", "coarse"])
 def test_a_design_without_a_mistake_passes(verdicts: Mapping[str, str], victim: str) -> None:
     assert verdicts[victim] == ""
 

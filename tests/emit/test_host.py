@@ -106,7 +106,8 @@ def test_the_host_reads_images_zero_points_and_bit_patterns(text: str) -> None:
         mantissa, blocks = theirs.encode(x.numpy())
         assert np.array_equal(mantissa, code.mantissa.numpy())
         assert blocks is None or np.array_equal(blocks, exponent)  # type: ignore[arg-type]
-    assert (theirs.rounding is None) == (stream.grid.pattern is not None or stream.grid.ceil)
+    several = stream.grid.pattern is not None or stream.grid.rise is not None
+    assert (theirs.rounding is None) == several
     element = 5 * 6 + 1 * 3 + 2  # channel 5 of the last pixel
     assert ours.beat(element) == (5 * 4) + 5 // 2
 

@@ -33,7 +33,15 @@ async def _slow_sink(dut: HierarchyObject, unit: Unit) -> None:
 
 FREE, STALLED, SLOW = operators.takes_the_cycles_of_its_schedule, _stalled, _slow_sink
 RESET, REGISTERED = operators.starts_over_after_a_reset, operators.has_no_path_through_the_handshake
-CHECKS = {"cycles": FREE, "stalls": STALLED, "slow sink": SLOW, "reset": RESET, "handshake": REGISTERED}
+WITHIN = operators.starts_over_from_within_a_result
+CHECKS = {
+    "cycles": FREE,
+    "stalls": STALLED,
+    "slow sink": SLOW,
+    "reset": RESET,
+    "reset within a result": WITHIN,
+    "handshake": REGISTERED,
+}
 NAMES = {check: name for name, check in CHECKS.items()}
 
 

@@ -47,6 +47,14 @@ def mapped(
     return Mapped(case.graph, case.code)
 
 
+def slopes(channels: int) -> nn.PReLU:
+    """Return a PReLU with a slope for each channel, one of them below 0."""
+    module = nn.PReLU(channels)
+    with torch.no_grad():
+        module.weight.copy_(torch.linspace(-0.5, 1.75, channels))
+    return module
+
+
 @cache
 def cases() -> Mapping[str, Mapped]:
     return {
@@ -59,6 +67,9 @@ def cases() -> Mapping[str, Mapped]:
         "silu_of_blocks": mapped("mxint5b2e3", "fixed8.4", 5, 4, nn.SiLU(), "trunc"),
         "tanh_int": mapped("int6", "int6", 1, 1, nn.Tanh(), "half_up"),
         "prelu_ten_bits": mapped("fixed10.5", "mxint4b8e3", (3, 5), 8, nn.PReLU()),
+        "prelu_channels": mapped("fixed8.4", "fixed8.3", (3, 2, 3), 2, slopes(3)),
+        "prelu_features": mapped("int8", "int6", (5,), 3, slopes(5), "half_up"),
+        "prelu_of_blocks": mapped("mxint5b2e3", "mxint6b4e3", (3, 5), 4, slopes(3)),
         "hardswish_blocks": mapped("mxint5b4e4", "mxint5b4e4", 8, 8, nn.Hardswish()),
         "gelu_polynomials": mapped("fixed12.8", "fixed8.5", 7, 3, nn.GELU()),
         "sigmoid_polynomials": mapped("int11", "ufixed9.9", (2, 3), 4, nn.Sigmoid(), "half_up"),
@@ -341,10 +352,21 @@ def test_tables_that_cannot_be_are_refused_by_name(function: str, source: str, t
             call(node)
 
 
-def test_several_slopes_are_refused() -> None:
+def test_a_slope_for_each_channel_is_exact_where_slopes_are_short() -> None:
+    """Slopes of a few bits and formats without a scale: the one rounding is that of the real product."""
+    case = mapped("fixed8.4", "fixed7.2", (3, 2, 3), 2, slopes(3))
+    node = case.graph.operators()[0]
+    fmt, source = parse("fixed7.2"), parse("fixed8.4").decode(case.code)
+    real = torch.nn.functional.prelu(source, torch.linspace(-0.5, 1.75, 3).double())
+    found = build(case.graph).codes(case.code)[node.name]
+    assert torch.equal(found.mantissa, fmt.encode(real).mantissa)
+    assert int((found.mantissa < 0).sum()) > 5
+
+
+def test_slopes_that_are_not_numbers_are_refused() -> None:
     node = formatted("prelu", "fixed6.3", "fixed6.3")
-    slopes = {"node.weight": torch.tensor([0.1, 0.2, 0.3, 0.4])}
-    with pytest.raises(UnsupportedOp, match="prelu has 4 slopes; a table serves all channels, so allowed is 1 slope"):
+    slopes = {"node.weight": torch.tensor([0.1, math.inf, 0.3, 0.4])}
+    with pytest.raises(UnsupportedOp, match="a slope of a channel is infinite or NaN; allowed are finite numbers"):
         Activation.check_formats(node.graph.replace(tensors=slopes).node("node"))
 
 

@@ -102,6 +102,8 @@ def every_shape() -> Mapping[str, Mapped]:
         "mean_tokens": mapped(Over("mean", (1,), True), (5, 6), "mxint5b4e3", "fixed6.4", lanes=4),
         "mean_rows": mapped(Over("mean", (2,)), (2, 3, 4), "fixed7.5", "fixed7.5", lanes=2),
         "sum": mapped(Over("sum", (2, 3), True), (3, 2, 2), "int5", "int6", lanes=2),
+        "amin": mapped(Over("amin", (2, 3)), (3, 2, 3), "fixed6.3", "fixed5.2", lanes=2),
+        "amin_blocks": mapped(Over("amin", (1,)), (4, 6), "mxint5b2e3", "mxint5b2e3", lanes=2),
         "amax": mapped(Over("amax", (2, 3)), (3, 2, 2), "int5", "fixed6.3", lanes=2),
         "max_wide": mapped(nn.MaxPool2d(2, 1, 1), (5, 2, 3), "mxint8b4", lanes=2),
         "max_floats": mapped(nn.MaxPool1d(2), (3, 4), "mxfp8e4m3b2", lanes=2),
@@ -206,9 +208,8 @@ def test_sums_of_what_is_never_negative_take_a_bit_less() -> None:
         (nn.MaxPool3d(2), (3, 4, 4, 4), "windows over 3 axes have no hardware"),
         (Over("mean", (1, 3)), (3, 2, 2, 2), "reduces axes that do not travel just before the last one"),
         (nn.AvgPool2d(3, 2, 1, count_include_pad=False), (3, 5, 5), "has no hardware"),
-        (Over("amin", (2, 3)), (3, 5, 5), "has no hardware"),
     ],
-    ids=["uneven", "ceil", "volume", "apart", "part", "least"],
+    ids=["uneven", "ceil", "volume", "apart", "part"],
 )
 def test_what_has_no_hardware_runs_in_float_and_is_refused_by_name(
     layer: nn.Module, shape: tuple[int, ...], text: str

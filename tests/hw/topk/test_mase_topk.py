@@ -34,6 +34,12 @@ async def reset_in_mid_stream_starts_over(dut: HierarchyObject, unit: Unit) -> N
 
 
 @cocotb.test(timeout_time=20, timeout_unit="us")
+@cocotb.parametrize(unit=[unit for unit in UNITS if unit.block.k > 1])
+async def reset_while_a_row_is_given_starts_over(dut: HierarchyObject, unit: Unit) -> None:
+    await operators.starts_over_from_within_a_result(dut, unit)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="us")
 @cocotb.parametrize(unit=UNITS)
 async def no_path_runs_through_the_handshake(dut: HierarchyObject, unit: Unit) -> None:
     await operators.has_no_path_through_the_handshake(dut, unit)

@@ -35,5 +35,6 @@ MUTANTS = (
     ("mase_topk", "giving_q ? ColWidth'(K - 1) :", "giving_q ? ColWidth'(K - 2) :", "topk_1_9_4", "cycles"),
     ("mase_topk", "row_last && row_q == RowWidth'(Rows - 1)", "row_last", "topk_2_8_2", "cycles"),
     ("mase_topk", "give       = giving_q && credit", "give       = giving_q", "topk_2_7_3", "slow sink"),
+    ("mase_topk", "      giving_q <= 1'b0;\n", "", "topk_2_7_3", "reset within a result"),
     ("mase_topk", "assign x = {1'b0, ", "assign x = {in_data_i[XWidth-1], ", "topk_3_5_5", "cycles"),
 )
