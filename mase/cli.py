@@ -303,7 +303,7 @@ def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: 
     if dump is not None:
         for edge in design.edges:
             write_atomic(dump / f"{edge.signal}.npy", _npy(edge.decode(result.codes[edge.name]).numpy()))
-    activity = {edge.path: vars(result.edges[edge.name]) for edge in design.edges}
+    activity = {design.titles[edge.name]: vars(result.edges[edge.name]) for edge in design.edges}
     found = {
         "samples": len(x[0]),
         "first_output_cycles": result.first_output,

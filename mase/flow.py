@@ -714,6 +714,8 @@ def upto(made: Run, last: str = "report") -> Outcome:
     if steps >= STAGES.index("search"):
         metric(made.data)
         made.check_globs()
+    if steps >= STAGES.index("emit") and made.config.train is not None:
+        check_hardware(made.look())
     model = made.train()
     graph, samples = made.trace(model)
     out = Outcome(model, graph, samples)
