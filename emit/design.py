@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,6 +176,14 @@ class Design:
     def output(self) -> Edge:
         """The edge that the host reads; the first one where there are several."""
         return self.outputs[0].edge
+
+    @cached_property
+    def titles(self) -> Mapping[str, str]:
+        """What people call each edge, by its name: its path, with more where several edges have one."""
+        fed, paths = {port.edge.name for port in self.inputs}, Counter(edge.path for edge in self.edges)
+        told = {e.name: f"{e.path} (input)" if paths[e.path] > 1 and e.name in fed else e.path for e in self.edges}
+        again = Counter(told.values())
+        return {name: text if again[text] == 1 else f"{text} ({name})" for name, text in told.items()}
 
     @property
     def sources(self) -> list[Path]:

@@ -231,7 +231,7 @@ struct Design {
     }
     for (auto& s : sinks) {
       if (!*s.valid || !*s.ready) continue;
-      if (s.got == 0) s.first = cycle - first_cycle;
+      if (s.got == 0) s.first = cycle;  // perhaps before the first input beat: a border
       const bool last = s.got % s.beats == s.beats - 1;
       if (bool(*s.last) != last) fail("out_last_o" + of(s) + " at beat " + std::to_string(s.got));
       if (s.got >= samples * s.beats) fail("more output" + of(s) + " than samples");
@@ -349,8 +349,8 @@ int main(int argc, char** argv) {
       FILE* f = fopen((folder + std::to_string(d) + "." + s.name + ".done").c_str(), "wb");
       fwrite(s.done.data(), sizeof(uint64_t), s.done.size(), f);
       fclose(f);
-      printf("%s{\"got\": %llu, \"first_output\": %llu}", i ? ", " : "", (unsigned long long)s.got,
-             (unsigned long long)s.first);
+      printf("%s{\"got\": %llu, \"first_output\": %lld}", i ? ", " : "", (unsigned long long)s.got,
+             (long long)(s.first - it.first_cycle));
     }
     printf("], \"edges\": [");
     for (size_t i = 0; i < it.edges.size(); i++) {

@@ -40,7 +40,7 @@ AFTER = 8  # cycles of a waveform after it
 
 @dataclass(frozen=True)
 class EdgeProof:
-    """One named edge: elements compared and different; cycles with a beat, a held one, or none."""
+    """One named edge, and its title as ``path``: elements compared and different; cycles with a beat, held, without."""
 
     name: str
     path: str
@@ -267,9 +267,10 @@ def _part(design: Design, expected: dict[str, Code], result: SimResult, timing: 
         a, b = expected[edge.name], result.codes[edge.name]
         wrong = _differs(edge, a, b).reshape(b.mantissa.shape[0], -1)
         activity = asdict(result.edges[edge.name])
-        edges.append(EdgeProof(edge.name, edge.path, str(edge.format), wrong.numel(), int(wrong.sum()), **activity))
-        if first is None and edges[-1].mismatches:
-            first = _difference(edge, a, b, wrong, start)
+        title, count = design.titles[edge.name], int(wrong.sum())
+        edges.append(EdgeProof(edge.name, title, str(edge.format), wrong.numel(), count, **activity))
+        if first is None and count:
+            first = _difference(edge, title, a, b, wrong, start)
     late = [
         Late(start + i, Pair(p, s), port.name)
         for port, predicted, found in zip(design.outputs, timing.each, result.cycles.each, strict=True)
@@ -287,10 +288,10 @@ def _differs(edge: Edge, a: Code, b: Code) -> Tensor:
     return wrong | (edge.exponents(a) != edge.exponents(b))
 
 
-def _difference(edge: Edge, a: Code, b: Code, wrong: Tensor, start: int) -> Difference:
+def _difference(edge: Edge, title: str, a: Code, b: Code, wrong: Tensor, start: int) -> Difference:
     sample, element = (int(i) for i in wrong.nonzero()[0])
     index = tuple(int(i) for i in np.unravel_index(element, edge.shape))
-    at = (edge.name, edge.path, str(edge.format), start + sample, element, index)
+    at = (edge.name, title, str(edge.format), start + sample, element, index)
     return Difference(*at, _element(edge, a, sample, index), _element(edge, b, sample, index))
 
 

@@ -77,17 +77,17 @@ def _check_result(found: Tensor, few: Split, data: Data) -> None:
 
 
 def check_hardware(graph: Graph) -> None:
-    """Refuse a graph of which no trial of a search could be built.
+    """Refuse a graph of which no design could be built, whatever its formats.
 
     Raises:
         UnsupportedOp: the graph has operators without hardware, or none; names the first of them.
     """
     nodes = region(graph)
     if not nodes:
-        raise UnsupportedOp("search: there is nothing to build between input and output")
+        raise UnsupportedOp("graph: there is nothing to build between input and output")
     missing = [node for node in nodes if not builds(node)]
     if missing:
-        raise UnsupportedOp(f"search: no design could be built: no hardware for {listed(missing)}")
+        raise UnsupportedOp(f"graph: no design could be built: no hardware for {listed(missing)}")
 
 
 def _check_shapes(split: Split, first: Split, where: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -17,6 +18,8 @@ from mase.errors import MaseError, RtlFault, line
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
     from mase.report.trace import Traced
+    from passes.ptq.engine import LayerReport
+    from passes.ptq.folder import FolderReport
 
 # The base of all that a wrong command line raises, from wherever this version of typer keeps it.
 REFUSAL: type[Any] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -300,7 +303,7 @@ def simulate(folder: Folder, data: DataFile = None, dump: Dump = None, as_json: 
     if dump is not None:
         for edge in design.edges:
             write_atomic(dump / f"{edge.signal}.npy", _npy(edge.decode(result.codes[edge.name]).numpy()))
-    activity = {edge.path: vars(result.edges[edge.name]) for edge in design.edges}
+    activity = {design.titles[edge.name]: vars(result.edges[edge.name]) for edge in design.edges}
     found = {
         "samples": len(x[0]),
         "first_output_cycles": result.first_output,
@@ -452,6 +455,93 @@ def report(folder: Folder, as_json: AsJson = False) -> int:
     html.write(content, folder / "report.html")
     _give(summary.to_json(content), as_json, lambda: print(folder / "report.html"))
     return 0
+
+
+@app.command()
+def ptq(
+    what: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML configuration, or the word `check`")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(parser=_place("folder"), metavar="FOLDER", help="quantized folder, behind the word `check`"),
+    ] = None,
+    out: Out = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> int:
+    """Quantize the weights of a language model from disk to disk, block by block; or check a quantized folder.
+
+    A call that was killed goes on at the last finished block. A check loads the packed file and compares it with what
+    was scored, and with what the graph computes: every weight, and logits.
+
+    [bold]Examples[/]
+
+        mase ptq ptq.yaml --out runs/tiny
+
+        mase ptq ptq.yaml --set recipe=[rtn]
+
+        mase ptq check runs/tiny
+    """
+    if what == "check":
+        return _check_folder(folder, as_json)
+    if folder is not None:
+        return _fail(f"ptq: found {str(folder)!r} behind a configuration; allowed is CONFIG, or check FOLDER", 2)
+    from dataclasses import asdict
+
+    from mase.flow import ptq_job
+    from passes.ptq.folder import quantize_folder
+
+    with _Screen(as_json) as screen:
+        job = ptq_job(place(what, "configuration"), out, set_ or [])
+        with screen.warnings():
+            found = quantize_folder(job, screen.part)
+    bits = {name: found.bits(name) for name in ("stored_bits", "paper_bits")}
+    data = {"folder": str(job.target), **bits, "seconds": found.seconds, "peak_mib": found.peak_mib, "kept": found.kept}
+    _give({**data, "layers": [asdict(row) for row in found.layers]}, as_json, lambda: _show_ptq(job.target, found))
+    return 0
+
+
+def _show_ptq(target: Path, found: FolderReport) -> None:
+    groups: dict[tuple[str, tuple[str, ...]], list[LayerReport]] = {}
+    for row in found.layers:
+        groups.setdefault((row.path.rpartition(".")[2].partition("[")[0], row.formats), []).append(row)
+    rows = []
+    for (name, formats), group in groups.items():
+        seen = [row.output_error for row in group if row.output_error is not None]
+        output = f"{sum(seen) / len(seen):.3e}" if seen else "-"
+        weight = sum(row.weight_error for row in group) / len(group)
+        bits = sum(row.stored_bits for row in group) / len(group)
+        rows.append([name, len(group), ", ".join(formats), f"{bits:.3f}", f"{weight:.3e}", output])
+    _table(str(target), ["layer", "count", "formats", "stored bits", "weight error", "output error"], rows)
+    for row in found.layers:
+        if row.note:
+            print(f"{row.path}: {row.note}")
+    mean = f"{found.bits('stored_bits'):.3f} stored bits, {found.bits('paper_bits'):.3f} paper bits"
+    print(f"{found.elements:,} weights, {mean}")
+    print(f"{found.seconds:.1f} s, at most {found.peak_mib:.0f} MiB; {found.kept} parts were done before")
+
+
+def _check_folder(folder: Path | None, as_json: bool) -> int:
+    """Compare packed, scored and emulated; exit code 1 where they differ."""
+    from dataclasses import asdict
+
+    from passes.ptq.folder import check
+
+    if folder is None:
+        return _fail("ptq check: the folder is missing; allowed is check FOLDER", 2)
+    found = check(folder)
+
+    def show() -> None:
+        for text, paths in (("scored", found.scored), ("emulated", found.emulated)):
+            print(f"weights: {found.layers - len(paths)} of {found.layers} layers are packed as {text}")
+            for path in paths[:12]:
+                print(f"  differs: {path}")
+        for text, same in (("packed", found.packed_logits), ("emulated", found.emulated_logits)):
+            print(f"logits: {text} {'equal' if same else 'differ from'} those that were scored")
+        if not found.ok:
+            print(f"greatest difference of a logit: {found.worst:.3g}")
+
+    _give({**asdict(found), "ok": found.ok}, as_json, show)
+    return 0 if found.ok else 1
 
 
 # -- commands that look around -----------------------------------------------------------------------------------------
@@ -683,6 +773,28 @@ class _Screen:
         from mase.flow import Notices
 
         return Notices(self._stage, self._trial, lambda text: self._console.print(text, markup=False, highlight=False))
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Show warnings as one line each."""
+        import warnings
+
+        def show(message: Any, *_: object) -> None:
+            self._console.print(line(str(message)), markup=False, highlight=False)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = show  # type: ignore[assignment]  # called with more than is shown
+            yield
+
+    def part(self, done: int, total: int, name: str, left: float | None) -> None:
+        """Say how far a walk over blocks is."""
+        text = f"{name}: {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
+        if self._task is None:
+            self._task = self._progress.add_task(text, total=total)
+        self._progress.update(self._task, total=total, completed=done, description=text)
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False)
 
     def _stage(self, name: str, what: str) -> None:
         if self._task is not None:

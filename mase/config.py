@@ -215,20 +215,30 @@ def load(path: str | Path, overrides: Sequence[str] = (), own: bool = False, for
     Raises:
         ConfigError: the file is absent or not YAML, a key is unknown or a value impossible; one line that says where.
     """
-    path = Path(path)
-    others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    text = file.text(path, LONGEST, ConfigError, suggest(path.name, others) if others else "")
-    data = yaml_text.parse(text, str(path))
+    data, text = read(path, overrides)
     if own and text != _sealed(text.rpartition(SEAL)[0]):
         raise ConfigError(
             f"{path}: cut off or edited: the digest in its last line says so; copy it elsewhere to run it as it is, "
             "or give the configuration that the run came from"
         )
+    return parse(data, str(path), formats)
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """Return the mapping of a YAML file with ``key=value`` overrides laid over it, and its text.
+
+    Raises:
+        ConfigError: the file is absent, not YAML, or not a mapping; or an override is none.
+    """
+    path = Path(path)
+    others = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    text = file.text(path, LONGEST, ConfigError, suggest(path.name, others) if others else "")
+    data = yaml_text.parse(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}; a mapping of sections is needed")
-    for text in overrides:
-        _override(data, text)
-    return parse(data, str(path), formats)
+    for change in overrides:
+        _override(data, change)
+    return data, text
 
 
 def parse(data: Mapping[str, Any], where: str, formats: bool = True) -> RunConfig:

@@ -24,7 +24,7 @@ from emit.samples import load_inputs
 from emit.verify import Pair, Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
-from mase import interpreter, userfile
+from mase import interpreter, ptqconfig, userfile
 from mase.blocks.sums import Accumulation
 from mase.calib.fit import check as check_format
 from mase.checks import check_data, check_fit, check_hardware
@@ -34,8 +34,9 @@ from mase.cost.estimate import Cost, estimate_graph
 from mase.data.base import DATASETS, Data, Split
 from mase.data.base import load as load_data
 from mase.data.sampler import sample
+from mase.data.tokens import tokenizer
 from mase.dataflow.work import Fold
-from mase.doors import file, json_text
+from mase.doors import array, file, json_text
 from mase.doors.file import place
 from mase.errors import ConfigError, GraphError, MaseError
 from mase.explore import export
@@ -66,6 +67,7 @@ from passes.map import MapConfig, check_globs, map_graph
 from passes.noise import noise
 from passes.ptq.engine import PtqReport, Told
 from passes.ptq.engine import quantize as quantize_weights
+from passes.ptq.folder import Job
 from passes.ptq.recipe import Plan
 from passes.quantize import NodeFormats, QuantizeConfig, Rules, apply, ranges
 from passes.shapes import shapes
@@ -73,6 +75,7 @@ from passes.statistics import statistics
 from passes.weights import weights
 
 LEGAL = Constraint("legal", ">=", 1.0)
+LARGEST_TEXT = 1 << 32  # bytes of a calibration text
 LARGEST_NOTE = 1 << 14  # bytes of a file with one line
 
 # -- the API, one function a step -------------------------------------------------------------------------------------
@@ -209,6 +212,59 @@ def _mapped(graph: Graph, target: str) -> Graph:
     if any(node.record.hw is not None for node in graph.operators()):
         return graph
     return map_graph(graph, MapConfig(target=target))[0]
+
+
+# -- post-training quantization from disk to disk ----------------------------------------------------------------------
+
+
+def ptq_job(path: str | Path, out: str | Path | None = None, overrides: Sequence[str] = ()) -> Job:
+    """Return what a configuration asks for; nothing is written.
+
+    Args:
+        path: YAML, see ``mase/ptqconfig.py``. out: folder of the quantized model; ``runs/<name>`` by default.
+        overrides: ``key=value`` texts laid over the file.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the calibration data cannot be read.
+    """
+    path = place(path, "configuration")
+    section, home = ptqconfig.load(path, overrides), path.parent
+    plan = Plan.of(section.recipe, section.overrides, section.skip, section.also, section.ties, section.seed)
+    source = home / place(section.model, "model")
+    target = Path("runs") / section.name if out is None else Path(out)
+    if section.calibration is None:
+        return Job(source, target, plan, seed=section.seed)
+    return Job(source, target, plan, calibration_tokens(section.calibration, source, home, section.seed), section.seed)
+
+
+def calibration_tokens(section: ptqconfig.CalibrationSection, model: Path, home: Path, seed: int) -> Tensor:
+    """Return ``[samples, length]`` token ids, drawn by a seed: windows of a text, or rows of a file.
+
+    Raises:
+        ConfigError: neither or both are given, a file cannot be read, or the text is too short.
+    """
+    if (section.text is None) == (section.tokens is None):
+        raise ConfigError("calibration: give either text or tokens")
+    if section.tokens is not None:
+        where = home / place(section.tokens, "calibration.tokens")
+        found = torch.from_numpy(array.npy(file.content(where, array.LARGEST), str(where)).copy())
+        if found.ndim != 2 or found.is_floating_point() or found.is_complex():
+            kind = str(found.dtype).removeprefix("torch.")
+            raise ConfigError(f"{where}: found {kind} {tuple(found.shape)}; integers [samples, length] are needed")
+        found = found.long()[:, : section.length]
+    else:
+        assert section.text is not None
+        where = home / place(section.text, "calibration.text")
+        form = str(model / "tokenizer.json") if section.tokenizer == "auto" else section.tokenizer
+        form = str(home / form) if form.endswith(".json") else form
+        ids = tokenizer(form, ()).encode(file.text(where, LARGEST_TEXT))
+        found = ids[: len(ids) // section.length * section.length].view(-1, section.length)
+    if len(found) < section.samples:
+        raise ConfigError(
+            f"{where}: holds {len(found)} samples of {section.length} tokens; calibration.samples is {section.samples}"
+        )
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[: section.samples]
+    return found[chosen.sort().values].contiguous()
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
@@ -658,6 +714,8 @@ def upto(made: Run, last: str = "report") -> Outcome:
     if steps >= STAGES.index("search"):
         metric(made.data)
         made.check_globs()
+    if steps >= STAGES.index("emit") and made.config.train is not None:
+        check_hardware(made.look())
     model = made.train()
     graph, samples = made.trace(model)
     out = Outcome(model, graph, samples)

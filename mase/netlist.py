@@ -15,6 +15,7 @@ from mase.dataflow.schedule import IN, OUT, Actor, Channel, Deadlock, Loop, Step
 from mase.dataflow.sizing import UNBOUNDED, least_depths
 from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import WidthConverter
+from mase.dataflow.work import Foldings
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.graph import Graph, HwRecord, OpNode
@@ -37,12 +38,14 @@ class Instance:
             behind it where several take its result, else a part of it, such as ``normalise``.
         edge: name of the graph edge that its output stream is (a view that moves nothing gives it its own), or ""
             inside a node.
+        between: of what stands between nodes, everything but its lanes, which are those of its streams; else None.
     """
 
     node: str
     role: str
     block: Block
     edge: str
+    between: Foldings | None = None
 
     @property
     def name(self) -> str:
@@ -101,8 +104,8 @@ class Netlist:
             pin = self.named[edge]
             found = self.circuit.blocks[pin.block].outputs[pin.port]
         order = travel(self.graph.node(edge))
-        if order.plain and order.rows != found.rows:  # a view has made other rows of them
-            order = Travel((found.rows, found.cols), (0, 1))
+        if order.rows != found.rows:  # a view has made other rows of them, or a group takes its part of each
+            order = Travel((found.rows, found.cols), (0, 1)) if order.plain else order.parted(found.cols)
         return replace(found, travel=order)
 
     def edges(self) -> dict[str, StreamType]:
@@ -332,7 +335,7 @@ class _Layout:
             return pin
         role = CONVERT if index == 0 else f"{CONVERT}{index}"
         converter = WidthConverter(have, replace(want, grid=have.grid), fifo=hw.fifos.get(role, LEAST_FIFO))
-        self._place(Instance(node.name, role, converter, ""))
+        self._place(Instance(node.name, role, converter, "", converter.foldings))
         self._join(pin, Pin(self.instances[-1].name, IN))
         return Pin(self.instances[-1].name, OUT)
 
@@ -357,7 +360,8 @@ class _Layout:
         for i in range(takers - 1):
             role = FORK if i == 0 else f"{FORK}{i}"
             a, b = (hw.fifos.get(f"{role}.{port}", LEAST_FIFO) for port in ("a", "b"))
-            self._place(Instance(edge, role, Fork(stream, {"a": a, "b": b}), ""))
+            fork = Fork(stream, {"a": a, "b": b})
+            self._place(Instance(edge, role, fork, "", fork.foldings))
             name = self.instances[-1].name
             if first is None:
                 first = Pin(name, IN)

@@ -16,6 +16,7 @@ from mase.errors import ConfigError, MaseError, said, suggest
 T = TypeVar("T")
 Size = Annotated[int, Field(gt=0, le=1 << 20)]  # of an axis, a vocabulary, an image, a window
 Depth = Annotated[int, Field(gt=0, le=1 << 10)]  # layers, blocks, heads: each is a Python object
+Count = Annotated[int, Field(ge=0, le=1 << 10)]  # as Depth, where there may be none
 Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from mase.blocks.fork import Fork
 from mase.cost.folding import Choice, Folded, fold, priced
 from mase.dataflow.circuit import Pin
 from mase.dataflow.schedule import OUT
-from mase.dataflow.width_converter import WidthConverter
 from mase.dataflow.work import Fold
 from mase.errors import ConfigError, suggest
 from mase.graph import Graph, HwRecord
 from mase.lowering import Lowering
-from mase.netlist import CONVERT, Netlist, build, sized
+from mase.netlist import CONVERT, FORK, Netlist, build, sized
 from passes.base import graph_pass
 
 
@@ -34,12 +32,15 @@ class MapConfig:
         interval: cycles a sample that every operator and converter must keep; None means as cheap as possible.
         folding: glob of module paths -> folding by name, fixed by hand, such as ``{"simd": 8, "pe": 4}`` or
             ``{"lanes": 4}`` (``Folding(8, 4)`` says it of any operator); the first match wins.
+        wide: foldings by hand may go beyond a layer: its streams are as wide as a host's bus, and lanes beyond a row
+            carry zeros.
         target: device whose costs decide between foldings.
     """
 
     interval: int | None = None
     folding: Mapping[str, Fold] = field(default_factory=dict)
     target: str = "xcup"
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def map_graph(graph: Graph, config: MapConfig) -> tuple[Graph, MapReport]:
     netlist = build(graph, lowering)
     check_globs(graph, config)
     nodes = [graph.node(name) for name in netlist.nodes]
-    folded = fold(nodes, list(netlist.ops.values()), config.target, config.interval, config.folding)
+    folded = fold(nodes, list(netlist.ops.values()), config.target, config.interval, config.folding, wide=config.wide)
     records = {
         node.name: replace(node.record, hw=HwRecord(netlist.ops[node.name].foldings.fold(*lanes)))
         for node, lanes in zip(nodes, folded.lanes, strict=True)
@@ -93,19 +94,20 @@ def _report(laid: Netlist, folded: Folded, target: str, depths: Mapping[Pin, int
         name: priced(laid.ops[name].foldings, target, *lanes)
         for name, lanes in zip(laid.nodes, folded.lanes, strict=True)
     }
-    converters = {
-        i.name: priced(i.block.foldings, target, i.block.source.lanes, i.block.target.lanes)
-        for i in laid.instances
-        if i.role.startswith(CONVERT) and isinstance(i.block, WidthConverter)
-    }
-    forks = {
-        i.name: priced(i.block.foldings, target, i.block.stream.lanes, i.block.stream.lanes)
-        for i in laid.instances
-        if isinstance(i.block, Fork)
-    }
+    converters, forks = (_between(laid, role, target) for role in (CONVERT, FORK))
     named = {pin.block if pin.port == OUT else ".".join(pin): depth for pin, depth in depths.items()}
     slowest = max(laid.instances, key=lambda instance: instance.block.schedule().interval())
     return MapReport(chosen, converters, forks, named, slowest.node, folded.cost, folded.interval, folded.exact)
+
+
+def _between(laid: Netlist, role: str, target: str) -> dict[str, Choice]:
+    """Price what stands between nodes in a role, at the lanes of its streams."""
+    found = {}
+    for i in laid.instances:
+        if i.between is not None and i.role.startswith(role):
+            come, go = (next(iter(side.values())).lanes for side in (i.block.inputs, i.block.outputs))
+            found[i.name] = priced(i.between, target, come, go)
+    return found
 
 
 def check_globs(graph: Graph, config: MapConfig) -> None:

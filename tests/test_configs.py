@@ -66,7 +66,7 @@ def test_lenet_runs_on_digits_in_the_layout_of_mnist(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("stem", ["resnet8_digits", "mobilenet_digits"])
+@pytest.mark.parametrize("stem", ["resnet8_digits", "mobilenet_digits", "ds_cnn_digits", "vit_digits"])
 def test_a_network_is_emitted(stem: str, tmp_path: Path) -> None:
     path = next(path for path in CONFIGS if path.stem == stem)
     texts = ["train.epochs=1", "search.trials=1", "search.tolerance=1", "search.samples=16"]

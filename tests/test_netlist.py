@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 from torch import nn
 
+from emit.verilog import emit
 from mase.dataflow.block import LEAST_FIFO
 from mase.dataflow.schedule import run
+from mase.dataflow.stream import Travel
 from mase.errors import UnsupportedOp
 from mase.frontend.module import trace_module
 from mase.netlist import UNBOUNDED, Netlist, build, sized
@@ -103,6 +106,14 @@ def test_depths_of_chains_stay_as_they_were(drawn_netlists: list[Netlist]) -> No
     assert [list(sized(netlist).values()) for netlist in drawn_netlists] == expected
     assert list(sized(blocks_end_early()).values()) == [8, 5]
     assert list(sized(rows_of(196)).values()) == [3, 2, 5]
+
+
+def test_an_entry_that_groups_take_in_parts_keeps_its_order(tmp_path: Path) -> None:
+    """A convolution with kernel 1 takes each pixel as it comes, the channels of one group after the other."""
+    layers, x = [nn.Conv2d(4, 2, 1, groups=2)], torch.randn(4, 4, 3, 2)
+    graph = Network("parts", layers, x, "int4", {"0": NodeFormats("int4", output="int6")}).case().graph
+    edge = emit(graph, tmp_path / "parts").input  # it is read again from its file
+    assert (edge.stream.rows, edge.stream.cols, edge.travel.strides) == (12, 2, Travel.of((4, 3, 2), 0).strides)
 
 
 def test_choices_promise_the_cycles_of_the_blocks(drawn_netlists: list[Netlist]) -> None:

@@ -148,16 +148,17 @@ def points() -> list[Point]:
         lanes = f"{case.inputs}x{case.outputs} at {case.simd}x{case.pe}"
         how = f"{'relu ' * case.relu}{'positive ' * case.positive}{case.accumulation}"
         name = f"linear {case.weight} {case.x} {case.y} {lanes} fifo {case.fifo} {how}"
-        found += [_of_block(f"{name} {role}".strip(), block) for role, block in case.blocks().items()]
+        found += [of_block(f"{name} {role}".strip(), block) for role, block in case.blocks().items()]
     for (x, y), width in itertools.product(REQUANTIZE, (4, 8)):
         blocks = _requantize(x, y, 32).blocks(width, width, {"": 4, "normalise": 4})
-        found += [_of_block(f"requantize {x} {y} at {width} {role}".strip(), b) for role, b in blocks.items()]
+        found += [of_block(f"requantize {x} {y} at {width} {role}".strip(), b) for role, b in blocks.items()]
     for text, cols, a, b, fifo in CONVERTED:
-        found.append(_of_block(f"convert {text} {cols} from {a} to {b}", _converter(text, cols, a, b, fifo)))
+        found.append(of_block(f"convert {text} {cols} from {a} to {b}", _converter(text, cols, a, b, fifo)))
     return found
 
 
-def _of_block(name: str, block: Block) -> Point:
+def of_block(name: str, block: Block) -> Point:
+    """Return the point that a block alone makes."""
     images = {parameter: image.text() for parameter, image in block.memories().items()}
     return Point(name, block.sv_module, block.sv_params(), images, block.work())
 

@@ -13,7 +13,6 @@ import torch
 from mase.dataflow.block import Pipe
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, credit_fifo, last_call
-from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes, tree
@@ -92,8 +91,7 @@ class Argmax(Pipe):
         return StreamType(*self.results, 1, Grid(bits, False, 0, (1 << bits) - 1))
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
-        values = self.x.integers(inputs[0], carrier(self.x.reach, self.x.reach))
-        return (Code(first_greatest(values).reshape(-1, *self.results)),)
+        return (Code(first_greatest(self.x.compared(inputs[0])).reshape(-1, *self.results)),)
 
     def schedule(self) -> Schedule:
         beats = self.stream_in.row_beats

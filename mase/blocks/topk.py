@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mase.dataflow.block import Pipe
 from mase.dataflow.part import Part, credit_fifo
-from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
 from mase.dataflow.work import Count, Foldings, Lanes, Work
@@ -95,7 +94,7 @@ class Topk(Pipe):
         return StreamType(self.rows, self.k, 1, Grid(bits, False, 0, (1 << bits) - 1) if self.indices else self.x)
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
-        places = greatest(self.x.plain.integers(inputs[0], carrier(self.x.plain.reach, self.x.plain.reach)), self.k)
+        places = greatest(self.x.plain.compared(inputs[0]), self.k)
         return (Code(places if self.indices else inputs[0].mantissa.gather(-1, places)),)
 
     def schedule(self) -> Schedule:

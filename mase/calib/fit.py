@@ -68,7 +68,7 @@ def fit(text: str, x: Tensor | None, where: str, axes: Axes | None = None) -> tu
         match = _open_point(text)
         if match is None:
             fmt = parse(text)
-            if isinstance(fmt, Fixed):
+            if not fmt.calibrated:
                 return fmt, QuantParams()
         if x is None:
             raise ConfigError(f"{where}: format {text} is calibrated on data; pass calibration batches")

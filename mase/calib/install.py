@@ -8,18 +8,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from mase.calib.layers import MATRIX, Place, places
+from mase.calib.layers import Place, places
 from mase.errors import ConfigError
-from mase.formats.base import SHARED, Format, QuantParams
-from mase.formats.packed import PackedWeight
+from mase.formats.base import QuantParams
+from mase.formats.packed import Held, PackedWeight, on_graph
 from mase.graph import META, Graph, OpNode, Record, TensorType, typed
+
+NOWHERE = "meta"  # device of tensors that are shapes alone
 
 
 def install(graph: Graph, packed: Mapping[str, PackedWeight], formats: bool = True) -> Graph:
     """Return the graph with packed weights in place of float ones: ``graph(x)`` computes with them, bit for bit.
 
-    The table holds what the weights are (:meth:`PackedWeight.dense`). Where they are one piece in a format whose
-    codes follow from these values, the operand has that format and its parameters. A low-rank branch becomes nodes.
+    The table holds what the weights are (:meth:`PackedWeight.dense`), and the operand has their format and its
+    parameters (:func:`on_graph`). A low-rank branch becomes nodes.
 
     Args:
         packed: by path of the layer. formats: give formats; without them the graph computes the same, and faster.
@@ -36,11 +38,12 @@ def install(graph: Graph, packed: Mapping[str, PackedWeight], formats: bool = Tr
         record = records.get(name, graph.node(name).record)
         key, weights = group[0].key, [packed[place.path] for place in group]
         tensors[key] = _table(graph.tensors[key], group, weights)
-        found = _format(weights, tensors[key]) if formats and len(group) == _count(graph, group[0]) else None
-        kind = replace(record.operands[role], format=None if found is None else found[0])
-        records[name] = replace(record, operands={**record.operands, role: kind})
-        if found is not None:
-            quant[key] = found[1]
+        if formats and len(group) == _count(graph, group[0]):
+            bare = tuple(replace(weight, branch=None) for weight in weights)
+            fmt, quant[key] = on_graph(Held(bare, tuple(tensors[key].shape)))
+            kind = replace(record.operands[role], format=fmt)
+            record = replace(record, operands={**record.operands, role: kind})
+        records[name] = record
     out = graph.replace(records, tensors, quant)
     branches = [place for group in groups.values() for place in group if packed[place.path].branch is not None]
     return _branched(out, branches, packed, formats) if branches else out
@@ -56,42 +59,13 @@ def _table(old: Tensor, group: Sequence[Place], weights: Sequence[PackedWeight])
         kind = str(old.dtype).removeprefix("torch.")
         raise ConfigError(f"layer {group[0].path}: its weights are {kind}; allowed is float32: trace model.float()")
     if group[0].expert is not None:
-        new = old.detach().clone()
+        new = old.detach().clone() if old.device.type != NOWHERE else torch.empty(old.shape)
         for place, weight in zip(group, weights, strict=True):
             assert place.expert is not None
-            new[place.expert] = weight.dense().to(old.device)
+            new[place.expert] = weight.dense().to(new.device)
         return new
-    dense = weights[0].dense().to(old.device)
+    dense = weights[0].dense() if old.device.type == NOWHERE else weights[0].dense().to(old.device)
     return dense.t().contiguous().t() if not old.is_contiguous() and old.t().is_contiguous() else dense
-
-
-def _format(weights: Sequence[PackedWeight], table: Tensor) -> tuple[Format, QuantParams] | None:
-    """Return the one format of weights and its parameters; None where values of the table do not keep their codes."""
-    first = weights[0].pieces[0].format
-    for weight in weights:
-        piece = weight.pieces[0]
-        plain = len(weight.pieces) == 1 and piece.columns is None and piece.mask is None
-        if not plain or piece.format != first or piece.params.axis not in (-1, 1):
-            return None
-    params = [weight.pieces[0].params for weight in weights]
-    found = params[0] if table.ndim == MATRIX else _stacked(params)
-    if found is None:
-        return None
-    found = replace(found, axis=-1)
-    return (first, found) if torch.equal(first.quantize(table, found), table) else None
-
-
-def _stacked(params: Sequence[QuantParams]) -> QuantParams | None:
-    """Return the parameters of several matrices as those of one tensor; None where that cannot be said."""
-    out = params[0]
-    for name in SHARED:
-        found = [getattr(p, name) for p in params]
-        if all(part is None for part in found):
-            continue
-        if name == "base" or any(part is None or part.ndim < 2 for part in found):
-            return None
-        out = replace(out, **{name: torch.stack(found)})  # type: ignore[arg-type]  # names of tensors alone
-    return out
 
 
 # -- branches ----------------------------------------------------------------------------------------------------------

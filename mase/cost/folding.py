@@ -159,6 +159,7 @@ def fold(
     limit: int | None,
     by_hand: ByHand | None = None,
     wiring: Wiring | None = None,
+    wide: bool = False,
 ) -> Folded:
     """Return the cheapest lanes of an acyclic graph in which nothing takes more than ``limit`` cycles a sample.
 
@@ -168,7 +169,8 @@ def fold(
     is: each block is priced with ``Foldings.fifos``.
 
     Args:
-        nodes, ops: in topological order. wiring: theirs, where it is known already.
+        nodes, ops: in topological order. wiring: theirs, where it is known already. wide: foldings by hand may go
+            beyond an operator.
 
     Raises:
         UnsupportedOp: the limit cannot be kept; says by which node. UnknownName: there is no such target.
@@ -176,7 +178,7 @@ def fold(
     wiring = wiring or Wiring.of(nodes)
     routes = _routes(wiring, tuple(op.foldings.follows for op in ops))
     tables = {
-        i: _of_operator(nodes[i], op, target, limit, by_hand or {})
+        i: _of_operator(nodes[i], op, target, limit, _by_hand(nodes[i], op, by_hand or {}, wide))
         for i, op in enumerate(ops)
         if not op.foldings.follows
     }
@@ -307,30 +309,22 @@ def _routes(wiring: Wiring, follows: tuple[bool, ...]) -> Routes:
 
 def _converters(ops: Sequence[Arithmetic], link: Link) -> tuple[ConverterFoldings, ...]:
     """Return what may stand on a stretch of wire: a converter, or one for each reshape."""
-    followers = tuple(ops[place].foldings for place in link.through)
-    if not followers:
-        assert link.sink is not None
-        return (ConverterFoldings.of(ops[link.sink].takes[link.port]),)
-    assert all(isinstance(one, ConverterFoldings) for one in followers)
-    return followers  # type: ignore[return-value]  # just checked
+    if link.through:
+        return tuple(ConverterFoldings.between(ops[place].takes[0], ops[place].gives[0]) for place in link.through)
+    assert link.sink is not None
+    return (ConverterFoldings.of(ops[link.sink].takes[link.port]),)
 
 
 def _forked(ops: Sequence[Arithmetic], routes: Routes, place: int) -> ForkFoldings:
     """Return the fork of a tensor before its lanes are known."""
-    if place < 0:
-        link = next(link for link in routes.links if link.source == place)
-        first = _converters(ops, link)[0]
-        return ForkFoldings(*first.before, first.width, first.block, first.exp_bits)
-    foldings = ops[place].foldings
-    if isinstance(foldings, ConverterFoldings):
-        return ForkFoldings(*foldings.after, foldings.width, foldings.block, foldings.exp_bits)
-    return ForkFoldings.of(ops[place].gives[0])
+    if place >= 0:
+        return ForkFoldings.of(ops[place].gives[0])
+    link = next(link for link in routes.links if link.source == place)
+    return ForkFoldings.of(ops[link.first].takes[0 if link.through else link.port])
 
 
-def _of_operator(node: OpNode, op: Arithmetic, target: str, limit: int | None, by_hand: ByHand) -> Table:
+def _of_operator(node: OpNode, op: Arithmetic, target: str, limit: int | None, fixed: tuple[int, int] | None) -> Table:
     """Return the foldings of an operator that keep the limit; the one that is fixed by hand where there is one."""
-    chosen = next((fold for glob, fold in by_hand.items() if fnmatchcase(node.path, glob)), None)
-    fixed = None if chosen is None else _by_hand(node, op, chosen)
     table = _table(op.foldings, target, limit, fixed)
     if not table.cost.size:
         lanes = op.foldings.lanes() if fixed is None else fixed
@@ -339,13 +333,27 @@ def _of_operator(node: OpNode, op: Arithmetic, target: str, limit: int | None, b
     return table
 
 
-def _by_hand(node: OpNode, op: Arithmetic, fold: Fold) -> tuple[int, int]:
-    """Return the lanes of a folding that is fixed by hand, as they are built."""
+def _by_hand(node: OpNode, op: Arithmetic, by_hand: ByHand, wide: bool) -> tuple[int, int] | None:
+    """Return the lanes of a folding that is fixed by hand, as they are built; None where none is.
+
+    Raises:
+        UnsupportedOp: the operator cannot be folded so, or is smaller and not to be ``wide``; names the nearest.
+    """
+    fold = next((fold for glob, fold in by_hand.items() if fnmatchcase(node.path, glob)), None)
+    if fold is None:
+        return None
+    what = f"{node.where()}: a folding of {named(fold)}"
     try:
         circuit = op.circuit(*op.foldings.sides(fold), {})
     except UnsupportedOp as error:
-        raise UnsupportedOp(f"{node.where()}: a folding of {named(fold)}: {error}") from error
-    return circuit.takes[0].lanes, circuit.gives[0].lanes
+        raise UnsupportedOp(f"{what}: {error}") from error
+    lanes = circuit.takes[0].lanes, circuit.gives[0].lanes
+    most = tuple(int(side.max()) for side in op.foldings.lanes())
+    nearest = min(lanes[0], most[0]), min(lanes[1], most[1])
+    if nearest != lanes and not wide:
+        allowed = named(op.foldings.fold(*most))
+        raise UnsupportedOp(f"{what}: it has at most {allowed}; the nearest is {named(op.foldings.fold(*nearest))}")
+    return lanes
 
 
 def _blame(
@@ -412,8 +420,7 @@ def _prices(foldings: Foldings, target: str, simd: Lanes, pe: Lanes) -> tuple[Co
         one = bill(work, where)
         for row, figure in zip(total, (one.lut, one.ff, one.dsp, one.bram), strict=True):
             row += figure
-    if isinstance(foldings, ConverterFoldings):
-        total[:, foldings.equal(simd, pe)] = 0
+    total[:, foldings.absent(simd, pe)] = 0
     return total, total[0] + where.dsp_weight * total[2] + where.bram_weight * total[3]
 
 

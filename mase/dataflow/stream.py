@@ -69,6 +69,13 @@ class Travel(NamedTuple):
                 out.append((apart[i], self.axes[i]))
         return tuple(out)
 
+    def parted(self, cols: int) -> Travel:
+        """Return the same order with rows of so many elements, a divisor of those that there are."""
+        fast = self.order[-1]
+        assert self.cols % cols == 0
+        axes = (*self.axes[:fast], self.cols // cols, cols, *self.axes[fast + 1 :])
+        return Travel(axes, (*(i + (i > fast) for i in self.order[:-1]), fast, fast + 1))
+
     def stream(self, lanes: int, grid: Grid) -> StreamType:
         """Return the stream of such a tensor."""
         return StreamType(self.rows, self.cols, lanes, grid, self)

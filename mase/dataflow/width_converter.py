@@ -47,7 +47,12 @@ class ConverterFoldings(Foldings):
         lanes = tile_lanes(max(self.before[1], self.after[1]), self.block)
         return lanes, lanes
 
-    def equal(self, simd: Count, pe: Count) -> Count:
+    @classmethod
+    def between(cls, come: StreamType, go: StreamType) -> ConverterFoldings:
+        """Build for two streams; their lanes do not matter."""
+        return cls.of(come, (go.rows, go.cols))
+
+    def absent(self, simd: Count, pe: Count) -> Count:
         """Tell where both streams are the same, so that no converter stands between them."""
         return np.equal(simd, pe) & (self.before == self.after)
 
@@ -62,7 +67,7 @@ class ConverterFoldings(Foldings):
         else:
             pairs = zip(simd.ravel().tolist(), pe.ravel().tolist(), strict=True)
             found = np.array([_repacked(self.before, self.after, *pair) for pair in pairs]).reshape(simd.shape)
-        return np.where(self.equal(simd, pe), 0, found)
+        return np.where(self.absent(simd, pe), 0, found)
 
     def fifos(self, simd: Count, pe: Count) -> Mapping[str, Count]:
         return {"": LEAST_FIFO}

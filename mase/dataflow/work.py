@@ -90,6 +90,10 @@ class Foldings(ABC):
 
     follows: ClassVar[bool] = False  # its lanes are those of its neighbours, so nothing is chosen
 
+    def absent(self, simd: Count, pe: Count) -> Count:
+        """Tell for which foldings there is nothing to build."""
+        return np.zeros(np.shape(simd), bool)
+
     @property
     def names(self) -> tuple[str, ...]:
         """What a folding consists of: of input and output lanes, or of both as one."""

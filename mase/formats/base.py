@@ -169,6 +169,7 @@ class Format(ABC):
     Subclasses are frozen dataclasses, one file each, and check their fields in ``__post_init__``.
     """
 
+    calibrated: ClassVar[bool] = True  # data gives it parameters; False: its text form says all
     ebnf: ClassVar[str]  # the head of the text form, as docs/formats.md prints it
     grammar: ClassVar[re.Pattern[str]]  # matches the whole text form
     words: ClassVar[Words] = {}  # what may follow the head, each after an underscore

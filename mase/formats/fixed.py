@@ -54,6 +54,7 @@ class Fixed(Format):
     signed: bool = True
     rounding: Rounding = "even"
     overflow: Literal["saturate", "wrap"] = "saturate"
+    calibrated: ClassVar[bool] = False
     ebnf: ClassVar[str] = '["u"] "fixed" nat "." int'
     grammar: ClassVar[re.Pattern[str]] = text_form(r"(u?)fixed(\d+)\.(-?\d+)")
     words: ClassVar[Words] = {**ROUNDING_WORDS, "wrap": ("overflow", "wrap")}

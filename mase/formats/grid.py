@@ -278,6 +278,12 @@ class Grid:
         factor = pow2(code.exponent - self.base).to(dtype).repeat_interleave(self.block, -1)
         return mantissa * factor[..., : mantissa.shape[-1]]
 
+    def compared(self, code: Code) -> Tensor:
+        """Return :meth:`integers` in float64, exact one by one at any exponent: numbers to compare, not to sum."""
+        plain = self.plain
+        assert max(-plain.low, plain.high) <= 2**53 and plain.span < 900, "float64 does not hold each"
+        return self.integers(code)
+
     def exponents_per_beat(self, lanes: int) -> int:
         """Return how many exponents travel with a beat of ``lanes`` elements."""
         return max(1, lanes // self.block) if self.block else 0

@@ -129,6 +129,13 @@ class Checkpoint:
                 f"{self.folder}: tensor {key!r} has shape {found} in the files; config.json gives {tuple(shape)}"
             )
 
+    def kind(self, key: str, shape: Sequence[int]) -> torch.dtype | None:
+        """Return the type in which the files have a tensor of the model; None where they do not have it."""
+        try:
+            return DTYPES[self.entries[self.parts(key, shape)[0][0]].dtype]
+        except GraphError:
+            return None
+
     def read(self, key: str, shape: Sequence[int]) -> Tensor:
         """Return a tensor of the model in float32, its own memory."""
         groups = self.parts(key, shape)

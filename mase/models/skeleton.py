@@ -12,15 +12,20 @@ import torch
 from torch import Tensor, fx
 
 from mase.calib.cut import AFTER, BEFORE, Part, cut, joined
+from mase.doors import file
 from mase.errors import UnsupportedOp
 from mase.formats import QuantParams
-from mase.frontend.export import trace_export
 from mase.graph import META, Graph, NodeGraph, OpNode, Record, TensorType
 from mase.models.checkpoint import Checkpoint
 from mase.models.huggingface import load_config, quiet
 
 TOKENS = 97  # of the short model: a prime that is no size of another axis; the true number comes from config.json
+LARGEST = 1 << 24  # bytes of a configuration
+KEPT = 8  # structures that are kept
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")  # ids that may lie beyond the short vocabulary
+
+
+KNOWN: dict[tuple[str, int], Skeleton] = {}  # by configuration and length: they are never changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +147,17 @@ def skeleton(folder: Path, length: int) -> Skeleton:
         ConfigError: the configuration is not one of a model that transformers can build.
         UnsupportedOp: the model is not a row of equal blocks; says what was found.
     """
+    key = file.text(folder / "config.json", LARGEST), length
+    if key not in KNOWN:
+        while len(KNOWN) >= KEPT:
+            KNOWN.pop(next(iter(KNOWN)))
+        KNOWN[key] = _traced(folder, length)
+    return KNOWN[key]
+
+
+def _traced(folder: Path, length: int) -> Skeleton:
+    from mase.frontend.export import trace_export  # takes a second to import
+
     transformers, config = load_config(folder)
     count, vocabulary = int(config.num_hidden_layers), int(config.vocab_size)
     types = list(getattr(config, "layer_types", None) or ["one"] * count)

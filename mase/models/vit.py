@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from mase.errors import ConfigError
 from mase.models.base import MODELS
-from mase.options import Depth, Size
+from mase.options import Count, Depth, Size
 
 
 class Attention(nn.Module):
@@ -72,7 +72,7 @@ def vit(
     size: Size = 32,
     patch: Size = 4,
     dim: Size = 64,
-    layers: Depth = 4,
+    layers: Count = 4,
     heads: Depth = 4,
     hidden: Size = 128,
     classes: Size = 10,
@@ -80,7 +80,8 @@ def vit(
     """Build a vision transformer for images ``[batch, channels, size, size]``.
 
     Args:
-        patch: side of the square patches. hidden: of the feed-forward part.
+        patch: side of the square patches. layers: pairs of attention and feed-forward; 0 leaves the embedding of
+            patches, the norm and the classifier. hidden: of the feed-forward part.
 
     Source: A. Dosovitskiy et al., An Image is Worth 16x16 Words, 2020; the mean in place of a class token as in
     L. Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022. Sizes are our own.

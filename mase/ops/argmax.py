@@ -12,7 +12,6 @@ from torch import Tensor
 from mase.blocks.argmax import Argmax, ArgmaxFoldings, first_greatest, index_bits
 from mase.dataflow.block import Block
 from mase.dataflow.grid import activation_grid
-from mase.dataflow.rounding import carrier
 from mase.dataflow.stream import Travel
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
@@ -90,7 +89,7 @@ class ArgmaxOp(InRow, HardwareOp):
 
     def reference(self, *inputs: Code) -> Code:
         rows = self.order.travelling(inputs[0], self.x.block)
-        found = first_greatest(self.x.integers(rows, carrier(self.x.reach, self.x.reach)))
+        found = first_greatest(self.x.compared(rows))
         return Code(found.reshape(-1, *self.shape))
 
     def oracle(self, *inputs: Code) -> Code:

@@ -232,7 +232,7 @@ class Arithmetic(ABC):
 
     @cached_property
     def takes(self) -> tuple[StreamType, ...]:
-        """Streams of its inputs at one lane."""
+        """Streams of its inputs at one lane, also of a view, which may be no block at all."""
         return self.circuit(1, 1, {}).takes
 
     @cached_property

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from mase.dataflow.block import LEAST_FIFO
 from mase.dataflow.circuit import Circuit
 from mase.dataflow.grid import stream_grid
-from mase.dataflow.stream import Travel
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
@@ -260,6 +260,14 @@ class Layout(HardwareOp):
         assert rows.exponent is not None
         each = rows.exponent.repeat_interleave(self.grid.block, -1)[..., : come.cols]
         return come.held(Code(each), come.axes).mantissa.flatten(1)
+
+    @cached_property
+    def takes(self) -> tuple[StreamType, ...]:
+        return self.circuit(1, 1, {}).takes if self.move else (self.comes[0].stream(1, self.grid),)
+
+    @cached_property
+    def gives(self) -> tuple[StreamType, ...]:
+        return self.circuit(1, 1, {}).gives if self.move else (self.order.stream(1, self.grid),)
 
     @property
     def foldings(self) -> Foldings:

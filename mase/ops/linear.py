@@ -111,6 +111,16 @@ class Linear(Mac):
     def check_formats(cls, node: OpNode) -> None:
         super().check_formats(node)
         _parts(node, travel(node.inputs[0]))
+        found, given, fmt = travel(node), Travel.of(node.record.output.shape[1:], -1), node.record.output.format
+        assert fmt is not None
+        alike = found.plain and given.plain
+        if fmt.grid(node.params(), node.where()).block:
+            alike = alike and found.cols == given.cols
+        if found != given and not alike:
+            raise UnsupportedOp(
+                f"{node.where()}: its result is to travel with axis {1 + found.order[-1]} fastest, along which a "
+                "consumer works; allowed is the last axis: a linear layer gives the outputs of a row together"
+            )
 
     @classmethod
     def from_node(cls, node: OpNode) -> Self:

@@ -22,7 +22,8 @@ class MixtureOfExperts(Op):
     """y = sum over the chosen experts of share * down(f(gate(x)) * up(x)), shares from softmax(router x).
 
     Operands: router ``[experts, features]``, gate_up ``[experts, 2 * hidden, features]`` (gate first), down ``[experts,
-    features, hidden]``. Attributes: experts, top_k, function (silu), normalise (the shares of the chosen add up to 1).
+    features, hidden]``. Attributes: experts, top_k, function (silu), normalise (the shares of the chosen add up to 1),
+    prune (chosen experts whose share is below so much of the greatest are dropped).
     A model that routes in another way brings a body, a nested graph, and names its inputs in ports; the operands stay
     these.
     """
@@ -36,11 +37,13 @@ class MixtureOfExperts(Op):
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         x, attrs = inputs[0].reshape(-1, inputs[0].shape[-1]), record.attrs
         shares, chosen = _route(x, operands["router"], attrs["top_k"])
+        if "prune" in attrs:
+            shares = torch.where(shares < attrs["prune"] * shares[:, :1], 0.0, shares)
         if attrs.get("normalise", True):
             shares = shares / shares.sum(-1, keepdim=True)
         shares, y = shares.to(x.dtype), torch.zeros_like(x)
         for expert in range(attrs["experts"]):
-            tokens, place = torch.where(chosen == expert)
+            tokens, place = torch.where((chosen == expert) & (shares > 0))
             hidden = _hidden(x[tokens], operands["gate_up"][expert], attrs.get("function", "silu"))
             part = F.linear(hidden, operands["down"][expert]) * shares[tokens, place, None]
             y = y.index_add(0, tokens, part)

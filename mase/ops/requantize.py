@@ -16,7 +16,7 @@ from mase.blocks.requantize import RequantizeBlock, RequantizeFoldings, Rescalin
 from mase.dataflow.block import LEAST_FIFO, Block
 from mase.dataflow.circuit import Circuit
 from mase.dataflow.grid import activation_grid, produced_grid, stream_grid
-from mase.dataflow.stream import Travel
+from mase.dataflow.stream import StreamType, Travel
 from mase.dataflow.width_converter import ConverterFoldings, WidthConverter
 from mase.formats import Code
 from mase.formats.grid import Grid
@@ -156,6 +156,14 @@ class Unchanged(Arithmetic):
 
     def oracle(self, *inputs: Code) -> Code:
         return inputs[0]
+
+    @cached_property
+    def takes(self) -> tuple[StreamType, ...]:
+        return (self.order.stream(1, self.grid),)
+
+    @cached_property
+    def gives(self) -> tuple[StreamType, ...]:
+        return (self.order.stream(1, self.grid),)
 
     @property
     def foldings(self) -> ConverterFoldings:

@@ -126,7 +126,7 @@ class RowNormalise(Arithmetic):
             y,
             (scales[0], scales[1]),
             (constants[0], constants[1]),
-            attrs["eps"],
+            torch.finfo(getattr(torch, node.record.output.dtype)).eps if attrs["eps"] is None else attrs["eps"],
             attrs["function"] == "layer",
             attrs.get("activation") == "relu",
             attrs.get("rounding", "even"),

@@ -160,12 +160,17 @@ class OpenBlock:
         """Return what was written."""
         return dict(self._packed)
 
-    def reports(self) -> Iterator[LayerReport]:
-        """Yield what became of each layer."""
+    def reports(self, quantized: Graph) -> Iterator[LayerReport]:
+        """Yield what became of each layer.
+
+        Args:
+            quantized: the block with its packed weights.
+        """
         for place in self._places.values():
             packed = self._packed.get(place.path)
             if packed is not None:
-                yield _report(self._layer(place), packed, self.seconds.get(place.path, 0.0))
+                dense, seconds = place.weight(quantized), self.seconds.get(place.path, 0.0)
+                yield _report(self._layer(place), packed, dense, seconds)
 
 
 class View:
@@ -206,8 +211,8 @@ class View:
         self._block.fold(tensors)
 
 
-def _report(layer: Layer, packed: PackedWeight, seconds: float) -> LayerReport:
-    weight, found = layer.weight, packed.dense()
+def _report(layer: Layer, packed: PackedWeight, found: Tensor, seconds: float) -> LayerReport:
+    weight = layer.weight
     if packed.branch is not None:
         a, b = packed.branch
         found = found + b.dense() @ a.dense()
@@ -279,7 +284,7 @@ class Walk:
         folded = {key: x for key, x in block.graph.tensors.items() if x is not part.graph.tensors[key]}
         quantized = part.on(install(block.graph, packed, formats=False))
         self._pass(part, quantized, block, later)
-        return Done(packed, folded, quantized, tuple(block.reports()), time.perf_counter() - start)
+        return Done(packed, folded, quantized, tuple(block.reports(quantized.graph)), time.perf_counter() - start)
 
     def passed(self, part: Part, quantized: Part, later: frozenset[str]) -> None:
         """Let the samples pass a part that was quantized before."""
@@ -391,4 +396,4 @@ def check(made: Cut, plan: Plan) -> None:
         for place in group:
             if len(users[place.key]) > 1 and plan.methods(place.path, name in (BEFORE, AFTER)):
                 others = ", ".join(other for other in users[place.key] if other != name)
-                raise ConfigError(f"layer {place.path}: shares its weights with {others}; leave it out by skip")
+                raise ConfigError(f"layer {place.path}: shares its weights with {others}; skip it")

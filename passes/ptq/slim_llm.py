@@ -148,20 +148,16 @@ def fitted(w: Tensor, salience: Tensor, bits: int, weight: float) -> Shared:
     off = (salience - salience.mean()).abs() > OUTLIER * salience.std()
     salient = salience >= salience[off].min() if bool(off.any()) else torch.zeros_like(off)
     counts = 1 + (weight - 1) * salient
-    low, high = w.amin(1).clamp(max=0), w.amax(1).clamp(min=0)
-    best: Shared | None = None
-    least = torch.empty(0)
-    for factor in FACTORS:
-        scale, zero = extremes(low * factor, high * factor, bits)
-        error = (rounder(scale, zero, bits)(w.T, 0).T - w).abs_().pow_(NORM).mul_(counts).sum(1)
-        if best is None:
-            best, least = (scale, zero), error
-            continue
-        better = error < least
-        least = torch.where(better, error, least)
-        best = torch.where(better, scale, best[0]), torch.where(better, zero, best[1])
-    assert best is not None
-    return best
+    factors = torch.tensor(FACTORS)[:, None]
+    scales, zeros = extremes(w.amin(1).clamp(max=0) * factors, w.amax(1).clamp(min=0) * factors, bits)
+    errors = torch.stack(
+        [
+            (rounder(scale, zero, bits)(w.T, 0).T - w).abs_().pow_(NORM).mul_(counts).sum(1)
+            for scale, zero in zip(scales, zeros, strict=True)
+        ]
+    )
+    best = errors.argmin(0, keepdim=True)
+    return scales.gather(0, best).squeeze(0), zeros.gather(0, best).squeeze(0)
 
 
 def extremes(low: Tensor, high: Tensor, bits: int) -> Shared:

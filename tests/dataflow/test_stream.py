@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mase.dataflow.stream import StreamType
+from mase.dataflow.stream import StreamType, Travel
 from mase.formats import Code
 from mase.formats.grid import Grid
 
@@ -93,3 +93,12 @@ def test_exponents_past_the_end_are_no_tail() -> None:
     beats = np.zeros((1, 1, stream.bytes), np.uint8)
     beats[0, 0, 2] = 0xFF
     assert stream.tails(beats)
+
+
+@pytest.mark.parametrize("cols", [1, 2, 6])
+def test_rows_in_parts_travel_in_the_same_order(cols: int) -> None:
+    whole, code = Travel.of((6, 4, 3), 0), Code(torch.arange(2 * 72).reshape(2, 6, 4, 3))
+    parts = whole.parted(cols)
+    assert (parts.rows, parts.cols, parts.strides) == (72 // cols, cols, whole.strides)
+    assert torch.equal(parts.travelling(code).mantissa.flatten(1), whole.travelling(code).mantissa.flatten(1))
+    assert torch.equal(parts.held(parts.travelling(code), (6, 4, 3)).mantissa, code.mantissa)

@@ -15,13 +15,15 @@ from typing import Any
 
 import typer
 
+from mase import ptqconfig
 from mase.cli import app
 from mase.config import schema
 from mase.frontend import modules as frontend_modules
 from mase.ops.base import MANY, OPS, HardwareOp
+from passes.ptq.base import METHODS
 from tests.docs.pages import DOCS
 
-PAGES = ("config.md", "cli.md", "frontend.md")
+PAGES = ("config.md", "ptq.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
 BOUNDS = {
@@ -42,10 +44,18 @@ def filled(page: str) -> str:
 
 def fields() -> str:
     """Return a table of fields for the whole configuration and for each of its sections, in order of appearance."""
-    whole = schema()
+    return _fields(schema(), "The file")
+
+
+def ptq_fields() -> str:
+    """Return the same for the configuration of post-training quantization."""
+    return _fields(ptqconfig.schema(), "`PtqConfig`")
+
+
+def _fields(whole: Json, title: str) -> str:
     known = whole["$defs"]
     parts = [_section(f"`{name}`", known[name]) for name in _sections(whole, known)]
-    return "\n\n".join([_section("The file", whole), *parts])
+    return "\n\n".join([_section(title, whole), *parts])
 
 
 def _sections(part: Json, known: Json) -> list[str]:
@@ -75,6 +85,8 @@ def _type(field: Json) -> str:
         return f"{field['const']}"
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
+    if not field.keys() & {"$ref", "anyOf", "const", "enum", "type"}:
+        return "anything"
     if field.get("type") == "array":
         least = ", one or more" if field.get("minItems") else ""
         return f"list of {_type(field['items'])}{least}{_most(field, 'maxItems')}"
@@ -189,8 +201,23 @@ def modules() -> str:
     return "\n".join(["| kind | modules of `torch.nn` |", "| --- | --- |", *rows])
 
 
+# -- ptq.md ------------------------------------------------------------------------------------------------------------
+
+
+def methods() -> str:
+    """Return a table of the methods of post-training quantization."""
+    rows = ["| method | what | needs samples |", "| --- | --- | --- |"]
+    for name, cls in METHODS.items():
+        page = f"[`{name}`](ptq/{name}.md)" if (DOCS / "ptq" / f"{name}.md").is_file() else f"`{name}`"
+        what = _plain((inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ").rstrip("."))
+        rows.append(f"| {page} | {what} | {'yes' if cls.needs or cls.blockwise else 'no'} |")
+    return "\n".join(rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "fields": fields,
+    "ptq_fields": ptq_fields,
+    "methods": methods,
     "commands": commands,
     "kinds": kinds,
     "modules": modules,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import mase
 from mase.errors import MaseError
+from passes.map import MapConfig, map_graph
 from tests.docs.pages import DOCS
 
 X = torch.randn(4, 64)
@@ -81,6 +82,11 @@ def refusal(model: nn.Module, x: tuple[Tensor, ...], formats: dict[str, str], fo
         (Moved(lambda x: x[:, [3, 1]]), (X,), "has no hardware"),
         (Moved(lambda x: F.pad(x.unflatten(1, (8, 8)), (0, 0, 1, 0), value=0.3)), (X,), "that the grid cannot code"),
         (Moved(lambda x: x / (x * x + 1)), (X,), "div: has no hardware"),
+        (
+            nn.Sequential(nn.Unflatten(1, (8, 8)), nn.Linear(8, 3), nn.Conv1d(8, 2, 1)),
+            (X,),
+            "its result is to travel with axis 1 fastest",
+        ),
         (nn.Sequential(nn.Linear(64, 4), Logarithm()), (X,), "a table of an infinite range"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
@@ -157,6 +163,12 @@ def test_activations_have_limits_that_weights_have_not(text: str, why: str, tmp_
 def test_blocks_do_not_cross_a_reshape_that_they_do_not_tile(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Unflatten(1, (8, 8)), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 2))
     assert "do not tile" in refusal(model, (X,), {"weight": "int8", "activation": "mxint8b8e4"}, tmp_path)
+
+
+def test_a_folding_beyond_a_layer_is_refused() -> None:
+    graph = mase.quantize(mase.trace(STACK.eval(), X), {"default": FIXED}, [X])
+    with pytest.raises(MaseError, match=r"node '2' \(linear\): .*it has at most simd 8, pe 4; the nearest is simd 8"):
+        map_graph(graph, MapConfig(folding={"2": {"simd": 16}}))
 
 
 def test_a_graph_with_an_opaque_node_runs_but_is_not_saved(tmp_path: Path) -> None:

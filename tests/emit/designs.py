@@ -52,8 +52,9 @@ class Network:
         return quantize.run(self.traced(), QuantizeConfig(overrides=self.formats, inputs=self.inputs), [self.x])[0]
 
     def case(self, folding: Mapping[str, Folding] | None = None, name: str = "") -> Case:
-        """Return the mapped graph with its inputs: real ones, then corners."""
-        graph = map_graph(self.quantized(), MapConfig(folding=self.folding if folding is None else folding))[0]
+        """Return the mapped graph with its inputs: real ones, then corners. Lanes beyond a row are drawn on purpose."""
+        config = MapConfig(folding=self.folding if folding is None else folding, wide=True)
+        graph = map_graph(self.quantized(), config)[0]
         return Case(name or self.name, graph, fed(graph, self.x))
 
 

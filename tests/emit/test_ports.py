@@ -40,6 +40,26 @@ def _designs(cases: Mapping[str, Case], tmp_path_factory: pytest.TempPathFactory
     return {name: emit(case.graph, root / name, name, axis_pad=name == "inner") for name, case in cases.items()}
 
 
+class Same(torch.nn.Module):
+    """An argument and a module of one name, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.x(self.x(x))
+        return found
+
+
+def test_edges_of_one_path_are_told_apart(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    graph = mase.quantize(mase.trace(Same().eval(), x), {"default": {"weight": "int4", "activation": "fixed6"}}, [x])
+    design = emit(graph, tmp_path / "same")
+    assert [edge.path for edge in design.edges] == ["x", "x", "x"]
+    assert list(design.titles.values()) == ["x (input)", "x (x_1)", "x (x_2)"]
+
+
 # -- names and files ---------------------------------------------------------------------------------------------------
 
 

@@ -257,7 +257,7 @@ def test_no_sample_is_refused(case: Case, samples: int, chunk: int | None) -> No
 def test_a_design_of_another_graph_is_refused(case: Case) -> None:
     design = Design.load(case.folder)
     with pytest.raises(GraphError, match=r"edge '0' is mxint6b4e4 \(6,\); the graph has fixed8\.4 \(6,\) there"):
-        prove(mapped("fixed8.4")[0], design, case.x)
+        prove(mapped("fixed8.4", {"1": Folding(2, 4), "3": Folding(4, 2)})[0], design, case.x)
     edges = (replace(design.edges[0], name="gone"), *design.edges[1:])
     with pytest.raises(GraphError, match="the graph has no such edge"):
         prove(case.graph, replace(design, edges=edges), case.x)

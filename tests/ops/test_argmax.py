@@ -47,6 +47,7 @@ def cases() -> Mapping[str, Mapped]:
         "argmax_one": mapped("int4", (3, 1), 1),
         "argmax_number": mapped("fixed5.2", (4,), 2),
         "argmax_blocks": mapped("mxint4b4e3", (3, 9), 2, keepdim=True),
+        "argmax_ocp": mapped("mxint5b2e8", (2, 5), 2, keepdim=True),  # integers of 260 bits
         "argmax_wide_blocks": mapped("mxint5b2e3", (6,), 4, keepdim=True),
     }
 

@@ -235,6 +235,17 @@ def test_wrong_lanes_are_refused() -> None:
         op.blocks(1, 0, {})
 
 
+@pytest.mark.parametrize("output", ["fixed8.4", "mxint5b4e3"])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 3)])
+def test_a_result_that_is_to_travel_along_another_axis_is_refused(shape: tuple[int, int], output: str) -> None:
+    """A convolution over the rows wants all rows of an output together; the layer gives all outputs of a row."""
+    layers = [nn.Linear(shape[1], 3), nn.Conv1d(shape[0], 2, 1)]
+    formats = {"0": NodeFormats("int4", output=output), "1": NodeFormats("int4", output="fixed8.4")}
+    graph = Network("across", layers, torch.randn(4, *shape), "fixed8.4", formats).quantized()
+    with pytest.raises(UnsupportedOp, match=r"node '0' .*travel with axis 1 fastest, .*; allowed is the last axis"):
+        build(graph)
+
+
 def test_a_weight_of_another_shape_is_refused() -> None:
     graph, _ = trace_module(nn.Sequential(nn.Linear(3, 2)).eval(), (torch.randn(2, 3),))
     graph.tensors["0.weight"] = torch.zeros(2, 4)

@@ -126,6 +126,16 @@ def test_lanes_change_no_code(rms: bool) -> None:
         assert unrolls == [{1: 2, 2: 4, 4: 4, 12: 4}[lanes]]
 
 
+def test_a_norm_without_an_eps_has_that_of_its_dtype() -> None:
+    graphs = [
+        Network("eps", [nn.RMSNorm(5, eps=eps)], draw(6, 5), "int5", {"0": NodeFormats(output="int6")}).quantized()
+        for eps in (None, torch.finfo(torch.float32).eps)
+    ]
+    x = 0.01 * draw(40, 5, seed=2)
+    assert torch.equal(graphs[0](x), graphs[1](x))
+    assert len({float(core(Mapped(graph, Code(torch.zeros(1, 5)))).norm.stats.eps) for graph in graphs}) == 1
+
+
 def test_a_row_of_equal_elements_gives_the_bias() -> None:
     """Its spread is 0, so its root is the greatest; nothing is divided by it."""
     case = cases()["layer_rows"]

@@ -58,6 +58,7 @@ def cases() -> Mapping[str, Mapped]:
         "topk_all": best(4, 1, "ufixed3.1", (2, 4)),
         "topk_one": best(1, 0, "int5a", (1,)),
         "topk_blocks": best(3, 1, "mxint4b4e3", (2, 9)),
+        "topk_ocp": best(2, 1, "mxint4b2e8", (5,)),  # integers of some 260 bits
         "topk_channels": best(2, 0, "fixed5.2", (3, 1, 1), 1),
     }
 

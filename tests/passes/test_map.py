@@ -21,7 +21,9 @@ from tests.emit.designs import Network
 def graph(layers: list[nn.Module], shape: tuple[int, ...], output: str = "fixed8.4") -> Graph:
     """Return a quantized chain that is not mapped yet."""
     torch.manual_seed(0)
-    formats = {str(i): NodeFormats("int4", output=output) for i, m in enumerate(layers) if isinstance(m, nn.Linear)}
+    formats = {
+        str(i): NodeFormats("int4", output=output) for i, m in enumerate(layers) if isinstance(m, nn.Linear | nn.Conv1d)
+    }
     formats |= {str(i): NodeFormats(output=output) for i, m in enumerate(layers) if isinstance(m, nn.Sigmoid)}
     return Network("chain", layers, torch.randn(4, *shape), "fixed8.4", formats).quantized()
 
@@ -64,6 +66,10 @@ class Half(nn.Module):
     [
         ([nn.Linear(8, 6)], (8,), Folding(4, 0), "pe is 0; allowed are 1 and more"),
         ([Half()], (8,), {"lanes": 3}, "elements cannot be moved 3 at a time; allowed are 1, 2, 4 lanes"),
+        ([nn.Linear(8, 6)], (8,), Folding(9, 1), "it has at most simd 8, pe 6; the nearest is simd 8, pe 1"),
+        ([nn.Linear(8, 6)], (8,), Folding(2, 7), "it has at most simd 8, pe 6; the nearest is simd 2, pe 6"),
+        ([nn.Conv1d(3, 4, 2)], (3, 9), Folding(4, 1), "it has at most simd 3, pe 4; the nearest is simd 3, pe 1"),
+        ([nn.Sigmoid()], (8,), {"lanes": 9}, "it has at most lanes 8; the nearest is lanes 8"),
         ([nn.Linear(8, 6)], (8,), {"lanes": 2}, "lanes is not a folding of it; allowed are simd, pe"),
         ([nn.Sigmoid()], (8,), {"lane": 2}, "lane is not a folding of it; allowed are lanes, simd, pe"),
         ([nn.Sigmoid()], (8,), {"lanes": 2, "pe": 2}, "allowed are lanes alone, or simd and pe"),
@@ -74,6 +80,21 @@ def test_lanes_by_hand_that_an_operator_does_not_have_are_refused(
 ) -> None:
     with pytest.raises(UnsupportedOp, match=f"node '0.*: a folding of {named(fold)}: {why}"):
         map_graph(graph(layers, shape), MapConfig(folding={"0*": fold}))
+
+
+def test_streams_may_be_wider_than_a_row_where_that_is_asked_for() -> None:
+    mapped, _ = map_graph(mlp(3, 4), MapConfig(folding={"0": Folding(8, 6)}, wide=True))
+    netlist = build(mapped)
+    assert (netlist.stream_in.lanes, netlist.stream_out.lanes, netlist.interval()) == (8, 6, 1)
+
+
+def test_a_beat_may_hold_whole_blocks() -> None:
+    """Six inputs in blocks of four: a beat of eight holds both."""
+    chain = [nn.Linear(5, 6), nn.Linear(6, 2)]
+    fit, beyond = (graph(chain, (5,), output="mxint5b4e4") for _ in range(2))
+    map_graph(fit, MapConfig(folding={"1": {"simd": 8}}))
+    with pytest.raises(UnsupportedOp, match=r"node '1' .*it has at most simd 8, pe 2; the nearest is simd 8, pe 1"):
+        map_graph(beyond, MapConfig(folding={"1": {"simd": 12}}))
 
 
 def test_lanes_are_called_by_the_names_of_the_operator() -> None:

@@ -197,16 +197,20 @@ def test_transposed_weights_keep_their_layout() -> None:
     assert torch.isfinite(built(tokens(2))).all()
 
 
-def test_weights_whose_values_do_not_keep_their_codes_stay_without_a_format() -> None:
+def test_weights_of_several_pieces_have_the_format_of_a_container() -> None:
     g = graph()
     weight = g.tensors["blocks.0.feed.up.weight"]
     half = torch.arange(32) % 2 == 0
-    pieces = [PackedWeight.of(weight[:, own].contiguous(), parse("int4g16")).pieces[0] for own in (half, ~half)]
+    pieces = [
+        PackedWeight.of(weight[:, own].contiguous(), parse(f"int{b}g16")).pieces[0]
+        for own, b in ((half, 4), (~half, 3))
+    ]
     columns = [half.nonzero().flatten(), (~half).nonzero().flatten()]
     mixed = PackedWeight((48, 32), tuple(replace(p, columns=c) for p, c in zip(pieces, columns, strict=True)))
-    built = install(g, {"blocks.0.feed.up": mixed})
-    assert built.node("blocks.0.feed.up").record.operands["weight"].format is None
+    built = install(g, {"blocks.0.feed.up": mixed}).verify()
+    assert str(built.node("blocks.0.feed.up").record.operands["weight"].format).startswith("packed")
     assert torch.equal(built.tensors["blocks.0.feed.up.weight"], mixed.dense())
+    assert torch.equal(built(X), install(g, {"blocks.0.feed.up": mixed}, formats=False)(X))
 
 
 def test_ties_name_the_layers_of_one_module() -> None:
@@ -240,7 +244,7 @@ def test_bad_input_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"ties 'qery': no layer has this name; did you mean query\?"):
         quantize(g, Plan((Rtn(),), ties=(("qery", "key"),)))
     tied = graph(tied=True)
-    with pytest.raises(ConfigError, match=r"layer head: shares its weights with prologue; leave it out by skip"):
+    with pytest.raises(ConfigError, match=r"layer head: shares its weights with prologue; skip it"):
         quantize(tied, Plan((Rtn(),), also=("head",)))
     with pytest.raises(GraphError, match=r"input 'ids': found \(1, 9\)"):
         quantize(g, Plan((Watched(),)), torch.zeros(1, 9, dtype=torch.int64))

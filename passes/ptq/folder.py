@@ -1,0 +1,544 @@
+"""Post-training quantization from disk to disk: one block of the model in memory at a time (docs/ptq.md)."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mase.calib.cut import AFTER, BEFORE, Env, Part
+from mase.calib.install import install
+from mase.calib.layers import places
+from mase.doors import file, json_text
+from mase.doors import tensors as tensor_file
+from mase.errors import ConfigError, GraphError, said
+from mase.files import write_atomic
+from mase.formats.packed import PackedWeight
+from mase.formats.packed_file import from_tensors, to_tensors
+from mase.graph import Graph
+from mase.models.checkpoint import DTYPES, Checkpoint
+from mase.models.skeleton import Skeleton, skeleton
+from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch
+from passes.ptq.recipe import Plan, told
+
+SCHEMA = 1
+JOURNAL, FOUND, REPORT, PROBE, LOCK = "journal.jsonl", "ptq.json", "report.json", "probe.safetensors", ".lock"
+PLAIN = 16  # tokens of a sample where there is no calibration data
+LAST = 4  # positions whose logits are kept
+LARGEST = 1 << 38  # bytes of a file
+COPIED = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt")
+NAMES = {torch_kind: name for name, torch_kind in DTYPES.items()}
+Json = Any  # JSON-able
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Say what is to be done.
+
+    Args:
+        source: folder of the model. target: folder that receives the quantized one.
+        tokens: calibration samples ``[n, length]``, int64; empty without calibration.
+        seed: of what is drawn: the tokens that the result is checked with, where there are no samples.
+    """
+
+    source: Path
+    target: Path
+    plan: Plan
+    tokens: Tensor = field(default_factory=lambda: torch.zeros(0, PLAIN, dtype=torch.int64))
+    seed: int = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sample."""
+        return int(self.tokens.shape[1])
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What was done.
+
+    Args:
+        layers: in order of execution. seconds: of this call. peak_mib: of resident memory of the process.
+        kept: parts that an earlier call had finished.
+    """
+
+    layers: tuple[LayerReport, ...]
+    seconds: float
+    peak_mib: float
+    kept: int
+
+    @property
+    def elements(self) -> int:
+        """Weights that were quantized."""
+        return sum(row.shape[0] * row.shape[1] for row in self.layers)
+
+    def bits(self, name: str) -> float:
+        """Return the mean of ``stored_bits`` or ``paper_bits`` a quantized weight."""
+        total: float = sum(getattr(r, name) * r.shape[0] * r.shape[1] for r in self.layers)
+        return total / max(1, self.elements)
+
+
+# -- quantize ----------------------------------------------------------------------------------------------------------
+
+
+def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
+    """Quantize a model folder into another one, part by part; go on where an earlier call stopped.
+
+    Raises:
+        ConfigError: the plan does not fit the model, or the folder holds the work of another configuration.
+        GraphError: the files do not hold the model's weights, or a part gives numbers that are not finite.
+    """
+    start = time.perf_counter()
+    checkpoint = Checkpoint(job.source)
+    made = skeleton(job.source, job.length)
+    _check(job, made, checkpoint)
+    with Journal.opened(job, checkpoint) as journal:
+        if len(journal.entries) == made.total and (job.target / FOUND).is_file():
+            rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
+            return FolderReport(rows, time.perf_counter() - start, _peak(), made.total)
+        walk = Walk(job.plan, [_inputs(made, row) for row in job.tokens.split(1)] if job.plan.calibrates else [])
+        probe = _inputs(made, _probe(job, made))
+        watch = Watch(made.total, told_done, len(journal.entries))
+        owners = dict[str, int]()
+        kept = len(journal.entries)
+        for number in range(made.total):
+            part, later = made.part(number), made.later(number)
+            if number < kept:
+                probe = _passed(job, made, checkpoint, journal, number, walk, probe)
+            else:
+                part = made.filled(part, checkpoint)
+                done = walk.step(part, later)
+                stored = {key: n for key, n in owners.items() if key in part.graph.tensors}
+                entry = _write(job.target, number, part, done, checkpoint, stored)
+                journal.add({**entry, "report": [asdict(row) for row in done.layers]})
+                probe = _step(done.quantized, probe, later)
+                watch.done(part.name)
+            owners |= {key: number for key in journal.entries[number]["floats"] if key not in owners}
+        return _finish(job, journal, probe, made, start, kept)
+
+
+def _check(job: Job, made: Skeleton, checkpoint: Checkpoint) -> None:
+    """Refuse what cannot be done before anything is written."""
+    inside, outside = list[str](), list[str]()
+    tied = dict[str, str]()
+    for number, name in enumerate(made.names):
+        part = made.part(number)
+        made.check(part, checkpoint)
+        for place in places(part.graph):
+            (outside if name in (BEFORE, AFTER) else inside).append(place.path)
+            if place.key in tied and job.plan.methods(place.path, name in (BEFORE, AFTER)):
+                raise ConfigError(f"layer {place.path}: shares its weights with {tied[place.key]}; skip it")
+        tied |= dict.fromkeys(part.graph.tensors, name)
+    job.plan.check(inside, outside)
+    if job.plan.calibrates and not len(job.tokens):
+        raise ConfigError("calibration: the recipe needs calibration data; give calibration.text or calibration.tokens")
+    if len(job.tokens) and not 0 <= int(job.tokens.min()) <= int(job.tokens.max()) < made.vocabulary:
+        found = f"{int(job.tokens.min())} to {int(job.tokens.max())}"
+        raise ConfigError(f"calibration: tokens are {found}; the vocabulary of {job.source} has {made.vocabulary}")
+
+
+def _probe(job: Job, made: Skeleton) -> Tensor:
+    """Return the tokens that the result is checked with: the first sample, or drawn ones."""
+    if len(job.tokens):
+        return job.tokens[:1]
+    return torch.randint(made.vocabulary, (1, job.length), generator=torch.Generator().manual_seed(job.seed))
+
+
+def _inputs(made: Skeleton, row: Tensor) -> Env:
+    return {made.inputs[0].name: row}
+
+
+def _step(part: Part, env: Env, later: frozenset[str]) -> Env:
+    """Let the probe pass a part; behind the last one it is what the model gives."""
+    found = part.run(env)
+    return {name: x for name, x in {**env, **found}.items() if name in later} if part.name != AFTER else found
+
+
+def _passed(
+    job: Job, made: Skeleton, checkpoint: Checkpoint, journal: Journal, number: int, walk: Walk, probe: Env
+) -> Env:
+    """Let samples and probe pass a part that an earlier call has finished."""
+    part, later = made.part(number), made.later(number)
+    quantized = part.on(install(*_read(job.target, journal.entries, number, part.graph), formats=False))
+    if walk.samples:
+        walk.passed(made.filled(part, checkpoint) if walk.floats else quantized, quantized, later)
+    return _step(quantized, probe, later)
+
+
+def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float, kept: int) -> FolderReport:
+    """Write what says that the folder is whole."""
+    from safetensors.torch import save
+
+    for pattern in COPIED:
+        for path in sorted(job.source.glob(pattern)):
+            write_atomic(job.target / path.name, path.read_bytes())
+    logits = next(iter(probe.values()))[0, -LAST:].contiguous()
+    write_atomic(job.target / PROBE, save({"tokens": _probe(job, made), "logits": logits}))
+    rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
+    report = FolderReport(rows, time.perf_counter() - start, _peak(), kept)
+    figures = {"seconds": report.seconds, "peak_mib": report.peak_mib, "kept": kept}
+    bits = {name: report.bits(name) for name in ("stored_bits", "paper_bits")}
+    write_atomic(job.target / REPORT, _text({**bits, **figures, "layers": [asdict(row) for row in rows]}))
+    parts = [{key: value for key, value in entry.items() if key != "report"} for entry in journal.entries]
+    write_atomic(job.target / FOUND, _text({**journal.origin, **bits, "parts": parts}))
+    return report
+
+
+def _row(data: Json) -> LayerReport:
+    return LayerReport(**{**data, "shape": tuple(data["shape"]), "formats": tuple(data["formats"])})
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _text(data: Json) -> str:
+    return json.dumps(data, indent=1, sort_keys=True) + "\n"
+
+
+# -- parts as files ----------------------------------------------------------------------------------------------------
+
+
+def _write(
+    folder: Path,
+    number: int,
+    part: Part,
+    done: Done,
+    checkpoint: Checkpoint,
+    stored: Mapping[str, int],
+) -> dict[str, Json]:
+    """Write one part: packed weights, and all else that the files of the model had, in the type that it has there.
+
+    Args:
+        stored: keys that an earlier part has in its file, by the number of that part.
+    """
+    from safetensors.torch import save
+
+    tensors, layers, floats = dict[str, Tensor](), dict[str, Json](), dict[str, str]()
+    dense = {place.path: place for place in places(part.graph)}
+    for path, weight in done.packed.items():
+        fields, document = to_tensors(weight)
+        tensors |= {f"{path}::{name}": field for name, field in fields.items()}
+        layers[path] = {"told": document, "dense": digest(dense[path].weight(done.quantized.graph))}
+    whole = _whole(part.graph, done.packed)
+    for key, x in part.graph.tensors.items():
+        if key in whole or (key in stored and key not in done.folded):
+            continue
+        kind = checkpoint.kind(key, tuple(x.shape))
+        if kind is None and key not in done.folded:
+            continue  # a constant of the structure
+        floats[key] = NAMES[torch.float32 if key in done.folded or kind is None else kind]
+        tensors[key] = done.folded.get(key, x).to(DTYPES[floats[key]]).contiguous().clone()
+    raw = save(dict(sorted(tensors.items())))
+    name = f"part-{number:05}.safetensors"
+    write_atomic(folder / name, raw)
+    borrowed = {key: n for key, n in stored.items() if key not in floats and key not in whole}
+    found = {"number": number, "name": part.name, "file": name, "sha256": hashlib.sha256(raw).hexdigest()}
+    return {**found, "layers": layers, "floats": floats, "borrowed": borrowed}
+
+
+def _whole(graph: Graph, packed: Mapping[str, PackedWeight]) -> set[str]:
+    """Return the keys of tensors that are packed as a whole."""
+    every = dict[str, list[str]]()
+    for place in places(graph):
+        every.setdefault(place.key, []).append(place.path)
+    return {key for key, paths in every.items() if all(path in packed for path in paths)}
+
+
+def digest(x: Tensor) -> str:
+    """Return a digest of the values of a tensor in float32."""
+    return hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).hexdigest()
+
+
+def _read(
+    folder: Path, entries: Sequence[Mapping[str, Json]], number: int, graph: Graph
+) -> tuple[Graph, dict[str, PackedWeight]]:
+    """Return a part with the float tensors of its file, and its packed weights.
+
+    Raises:
+        GraphError: the file is missing, damaged, or not the one that the journal names.
+    """
+    entry = entries[number]
+    found = _tensors(folder, entry)
+    values = {key: found[key].float() for key in entry["floats"]}
+    for key, other in entry["borrowed"].items():
+        values[key] = _tensors(folder, entries[other])[key].float()
+    turned = {
+        key: x.t().contiguous().t() if graph.tensors[key].ndim == 2 and not graph.tensors[key].is_contiguous() else x
+        for key, x in values.items()
+    }
+    packed = {}
+    for path, told_layer in entry["layers"].items():
+        own = {key.removeprefix(f"{path}::"): x for key, x in found.items() if key.startswith(f"{path}::")}
+        packed[path] = from_tensors(own, told_layer["told"], f"{folder / entry['file']}: {path}")
+    return graph.replace(tensors=turned), packed
+
+
+def _tensors(folder: Path, entry: Mapping[str, Json]) -> dict[str, Tensor]:
+    path = folder / entry["file"]
+    raw = file.content(path, LARGEST, GraphError, "; the folder is not whole")
+    if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
+        raise GraphError(f"{path}: damaged, or of another run: its digest is not the one in {FOUND}")
+    return tensor_file.parse(raw, str(path))
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Journal:
+    """Keep what is finished: a first line with what everything follows from, then a line for each part.
+
+    Args:
+        path: of the file. origin: the first line. entries: the others, in order of the parts.
+    """
+
+    path: Path
+    origin: dict[str, Json]
+    entries: list[dict[str, Json]] = field(default_factory=list)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, job: Job, checkpoint: Checkpoint) -> Iterator[Journal]:
+        """Open the folder of a job, alone.
+
+        Raises:
+            ConfigError: another process works in it, or it holds something else.
+        """
+        _claim(job.target)
+        with (job.target / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"{job.target}: another process is writing this folder") from None
+            yield cls._resumed(job, checkpoint)
+
+    @classmethod
+    def _resumed(cls, job: Job, checkpoint: Checkpoint) -> Journal:
+        path, origin = job.target / JOURNAL, _origin(job, checkpoint)
+        lines = _lines(path)
+        if not lines:
+            write_atomic(path, json.dumps(origin, sort_keys=True) + "\n")
+            return cls(path, origin)
+        _same(lines[0], origin, job.target)
+        torch.set_num_threads(int(lines[0]["threads"]))  # sums in float depend on it
+        whole: list[dict[str, Json]] = []
+        for entry in lines[1:]:
+            try:
+                _tensors(job.target, entry)
+            except GraphError:
+                break  # this part and all behind it are done again
+            whole.append(entry)
+        kept = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (lines[0], *whole))
+        write_atomic(path, kept)
+        for left in job.target.glob(".*.safetensors.*"):  # half-written when a process was killed
+            left.unlink()
+        return cls(path, lines[0], whole)
+
+    def add(self, entry: dict[str, Json]) -> None:
+        """Note a finished part; it is on the disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(entry, sort_keys=True) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        self.entries.append(entry)
+
+
+def _claim(target: Path) -> None:
+    """Make the folder, or see that it is ours."""
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target}: this is a file; a folder is needed")
+    if target.is_dir() and not (target / JOURNAL).is_file():
+        others = [p.name for p in target.iterdir() if p.name != LOCK and not p.name.startswith(f".{JOURNAL}")]
+        if others:
+            raise ConfigError(f"{target}: holds {others[0]!r} and no quantized model; give an empty folder")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ConfigError(f"{target}: cannot be made: {said(fault)}") from None
+
+
+def _lines(path: Path) -> list[dict[str, Json]]:
+    """Return the lines of a journal that are whole; a last one without its end is what a crash leaves."""
+    if not path.is_file():
+        return []
+    out = []
+    for text in file.text(path, LARGEST, GraphError).splitlines(keepends=True):
+        if not text.endswith("\n"):
+            break
+        line = json_text.parse(text, str(path))
+        if not isinstance(line, dict):
+            raise GraphError(f"{path}: corrupt: found a {type(line).__name__} in place of an object")
+        out.append(line)
+    if out and out[0].get("schema") != SCHEMA:
+        raise GraphError(f"{path}: schema {out[0].get('schema')!r}; this version reads schema {SCHEMA}")
+    return out
+
+
+def _origin(job: Job, checkpoint: Checkpoint) -> dict[str, Json]:
+    plan = job.plan
+    return {
+        "schema": SCHEMA,
+        "model": checkpoint.digest(),
+        "recipe": told(plan.recipe),
+        "overrides": {glob: told(methods) for glob, methods in plan.overrides},
+        "skip": list(plan.skip),
+        "also": list(plan.also),
+        "ties": [list(tie) for tie in plan.ties],
+        "seed": job.seed,
+        "samples": len(job.tokens),
+        "length": job.length,
+        "tokens": hashlib.sha256(job.tokens.numpy().tobytes()).hexdigest()[:32],
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in ("mase-dse", "torch", "transformers")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _same(old: dict[str, Json], new: dict[str, Json], target: Path) -> None:
+    """Refuse to go on with another configuration; says which fields differ."""
+    before, now = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
+    before.pop("threads"), now.pop("threads")
+    keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+    if keys:
+        texts = [f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in keys[:4]]
+        raise ConfigError(f"{target}: holds the work of another configuration: {'; '.join(texts)}; give another folder")
+
+
+def _flat(data: Json, place: str = "") -> dict[str, Json]:
+    """Return the leaves of JSON data by where they stand."""
+    if isinstance(data, dict) and data:
+        return {k: v for key, item in data.items() for k, v in _flat(item, f"{place}.{key}" if place else key).items()}
+    if isinstance(data, list) and data:
+        return {k: v for i, item in enumerate(data) for k, v in _flat(item, f"{place}[{i}]").items()}
+    return {place: data}
+
+
+# -- reading a quantized folder ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """Hold what a quantized folder says of itself; weights are read part by part.
+
+    Args:
+        folder: where it lies. found: content of ``ptq.json``. made: structure of the model.
+    """
+
+    folder: Path
+    found: dict[str, Json]
+    made: Skeleton
+
+    @classmethod
+    def opened(cls, folder: Path, length: int | None = None) -> Quantized:
+        """Open a folder that :func:`quantize_folder` wrote.
+
+        Args:
+            length: tokens of a sample; that of the calibration by default.
+
+        Raises:
+            GraphError: the folder is not one, or is not whole.
+        """
+        started = (folder / JOURNAL).is_file()
+        hint = "; it is written last: run `mase ptq` again" if started else "; this is not a quantized folder"
+        found = json_text.read(folder / FOUND, GraphError, hint)
+        json_text.check_schema(found, (SCHEMA,), str(folder / FOUND))
+        return cls(folder, found, skeleton(folder, length or int(found["length"])))
+
+    def part(self, number: int, formats: bool = True) -> tuple[Part, dict[str, PackedWeight]]:
+        """Return a part that computes with its packed weights, and these."""
+        part = self.made.part(number)
+        graph, packed = _read(self.folder, self.found["parts"], number, part.graph)
+        return part.on(install(graph, packed, formats)), packed
+
+    def graph(self) -> Graph:
+        """Return the whole model as one graph."""
+        return self.made.whole({i: self.part(i)[0] for i in range(self.made.total)}).verify()
+
+
+def load(folder: str | Path, length: int | None = None) -> Graph:
+    """Return the graph of a quantized folder; it computes with the packed weights.
+
+    Args:
+        length: tokens of a sample; that of the calibration by default.
+    """
+    return Quantized.opened(Path(folder), length).graph()
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Args:
+        layers: how many were compared. scored: paths of those whose values differ from what was scored.
+        emulated: paths of those that the graph rounds to other values. packed_logits, emulated_logits: whether the
+            logits are those that were scored. worst: greatest difference of them.
+    """
+
+    layers: int
+    scored: tuple[str, ...]
+    emulated: tuple[str, ...]
+    packed_logits: bool
+    emulated_logits: bool
+    worst: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is equal."""
+        return not self.scored and not self.emulated and self.packed_logits and self.emulated_logits
+
+
+def check(folder: str | Path) -> CheckReport:
+    """Compare packed, scored and emulated weights and logits of a quantized folder, one part in memory at a time.
+
+    Raises:
+        GraphError: the folder is not whole, or a file is damaged.
+    """
+    opened = Quantized.opened(Path(folder))
+    torch.set_num_threads(int(opened.found["threads"]))
+    kept = tensor_file.parse(file.content(opened.folder / PROBE, LARGEST, GraphError), str(opened.folder / PROBE))
+    packed_env = emulated_env = _inputs(opened.made, kept["tokens"])
+    scored, emulated, count = list[str](), list[str](), 0
+    for number in range(opened.made.total):
+        with_formats, packed = opened.part(number)
+        later, entry = opened.made.later(number), opened.found["parts"][number]
+        count += len(packed)
+        scored += [path for path, w in packed.items() if digest(w.dense()) != entry["layers"][path]["dense"]]
+        emulated += _rounded(with_formats.graph)
+        bare = opened.part(number, formats=False)[0]
+        packed_env, emulated_env = _step(bare, packed_env, later), _step(with_formats, emulated_env, later)
+    found = [next(iter(env.values()))[0, -LAST:] for env in (packed_env, emulated_env)]
+    same = [torch.equal(logits, kept["logits"]) for logits in found]
+    worst = max(float((logits - kept["logits"]).abs().max()) for logits in found)
+    return CheckReport(count, tuple(scored), tuple(emulated), same[0], same[1], worst)
+
+
+def _rounded(graph: Graph) -> list[str]:
+    """Return the layers whose weights their format rounds to other values."""
+    out = []
+    for place in places(graph):
+        record = graph.node(place.node).record
+        fmt = record.operands[place.role].format
+        if fmt is not None and place.expert in (None, 0):
+            table = graph.tensors[place.key]
+            if not torch.equal(fmt.quantize(table, graph.params(place.key)), table):
+                out.append(place.path)
+    return out
