@@ -1,8 +1,8 @@
 """Methods of post-training quantization on layers with correlated inputs: output error and the bits that are stored.
 
 Three drawn layers of 576 inputs, 384 outputs; 4096 tokens to calibrate on, 2048 others to measure on. Each method
-stands beside the best of rounding to nearest in any group size that stores no more bits: a ratio below 1 says that the
-method is worth its bits. ``docs/ptq/layers.md`` has the table that is printed first.
+stands beside the best of rounding to nearest, by rows or in any group size, that stores no more bits: a ratio below 1
+says that the method is worth its bits. ``docs/ptq/layers.md`` has the table that is printed first.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from passes.ptq.opt_rtn import OptRtn
 from passes.ptq.pb_llm import PbLlm
 from passes.ptq.qera import Qera
 from passes.ptq.qlora import Qlora
+from passes.ptq.quip import Quip
 from passes.ptq.rtn import Rtn
 from passes.ptq.slim_llm import SlimLlm
 
 INPUTS, OUTPUTS, SEEDS = 576, 384, 3
 CALIBRATION, HELD = 4096, 2048
 SLACK = 0.02  # bits a weight that rounding to nearest may store more
-NEAREST = [Rtn(f"int{bits}g{group}a_fp16") for bits in (2, 3, 4) for group in (128, 64, 32, 16)]
+NEAREST = [Rtn(f"int{bits}{per}a_fp16") for bits in (2, 3, 4) for per in ("c", "g128", "g64", "g32", "g16")]
 METHODS: Mapping[str, tuple[Quantizer, LowRank | None]] = {
     "opt_rtn_2": (OptRtn("int2g128f_fp16"), None),
     "gptq_2": (Gptq("int2g128a_fp16"), None),
     "slim_llm_2": (SlimLlm(2), None),
+    "quip_2": (Quip(2), None),
     "db_llm": (DbLlm(), None),
     "billm": (BiLlm(), None),
     "billm_paper": (BiLlm(compat="paper"), None),
@@ -46,13 +48,14 @@ METHODS: Mapping[str, tuple[Quantizer, LowRank | None]] = {
     "opt_rtn_3": (OptRtn("int3g128f_fp16"), None),
     "gptq_3": (Gptq("int3g128a_fp16"), None),
     "slim_llm_3": (SlimLlm(3), None),
+    "quip_3": (Quip(3), None),
     "rtn_3_lqer_16": (Rtn("int3g128a_fp16"), Lqer(16)),
     "rtn_3_l2qer_16": (Rtn("int3g128a_fp16"), L2qer(16)),
     "rtn_3_qera_16": (Rtn("int3g128a_fp16"), Qera(16)),
     "gptq_3_qera_16": (Gptq("int3g128a_fp16"), Qera(16)),
     "nfq4": (Qlora(rank=1), None),
 }
-NO_BAR = ("rtn_3_lqer_16", "billm")  # docs/ptq/layers.md says why
+NO_BAR = ("rtn_3_lqer_16", "billm", "pb_llm_10")  # docs/ptq/layers.md says why
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from torch import Tensor, nn
 
+from bench.common import Figure, main, print_table
 from mase import interpreter
 from mase.calib.statistics import Statistics
 from mase.formats.packed import PackedWeight
@@ -45,6 +46,7 @@ from passes.ptq.signround import SignRound
 from passes.ptq.signround_v2 import SignRoundV2
 
 CASES = ("rtn:4:128:0", "opt:4:128:0", "ar:4:128:20", "rtn:2:32:0", "opt:2:32:0", "ar:2:32:20", "ext:2:32:20")
+BARS = {"opt": (1.0, 0.6), "ar": (1.02, 0.8), "ext": (1.02, 0.9)}  # error and time, as parts of AutoRound's
 LENGTH, SEQUENCES, HELD, BATCH, BLOCKS = 128, 32, 8, 4, 2
 NAMES = {
     "attention.query": "self_attn.q_proj",
@@ -287,22 +289,27 @@ def method_of(case: str) -> Method:
     return kinds[kind]()
 
 
-def main(cases: Sequence[str]) -> None:
-    """Run the cases and print one line each, ours beside AutoRound's."""
+def measure(cases: Sequence[str] = CASES) -> list[Figure]:
+    """Run the cases, print one line each, and return ours as a part of AutoRound's."""
     torch.set_num_threads(1)
-    setting = Setting.load()
+    setting, figures = Setting.load(), list[Figure]()
     logging.disable(logging.WARNING)
-    for case in cases or CASES:
+    for case in cases:
+        kind, bits, group, _ = case.split(":")
         mine, theirs = ours(setting, case, method_of(case)), autoround(setting, case)
-        error = mine.mse[-1] / theirs.mse[-1]
-        blocks = [result.block_seconds or (result.seconds,) for result in (mine, theirs)]
-        per = [sum(b) / len(b) for b in blocks]
-        whole = case.split(":")[0] in ("rtn", "opt")
-        ratio = mine.seconds / theirs.seconds if whole else per[0] / per[1]
         for result in (mine, theirs):
-            print(json.dumps(vars(result)))
-        print(f"{case}: error {error:.3f} of AutoRound's, time {ratio:.2f} of its", flush=True)
+            print(json.dumps(vars(result)), flush=True)
+        whole = kind in ("rtn", "opt")
+        times = [result.seconds if whole else sum(result.block_seconds) for result in (mine, theirs)]
+        name, (error, time_) = f"autoround_{kind}_w{bits}g{group}", BARS.get(kind, (None, None))
+        figures.append(Figure(f"{name}_error", mine.mse[-1] / theirs.mse[-1], "x AutoRound", at_most=error))
+        figures.append(Figure(f"{name}_time", times[0] / times[1], "x AutoRound", at_most=time_))
+    return figures
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    chosen = [arg for arg in sys.argv[1:] if ":" in arg]
+    if chosen:
+        print_table("AutoRound", {figure.name: figure.to_json() for figure in measure(chosen)})
+    else:
+        main(__doc__, measure)

@@ -29,6 +29,7 @@ from mase.formats.base import (
 )
 from mase.formats.grid import Grid, off_chip, signed_width
 from mase.formats.minifloat import Minifloat
+from mase.formats.turn import Turn
 
 FLAG = 1  # bits of an entry of a bitmap
 FLOAT = Minifloat(8, 23, special="ieee")  # what weights are that no container holds
@@ -101,12 +102,14 @@ class PackedWeight:
         shape: ``(outputs, inputs)``. pieces: as they are stored.
         map_bits: bits that a method counts for which columns a piece has; what these take in a file counts at least.
         branch: ``(a [rank, inputs], b [outputs, rank])`` of a low-rank correction ``y += b (a x)``, or None.
+        turn: what the sum of the pieces is turned by, or None.
     """
 
     shape: tuple[int, int]
     pieces: tuple[Piece, ...]
     map_bits: float = 0.0
     branch: tuple[PackedWeight, PackedWeight] | None = field(default=None)
+    turn: Turn | None = None
 
     @classmethod
     def of(cls, x: Tensor, fmt: Format, params: QuantParams | None = None) -> PackedWeight:
@@ -121,12 +124,12 @@ class PackedWeight:
                 out += piece.values()
             else:
                 out.index_add_(1, piece.columns, piece.values())
-        return out.to(torch.float32)
+        return (out if self.turn is None else self.turn.back(out)).to(torch.float32)
 
     def stored_bits(self) -> float:
         """Return all bits that are stored, branch included; divide by ``elements`` for bits a weight."""
         own = sum(piece.stored_bits() for piece in self.pieces)
-        own += max(self.map_bits, ColumnMap.of(self).bits)
+        own += max(self.map_bits, ColumnMap.of(self).bits) + (0 if self.turn is None else self.turn.bits())
         return own + (sum(part.stored_bits() for part in self.branch) if self.branch else 0)
 
     def paper_bits(self) -> float:
@@ -357,6 +360,8 @@ class PackedFormat(Format):
         if held is None or len(held.parts) != 1:
             raise off_chip(self, where, "holds no single matrix of pieces; hardware takes those alone")
         weight, parts, scales = held.parts[0], [], []
+        if weight.turn is not None:
+            raise off_chip(self, where, "is turned by orthogonal matrices; hardware takes weights as they are stored")
         for piece in weight.pieces:
             found = piece.format.constants(piece.values(), piece.params, where)
             grid = found.grid.plain

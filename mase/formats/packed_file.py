@@ -17,6 +17,7 @@ from mase.formats.base import Code, Format, QuantParams, parse
 from mase.formats.blocks import BlockFormat
 from mase.formats.packed import ColumnMap, PackedWeight, Piece, index_width, map_width, ordered
 from mase.formats.scales import SCALE_BITS, scale_code, scale_value
+from mase.formats.turn import SEED_BITS, Turn
 
 CODES, EXPONENT, BLOCK, SCALE, ZERO, OFFSET, MASK = "codes", "exponent", "block", "scale", "zero", "offset", "mask"
 FLOATS: Mapping[str, tuple[torch.dtype, torch.dtype]] = {  # stored by the machine's own conversion
@@ -57,6 +58,7 @@ class _Weight:
     sets: tuple[tuple[int, bool], ...] = ()  # how many columns each has, and whether they rise
     map_bits: float = 0.0
     branch: tuple[dict[str, Any], dict[str, Any]] | None = None
+    turn: int | None = None  # the seed
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ def to_tensors(weight: PackedWeight) -> tuple[dict[str, Tensor], Json]:
         pieces.append(_told(piece, columns.of_piece[i], fields))
     told: dict[str, Json] = {"shape": list(weight.shape), "pieces": pieces, "map_bits": weight.map_bits}
     told |= {"unit": columns.unit, "joint": columns.joint, "sets": [[len(s), ordered(s)] for s in columns.sets]}
+    if weight.turn is not None:
+        told["turn"] = weight.turn.seed
+        tensors["turn"] = pack(
+            _real(weight.turn.scale, "fp16", "packed weights: turn", signed=True), SCALE_BITS["fp16"]
+        )
     if weight.branch is not None:
         told["branch"] = []
         for name, part in zip("ab", weight.branch, strict=True):
@@ -246,7 +253,15 @@ def from_tensors(tensors: Mapping[str, Tensor], told: Json, where: str = "packed
             for name, inner in zip("ab", found.branch, strict=True)
         ]
         branch = parts[0], parts[1]
-    return PackedWeight(found.shape, tuple(pieces), found.map_bits, branch)
+    turn = None if found.turn is None else _read_turn(_Reader(tensors, "", f"{where}: turn"), found)
+    return PackedWeight(found.shape, tuple(pieces), found.map_bits, branch, turn)
+
+
+def _read_turn(reader: _Reader, told: _Weight) -> Turn:
+    assert told.turn is not None
+    if not 0 <= told.turn < 1 << SEED_BITS:
+        raise FormatError(f"{reader.where}: the seed is {told.turn}; allowed is 0..{(1 << SEED_BITS) - 1}")
+    return Turn(told.turn, _value(reader("turn", [told.shape[1]], SCALE_BITS["fp16"]), "fp16"))
 
 
 @dataclass(frozen=True)

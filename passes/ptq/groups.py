@@ -271,10 +271,10 @@ def searched(groups: Groups, x: Tensor, importance: Tensor | None) -> Steps:
     """Return steps with the least ``sum_j importance_j (y_j - x_j)^2`` of each group, over scaled steps of the format.
 
     Integers in the full range try 1 / step = -(n - d) / w with w the weight of greatest magnitude and n = 2**(bits-1):
-    d = 0.01 k, |k| <= 90, of two bits, else 0.0075 n k, |k| <= 100; each candidate is then refitted by least squares.
+    d = 0.01 k, |k| <= 90, of two bits, else 0.0075 n k, |k| <= 100, every second k.
     Powers of two try half and double; other formats try 0.50 to 1.51 of their step.
 
-    Source: SignRoundV2, the pre-tuning scale search; least squares as in E. Frantar et al. or any linear fit.
+    Source: W. Cheng et al., SignRoundV2, 2025, the pre-tuning scale search.
     """
     weights = torch.ones(x.shape[1]) if importance is None else importance.to(torch.float32)
     if isinstance(groups, IntGroups) and groups.fmt.full:
@@ -287,43 +287,35 @@ def searched(groups: Groups, x: Tensor, importance: Tensor | None) -> Steps:
 
 
 def _full_range(groups: IntGroups, x: Tensor, weights: Tensor) -> Tensor:
-    """Return signed steps, float32 ``[outputs, groups]``: the best candidate by its least-squares error."""
+    """Return signed steps, float32 ``[outputs, groups]``, of the best candidate.
+
+    A step refitted by least squares on its codes errs less in the weights, and more in what the layer gives: it is
+    smaller in every group, and errors that point one way add up.
+    """
     n, found = -groups.low, torch.empty(len(x), groups.count)
-    shifts = [0.01 * k for k in range(-90, 91, 3)] if n == 2 else [0.0075 * n * k for k in range(-100, 101, 4)]
-    shifts = [0.0, *(d for d in shifts if d != 0.0)]
+    shifts = [0.01 * k for k in range(-90, 91, 2)] if n == 2 else [0.0075 * n * k for k in range(-100, 101, 2)]
     spread = torch.nn.functional.pad(weights, (0, groups.count * groups.size - len(weights)))
     spread = spread.reshape(1, groups.count, groups.size)
     for rows, w in chunked(x.to(torch.float32), groups.size):
-        found[rows] = _refitted(w, spread, _scan(w, spread, shifts, n), n)
+        found[rows] = _scan(w, spread, shifts, n)
     return found
 
 
 def _scan(w: Tensor, weights: Tensor, shifts: Sequence[float], n: int) -> Tensor:
-    """Return 1 / step of the best candidate, ``[rows, groups, 1]``."""
+    """Return the step of the candidate of the least error, ``[rows, groups]``."""
     top = w.gather(-1, w.abs().argmax(-1, keepdim=True))
     top = torch.where(top.abs() < 1e-20, torch.full_like(top, 1e-20), top)
-    best, gain = -n / top, torch.full_like(top, -1.0)
+    best, gain = top / -n, torch.full_like(top, -torch.inf)
     q, weighted, wx = torch.empty_like(w), torch.empty_like(w), w * weights
     for d in shifts:
-        inverse = (d - n) / top
-        torch.mul(w, inverse, out=q).round_().clamp_(-n, n - 1)
-        torch.mul(q, weights, out=weighted).mul_(q)
-        square = weighted.sum(-1, keepdim=True)
-        cross = torch.mul(q, wx, out=weighted).sum(-1, keepdim=True)
-        own = torch.where(square > 0, cross.square() / square.clamp(min=1e-30), 0.0)  # what the best step takes away
+        step = top / (d - n)
+        torch.mul(w, 1 / step, out=q).round_().clamp_(-n, n - 1)
+        cross = torch.linalg.vecdot(q, wx).unsqueeze(-1)
+        square = torch.linalg.vecdot(q, torch.mul(q, weights, out=weighted)).unsqueeze(-1)
+        own = step * (2 * cross - step * square)  # what the candidate takes away of the error of zeros
         better = own > gain
-        gain, best = torch.where(better, own, gain), torch.where(better, inverse, best)
-    return best
-
-
-def _refitted(w: Tensor, weights: Tensor, inverse: Tensor, n: int) -> Tensor:
-    """Return the steps of the least squared error for the codes that they give, in turn, ``[rows, groups]``."""
-    for _ in range(2):
-        q = (w * inverse).round_().clamp_(-n, n - 1)
-        square, cross = (q * q * weights).sum(-1, keepdim=True), (q * w * weights).sum(-1, keepdim=True)
-        step = torch.where(square > 0, cross / square.clamp(min=1e-30), 1 / inverse)
-        inverse = torch.where(step.abs() > 1e-20, 1 / step, inverse)
-    return (1 / inverse).squeeze(-1)
+        gain, best = torch.where(better, own, gain), torch.where(better, step, best)
+    return best.squeeze(-1)
 
 
 def _best_of(groups: Groups, x: Tensor, weights: Tensor, factors: Sequence[float]) -> Steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,13 +25,15 @@ Recipe = Literal["default", "light", "best"]
 RECIPES: Mapping[str, tuple[int, float | None]] = {"default": (200, None), "light": (50, 5e-3), "best": (1000, None)}
 LEAST = 1e-5  # magnitude of a scale
 OUTLIERS = 1e-3  # of the elements of the output, that the loss leaves out
+SHORTEST = 16  # unit of groups that is worked on at once
 SLOW_BITS = 3  # up to which long runs take twice the step
 
 
 class Tuned(ABC):
     """The weights of one layer while they are tuned: ``V`` a weight, factors a group, by sign steps.
 
-    Weights are padded to whole groups. All work is done in place, a cacheful of rows at a time.
+    A group is one or several units; only where groups have no unit in common with the inputs, these are padded. All
+    work is done in place, a cacheful of rows at a time.
 
     Args:
         groups: how the layer rounds. weight: float32 ``[outputs, inputs]``.
@@ -39,16 +42,28 @@ class Tuned(ABC):
     def __init__(self, groups: Groups, weight: Tensor) -> None:
         self.groups, (self.rows, self.inputs) = groups, weight.shape
         size, count = groups.size, groups.count
-        pad = size * count - self.inputs
-        whole = torch.nn.functional.pad(weight, (0, pad)) if pad else weight
-        self.w = whole.reshape(self.rows, count, size).contiguous()
+        self.unit = math.gcd(size, self.inputs) if math.gcd(size, self.inputs) >= SHORTEST else size
+        self.per, self.pad = size // self.unit, -self.inputs % self.unit
+        whole = torch.nn.functional.pad(weight, (0, self.pad)) if self.pad else weight
+        self.w = whole.reshape(self.rows, -1, self.unit).contiguous()
+        self.count, self.units = count, self.w.shape[1]
         self.v = torch.zeros_like(self.w)
         self.q = torch.empty_like(self.w)  # codes less their zero, then the values
-        self.found = torch.empty(self.rows, self.inputs)
-        self.step = max(1, CHUNK // (size * count))
-        self.a, self.b = (torch.empty(self.step, count, size) for _ in range(2))
+        self.step = max(1, CHUNK // (self.units * self.unit))
+        self.a, self.b = (torch.empty(self.step, self.units, self.unit) for _ in range(2))
         self.kept: tuple[Tensor, ...] = ()
         self.keep()
+
+    def spread(self, shared: Tensor) -> Tensor:
+        """Return one number a unit, ``[outputs, units, 1]``, of one number a group."""
+        return shared if self.per == 1 else shared.repeat_interleave(self.per, 1)[:, : self.units]
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """Return the sum over the units of each group, ``[outputs, groups, 1]``."""
+        if self.per == 1:
+            return x
+        padded = torch.nn.functional.pad(x.squeeze(-1), (0, self.count * self.per - self.units))
+        return padded.reshape(self.rows, self.count, self.per).sum(-1, keepdim=True)
 
     @property
     def bits(self) -> int:
@@ -59,19 +74,15 @@ class Tuned(ABC):
         """Return the weights now, float32, in a buffer that the next call overwrites."""
         self.prepare()
         for start in range(0, self.rows, self.step):
-            rows = slice(start, start + self.step)
-            self.forward(rows)
-            flat = self.q[rows].reshape(-1, self.w.shape[1] * self.w.shape[2])
-            self.found[rows] = flat[:, : self.inputs]
-        return self.found
+            self.forward(slice(start, start + self.step))
+        return self._flat(self.q)
 
     def move(self, gradient: Tensor, lr: float) -> None:
         """Take one step against the signs of what a gradient by the weights means for the parameters."""
-        pad = self.w.shape[1] * self.w.shape[2] - self.inputs
         for start in range(0, self.rows, self.step):
             rows = slice(start, start + self.step)
             g = gradient[rows]
-            g = torch.nn.functional.pad(g, (0, pad)) if pad else g
+            g = torch.nn.functional.pad(g, (0, self.pad)) if self.pad else g
             self.backward(rows, g.reshape(self.w[rows].shape), lr)
         self.after(lr)
 
@@ -124,10 +135,11 @@ class TunedInt(Tuned):
         self.signed = groups.fmt.zero == "none"
         count = groups.count
         self.alpha, self.beta = torch.ones(weight.shape[0], count, 1), torch.ones(weight.shape[0], count, 1)
-        self.by_step, self.by_low = torch.zeros_like(self.alpha), torch.zeros_like(self.alpha)
         super().__init__(groups, weight)
-        self.low = self.w.amin(-1, keepdim=True).clamp_(max=0)
-        self.high = self.w.amax(-1, keepdim=True).clamp_(min=0)
+        self.by_step, self.by_low = (torch.zeros(self.rows, self.units, 1) for _ in range(2))
+        parts = weight.split(groups.size, 1)
+        self.low = torch.stack([part.amin(1) for part in parts], 1).clamp_(max=0).unsqueeze(-1)
+        self.high = torch.stack([part.amax(1) for part in parts], 1).clamp_(min=0).unsqueeze(-1)
 
     def state(self) -> tuple[Tensor, ...]:
         return self.v, self.alpha, self.beta
@@ -148,13 +160,14 @@ class TunedInt(Tuned):
 
     def prepare(self) -> None:
         step = self.groups.snap(self._steps().squeeze(-1)).unsqueeze(-1)
-        self.exact = step
-        self.s = step.to(torch.float32)
-        self.inverse, self.direction = 1 / self.s, torch.sign(self.s)
-        self.least, self.most = torch.full_like(self.s, self.groups.low), torch.full_like(self.s, self.groups.high)
+        self.exact, self.one = step, step.to(torch.float32)
+        self.s, self.inverse = self.spread(self.one), self.spread(1 / self.one)
+        self.sign = torch.sign(self.one)
+        self.direction = self.spread(self.sign)
         if not self.signed:
-            zero = (-self.floor / self.s).round_().clamp_(self.groups.low, self.groups.high)
-            self.zero, self.least, self.most = zero, self.least - zero, self.most - zero
+            self.code = (-self.floor / self.one).round_().clamp_(self.groups.low, self.groups.high)
+            self.zero = self.spread(self.code)
+            self.least, self.most = self.groups.low - self.zero, self.groups.high - self.zero
 
     def forward(self, rows: slice) -> None:
         q = torch.addcmul(self.v[rows], self.w[rows], self.inverse[rows], out=self.q[rows])
@@ -177,34 +190,37 @@ class TunedInt(Tuned):
         if not self.signed:
             outer = torch.sub(g, inner, out=units).sum(-1, keepdim=True)
             self.by_low[rows] = outer
-            self.by_step[rows] -= outer * self.floor[rows]
         inner.sign_()
         if self.signed and self.groups.fmt.full:
             self.v[rows].addcmul_(inner, self.direction[rows], value=-lr)
         else:
             self.v[rows].add_(inner, alpha=-lr)
 
+    def by_steps(self) -> Tensor:
+        """Return the gradient by the steps of groups."""
+        found = self.gathered(self.by_step)
+        if not self.signed:
+            found = found - self.gathered(self.by_low) * self.floor
+        return found / self.one
+
     def after(self, lr: float) -> None:
-        self.by_step.mul_(self.inverse)
+        by_step = self.by_steps()
         if self.signed:
-            down = torch.sign(self.by_step) * self.direction
+            down = torch.sign(by_step) * self.sign
             self.alpha.sub_(down * self.by_alpha * (self.low < 0), alpha=lr).clamp_(0, 1)
             self.beta.sub_(down * ~self.by_alpha * (self.high > 0), alpha=lr).clamp_(0, 1)
             return
-        n = self.groups.high - self.groups.low
-        by_low, by_high = self.by_low - self.by_step / n, self.by_step
+        by_low = self.gathered(self.by_low) - by_step / (self.groups.high - self.groups.low)
         self.alpha.sub_(torch.sign(by_low * self.low), alpha=lr).clamp_(0, 1)
-        self.beta.sub_(torch.sign(by_high * self.high), alpha=lr).clamp_(0, 1)
+        self.beta.sub_(torch.sign(by_step * self.high), alpha=lr).clamp_(0, 1)
 
     def piece(self) -> PackedWeight:
         self.prepare()
         for start in range(0, self.rows, self.step):
             self.forward(slice(start, start + self.step))
-        codes = (self.q.to(torch.float64) / self.exact).round()
-        zero = None if self.signed else self.zero.squeeze(-1).to(torch.int64)
-        if zero is not None:
-            codes = codes + zero.unsqueeze(-1)
-        steps = Steps(self.exact.squeeze(-1), zero)
+        codes = (self.q.to(torch.float64) / self.spread(self.exact)).round()
+        codes = codes if self.signed else codes + self.zero
+        steps = Steps(self.exact.squeeze(-1), None if self.signed else self.code.squeeze(-1).to(torch.int64))
         found = self.groups.piece(self._flat(codes).to(torch.int64), steps)
         return PackedWeight((self.rows, self.inputs), (found,))
 
@@ -221,8 +237,7 @@ class TunedFactor(TunedInt):
         return torch.where(step.abs() < LEAST, torch.copysign(torch.full_like(step, LEAST), self.start), step)
 
     def after(self, lr: float) -> None:
-        self.by_step.mul_(self.inverse)
-        self.alpha.sub_(torch.sign(self.by_step * self.start), alpha=lr).clamp_(0, 2)
+        self.alpha.sub_(torch.sign(self.by_steps() * self.start), alpha=lr).clamp_(0, 2)
 
 
 class TunedGrid(Tuned):
@@ -239,7 +254,7 @@ class TunedGrid(Tuned):
             self.least, self.top = -element.top, element.top
         self.floats = element is not None
         super().__init__(groups, weight)
-        self.s = self.exact.to(torch.float32)
+        self.s = self.spread(self.exact.to(torch.float32))
         self.inverse = 1 / self.s
 
     def prepare(self) -> None:
@@ -313,7 +328,7 @@ class SignRound(Method):
         format: of the weights. recipe: default is 200 steps, light 50 with lr 0.005, best 1000.
         iters: steps, 0..100000; None: those of the recipe; 0 rounds to nearest. lr: of the first step, falling to 0;
             None: 1 / iters (2 / iters from 1000 steps at 3 bits or fewer). batch: samples a step. seed: of their order.
-        best: keep the parameters of the step of the least loss, else the last.
+        best: keep the parameters of the step of the least loss, which is that of its own samples, instead of the last.
 
     Source: W. Cheng et al., Optimize Weight Rounding via Signed Gradient Descent, 2023; numbers as in AutoRound.
     """
@@ -324,7 +339,7 @@ class SignRound(Method):
     lr: float | None = None
     batch: int = 8
     seed: int = 42
-    best: bool = True
+    best: bool = False
     blockwise: ClassVar[bool] = True
     search: ClassVar[bool] = False
     suppress: ClassVar[bool] = False
