@@ -25,7 +25,19 @@ MOST_CYCLES = 800  # a sample
 MOST_LANES = 24  # products a cycle
 ATTEMPTS = 80
 INPUTS = ((1, 5, 5), (2, 4, 3), (3, 3, 4), (4, 6, 5), (6,), (9,), (3, 4), (2, 7), (5, 3))
-WEIGHTS = {"linear": 3, "conv": 3, "concat": 2}  # how often a kind is tried; once where it is not here
+INNER, LAST = ([name for name in sorted(KINDS) if KINDS[name].last is last] for last in (False, True))
+WEIGHTS = {
+    "linear": 6,
+    "conv": 4,
+    "concat": 2,
+    "rownorm": 3,
+    "add": 2,
+    "mul": 2,
+    "flip": 0.4,
+    "border": 0.5,
+    "permute": 0.6,
+}  # how often a kind is tried; once where it is not here
+INDICES = 0.3  # chance of an index, or of the greatest elements, at an output
 OTHERS = 0.2  # chance of a format of another class than the three that layers give
 
 
@@ -76,7 +88,7 @@ def _skeleton(rng: Random) -> Recipe | None:
     nodes, shapes = list[Node](), [shape]
     free = {0}  # values that nobody takes yet
     for _ in range(rng.randint(3, 9)):
-        kind = rng.choices(sorted(KINDS), [WEIGHTS.get(k, 1) for k in sorted(KINDS)])[0]
+        kind = rng.choices(INNER, [WEIGHTS.get(k, 1) for k in INNER])[0]
         made = KINDS[kind]
         latest = max(free)
         sources = [latest]
@@ -85,7 +97,8 @@ def _skeleton(rng: Random) -> Recipe | None:
             same = [i for i, other in enumerate(shapes) if i > 0 and (like is None or other == like)]
             if not same:
                 continue
-            sources = rng.sample([latest, rng.choice(same)], 2)
+            apart = [i for i in same if i != latest and rng.random() < 0.8] or same
+            sources = rng.sample([latest, rng.choice(apart)], 2)
         elif rng.random() < 0.25:
             sources = [rng.randrange(len(shapes))]
         options = made.draw(rng, [shapes[i] for i in sources])
@@ -107,6 +120,10 @@ def _skeleton(rng: Random) -> Recipe | None:
         shapes.append(shapes[sources[0]])
         free = free - set(sources) | {len(shapes) - 1}
     outputs = sorted(free - {0})[-rng.choice((1, 1, 2)) :]
+    if outputs and rng.random() < INDICES:
+        kind, source = rng.choice(LAST), outputs.pop()
+        nodes.append(Node(kind, (source,), KINDS[kind].draw(rng, [shapes[source]]) or {}))
+        outputs.append(len(nodes))
     recipe = needed(Recipe(rng.getrandbits(30), shape, "fixed8.4", tuple(nodes), tuple(outputs)))
     if recipe is None:
         return None
@@ -147,6 +164,9 @@ def _formats(rng: Random, recipe: Recipe) -> Recipe:
 
     nodes = []
     for i, node in enumerate(recipe.nodes):
+        if KINDS[node.kind].last:
+            nodes.append(node)
+            continue
         out = form("output", at(i))
         given = {
             "output": out,

@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mase.ops.base import OPS
-
 Shape = tuple[int, ...]
 Options = Mapping[str, Any]
 MOST = 160  # elements of a tensor
@@ -25,6 +23,7 @@ class Kind(ABC):
     op: ClassVar[str]
     inputs: ClassVar[int] = 1
     weights: ClassVar[bool] = False
+    last: ClassVar[bool] = False  # its result may be an integer, which no other node takes
 
     @abstractmethod
     def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
@@ -125,6 +124,7 @@ class Activation(Kind):
         "gelu": nn.GELU,
         "silu": nn.SiLU,
         "hardswish": nn.Hardswish,
+        "hardsigmoid": nn.Hardsigmoid,
         "leaky": nn.LeakyReLU,
     }
 
@@ -176,6 +176,47 @@ class Norm(Kind):
             assert made.running_var is not None
             made.running_var.copy_(torch.rand_like(made.running_var) + 0.25)
         return made
+
+
+class RowNorm(Kind):
+    """Layer and root-mean-square norms along the last axis."""
+
+    op = "norm"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {"function": rng.choice(("layer", "rms"))} if len(shapes[0]) < 3 else None
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        made: nn.Module = (nn.LayerNorm if options["function"] == "layer" else nn.RMSNorm)(shapes[0][-1])
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.copy_(torch.randn_like(parameter))
+        return made
+
+
+class Scale(Kind):
+    """A product with a constant along the last axis."""
+
+    op = "mul"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {"seed": rng.getrandbits(20)} if len(shapes[0]) < 3 else None
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        return Times(torch.randn(shapes[0][-1], generator=torch.Generator().manual_seed(options["seed"])))
+
+
+class Times(nn.Module):
+    """y = x * constant."""
+
+    constant: Tensor
+
+    def __init__(self, constant: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("constant", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.constant
 
 
 class Pool(Kind):
@@ -259,6 +300,42 @@ class Slice(Kind):
         return Function(lambda x: x.narrow(axis, start, stop - start))
 
 
+class Border(Kind):
+    """Zeros before and behind the elements of the first axis but the channels of a sample."""
+
+    op = "layout"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {"before": rng.randint(0, 1), "behind": rng.randint(0, 2)} if len(shapes[0]) > 1 else None
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        if len(shapes[0]) < 2:
+            raise ValueError("there is no such axis")
+        axis = len(shapes[0]) - 2
+        more = options["before"] + options["behind"]
+        return tuple(size + more * (i == axis) for i, size in enumerate(shapes[0]))
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        return Function(lambda x: nn.functional.pad(x, (0, 0, options["before"], options["behind"])))
+
+
+class Flip(Kind):
+    """An axis of a sample backwards."""
+
+    op = "layout"
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {"axis": rng.randrange(len(shapes[0]))}
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        if options["axis"] >= len(shapes[0]):
+            raise ValueError("there is no such axis")
+        return shapes[0]
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        return Function(lambda x: x.flip(1 + options["axis"]))
+
+
 class Permute(Kind):
     """Two axes of a sample in each other's place."""
 
@@ -280,9 +357,43 @@ class Permute(Kind):
         return Function(lambda x: x.transpose(1 + a, 1 + b))
 
 
-ALL = (Linear, Conv, Activation, Add, Mul, Norm, Pool, Flatten, Concat, Slice, Permute)
+class Argmax(Kind):
+    """The index of the greatest along the last axis."""
+
+    op, last = "argmax", True
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {"keep": len(shapes[0]) == 1 or rng.random() < 0.5}
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        return (*shapes[0][:-1], 1) if options["keep"] else shapes[0][:-1]
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        return Function(lambda x: x.argmax(-1, keepdim=options["keep"]))
+
+
+class Topk(Kind):
+    """The greatest elements along the last axis, or their indices."""
+
+    op, last = "topk", True
+
+    def draw(self, rng: Random, shapes: Sequence[Shape]) -> Options | None:
+        return {"k": rng.randint(1, min(4, shapes[0][-1])), "part": rng.randint(0, 1)}
+
+    def shape(self, options: Options, shapes: Sequence[Shape]) -> Shape:
+        if options["k"] > shapes[0][-1]:
+            raise ValueError("there are fewer elements")
+        return (*shapes[0][:-1], int(options["k"]))
+
+    def module(self, options: Options, shapes: Sequence[Shape]) -> nn.Module:
+        return Function(lambda x: x.topk(options["k"], -1)[options["part"]])
+
+
+ALL = (
+    *(Linear, Conv, Activation, Add, Mul, Scale, Norm, RowNorm, Pool),
+    *(Flatten, Concat, Slice, Border, Flip, Permute, Argmax, Topk),
+)
 KINDS: dict[str, Kind] = {kind.__name__.lower(): kind() for kind in ALL}
 NOT_DRAWN = {  # kinds with hardware that no node of a model asks for here, and why
     "requantize": "no layer of a model is one; tests/emit/draws.py inserts them",
-    **{name: "its result is an integer that no other node takes" for name, op in OPS.items() if op.gives_index()},
 }

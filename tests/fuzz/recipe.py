@@ -99,7 +99,8 @@ class Recipe:
 
     def traced(self) -> Graph:
         """Return the graph before it has formats."""
-        graph, _ = trace_module(Model(self).eval(), (self.x()[:2],))
+        several = tuple(range(len(self.outputs))) if len(self.outputs) > 1 else None
+        graph, _ = trace_module(Model(self).eval(), (self.x()[:2],), output=several)
         return fuse(graph)[0] if self.fused else graph
 
     def quantized(self) -> Graph:
