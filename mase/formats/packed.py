@@ -85,11 +85,11 @@ class Piece:
     def stored_bits(self) -> float:
         """Return the bits of codes, shared fields, bitmap; of a masked piece only its own codes are stored."""
         shape = tuple(self.code.mantissa.shape)
-        total, whole = round(self.format.bits(shape, self.params.axis) * math.prod(shape)), self.elements()
+        total, own = round(self.format.bits(shape, self.params.axis) * math.prod(shape)), self.elements()
         element = sum(bits for _, bits in self.format.layout().element)
         shared = total - element * math.prod(shape)
         flags = FLAG * math.prod(shape) if self.mask is not None and not self.derived else 0
-        return element * whole + shared + flags
+        return element * own + shared + flags
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,8 +366,8 @@ class PackedFormat(Format):
         for piece in weight.pieces:
             found = piece.format.constants(piece.values(), piece.params, where)
             grid = found.grid.plain
-            whole = grid.integers(found.code, torch.float64)
-            parts.append((whole if piece.mask is None else whole * piece.mask, grid.unit, piece.columns))
+            integers = grid.integers(found.code, torch.float64)
+            parts.append((integers if piece.mask is None else integers * piece.mask, grid.unit, piece.columns))
             scales.append(found.scale)
         first = scales[0]
         if any(s is not first and (s is None or first is None or not torch.equal(s, first)) for s in scales):
