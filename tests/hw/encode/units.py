@@ -18,7 +18,7 @@ def units() -> tuple[Unit, ...]:
 
 
 MUTANTS = (
-    ("mase_encode", ".Top(Top)) u_round", ".Top(Top - 1)) u_round", "encode_log4_11", "cycles"),
+    ("mase_encode", ".ExpBits(ExpBits), .Top(Top)", ".ExpBits(ExpBits), .Top(Top - 1)", "encode_log4_11", "cycles"),
     ("mase_encode", ".down_i(DownWidth'(Down)),", ".down_i(DownWidth'(Down + 1)),", "encode_log5b3", "cycles"),
     ("mase_encode", "push_data_i({last_q[2], result})", "push_data_i({last_q[1], result})", "encode_log4_11", "cycles"),
     ("mase_encode", "push_i     (valid_q[2])", "push_i     (valid_q[1])", "encode_log5b3", "cycles"),
