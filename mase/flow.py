@@ -137,7 +137,7 @@ def ptq(
         tokens: calibration samples ``[n, length]``, or batches as in :func:`quantize`.
         overrides: glob of layers -> another recipe, or fields that replace those of the methods that have them.
         skip: globs of layers that stay in float. also: globs of layers outside the blocks that are quantized too.
-        ties: names of layers of one module that must have the same format, such as ``["q_proj", "k_proj", "v_proj"]``.
+        ties: names of layers of one module that must have the same recipe, such as ``["q_proj", "k_proj", "v_proj"]``.
         seed: of methods that have one and are not told theirs. told: is called after each block.
 
     Returns:

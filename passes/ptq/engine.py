@@ -277,6 +277,9 @@ class Walk:
         outside = part.name in (BEFORE, AFTER)
         steps = {place: self.plan.methods(place.path, outside) for place in places(part.graph)}
         chosen = [place for place, methods in steps.items() if methods]
+        for place in chosen:
+            if not bool(torch.isfinite(place.weight(part.graph)).all()):
+                raise ConfigError(f"layer {place.path}: weights hold NaN or infinity; finite values are needed")
         ties = self.plan.tied([place.path for place in chosen])
         block = OpenBlock(part, self.samples, self.floats, chosen, ties)
         _run(block, {place.path: steps[place] for place in chosen})

@@ -105,7 +105,7 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
     made = skeleton(job.source, job.length)
     _check(job, made, checkpoint)
     with Journal.opened(job, checkpoint) as journal:
-        if len(journal.entries) == made.total and (job.target / FOUND).is_file():
+        if len(journal.entries) == made.total and all((job.target / name).is_file() for name in (PROBE, REPORT, FOUND)):
             rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
             return FolderReport(rows, time.perf_counter() - start, _peak(), made.total)
         walk = Walk(job.plan, [_inputs(made, row) for row in job.tokens.split(1)] if job.plan.calibrates else [])
@@ -182,7 +182,7 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
     from safetensors.torch import save
 
     for pattern in COPIED:
-        for path in sorted(job.source.glob(pattern)):
+        for path in sorted(p for p in job.source.glob(pattern) if p.is_file()):
             write_atomic(job.target / path.name, path.read_bytes())
     logits = next(iter(probe.values()))[0, -LAST:].contiguous()
     write_atomic(job.target / PROBE, save({"tokens": _probe(job, made), "logits": logits}))

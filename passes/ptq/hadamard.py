@@ -10,6 +10,7 @@ from torch import Tensor
 from mase.calib.absorb import Pair, head_size, pairs
 from mase.graph import Graph
 from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.fields import seeded
 
 
 @METHODS.add("hadamard")
@@ -26,6 +27,9 @@ class Hadamard(Method):
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        seeded("hadamard.seed", self.seed)
 
     def run(self, block: Block) -> None:
         for pair in pairs(block.graph):

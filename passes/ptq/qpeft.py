@@ -20,7 +20,7 @@ from mase.graph import Graph
 from mase.interpreter import Batch, train, unpacked
 from passes.ptq.base import METHODS, Block, Method
 from passes.ptq.blockwise import Runner, batches
-from passes.ptq.fields import number, whole
+from passes.ptq.fields import number, seeded, whole
 
 StepLoss = Callable[[Mapping[str, Tensor], int], Tensor]  # of weights by path, at a step
 SPREAD = (0.9, 0.999)
@@ -45,7 +45,7 @@ class Qpeft(Method):
         whole("qpeft.steps", self.steps, 1)
         number("qpeft.rate", self.rate, 0)
         whole("qpeft.batch", self.batch, 1)
-        whole("qpeft.seed", self.seed, 0)
+        seeded("qpeft.seed", self.seed)
 
     def run(self, block: Block) -> None:
         found = {layer.path: block.packed(layer.path) for layer in block.layers()}
