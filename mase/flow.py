@@ -248,7 +248,7 @@ def calibration_tokens(section: ptqconfig.CalibrationSection, model: Path, home:
     if section.tokens is not None:
         where = home / place(section.tokens, "calibration.tokens")
         found = torch.from_numpy(array.npy(file.content(where, array.LARGEST), str(where)).copy())
-        if found.ndim != 2 or found.is_floating_point() or found.is_complex():
+        if found.ndim != 2 or not found.shape[1] or found.is_floating_point() or found.is_complex():
             kind = str(found.dtype).removeprefix("torch.")
             raise ConfigError(f"{where}: found {kind} {tuple(found.shape)}; integers [samples, length] are needed")
         found = found.long()[:, : section.length]
