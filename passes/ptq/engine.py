@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -309,7 +310,14 @@ def _kept(env: Env, later: frozenset[str]) -> Env:
 
 
 def _run(block: OpenBlock, steps: Mapping[str, tuple[Method, ...]]) -> None:
-    """Do the steps of all layers: the last ones of each at the same time, so that folds come before quantizers."""
+    """Do the steps of all layers: the folds that recipes begin with, then the others."""
+    folds = {path: tuple(takewhile(lambda method: method.folds, methods)) for path, methods in steps.items()}
+    _aligned(block, folds)
+    _aligned(block, {path: methods[len(folds[path]) :] for path, methods in steps.items()})
+
+
+def _aligned(block: OpenBlock, steps: Mapping[str, tuple[Method, ...]]) -> None:
+    """Do steps of all layers: the last ones of each at the same time."""
     depth = max((len(methods) for methods in steps.values()), default=0)
     for turn in range(-depth, 0):
         groups: dict[Method, set[str]] = {}

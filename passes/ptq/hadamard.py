@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class Hadamard(Method):
     """
 
     seed: int = 0
+    folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         seeded("hadamard.seed", self.seed)

@@ -16,7 +16,6 @@ from passes.ptq.blockwise import Runner, batches, named
 from passes.ptq.fields import seeded, whole
 from passes.ptq.folds import Fold, factors_of, folds, rounded
 
-LEAST = 1e-5
 WARM = 0.05  # of the steps
 
 
@@ -39,6 +38,7 @@ class Teq(Method):
     batch: int = 8
     seed: int = 42
     blockwise: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.iters <= 100_000:
