@@ -18,6 +18,7 @@ from mase.formats.blocks import MAX_BLOCK, Tiling, sharing
 from mase.formats.codebook import TableFormat
 from mase.formats.nf import NormalFloat
 from mase.formats.scales import SCALE_FORMATS, ScaleType, round_scale
+from mase.formats.whole import whole
 
 SHARE = 256  # scales that share a step
 TOP = 255  # greatest code of a scale
@@ -89,7 +90,7 @@ class QuantizedNormalFloat(TableFormat):
         steps = self._steps(params, found.scale)
         code = torch.where(steps > 0, (found.scale / steps.clamp(min=1e-300)).floor(), 0.0)  # so that maxima stay
         code = code.clamp(1, TOP).where((found.scale > 0) & (steps > 0), torch.zeros(()))
-        scale, stored = code * steps, code.to(torch.int64)
+        scale, stored = code * steps, whole(code)
         units = torch.where(scale > 0, blocks / scale.clamp(min=1e-300), 0.0)
         if found.shift is not None:
             shift = SHIFT.codes(torch.where(scale > 0, found.shift / scale.clamp(min=1e-300), 0.0))

@@ -30,6 +30,7 @@ from mase.formats.base import (
 from mase.formats.grid import Grid, off_chip, signed_width
 from mase.formats.minifloat import Minifloat
 from mase.formats.turn import Turn
+from mase.formats.whole import whole
 
 FLAG = 1  # bits of an entry of a bitmap
 FLOAT = Minifloat(8, 23, special="ieee")  # what weights are that no container holds
@@ -84,11 +85,11 @@ class Piece:
     def stored_bits(self) -> float:
         """Return the bits of codes, shared fields, bitmap; of a masked piece only its own codes are stored."""
         shape = tuple(self.code.mantissa.shape)
-        total, whole = round(self.format.bits(shape, self.params.axis) * math.prod(shape)), self.elements()
+        total, own = round(self.format.bits(shape, self.params.axis) * math.prod(shape)), self.elements()
         element = sum(bits for _, bits in self.format.layout().element)
         shared = total - element * math.prod(shape)
         flags = FLAG * math.prod(shape) if self.mask is not None and not self.derived else 0
-        return element * whole + shared + flags
+        return element * own + shared + flags
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,16 +366,16 @@ class PackedFormat(Format):
         for piece in weight.pieces:
             found = piece.format.constants(piece.values(), piece.params, where)
             grid = found.grid.plain
-            whole = grid.integers(found.code, torch.float64)
-            parts.append((whole if piece.mask is None else whole * piece.mask, grid.unit, piece.columns))
+            integers = grid.integers(found.code, torch.float64)
+            parts.append((integers if piece.mask is None else integers * piece.mask, grid.unit, piece.columns))
             scales.append(found.scale)
         first = scales[0]
         if any(s is not first and (s is None or first is None or not torch.equal(s, first)) for s in scales):
             raise off_chip(self, where, "has pieces with real scales of their own; hardware adds pieces on one grid")
         unit = min(u for _, u, _ in parts)
         total = torch.zeros(weight.shape, dtype=torch.float64)
-        for whole, own, columns in parts:
-            moved = whole * 2.0 ** (own - unit)
+        for integers, own, columns in parts:
+            moved = integers * 2.0 ** (own - unit)
             total = total + moved if columns is None else total.index_add_(1, columns, moved)
         low, high = int(total.min()), int(total.max())
         if signed_width(low, high) > MOST_APART:
@@ -383,7 +384,7 @@ class PackedFormat(Format):
             )
         total = (total.t() if held.transposed else total).reshape(held.shape)
         grid = Grid(signed_width(low, high), True, low, high, unit, scaled=first is not None)
-        return grid, total.to(torch.int64), first
+        return grid, whole(total), first
 
     def _values(self, x: Tensor, params: QuantParams, out: Tensor | None = None) -> Tensor:
         if not x.is_floating_point():

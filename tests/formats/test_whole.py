@@ -29,6 +29,16 @@ INTEGERS = {
     "mase/formats/grid.py": [  # truth values
         "hidden = (field > 0).to(torch.int64) if self.subnormal else torch.ones_like(field)",
         "return number + ((v < 0) & (number > 0)).to(torch.int64) * (1 << self.width - 1)",
+        "return number + ((v < 0).to(torch.int64) << self.width - 1)",
+        "return (t > edge).to(torch.int64) - (t < -edge).to(torch.int64)",
+    ],
+    "mase/formats/packed_file.py": [  # truth values and bit patterns
+        "yield _Field(MASK, piece.mask.to(torch.int64), 1)",
+        "return (codes < 0).to(torch.int64)",
+        "found = stored.view(bits).to(torch.int64) & (1 << SCALE_BITS[kind]) - 1",
+        "found = found | (values < 0).to(torch.int64) << 8",
+        "return raw.contiguous().clone().view(kind).to(torch.int64)[:count] & (1 << width) - 1",
+        "return (raw.unsqueeze(1) >> shifts & (1 << width) - 1).reshape(-1)[:count].to(torch.int64)",
     ],
     "mase/formats/int.py": ["factor = torch.sign(scale).to(torch.int64)"] * 2,  # of finite scales
     "mase/ops/depthwise.py": ["exponent = torch.frexp(bias.abs() / part)[1].clamp(min=0).to(torch.int64)"],

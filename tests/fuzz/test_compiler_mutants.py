@@ -70,6 +70,12 @@ def rounds_some(found: Mapping[str, int]) -> bool:
     return 1 < found["ShiftRight"] < wide and found["OutWidth"] > 3 and found["RoundMode"] > 0
 
 
+def moves_along(found: Mapping[str, int]) -> bool:
+    """Tell whether a row of an image has several windows, so that the stride along it matters."""
+    reach = (found["KernelWidth"] - 1) * found["DilationWidth"] + 1
+    return found["Width"] - reach >= found["StrideWidth"]
+
+
 def parameter(
     block: type[Any], key: str, value: Callable[[int], int], where: Callable[[Mapping[str, int]], bool] = anywhere
 ) -> Mutant:
@@ -145,7 +151,7 @@ HARDWARE = (
     memory(LinearBlock, "BiasFile", turned),
     Mutant("a cycle too few", "mase.blocks.linear.LinearBlock.latency", early, "mase_linear"),
     parameter(Pair, "Minus", lambda minus: 1 - minus, lambda found: not found["Product"]),
-    parameter(Window, "StrideWidth", lambda stride: 3 - min(stride, 2)),
+    parameter(Window, "StrideWidth", lambda stride: 3 - min(stride, 2), moves_along),
     parameter(Pad, "Mantissa", one_more),
     parameter(BlockNormalise, "Offset", one_more),
     parameter(WidthConverter, "OutTail", lambda tail: max(1, tail - 1)),
