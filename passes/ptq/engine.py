@@ -53,11 +53,14 @@ class PtqReport:
 
     Args:
         layers: in order of execution. packed: the weights of each layer, by path. seconds: of each part, by name.
+        folded: float tensors that folds have replaced, by key: ``graph.replace(tensors=folded)`` is the float graph
+            that ``packed`` belongs to.
     """
 
     layers: tuple[LayerReport, ...]
     packed: Mapping[str, PackedWeight] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    folded: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def elements(self) -> int:
@@ -357,7 +360,7 @@ def quantize(
         rows += done.layers
         seconds[part.name] = done.seconds
         watch.done(part.name)
-    return install(graph.replace(tensors=folded), packed).verify(), PtqReport(tuple(rows), packed, seconds)
+    return install(graph.replace(tensors=folded), packed).verify(), PtqReport(tuple(rows), packed, seconds, folded)
 
 
 class Watch:

@@ -74,7 +74,8 @@ def finetune(
     """Train the branches of a whole graph, as QLoRA does, and return all packed weights.
 
     Args:
-        graph: in float, for all that is not packed. packed: by path of the layer. samples: batches, taken in turn.
+        graph: in float, for all that is not packed, after the folds of the recipe (``PtqReport.folded``).
+        packed: by path of the layer. samples: batches, taken in turn.
         loss: of what the graph gives; a language model's by default.
 
     Raises:

@@ -91,6 +91,17 @@ def test_a_language_model_learns_through_branches_alone() -> None:
     assert all(torch.equal(applied(again[path]), applied(trained[path])) for path in trained)
 
 
+def test_packed_weights_belong_to_the_folded_graph() -> None:
+    g, batch = graph(), tokens(6)
+    built, report = quantize(g, Plan.of(["smoothquant", {"qlora": {"rank": 4, "start": "qera"}}]), batch)
+    folded = g.replace(tensors=report.folded)
+    assert "blocks.0.norm1.weight" in report.folded and torch.allclose(folded(batch), g(batch), atol=1e-4)
+    assert torch.equal(install(folded, report.packed)(batch), built(batch))
+    start = float(next_token(built(batch), (batch,)))
+    trained = finetune(folded, report.packed, [batch], steps=10, rate=2e-3)
+    assert float(next_token(install(folded, trained)(batch), (batch,))) < start
+
+
 def test_a_branch_is_merged_into_a_format() -> None:
     found = Qlora(rank=8, start="qera").layer(layer())
     one = merged(found, "int8c")
