@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mase.calib.delta_loss import Loss, next_token
+from mase.calib.install import install
 from mase.calib.layers import places
 from mase.errors import ConfigError
 from mase.formats import parse
@@ -85,6 +86,8 @@ def finetune(
     inputs = [unpacked(graph, sample) for sample in samples]
     if not inputs:
         raise ConfigError("finetune: needs training data; pass batches of tokens")
+    experts = {path: weight for path, weight in packed.items() if path not in keys}
+    graph = install(graph, experts, formats=False)
     frozen = {key: tensor.detach() for key, tensor in graph.tensors.items()}
     dense = {path: weight for path, weight in packed.items() if path in keys}
 
