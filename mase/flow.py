@@ -137,7 +137,7 @@ def ptq(
         tokens: calibration samples ``[n, length]``, or batches as in :func:`quantize`.
         overrides: glob of layers -> another recipe, or fields that replace those of the methods that have them.
         skip: globs of layers that stay in float. also: globs of layers outside the blocks that are quantized too.
-        ties: names of layers of one module that must have the same format, such as ``["q_proj", "k_proj", "v_proj"]``.
+        ties: names of layers of one module that must have the same recipe, such as ``["q_proj", "k_proj", "v_proj"]``.
         seed: of methods that have one and are not told theirs. told: is called after each block.
 
     Returns:
@@ -248,7 +248,7 @@ def calibration_tokens(section: ptqconfig.CalibrationSection, model: Path, home:
     if section.tokens is not None:
         where = home / place(section.tokens, "calibration.tokens")
         found = torch.from_numpy(array.npy(file.content(where, array.LARGEST), str(where)).copy())
-        if found.ndim != 2 or found.is_floating_point() or found.is_complex():
+        if found.ndim != 2 or not found.shape[1] or found.is_floating_point() or found.is_complex():
             kind = str(found.dtype).removeprefix("torch.")
             raise ConfigError(f"{where}: found {kind} {tuple(found.shape)}; integers [samples, length] are needed")
         found = found.long()[:, : section.length]

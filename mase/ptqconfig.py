@@ -56,7 +56,7 @@ class PtqConfig(Section):
     ties: list[list[str]] = Field(
         default_factory=list,
         max_length=GLOBS,
-        description="names of layers of one module that must have the same format, such as [q_proj, k_proj, v_proj]",
+        description="names of layers of one module that must have the same recipe, such as [q_proj, k_proj, v_proj]",
     )
 
 

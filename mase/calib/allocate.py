@@ -64,6 +64,8 @@ def allocate(
     Raises:
         ConfigError: the budget is too small for any choice, a path is unknown, or ties and fixed options contradict.
     """
+    if not math.isfinite(budget):
+        raise ConfigError(f"allocation: the budget is {budget} bits; allowed are numbers")
     groups = _groups(layers, ties)
     given = [_given(group, layers, fixed or {}) for group in groups]
     joint = [reduce(Options.with_, (layers[path] for path in group)) for group in groups]

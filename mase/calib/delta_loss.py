@@ -73,7 +73,7 @@ def mixed_formats(
         ConfigError: see :func:`mase.calib.allocate.allocate`; or a fixed format is not among the schemes.
     """
     formats = [parse(text) for text in schemes]
-    shapes = {key: tuple(graph.tensors[key].shape) for key in scores}
+    shapes = {key: tuple(_weight(graph, key).shape) for key in scores}
     layers = {
         key: Options(tuple(row), tuple(stored_bits(shapes[key], fmt) for fmt in formats)) for key, row in scores.items()
     }

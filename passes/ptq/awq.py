@@ -38,6 +38,7 @@ class Awq(Method):
     duo: bool = False
     clip: bool = True
     needs: ClassVar[tuple[str, ...]] = ("absolute", "gram")
+    folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.points <= 200:

@@ -74,6 +74,7 @@ class Method(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()  # sums over the layers' inputs, of SUMS
     blockwise: ClassVar[bool] = False  # reads the samples and the targets of a block
+    folds: ClassVar[bool] = False  # changes float tensors alone: it runs before all steps that quantize
 
     @property
     def calibrates(self) -> bool:

@@ -93,9 +93,9 @@ class Runner:
                 apart = torch.cat([self.run({}, self.samples[i]) for i in (0, 1)])
         except (RuntimeError, ValueError, IndexError, MaseError):
             return False
-        return both.shape == apart.shape and torch.allclose(
-            both, apart, rtol=1e-3, atol=1e-4 * float(apart.abs().max())
-        )
+        if both.shape != apart.shape or not bool(torch.isfinite(apart).all()):
+            return False
+        return torch.allclose(both, apart, rtol=1e-3, atol=1e-4 * float(apart.abs().max()))
 
 
 def place(graph: Graph, path: str) -> tuple[str, int | None]:

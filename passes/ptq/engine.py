@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -52,11 +53,14 @@ class PtqReport:
 
     Args:
         layers: in order of execution. packed: the weights of each layer, by path. seconds: of each part, by name.
+        folded: float tensors that folds have replaced, by key: ``graph.replace(tensors=folded)`` is the float graph
+            that ``packed`` belongs to.
     """
 
     layers: tuple[LayerReport, ...]
     packed: Mapping[str, PackedWeight] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    folded: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def elements(self) -> int:
@@ -277,6 +281,9 @@ class Walk:
         outside = part.name in (BEFORE, AFTER)
         steps = {place: self.plan.methods(place.path, outside) for place in places(part.graph)}
         chosen = [place for place, methods in steps.items() if methods]
+        for place in chosen:
+            if not bool(torch.isfinite(place.weight(part.graph)).all()):
+                raise ConfigError(f"layer {place.path}: weights hold NaN or infinity; finite values are needed")
         ties = self.plan.tied([place.path for place in chosen])
         block = OpenBlock(part, self.samples, self.floats, chosen, ties)
         _run(block, {place.path: steps[place] for place in chosen})
@@ -306,7 +313,14 @@ def _kept(env: Env, later: frozenset[str]) -> Env:
 
 
 def _run(block: OpenBlock, steps: Mapping[str, tuple[Method, ...]]) -> None:
-    """Do the steps of all layers: the last ones of each at the same time, so that folds come before quantizers."""
+    """Do the steps of all layers: the folds that recipes begin with, then the others."""
+    folds = {path: tuple(takewhile(lambda method: method.folds, methods)) for path, methods in steps.items()}
+    _aligned(block, folds)
+    _aligned(block, {path: methods[len(folds[path]) :] for path, methods in steps.items()})
+
+
+def _aligned(block: OpenBlock, steps: Mapping[str, tuple[Method, ...]]) -> None:
+    """Do steps of all layers: the last ones of each at the same time."""
     depth = max((len(methods) for methods in steps.values()), default=0)
     for turn in range(-depth, 0):
         groups: dict[Method, set[str]] = {}
@@ -346,7 +360,7 @@ def quantize(
         rows += done.layers
         seconds[part.name] = done.seconds
         watch.done(part.name)
-    return install(graph.replace(tensors=folded), packed).verify(), PtqReport(tuple(rows), packed, seconds)
+    return install(graph.replace(tensors=folded), packed).verify(), PtqReport(tuple(rows), packed, seconds, folded)
 
 
 class Watch:

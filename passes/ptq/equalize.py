@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mase.errors import ConfigError
 from passes.ptq.base import METHODS, Block, Method
@@ -25,6 +26,7 @@ class Equalize(Method):
     """
 
     rounds: int = 1
+    folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.rounds <= 100:

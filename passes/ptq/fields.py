@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from mase.doors.json_text import repr_of
 from mase.errors import ConfigError, suggest
 
+SEEDS = 1 << 32
+
 
 def whole(where: str, value: object, low: int, high: int | None = None) -> None:
     """Raise ConfigError unless ``value`` is a whole number in the range."""
@@ -20,6 +22,11 @@ def number(where: str, value: object, low: float, high: float | None = None) -> 
     found = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not found or value < low or (high is not None and value > high):  # type: ignore[operator]  # it is a number
         raise ConfigError(f"{where}: found {repr_of(value)}; allowed is a number {_range(low, high)}")
+
+
+def seeded(where: str, value: object) -> None:
+    """Raise ConfigError unless ``value`` is a seed, as that of a configuration is."""
+    whole(where, value, 0, SEEDS - 1)
 
 
 def choice(where: str, value: object, allowed: Sequence[str]) -> None:

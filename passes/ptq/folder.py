@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mase.calib.cut import AFTER, BEFORE, Env, Part
@@ -41,6 +42,8 @@ LARGEST = 1 << 38  # bytes of a file
 COPIED = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt")
 NAMES = {torch_kind: name for name, torch_kind in DTYPES.items()}
 Json = Any  # JSON-able
+Threads = Annotated[int, Field(gt=0, le=1 << 16)]
+Length = Annotated[int, Field(gt=0, le=1 << 20)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +108,7 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
     made = skeleton(job.source, job.length)
     _check(job, made, checkpoint)
     with Journal.opened(job, checkpoint) as journal:
-        if len(journal.entries) == made.total and (job.target / FOUND).is_file():
+        if len(journal.entries) == made.total and all((job.target / name).is_file() for name in (PROBE, REPORT, FOUND)):
             rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
             return FolderReport(rows, time.perf_counter() - start, _peak(), made.total)
         walk = Walk(job.plan, [_inputs(made, row) for row in job.tokens.split(1)] if job.plan.calibrates else [])
@@ -182,7 +185,7 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
     from safetensors.torch import save
 
     for pattern in COPIED:
-        for path in sorted(job.source.glob(pattern)):
+        for path in sorted(p for p in job.source.glob(pattern) if p.is_file()):
             write_atomic(job.target / path.name, path.read_bytes())
     logits = next(iter(probe.values()))[0, -LAST:].contiguous()
     write_atomic(job.target / PROBE, save({"tokens": _probe(job, made), "logits": logits}))
@@ -242,11 +245,16 @@ def _write(
         floats[key] = NAMES[torch.float32 if key in done.folded or kind is None else kind]
         tensors[key] = done.folded.get(key, x).to(DTYPES[floats[key]]).contiguous().clone()
     raw = save(dict(sorted(tensors.items())))
-    name = f"part-{number:05}.safetensors"
+    name = _name(number)
     write_atomic(folder / name, raw)
     borrowed = {key: n for key, n in stored.items() if key not in floats and key not in whole}
     found = {"number": number, "name": part.name, "file": name, "sha256": hashlib.sha256(raw).hexdigest()}
     return {**found, "layers": layers, "floats": floats, "borrowed": borrowed}
+
+
+def _name(number: int) -> str:
+    """Return the name of the file of a part."""
+    return f"part-{number:05}.safetensors"
 
 
 def _whole(graph: Graph, packed: Mapping[str, PackedWeight]) -> set[str]:
@@ -272,6 +280,9 @@ def _read(
     """
     entry = entries[number]
     found = _tensors(folder, entry)
+    for key in entry["floats"]:
+        if key not in found:
+            raise GraphError(f"{folder / entry['file']}: holds no tensor {key!r}")
     values = {key: found[key].float() for key in entry["floats"]}
     for key, other in entry["borrowed"].items():
         values[key] = _tensors(folder, entries[other])[key].float()
@@ -292,6 +303,58 @@ def _tensors(folder: Path, entry: Mapping[str, Json]) -> dict[str, Tensor]:
     if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
         raise GraphError(f"{path}: damaged, or of another run: its digest is not the one in {FOUND}")
     return tensor_file.parse(raw, str(path))
+
+
+# -- what journal and ptq.json say -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a reader takes from the first line."""
+
+    threads: Threads
+    length: Length
+
+
+@dataclass(frozen=True)
+class _Layer:
+    told: dict[str, Any]
+    dense: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is said of one part."""
+
+    number: int
+    name: str
+    file: str
+    sha256: str
+    layers: dict[str, _Layer]
+    floats: dict[str, str]
+    borrowed: dict[str, int]
+    report: tuple[LayerReport, ...] = ()
+
+
+def _check_parts(parts: Json, where: str, reports: bool = False) -> None:
+    """Refuse a list of parts that no run writes.
+
+    Args:
+        reports: each has a report of every layer.
+
+    Raises:
+        GraphError: a field is missing or of another type, or a part stands in the place of another.
+    """
+    for number, entry in enumerate(json_text.checked(tuple[_Entry, ...], parts, where)):
+        early = all(0 <= other < number for other in entry.borrowed.values())
+        if reports and len(entry.report) != len(entry.layers):
+            raise GraphError(
+                f"{where}: corrupt: part {number} has {len(entry.layers)} layers, {len(entry.report)} reports"
+            )
+        if entry.number != number or entry.file != _name(number) or not early:
+            raise GraphError(
+                f"{where}: corrupt: part {entry.number} of file {entry.file[:60]!r} stands in place {number}"
+            )
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------
@@ -332,6 +395,8 @@ class Journal:
         if not lines:
             write_atomic(path, json.dumps(origin, sort_keys=True) + "\n")
             return cls(path, origin)
+        json_text.checked(_Run, lines[0], str(path))
+        _check_parts(lines[1:], str(path), reports=True)
         _same(lines[0], origin, job.target)
         torch.set_num_threads(int(lines[0]["threads"]))  # sums in float depend on it
         whole: list[dict[str, Json]] = []
@@ -460,8 +525,14 @@ class Quantized:
         started = (folder / JOURNAL).is_file()
         hint = "; it is written last: run `mase ptq` again" if started else "; this is not a quantized folder"
         found = json_text.read(folder / FOUND, GraphError, hint)
-        json_text.check_schema(found, (SCHEMA,), str(folder / FOUND))
-        return cls(folder, found, skeleton(folder, length or int(found["length"])))
+        where = str(folder / FOUND)
+        json_text.check_schema(found, (SCHEMA,), where)
+        run = json_text.checked(_Run, found, where)
+        _check_parts(found.get("parts"), where)
+        made = skeleton(folder, length or run.length)
+        if len(found["parts"]) != made.total:
+            raise GraphError(f"{where}: has {len(found['parts'])} parts; the model of config.json has {made.total}")
+        return cls(folder, found, made)
 
     def part(self, number: int, formats: bool = True) -> tuple[Part, dict[str, PackedWeight]]:
         """Return a part that computes with its packed weights, and these."""
@@ -515,6 +586,10 @@ def check(folder: str | Path) -> CheckReport:
     opened = Quantized.opened(Path(folder))
     torch.set_num_threads(int(opened.found["threads"]))
     kept = tensor_file.parse(file.content(opened.folder / PROBE, LARGEST, GraphError), str(opened.folder / PROBE))
+    if not {"tokens", "logits"} <= kept.keys():
+        raise GraphError(
+            f"{opened.folder / PROBE}: holds {', '.join(sorted(kept)) or 'nothing'}; needed are logits, tokens"
+        )
     packed_env = emulated_env = _inputs(opened.made, kept["tokens"])
     scored, emulated, count = list[str](), list[str](), 0
     for number in range(opened.made.total):

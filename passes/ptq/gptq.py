@@ -53,15 +53,14 @@ class Gptq(Quantizer):
         if layer.seen.tokens < weight.shape[1]:
             text = f"{where}: {layer.seen.tokens} tokens for {weight.shape[1]} inputs; pass at least {weight.shape[1]}"
             warnings.warn(text, stacklevel=2)
-        groups = groups_of(parse(self.format), weight, where)
         if not bool(torch.isfinite(hessian).all()):
             raise ConfigError(f"{where}: the layer's inputs hold NaN or infinity; finite values are needed")
-        dead = hessian.diagonal() == 0
+        weight[:, hessian.diagonal() == 0] = 0  # before steps are fitted: they need not reach what no token uses
+        groups = groups_of(parse(self.format), weight, where)
         steps = None
         if self.static_groups:
             steps = searched(groups, weight, hessian.diagonal()) if self.search else groups.fit(weight)
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if self.act_order else None
-        weight[:, dead] = 0
         if order is not None:
             weight, hessian = weight[:, order], hessian[order][:, order]
         factor = inverse_factor(hessian, self.damp, where)

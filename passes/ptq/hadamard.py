@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from mase.calib.absorb import Pair, head_size, pairs
 from mase.graph import Graph
 from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.fields import seeded
 
 
 @METHODS.add("hadamard")
@@ -26,6 +28,10 @@ class Hadamard(Method):
     """
 
     seed: int = 0
+    folds: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        seeded("hadamard.seed", self.seed)
 
     def run(self, block: Block) -> None:
         for pair in pairs(block.graph):

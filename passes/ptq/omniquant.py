@@ -14,6 +14,7 @@ from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Block, Layer, Method
 from passes.ptq.blockwise import Runner, batches
+from passes.ptq.fields import number, seeded, whole
 from passes.ptq.folds import Fold, factors_of, folds
 from passes.ptq.groups import IntGroups, Steps, groups_of
 
@@ -51,6 +52,9 @@ class OmniQuant(Method):
         for name in ("lwc_lr", "let_lr"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"omniquant: {name} is {getattr(self, name)}; allowed is above 0, at most 1")
+        number("omniquant.alpha", self.alpha, 0, 1)
+        whole("omniquant.batch", self.batch, 1)
+        seeded("omniquant.seed", self.seed)
 
     def run(self, block: Block) -> None:
         found = [fold for fold in folds(block, self.needs) if not fold.layers[0].expert] if self.let else []

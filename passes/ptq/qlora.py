@@ -13,7 +13,7 @@ from torch import Tensor
 from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Block, Layer, Quantizer
-from passes.ptq.fields import choice, whole
+from passes.ptq.fields import choice, seeded, whole
 from passes.ptq.l2qer import L2qer
 from passes.ptq.lowrank import correction
 from passes.ptq.qera import Qera
@@ -48,7 +48,7 @@ class Qlora(Quantizer):
     def __post_init__(self) -> None:
         whole(f"{self.name}.rank", self.rank, 1)
         whole(f"{self.name}.rounds", self.rounds, 1)
-        whole(f"{self.name}.seed", self.seed, 0)
+        seeded(f"{self.name}.seed", self.seed)
         choice(f"{self.name}.start", self.start, get_args(Start))
         parse(self.format)
         parse(self.branch)

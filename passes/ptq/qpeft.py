@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mase.calib.delta_loss import Loss, next_token
+from mase.calib.install import install
 from mase.calib.layers import places
 from mase.errors import ConfigError
 from mase.formats import parse
@@ -20,7 +21,7 @@ from mase.graph import Graph
 from mase.interpreter import Batch, train, unpacked
 from passes.ptq.base import METHODS, Block, Method
 from passes.ptq.blockwise import Runner, batches
-from passes.ptq.fields import number, whole
+from passes.ptq.fields import number, seeded, whole
 
 StepLoss = Callable[[Mapping[str, Tensor], int], Tensor]  # of weights by path, at a step
 SPREAD = (0.9, 0.999)
@@ -45,7 +46,7 @@ class Qpeft(Method):
         whole("qpeft.steps", self.steps, 1)
         number("qpeft.rate", self.rate, 0)
         whole("qpeft.batch", self.batch, 1)
-        whole("qpeft.seed", self.seed, 0)
+        seeded("qpeft.seed", self.seed)
 
     def run(self, block: Block) -> None:
         found = {layer.path: block.packed(layer.path) for layer in block.layers()}
@@ -74,7 +75,8 @@ def finetune(
     """Train the branches of a whole graph, as QLoRA does, and return all packed weights.
 
     Args:
-        graph: in float, for all that is not packed. packed: by path of the layer. samples: batches, taken in turn.
+        graph: in float, for all that is not packed, after the folds of the recipe (``PtqReport.folded``).
+        packed: by path of the layer. samples: batches, taken in turn.
         loss: of what the graph gives; a language model's by default.
 
     Raises:
@@ -84,6 +86,8 @@ def finetune(
     inputs = [unpacked(graph, sample) for sample in samples]
     if not inputs:
         raise ConfigError("finetune: needs training data; pass batches of tokens")
+    experts = {path: weight for path, weight in packed.items() if path not in keys}
+    graph = install(graph, experts, formats=False)
     frozen = {key: tensor.detach() for key, tensor in graph.tensors.items()}
     dense = {path: weight for path, weight in packed.items() if path in keys}
 

@@ -15,7 +15,7 @@ from mase.formats.scales import round_scale
 from mase.formats.turn import Turn
 from passes.ptq.base import METHODS, Layer, Quantizer
 from passes.ptq.columns import Factor, Rounder, propagate
-from passes.ptq.fields import number, whole
+from passes.ptq.fields import number, seeded, whole
 
 LEAST = 1e-6  # of a diagonal, relative to its mean
 TINY = 1e-30  # where all are 0
@@ -56,7 +56,7 @@ class Quip(Quantizer):
         whole("quip.bits", self.bits, 1, 8)
         number("quip.range", self.range, 1e-3)
         number("quip.damp", self.damp, 0, 1)
-        whole("quip.seed", self.seed, 0)
+        seeded("quip.seed", self.seed)
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"quip: {layer.path}"

@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mase.doors.json_text import first, repr_of
-from mase.errors import ConfigError, suggest
+from mase.errors import ConfigError, FormatError, suggest
+from mase.formats import parse
 from passes.ptq.base import METHODS, Method
 
+FORMATS = "format", "branch"  # fields that are text forms
 Recipe = Any  # what a configuration says: a name, a mapping of one name to fields, a Method, or a list of these
 
 
@@ -58,11 +60,15 @@ def _made(name: str, given: dict[str, Any], where: str, seed: int | None) -> Met
 
 
 def _checked(cls: type[Method], given: Mapping[str, Any], where: str) -> Method:
-    """Return a method once every field is of its type; it checks the ranges itself."""
+    """Return a method once every field is of its type, and formats are forms; it checks the ranges itself."""
     try:
         made: Method = TypeAdapter(cls).validate_python(dict(given))
+        for text in (given[name] for name in FORMATS if name in given):
+            parse(text)
     except ValidationError as fault:
         raise ConfigError(f"{where}.{first(fault)}") from None
+    except FormatError as fault:
+        raise ConfigError(f"{where}: {fault}") from None
     return made
 
 
@@ -79,7 +85,7 @@ class Plan:
     Args:
         recipe: of all layers of blocks. overrides: glob of paths -> methods; the first match wins.
         skip: globs of layers that stay in float. also: globs of layers outside blocks that are quantized too.
-        ties: names of layers of one module that must have the same format, such as ``(q_proj, k_proj, v_proj)``.
+        ties: names of layers of one module that must have the same recipe, such as ``(q_proj, k_proj, v_proj)``.
     """
 
     recipe: tuple[Method, ...]
@@ -131,28 +137,32 @@ class Plan:
 
     def methods(self, path: str, outside: bool = False) -> tuple[Method, ...]:
         """Return the steps of a layer; none where it stays in float."""
-        skipped = any(fnmatchcase(path, glob) for glob in self.skip)
-        if skipped or (outside and not any(fnmatchcase(path, glob) for glob in self.also)):
+        skipped = any(_matches(path, glob) for glob in self.skip)
+        if skipped or (outside and not any(_matches(path, glob) for glob in self.also)):
             return ()
-        return next((methods for glob, methods in self.overrides if fnmatchcase(path, glob)), self.recipe)
+        return next((methods for glob, methods in self.overrides if _matches(path, glob)), self.recipe)
 
     def check(self, inside: Sequence[str], outside: Sequence[str] = ()) -> None:
-        """Refuse globs that match no layer, and ties of layers that do not exist.
+        """Refuse globs that match no layer, ties of layers that do not exist, and tied layers of unlike recipes.
 
         Raises:
-            ConfigError: names the glob and the nearest path.
+            ConfigError: names the glob and the nearest path, or the two layers.
         """
         every = [*inside, *outside]
         globs = [("overrides", glob, every) for glob, _ in self.overrides]
         globs += [("skip", glob, every) for glob in self.skip] + [("also", glob, list(outside)) for glob in self.also]
         for what, glob, paths in globs:
-            if not any(fnmatchcase(path, glob) for path in paths):
+            if not any(_matches(path, glob) for path in paths):
                 raise ConfigError(f"{what} {glob!r}: matches no layer{suggest(glob, paths)}")
         ends = {path.rpartition(".")[2] for path in inside}
         for tie in self.ties:
             for name in tie:
                 if name not in ends:
                     raise ConfigError(f"ties {name!r}: no layer has this name{suggest(name, ends)}")
+        for first_path, *others in self.tied([path for path in inside if self.methods(path)]):
+            for path in others:
+                if self.methods(path) != self.methods(first_path):
+                    raise ConfigError(f"ties: {first_path} and {path} are tied, and have different recipes")
 
     def tied(self, paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Return which of some layers must have the same format: those of one module that a tie names."""
@@ -163,6 +173,11 @@ class Plan:
                 group = tuple(f"{module}.{name}" for name in tie if f"{module}.{name}" in paths)
                 found += [group] if len(group) > 1 else []
         return tuple(found)
+
+
+def _matches(path: str, glob: str) -> bool:
+    """Tell whether a glob means a layer; the path of an expert, such as ``mlp.down[5]``, means itself."""
+    return path == glob or fnmatchcase(path, glob)
 
 
 def _changed(methods: Sequence[Method], given: Mapping[str, Any], where: str) -> tuple[Method, ...]:

@@ -19,6 +19,7 @@ from mase.formats.nvfp4 import ELEMENT
 from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Block, Layer, Method
 from passes.ptq.blockwise import Runner, batches
+from passes.ptq.fields import seeded
 from passes.ptq.groups import CHUNK, Groups, IntGroups, NvGroups, PowerGroups, Steps, groups_of, searched
 
 Recipe = Literal["default", "light", "best"]
@@ -354,6 +355,7 @@ class SignRound(Method):
             raise ConfigError(f"{self.name}: lr is {self.lr}; allowed is above 0, at most 1")
         if not 1 <= self.batch <= 1024:
             raise ConfigError(f"{self.name}: batch is {self.batch}; allowed are 1..1024")
+        seeded(f"{self.name}.seed", self.seed)
 
     @property
     def steps(self) -> int:

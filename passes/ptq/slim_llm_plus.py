@@ -14,7 +14,7 @@ from mase.formats.scales import round_scale
 from passes.ptq.base import METHODS, Block, Layer, Method
 from passes.ptq.blockwise import Runner, batches
 from passes.ptq.columns import Factor
-from passes.ptq.fields import number, whole
+from passes.ptq.fields import number, seeded, whole
 from passes.ptq.slim_llm import Salience, Shared, choose_widths, packed, rounder, some
 
 START = 4.0  # of the logits of ranges: the extremes all but whole
@@ -47,7 +47,7 @@ class SlimLlmPlus(Salience, Method):
         whole("slim_llm_plus.epochs", self.epochs, 1)
         number("slim_llm_plus.rate", self.rate, 0, 1)
         whole("slim_llm_plus.batch", self.batch, 1)
-        whole("slim_llm_plus.seed", self.seed, 0)
+        seeded("slim_llm_plus.seed", self.seed)
 
     def run(self, block: Block) -> None:
         parts = {layer.path: self._ranges(layer) for layer in block.layers(self.needs)}

@@ -26,6 +26,7 @@ class SmoothQuant(Method):
     alpha: float = 0.5
     pairs: Which = "norms"
     needs: ClassVar[tuple[str, ...]] = ("peak",)
+    folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

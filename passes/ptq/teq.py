@@ -13,9 +13,9 @@ from mase.errors import ConfigError
 from mase.formats import Format, parse
 from passes.ptq.base import METHODS, Block, Method
 from passes.ptq.blockwise import Runner, batches, named
+from passes.ptq.fields import seeded, whole
 from passes.ptq.folds import Fold, factors_of, folds, rounded
 
-LEAST = 1e-5
 WARM = 0.05  # of the steps
 
 
@@ -38,12 +38,15 @@ class Teq(Method):
     batch: int = 8
     seed: int = 42
     blockwise: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.iters <= 100_000:
             raise ConfigError(f"teq: iters is {self.iters}; allowed are 1..100000")
         if not 0 < self.lr <= 1:
             raise ConfigError(f"teq: lr is {self.lr}; allowed is above 0, at most 1")
+        whole("teq.batch", self.batch, 1)
+        seeded("teq.seed", self.seed)
 
     def run(self, block: Block) -> None:
         found = [fold for fold in folds(block) if not _expert(fold)]

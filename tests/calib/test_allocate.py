@@ -148,3 +148,9 @@ def test_bad_options_are_one_line() -> None:
         Options((float("nan"),), (1,))
     with pytest.raises(ConfigError, match="4 bits for 4 experts are too few; the least is 7"):
         expert_bits([0.25] * 4, [0.25] * 4, [[3.0, 2.0, 1.0]] * 4, 4)
+
+
+@pytest.mark.parametrize("budget", [float("nan"), float("inf")])
+def test_a_budget_is_a_number(budget: float) -> None:
+    with pytest.raises(ConfigError, match=r"^allocation: the budget is (nan|inf) bits; allowed are numbers$"):
+        allocate({"a": Options((1.0,), (5,))}, budget)

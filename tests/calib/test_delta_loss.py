@@ -140,3 +140,5 @@ def test_bad_input_is_one_line() -> None:
         delta_loss(broken, [ids()], ["head.weight"], [parse("int4")], lambda y, x: next_token(y * torch.inf, x))
     with pytest.raises(ConfigError, match="head is fixed to 'int3'; allowed are int2g16a"):
         mixed_formats(graph, {}, SCHEMES, 4, fixed={"head": "int3"})
+    with pytest.raises(ConfigError, match=r"the graph has no tensor 'tail\.weight'"):
+        mixed_formats(graph, {"tail.weight": (1.0,)}, SCHEMES[:1], 4)

@@ -210,7 +210,7 @@ def methods() -> str:
     for name, cls in METHODS.items():
         page = f"[`{name}`](ptq/{name}.md)" if (DOCS / "ptq" / f"{name}.md").is_file() else f"`{name}`"
         what = _plain((inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ").rstrip("."))
-        rows.append(f"| {page} | {what} | {'yes' if cls.needs or cls.blockwise else 'no'} |")
+        rows.append(f"| {page} | {what} | {'yes' if cls().calibrates else 'no'} |")
     return "\n".join(rows)
 
 

@@ -57,3 +57,11 @@ def test_no_samples_and_no_number_are_refused() -> None:
         Runner(OneBlock(block.graph, []), "x")
     with pytest.raises(ConfigError, match="the loss is nan at step 3; the blocks before are kept"):
         Runner(block, "x").checked(float("nan"), 3)
+
+
+def test_a_block_that_gives_nan_is_named() -> None:
+    block = llama_block()
+    block.graph = block.graph.replace(tensors={"feed.down.weight": torch.full((32, 48), torch.nan)})
+    runner = Runner(block, "x")
+    with pytest.raises(ConfigError, match=r"^x: block blocks\.0: the loss is nan at step 0"):
+        runner.checked(runner.loss({}, [0, 1]), 0)

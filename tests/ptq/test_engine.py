@@ -267,3 +267,26 @@ def test_the_public_function_reads_plain_data() -> None:
     assert len(report.layers) == 18
     assert {row.formats for row in report.layers if row.path.endswith(".up")} == {("int8g16",)}
     assert torch.isfinite(built(X)).all()
+
+
+@pytest.mark.parametrize("name", ["rtn", "awq", "teq", "qlora"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_layer_whose_weights_are_not_finite_is_named(name: str, value: float) -> None:
+    g = graph()
+    key = "blocks.1.feed.up.weight"
+    broken = g.tensors[key].detach().clone()
+    broken[3, 3] = value
+    with pytest.raises(ConfigError, match=r"^layer blocks\.1\.feed\.up: weights hold NaN or infinity"):
+        quantize(g.replace(tensors={key: broken}), Plan.of(name), tokens())
+
+
+@pytest.mark.parametrize("fold", ["smoothquant", "awq", "equalize", "teq", "hadamard"])
+def test_folds_come_before_the_quantizers_of_longer_recipes(fold: str) -> None:
+    fields = {"teq": {"iters": 2}, "awq": {"points": 2}}.get(fold, {})
+    own = ["rtn", {"lqer": {"rank": 2}}, {"qpeft": {"steps": 1}}]
+    plan = Plan.of([{fold: fields}, "rtn"], {"*.query": own, "*.value": own})
+    built, report = quantize(graph(), plan, tokens())
+    assert torch.isfinite(built(X)).all()
+    assert all(
+        (weight.branch is not None) == path.endswith(("query", "value")) for path, weight in report.packed.items()
+    )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import mase
 from mase.calib.install import install
@@ -20,12 +24,14 @@ from mase.cli import call
 from mase.errors import ConfigError, GraphError
 from mase.frontend.export import trace_export
 from passes.ptq import folder as module
-from passes.ptq.folder import FOUND, JOURNAL, Job, check, load, quantize_folder
+from passes.ptq.folder import FOUND, JOURNAL, PROBE, Job, check, load, quantize_folder
 from passes.ptq.recipe import Plan
 from tests.ptq.folders import LENGTH, VOCABULARY, tokens, write
 from tests.ptq.models import Streams
 
 RECIPE = [{"gptq": {"format": "int4g16a", "damp": 0.02}}]
+Edit = Callable[[dict[str, Any]], dict[str, Any]]
+Lines = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 OVERRIDES = {"*.mlp.down*": {"format": "int8g16"}}
 pytestmark = pytest.mark.filterwarnings("ignore:gptq. model")  # few tokens: the figures do not matter here
 
@@ -35,6 +41,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     write(folder, "llama", torch.bfloat16, "40KB")
     (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done") / "out"
+    quantize_folder(Job(source, folder, Plan.of("rtn")))
     return folder
 
 
@@ -276,6 +289,86 @@ def test_a_text_gives_windows_drawn_by_a_seed(source: Path, tmp_path: Path) -> N
     windows = ["".join(map(chr, row)) for row in first.tolist()]
     text = "0123456789" * 10
     assert all(text.index(window) % 2 == 0 and len(window) == LENGTH for window in windows)
+
+
+def without(name: str) -> Edit:
+    return lambda data: {key: value for key, value in data.items() if key != name}
+
+
+def part(place: int, **fields: object) -> Edit:
+    def changed(data: dict[str, Any]) -> dict[str, Any]:
+        parts = [{**one, **fields} if i == place else one for i, one in enumerate(data["parts"])]
+        return {**data, "parts": parts}
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (without("threads"), r"ptq\.json: threads: is missing"),
+        (lambda data: {**data, "threads": 0}, r"ptq\.json: threads: found 0; input should be greater than 0"),
+        (lambda data: {**data, "length": "a"}, r"ptq\.json: length: found 'a'"),
+        (
+            lambda data: {**data, "parts": data["parts"][:-1]},
+            r"ptq\.json: has 5 parts; the model of config\.json has 6",
+        ),
+        (without("parts"), r"ptq\.json: .*found None; input should be a valid array"),
+        (part(1, layers=3), r"ptq\.json: 1\.layers: found 3"),
+        (part(1, file="../a"), r"ptq\.json: corrupt: part 1 of file '\.\./a' stands in place 1"),
+        (part(1, number=2), r"ptq\.json: corrupt: part 2 of file 'part-00001\.safetensors' stands in place 1"),
+        (part(1, borrowed={"a": 1}), r"ptq\.json: corrupt: part 1 "),
+        (part(1, floats={"a": "float32"}), r"part-00001\.safetensors: holds no tensor 'a'"),
+    ],
+)
+def test_a_changed_description_is_one_line(done: Path, tmp_path: Path, edit: Edit, text: str) -> None:
+    copied = Path(shutil.copytree(done, tmp_path / "out"))
+    (copied / FOUND).write_text(json.dumps(edit(json.loads((copied / FOUND).read_text()))))
+    with pytest.raises(GraphError, match=text):
+        check(copied)
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (lambda lines: [without("threads")(lines[0]), *lines[1:]], r"journal\.jsonl: threads: is missing"),
+        (lambda lines: [lines[0], without("sha256")(lines[1])], r"journal\.jsonl: 0\.sha256: is missing"),
+        (lambda lines: [*lines[:2], without("report")(lines[2])], r"journal\.jsonl: corrupt: part 1 has 7 layers, 0 "),
+        (lambda lines: [*lines[:2], lines[1]], r"journal\.jsonl: corrupt: part 0 of file .* stands in place 1"),
+    ],
+)
+def test_a_changed_journal_is_one_line(source: Path, done: Path, tmp_path: Path, edit: Lines, text: str) -> None:
+    copied = Path(shutil.copytree(done, tmp_path / "out"))
+    lines = [json.loads(line) for line in (copied / JOURNAL).read_text().splitlines()]
+    (copied / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in edit(lines)))
+    with pytest.raises(GraphError, match=text):
+        quantize_folder(Job(source, copied, Plan.of("rtn")))
+
+
+def test_a_lost_probe_is_made_again_and_another_one_is_refused(source: Path, done: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(done, tmp_path / "out"))
+    save_file({"a": torch.zeros(1)}, copied / PROBE)
+    with pytest.raises(GraphError, match=r"probe\.safetensors: holds a; needed are logits, tokens"):
+        check(copied)
+    (copied / PROBE).unlink()
+    quantize_folder(Job(source, copied, Plan.of("rtn")))
+    assert check(copied).ok and files(copied) == files(done)
+
+
+def test_folders_beside_the_tokenizer_are_not_copied(source: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(source, tmp_path / "model"))
+    (model / "tokenizer_old").mkdir()
+    quantize_folder(Job(model, tmp_path / "out", Plan.of("rtn")))
+    assert (tmp_path / "out" / "tokenizer.json").is_file() and not (tmp_path / "out" / "tokenizer_old").exists()
+
+
+def test_tokens_without_length_are_refused(source: Path, tmp_path: Path) -> None:
+    from mase.flow import ptq_job
+
+    path = config(tmp_path, source)
+    np.save(tmp_path / "tokens.npy", np.zeros((4, 0), np.int64))
+    with pytest.raises(ConfigError, match=r"found int64 \(4, 0\); integers \[samples, length\] are needed"):
+        ptq_job(path)
 
 
 @pytest.mark.slow  # three processes that import PyTorch and transformers

@@ -109,3 +109,14 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="not positive definite"):
         inverse_factor(-torch.eye(3, dtype=torch.float64), 0.01, "x")
     assert METHODS["gptq"] is Gptq
+
+
+@pytest.mark.parametrize("options", [{}, {"search": True}, {"static_groups": False}, {"format": "nvfp4"}])
+def test_weights_of_dead_columns_stretch_no_step(options: dict[str, object]) -> None:
+    x = tokens(80)
+    x[:, 5:9] = 0
+    own, options = layer(x=x), {"format": "int4g16a", **options}
+    wild = own.weight.clone()
+    wild[:, 5:9] *= 100
+    plain, found = (Gptq(**options).layer(replace(own, weight=w)).dense() for w in (own.weight, wild))  # type: ignore[arg-type]
+    assert torch.equal(plain, found) and not bool(found[:, 5:9].any())

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from mase.calib.delta_loss import next_token
 from mase.calib.install import install
@@ -89,6 +90,33 @@ def test_a_language_model_learns_through_branches_alone() -> None:
         assert torch.equal(weight.dense(), report.packed[path].dense())
     again = finetune(g, report.packed, [batch], steps=30, rate=5e-3)
     assert all(torch.equal(applied(again[path]), applied(trained[path])) for path in trained)
+
+
+def test_packed_weights_belong_to_the_folded_graph() -> None:
+    g, batch = graph(), tokens(6)
+    built, report = quantize(g, Plan.of(["smoothquant", {"qlora": {"rank": 4, "start": "qera"}}]), batch)
+    folded = g.replace(tensors=report.folded)
+    assert "blocks.0.norm1.weight" in report.folded and torch.allclose(folded(batch), g(batch), atol=1e-4)
+    assert torch.equal(install(folded, report.packed)(batch), built(batch))
+    start = float(next_token(built(batch), (batch,)))
+    trained = finetune(folded, report.packed, [batch], steps=10, rate=2e-3)
+    assert float(next_token(install(folded, trained)(batch), (batch,))) < start
+
+
+def test_fine_tuning_runs_on_the_experts_as_they_are_packed() -> None:
+    g, batch, losses = graph("mixtral"), tokens(2), list[float]()
+    plan = Plan.of(
+        [{"rtn": {"format": "int2g16a"}}], {"*.attention.*": [{"qlora": {"rank": 4, "branch": "e8m23ieee"}}]}
+    )
+    built, report = quantize(g, plan, batch)
+
+    def loss(logits: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        value = next_token(logits, inputs)
+        losses.append(float(value.detach()))
+        return value
+
+    finetune(g, report.packed, [batch], 1, loss=loss)
+    assert losses == [pytest.approx(float(next_token(built(batch), (batch,))), rel=1e-5)]
 
 
 def test_a_branch_is_merged_into_a_format() -> None:

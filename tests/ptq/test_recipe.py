@@ -28,6 +28,9 @@ def test_a_recipe_is_read_and_told() -> None:
         (["rtm"], r"recipe\[0\]: unknown method 'rtm'; did you mean rtn\?"),
         ([{"rtn": {"fromat": "int4"}}], r"recipe\[0\]\.rtn\.fromat: unknown field; did you mean format\?"),
         ([{"rtn": {"format": 4}}], r"recipe\[0\]\.rtn\.format: found 4; input should be a valid string"),
+        ([{"gptq": {"format": "int4g128q"}}], r"recipe\[0\]\.gptq: format 'int4g128q': "),
+        (["rtn", {"qera": {"format": "mxinf8"}}], r"recipe\[1\]\.qera: format 'mxinf8': "),
+        ([{"qlora": {"branch": "fixed8"}}], r"recipe\[0\]\.qlora: format 'fixed8': "),
         (["rtn", 3], r"recipe\[1\]: found 3; allowed is a method's name, or one name with its fields"),
     ],
 )
@@ -41,3 +44,32 @@ def test_an_override_without_a_known_field_is_refused() -> None:
         Plan.of("rtn", {"*.down": {"fromat": "int8"}})
     assert Plan.of("rtn", {"*.down": "rtn"}).overrides == (("*.down", (Rtn(),)),)
     assert Plan.of("rtn", {"*.down": {"format": "int8"}}).methods("a.down") == (Rtn("int8"),)
+    with pytest.raises(ConfigError, match=r"overrides '\*\.down': format 'int4g128q'"):
+        Plan.of("rtn", {"*.down": {"format": "int4g128q"}})
+
+
+def test_the_path_of_an_expert_means_itself() -> None:
+    plan = Plan.of("rtn", {"a.down[5]": {"format": "int8"}}, skip=["a.down[6]"])
+    plan.check(["a.down[5]", "a.down[6]"])
+    assert plan.methods("a.down[5]") == (Rtn("int8"),)
+    assert plan.methods("a.down[6]") == () and plan.methods("a.down[4]") == (Rtn(),)
+
+
+def test_tied_layers_have_one_recipe() -> None:
+    paths = ["0.q", "0.k", "0.up", "1.q", "1.k"]
+    Plan.of("rtn", {"*.up": {"format": "int8"}, "1.[qk]": {"format": "int3"}}, ties=[["q", "k"]]).check(paths)
+    with pytest.raises(ConfigError, match=r"^ties: 1\.q and 1\.k are tied, and have different recipes$"):
+        Plan.of("rtn", {"1.q": {"format": "int8"}}, ties=[["q", "k"]]).check(paths)
+    Plan.of("rtn", skip=["0.k"], ties=[["q", "k"]]).check(paths)  # what stays in float is not tied
+
+
+NUMBERS = {"alpha": float("nan"), "batch": 0, "seed": 1 << 64}
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_impossible_numbers_are_refused_by_every_method(name: str) -> None:
+    fields = METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    for field, value in NUMBERS.items():
+        if field in fields:
+            with pytest.raises(ConfigError, match=field):
+                recipe([{name: {field: value}}])
