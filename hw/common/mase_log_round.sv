@@ -34,7 +34,7 @@ module mase_log_round #(
       square = (2 * InWidth)'(trial) * (2 * InWidth)'(trial);
       if (square <= (2 * InWidth)'(1) << (2 * InWidth - 1)) found = trial;
     end
-    return found + InWidth'(1);
+    middle = found + InWidth'(1);
   endfunction
   localparam logic [InWidth-1:0] Middle = middle();
 
