@@ -179,7 +179,7 @@ def broken(folder: Path, what: str) -> None:
         ("missing", "weights.safetensors: no such file"),
         ("json", "corrupt"),
         ("weights", r"weights\.safetensors: damaged, or of another graph: the digest in graph\.json says so"),
-        ("schema", "schema 99; this version reads schema 1 to 3"),
+        ("schema", "schema 99; this version reads schema 1 to 4"),
         ("fields", "corrupt: .*kind"),
         ("edges", "corrupt: .*nowhere"),
         ("format", "fixd8"),
