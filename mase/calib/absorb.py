@@ -192,3 +192,13 @@ def head_size(graph: Graph, pair: Pair) -> int:
     while node.kind != "attention":
         node = node.inputs[0]
     return int(node.record.attrs["head_size"])
+
+
+def scores(node: OpNode) -> bool:
+    """Tell whether a layer gives the queries or the keys of an attention."""
+    for user in node.users:
+        if user.kind == "attention":
+            return any(source.name == node.name for source in user.inputs[:2])
+        if user.kind in ("layout", "rotary") and scores(user):
+            return True
+    return False

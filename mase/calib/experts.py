@@ -60,7 +60,7 @@ class Routing:
 
 def mixtures(graph: Graph) -> list[OpNode]:
     """Return the mixtures of experts of a graph."""
-    return [node for node in graph.operators() if node.kind == "moe"]
+    return [node for node in graph.operators() if "experts" in node.record.attrs]
 
 
 def inputs(graph: Graph, samples: Sequence[tuple[Tensor, ...]]) -> dict[str, list[Tensor]]:

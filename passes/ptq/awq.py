@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mase.calib.absorb import scores
 from mase.errors import ConfigError
 from mase.formats import Format, parse
-from mase.graph import OpNode
 from passes.ptq.base import METHODS, Block, Layer, Method
 from passes.ptq.blockwise import place
 from passes.ptq.folds import Fold, folds, rounded, scaled_error
@@ -71,7 +71,7 @@ class Awq(Method):
         changed: dict[str, Tensor] = {}
         for layer in block.layers(self.needs):
             key, expert = place(block.graph, layer.path)
-            if expert is None and not _scores(block.graph.node(layer.path)):
+            if expert is None and not scores(block.graph.node(layer.path)):
                 changed[key] = clipped(layer, fmt).to(block.graph.tensors[key].dtype)
         if changed:
             block.fold(changed)
@@ -99,13 +99,3 @@ def _errors(error: Tensor, gram: Tensor, size: int) -> Tensor:
     starts = range(0, error.shape[1], size)
     parts = [(error[:, i : i + size], gram[i : i + size, i : i + size]) for i in starts]
     return torch.stack([((e @ g) * e).sum(1) for e, g in parts], 1)
-
-
-def _scores(node: OpNode) -> bool:
-    """Tell whether a layer gives the queries or the keys of an attention."""
-    for user in node.users:
-        if user.kind == "attention":
-            return any(source.name == node.name for source in user.inputs[:2])
-        if user.kind in ("layout", "rotary") and _scores(user):
-            return True
-    return False

@@ -49,7 +49,7 @@ MUTANTS = (
     ("mase_sign", "(l >= Tail && row_last) ? '0 : y", "y", "sign_6_5_3_0_0", "cycles"),
     ("mase_sign", "(l >= Tail && row_last)", "(l >= Tail)", "sign_6_5_2_0_1", "cycles"),
     ("mase_sign", "assign y = {below, above || below};", "assign y = {below, above};", "sign_5_1_1_3", "cycles"),
-    ("mase_sign", "      beat_q  <= '0;\n", "", "sign_6_5_3_0_0", "reset"),
+    ("mase_sign", "      beat_q  <= '0;\n", "", "sign_6_5_2_0_1", "reset within a result"),
     ("mase_sign", "assign in_ready_o = credit;", "assign in_ready_o = credit && out_ready_i;", "sign_5_1_1_3",
      "handshake"),
 )  # fmt: skip
