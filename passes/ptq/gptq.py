@@ -13,11 +13,10 @@ from mase.errors import ConfigError
 from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Layer, Quantizer
+from passes.ptq.columns import Factor
 from passes.ptq.groups import Groups, Steps, groups_of, searched
 
 COLUMNS = 128  # that are updated together
-EXACT = 2048  # inputs up to which factors are computed in float64
-ATTEMPTS = 4
 
 
 @METHODS.add("gptq")
@@ -49,50 +48,24 @@ class Gptq(Quantizer):
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"gptq: {layer.path}"
-        hessian, weight = layer.seen.hessian(where), layer.weight.to(torch.float32).clone()
-        if layer.seen.tokens < weight.shape[1]:
-            text = f"{where}: {layer.seen.tokens} tokens for {weight.shape[1]} inputs; pass at least {weight.shape[1]}"
+        hessian, inputs = layer.seen.hessian(where), layer.weight.shape[1]
+        if layer.seen.tokens < inputs:
+            text = f"{where}: {layer.seen.tokens} tokens for {inputs} inputs; pass at least {inputs}"
             warnings.warn(text, stacklevel=2)
-        if not bool(torch.isfinite(hessian).all()):
-            raise ConfigError(f"{where}: the layer's inputs hold NaN or infinity; finite values are needed")
-        weight[:, hessian.diagonal() == 0] = 0  # before steps are fitted: they need not reach what no token uses
+        factor = Factor.of(hessian, self.damp, self.act_order, where)
+        weight = factor.cleaned(layer.weight, where)  # before steps are fitted: they need not reach what no token uses
         groups = groups_of(parse(self.format), weight, where)
         steps = None
         if self.static_groups:
             steps = searched(groups, weight, hessian.diagonal()) if self.search else groups.fit(weight)
-        order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if self.act_order else None
-        if order is not None:
-            weight, hessian = weight[:, order], hessian[order][:, order]
-        factor = inverse_factor(hessian, self.damp, where)
+        order = factor.order
+        weight = weight.clone() if order is None else weight[:, order]
         columns = torch.arange(groups.inputs) if order is None else order
         of = groups.group_of()[columns if steps is not None else torch.arange(groups.inputs)]
-        codes, steps = _rounded(groups, weight, factor, of, steps)
+        codes, steps = _rounded(groups, weight, factor.upper, of, steps)
         if order is not None and self.static_groups:
             codes, order = codes[:, torch.argsort(order)], None
         return PackedWeight((len(weight), groups.inputs), (groups.piece(codes, steps, order),))
-
-
-def inverse_factor(hessian: Tensor, damp: float, where: str) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of the damped Hessian, float32; dead columns weigh 1.
-
-    Raises:
-        ConfigError: it is not positive definite even with 1000 times the damping.
-    """
-    h = hessian.clone()
-    diagonal = h.diagonal()
-    diagonal[diagonal == 0] = 1
-    h = h if len(h) <= EXACT else h.to(torch.float32)
-    mean = float(h.diagonal().mean())
-    for attempt in range(ATTEMPTS):
-        h.diagonal().add_(damp * mean * (10**attempt if attempt else 1))
-        lower, failed = torch.linalg.cholesky_ex(h)
-        if int(failed):
-            continue
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not int(failed):
-            found: Tensor = upper.to(torch.float32)
-            return found
-    raise ConfigError(f"{where}: the Hessian is not positive definite; pass more tokens or a greater damp")
 
 
 def _rounded(groups: Groups, w: Tensor, u: Tensor, of: Tensor, steps: Steps | None) -> tuple[Tensor, Steps]:

@@ -44,7 +44,7 @@ class FakeBlock:
 
     @property
     def graph(self) -> Graph:
-        raise NotImplementedError
+        raise AssertionError("layers alone have no graph and no samples")
 
     def layers(self, wanted: tuple[str, ...] = ()) -> Sequence[Layer]:
         """Return layers in which only what is wanted is seen."""
@@ -57,10 +57,10 @@ class FakeBlock:
         ]
 
     def samples(self) -> Sequence[tuple[Tensor, ...]]:
-        raise NotImplementedError
+        raise AssertionError("layers alone have no graph and no samples")
 
     def targets(self) -> Sequence[Tensor]:
-        raise NotImplementedError
+        raise AssertionError("layers alone have no graph and no samples")
 
     def packed(self, path: str) -> PackedWeight | None:
         return self.found.get(path)

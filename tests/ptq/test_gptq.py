@@ -12,7 +12,7 @@ from mase.calib.statistics import Statistics
 from mase.errors import ConfigError
 from mase.formats import parse
 from passes.ptq.base import METHODS, Layer
-from passes.ptq.gptq import Gptq, inverse_factor
+from passes.ptq.gptq import Gptq
 from passes.ptq.groups import groups_of
 from passes.ptq.rtn import Rtn
 from tests.ptq.layers import FORMATS, layer, tokens
@@ -104,10 +104,11 @@ def test_bad_input_is_named() -> None:
         Gptq("int4g16a").layer(layer(x=tokens(80, 40)))
     assert own.seen.gram is not None
     broken = Statistics(tokens=9000, gram=own.seen.gram * torch.nan)
-    with pytest.raises(ConfigError, match="inputs hold NaN"):
+    with pytest.raises(ConfigError, match="the Hessian of its inputs holds NaN or infinity"):
         Gptq("int4g16a").layer(replace(own, seen=broken))
-    with pytest.raises(ConfigError, match="not positive definite"):
-        inverse_factor(-torch.eye(3, dtype=torch.float64), 0.01, "x")
+    apart = own.seen.gram + 1e12 * (1 - torch.eye(len(own.seen.gram), dtype=torch.float64))
+    with pytest.raises(ConfigError, match="the Hessian of its inputs is singular; more calibration tokens"):
+        Gptq("int4g16a").layer(replace(own, seen=Statistics(tokens=9000, gram=apart)))
     assert METHODS["gptq"] is Gptq
 
 
