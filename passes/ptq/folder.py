@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mase.calib.cut import AFTER, BEFORE, Env, Part
 from mase.calib.install import install
-from mase.calib.layers import places
+from mase.calib.layers import Place, places
 from mase.doors import file, json_text
 from mase.doors import tensors as tensor_file
 from mase.errors import ConfigError, GraphError, said
@@ -31,7 +31,7 @@ from mase.formats.packed_file import from_tensors, to_tensors
 from mase.graph import Graph
 from mase.models.checkpoint import DTYPES, Checkpoint
 from mase.models.skeleton import Skeleton, skeleton
-from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch
+from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch, elements, mean_bits
 from passes.ptq.recipe import Plan, told
 
 SCHEMA = 1
@@ -85,12 +85,11 @@ class FolderReport:
     @property
     def elements(self) -> int:
         """Weights that were quantized."""
-        return sum(row.shape[0] * row.shape[1] for row in self.layers)
+        return elements(self.layers)
 
     def bits(self, name: str) -> float:
         """Return the mean of ``stored_bits`` or ``paper_bits`` a quantized weight."""
-        total: float = sum(getattr(r, name) * r.shape[0] * r.shape[1] for r in self.layers)
-        return total / max(1, self.elements)
+        return mean_bits(self.layers, name)
 
 
 # -- quantize ----------------------------------------------------------------------------------------------------------
@@ -134,17 +133,17 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
 
 def _check(job: Job, made: Skeleton, checkpoint: Checkpoint) -> None:
     """Refuse what cannot be done before anything is written."""
-    inside, outside = list[str](), list[str]()
+    inside, outside = list[Place](), list[Place]()
     tied = dict[str, str]()
     for number, name in enumerate(made.names):
         part = made.part(number)
         made.check(part, checkpoint)
         for place in places(part.graph):
-            (outside if name in (BEFORE, AFTER) else inside).append(place.path)
+            (outside if name in (BEFORE, AFTER) else inside).append(place)
             if place.key in tied and job.plan.methods(place.path, name in (BEFORE, AFTER)):
                 raise ConfigError(f"layer {place.path}: shares its weights with {tied[place.key]}; skip it")
         tied |= dict.fromkeys(part.graph.tensors, name)
-    job.plan.check(inside, outside)
+    job.plan.check_model(inside, outside)
     if job.plan.calibrates and not len(job.tokens):
         raise ConfigError("calibration: the recipe needs calibration data; give calibration.text or calibration.tokens")
     if len(job.tokens) and not 0 <= int(job.tokens.min()) <= int(job.tokens.max()) < made.vocabulary:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mase.calib.absorb import Pair, head_size, pairs
 from mase.graph import Graph
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.fields import seeded
 
 
@@ -28,7 +28,7 @@ class Hadamard(Method):
     """
 
     seed: int = 0
-    folds: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "fold"
 
     def __post_init__(self) -> None:
         seeded("hadamard.seed", self.seed)

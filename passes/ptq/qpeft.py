@@ -19,7 +19,7 @@ from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from mase.graph import Graph
 from mase.interpreter import Batch, train, unpacked
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.blockwise import Runner, batches
 from passes.ptq.fields import number, seeded, whole
 
@@ -41,11 +41,12 @@ class Qpeft(Method):
     batch: int = 8
     seed: int = 0
     blockwise: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "tuning"
 
     def __post_init__(self) -> None:
-        whole("qpeft.steps", self.steps, 1)
-        number("qpeft.rate", self.rate, 0)
-        whole("qpeft.batch", self.batch, 1)
+        whole("qpeft.steps", self.steps, 1, 1_000_000)
+        number("qpeft.rate", self.rate, 0, 1, above=True)
+        whole("qpeft.batch", self.batch, 1, 1024)
         seeded("qpeft.seed", self.seed)
 
     def run(self, block: Block) -> None:
