@@ -13,8 +13,8 @@ from torch import Tensor
 from mase.blocks.output import Output
 from mase.blocks.pair import Pairing, Scale
 from mase.formats.grid import Grid
-from mase.graph import Record
-from mase.ops.base import OPS, Family
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, Family, Passage
 from mase.ops.elementwise import Elementwise
 
 
@@ -37,6 +37,11 @@ class Mul(Elementwise):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return Mul.compute(record, operands, inputs)
+
+    @classmethod
+    def passes(cls, node: OpNode) -> Passage | None:
+        divides = node.record.attrs.get("function") == "div"
+        return None if len(node.inputs) != 2 or divides else Passage((0, 1))
 
     @classmethod
     def paired(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mase.calib.absorb import Pair, head_size, pairs
+from mase.calib.absorb import Pair, pairs
 from mase.graph import Graph
 from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.fields import seeded
@@ -35,9 +35,8 @@ class Hadamard(Method):
 
     def run(self, block: Block) -> None:
         for pair in pairs(block.graph):
-            size = head_size(block.graph, pair)
-            if size > 1:
-                block.fold(rotated(block.graph, pair, rotation(size, self.seed)))
+            if pair.head > 1:
+                block.fold(rotated(block.graph, pair, rotation(pair.head, self.seed)))
 
 
 def rotation(size: int, seed: int) -> Tensor:
