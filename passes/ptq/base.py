@@ -75,6 +75,7 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()  # sums over the layers' inputs, of SUMS
     blockwise: ClassVar[bool] = False  # reads the samples and the targets of a block
     folds: ClassVar[bool] = False  # changes float tensors alone: it runs before all steps that quantize
+    corrects: ClassVar[bool] = False  # adds a branch to quantized weights: its format is that of the branch
 
     @property
     def calibrates(self) -> bool:

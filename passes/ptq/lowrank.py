@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import scipy.linalg
 import torch
@@ -27,6 +28,7 @@ class LowRank(Method):
 
     rank: int = 32
     format: str = "mxint8"
+    corrects: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole(f"{self.name}.rank", self.rank, 1)
