@@ -242,15 +242,17 @@ def search(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = 
         return _fail(f"{config}: has no search section", 2)
     from mase.explore.export import pareto_json
 
-    name = done.study.objectives[0].name
+    name, chosen = done.study.objectives[0].name, done.chosen
     found = pareto_json(done.study.trials, done.study.space, done.study.objectives, done.study.constraints)
-    best = sorted((t for t in done.study.trials if t.feasible(done.study.constraints)), key=lambda t: t.metrics["cost"])
+    found["chosen"] = chosen.number
+    column, head, digits = ("bits", "bits", 3) if "density" in chosen.metrics else ("cost", "LUT-eq.", 0)
+    within = [t for t in done.study.trials if t.feasible(done.study.constraints)]
     rows = [
-        [t.number, f"{t.metrics[name]:.4f}", f"{t.metrics['cost']:.0f}", "chosen" if t is done.chosen else ""]
-        for t in best[:12]
+        [t.number, f"{t.metrics[name]:.4f}", f"{t.metrics[column]:.{digits}f}", "chosen" if t is chosen else ""]
+        for t in sorted(within, key=lambda t: (t.metrics[done.least], t.number))[:12]
     ]
-    found["chosen"] = done.chosen.number
-    _give(found, as_json, lambda: _table("cheapest within tolerance", ["trial", name, "LUT-eq.", ""], rows))
+    title = "cheapest within tolerance" if done.least == column else f"least {name} within the bits"
+    _give(found, as_json, lambda: _table(title, ["trial", name, head, ""], rows))
     return 0
 
 
@@ -858,11 +860,12 @@ class _Screen:
 
     def _trial(self, trial: Any, total: int) -> None:
         if self._task is not None:
-            from mase.scoring import REFUSED
+            from mase.metrics.scores import NAMES
 
             metrics = trial.metrics
-            name = next(name for name in metrics if name not in REFUSED)
-            text = f"search: {name} {metrics[name]:.4f}, cost {metrics['cost']:.0f}"
+            name = next(name for name in metrics if name in NAMES)
+            price = f"cost {metrics['cost']:.0f}" if "cost" in metrics else f"{metrics['bits']:.3f} bits"
+            text = f"search: {name} {metrics[name]:.4f}, {price}"
             self._progress.update(self._task, total=total, completed=trial.number + 1, description=text)
 
 
