@@ -155,7 +155,7 @@ def _filled(raw: Sequence[Json], forms: Sequence[str], where: str) -> Iterator[t
 def _takes(name: str, given: Mapping[str, Json]) -> bool:
     method = METHODS[name]
     known = [field.name for field in fields(method)]  # type: ignore[arg-type]  # every method is a dataclass
-    return "format" in known and "format" not in given and not method.branches
+    return "format" in known and "format" not in given and method.stage != "branch"
 
 
 def _checked_model(name: str, model: StudyModel, home: Path) -> str:
