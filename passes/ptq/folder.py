@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from mase.formats.packed_file import from_tensors, to_tensors
 from mase.graph import Graph
 from mase.models.checkpoint import DTYPES, Checkpoint
 from mase.models.skeleton import Skeleton, skeleton
+from mase.peak import peak_mib
 from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch, elements, mean_bits
 from passes.ptq.recipe import Plan, told
 
@@ -109,7 +109,7 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
     with Journal.opened(job, checkpoint) as journal:
         if len(journal.entries) == made.total and all((job.target / name).is_file() for name in (PROBE, REPORT, FOUND)):
             rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
-            return FolderReport(rows, time.perf_counter() - start, _peak(), made.total)
+            return FolderReport(rows, time.perf_counter() - start, peak_mib(), made.total)
         walk = Walk(job.plan, [_inputs(made, row) for row in job.tokens.split(1)] if job.plan.calibrates else [])
         probe = _inputs(made, _probe(job, made))
         watch = Watch(made.total, told_done, len(journal.entries))
@@ -189,7 +189,7 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
     logits = next(iter(probe.values()))[0, -LAST:].contiguous()
     write_atomic(job.target / PROBE, save({"tokens": _probe(job, made), "logits": logits}))
     rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
-    report = FolderReport(rows, time.perf_counter() - start, _peak(), kept)
+    report = FolderReport(rows, time.perf_counter() - start, peak_mib(), kept)
     figures = {"seconds": report.seconds, "peak_mib": report.peak_mib, "kept": kept}
     bits = {name: report.bits(name) for name in ("stored_bits", "paper_bits")}
     write_atomic(job.target / REPORT, _text({**bits, **figures, "layers": [asdict(row) for row in rows]}))
@@ -200,10 +200,6 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
 
 def _row(data: Json) -> LayerReport:
     return LayerReport(**{**data, "shape": tuple(data["shape"]), "formats": tuple(data["formats"])})
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _text(data: Json) -> str:
@@ -466,11 +462,12 @@ def _origin(job: Job, checkpoint: Checkpoint) -> dict[str, Json]:
         "length": job.length,
         "tokens": hashlib.sha256(job.tokens.numpy().tobytes()).hexdigest()[:32],
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("mase-dse", "torch", "transformers")},
+        "versions": {name: version_of(name) for name in ("mase-dse", "torch", "transformers")},
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package, or ``unknown``."""
     try:
         return version(package)
     except PackageNotFoundError:
