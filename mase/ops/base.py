@@ -253,6 +253,21 @@ class Op(ABC):
         return None
 
     @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        """Return the operands of which the result is a linear function, with the axis that counts its features."""
+        return {}
+
+    @classmethod
+    def combines(cls, node: OpNode) -> bool:
+        """Tell whether the result is a sum of the inputs, each times one number."""
+        return False
+
+    @classmethod
+    def turns(cls, record: Record) -> bool:
+        """Tell whether any rotation of the input's features is one of the result's, once ``weight`` is 1."""
+        return False
+
+    @classmethod
     def looks(cls, record: Record, index: int) -> bool | None:
         """Tell whether an input decides where attention looks; None: whoever reads the result tells."""
         return False

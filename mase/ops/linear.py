@@ -71,6 +71,11 @@ class Linear(Mac):
         return () if node.record.attrs.get("columns") else ("weight",)
 
     @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        plain = not {"columns", "activation"} & node.record.attrs.keys()
+        return dict.fromkeys(node.record.operands, 0) if plain else {}
+
+    @classmethod
     def absorbs(cls, record: Record) -> Absorb | None:
         behind = record.attrs.get("activation") or ""
         return Absorb(True, activation=behind) if not record.attrs.get("columns") and behind in ("", "relu") else None

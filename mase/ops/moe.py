@@ -71,6 +71,10 @@ class MixtureOfExperts(Op):
         return ("router", "gate_up") if "router" in node.record.operands and len(node.inputs) == 1 and alone else ()
 
     @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        return {"down": 1} if cls.multiplies(node) else {}
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         record, shape = node.record, node.inputs[0].record.output.shape
         if "top_k" not in record.attrs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Mul(Elementwise):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return Mul.compute(record, operands, inputs)
+
+    @classmethod
+    def combines(cls, node: OpNode) -> bool:
+        record = node.record
+        number = "value" in record.attrs or all(math.prod(kind.shape) == 1 for kind in record.operands.values())
+        return len(node.inputs) == 1 and number and not {"activation", "reverse"} & record.attrs.keys()
 
     @classmethod
     def passes(cls, node: OpNode) -> Passage | None:

@@ -63,6 +63,11 @@ class Normalise(InRow, HardwareOp):
         return Absorb(False, float(attrs.get("offset", 0.0)), attrs.get("activation") or "") if last else None
 
     @classmethod
+    def turns(cls, record: Record) -> bool:
+        alone = set(record.operands) == {"weight"} and "activation" not in record.attrs
+        return alone and record.attrs["function"] == "rms" and len(record.attrs.get("shape", ())) == 1
+
+    @classmethod
     def affine(cls, node: OpNode) -> Affine | None:
         if node.record.attrs["function"] != "batch" or "activation" in node.record.attrs:
             return None
