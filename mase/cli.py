@@ -17,6 +17,7 @@ from mase.errors import MaseError, RtlFault, line
 
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
+    from mase.report.study import Table as StudyTable
     from mase.report.trace import Traced
     from passes.ptq.engine import LayerReport
     from passes.ptq.folder import FolderReport
@@ -544,6 +545,56 @@ def _check_folder(folder: Path | None, as_json: bool) -> int:
 
     _give({**asdict(found), "ok": found.ok}, as_json, show)
     return 0 if found.ok else 1
+
+
+@app.command()
+def study(
+    config: Config,
+    out: Out = None,
+    set_: Set = None,
+    retry: Annotated[bool, typer.Option("--retry", help="run cells that failed again")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Quantize models by several recipes in several formats; print and plot loss, bits, time and memory in one table.
+
+    Each cell runs in a process of its own. What is done stays done: the same command goes on behind the last finished
+    cell, also with a longer configuration. A cell that fails is told with its reason, and the others go on.
+
+    [bold]Examples[/]
+
+        mase study configs/study/tiny_llama.yaml
+
+        mase study configs/study/tiny_llama.yaml --set workers=4 --set seeds=[0]
+    """
+    from mase import studyconfig
+    from passes.ptq.study import PAGE, Study
+
+    loaded = studyconfig.load(config, set_ or [])
+    folder = Path("runs") / loaded.name if out is None else out
+    with _Screen(as_json) as screen:
+        table = Study(loaded, config.parent, folder).run(screen.part, screen.notices().say, retry)
+    _give({"folder": str(folder), **table.to_json()}, as_json, lambda: _show_study(table, folder / PAGE))
+    return 1 if table.failed else 0
+
+
+def _show_study(table: StudyTable, page: Path) -> None:
+    from mase.report.study import figure
+
+    heads = ["recipe", "format", "seeds", "bits", "stored", "bits/byte", "perplexity", "closed", "CPU s", "MiB"]
+    for model in table.models:
+        rows = []
+        for row in table.rows:
+            if row.model == model:
+                bits = [figure(row.paper_bits, 2), figure(row.stored_bits, 2), figure(row.bits_per_byte)]
+                closed = "-" if row.closed is None else f"{row.closed:.0%}"
+                cost = [figure(row.cpu_seconds, 1), figure(row.peak_mib, 0)]
+                rows.append([row.recipe, row.format, row.seeds, *bits, f"{row.perplexity:.4g}", closed, *cost])
+        _table(model, heads, rows)
+    if table.baseline is not None:
+        print(f"closed: how much of the perplexity that {table.baseline} loses at as many stored bits is not lost")
+    for found in table.failed:
+        print(f"failed: {found.model} {found.seed} {found.recipe} {found.format}: {found.failed}")
+    print(page)
 
 
 # -- commands that look around -----------------------------------------------------------------------------------------
