@@ -30,6 +30,7 @@ LEAST = {"fp16": 1e-5}  # magnitude of a scale by its type
 TINY = 1e-8  # of all others
 OUTLIERS = 1e-3  # of the elements of the output, that the loss leaves out
 SHORTEST = 16  # unit of groups that is worked on at once
+JUDGED = 4  # one part in so many of the steps, the last ones, is compared on one batch
 SLOW_BITS = 3  # up to which long runs take twice the step
 
 
@@ -321,7 +322,7 @@ class SignRound(Method):
         iters: steps, 0..100000; None: those of the recipe; 0 rounds to nearest. lr: of the first step, falling to 0;
             None: 1 / iters (2 / iters from 1000 steps at 3 bits or fewer). batch: samples a step. seed: of their order.
         keep: the parameters of the step of the least loss: ``best``, the loss of a step is that of its own samples;
-            ``fixed``, it is that of one batch, the same for all steps; or ``last``.
+            ``fixed``, of the last quarter, it is that of one batch; or ``last``.
 
     Source: W. Cheng et al., Optimize Weight Rounding via Signed Gradient Descent, 2023; numbers as in AutoRound.
     """
@@ -332,7 +333,7 @@ class SignRound(Method):
     lr: float | None = None
     batch: int = 8
     seed: int = 42
-    keep: Keep = "best"
+    keep: Keep = "fixed"
     blockwise: ClassVar[bool] = True
     stage: ClassVar[Stage] = "quantizer"
     search: ClassVar[bool] = False
@@ -381,8 +382,11 @@ class SignRound(Method):
         for step, which in enumerate(batches(len(runner.samples), self.batch, self.steps, self.seed)):
             weights = {path: part.rounded().detach().requires_grad_() for path, part in parts.items()}
             loss = runner.checked(runner.backward(weights, which, seen, mean=False), step)
-            loss = runner.loss(weights, fixed) if self.keep == "fixed" else loss
-            if loss < least and self.keep != "last":
+            if self.keep == "fixed" and step >= self.steps - max(1, self.steps // JUDGED):
+                loss = runner.loss(weights, fixed)
+            elif self.keep != "best":
+                loss = float("inf")
+            if loss < least:
                 least = loss
                 for part in parts.values():
                     part.keep()
