@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from mase.calib.edges import Edge
 from mase.calib.statistics import Statistics
 from mase.formats.packed import PackedWeight
 from mase.graph import Graph
@@ -64,6 +65,10 @@ class Block(Protocol):
         """Give a layer its quantized weights; ``graph`` stays in float."""
         ...
 
+    def round(self, edges: Sequence[Edge]) -> None:
+        """Round edges of the block's graph; what was seen so far is seen anew when it is asked for."""
+        ...
+
     def fold(self, tensors: dict[str, Tensor]) -> None:
         """Replace float tensors of the block's graph by key; what was seen so far is seen anew when it is asked for."""
         ...
@@ -75,6 +80,7 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()  # sums over the layers' inputs, of SUMS
     blockwise: ClassVar[bool] = False  # reads the samples and the targets of a block
     folds: ClassVar[bool] = False  # changes float tensors alone: it runs before all steps that quantize
+    rounds_inputs: ClassVar[bool] = False  # rounds what layers read: no fold may come after it
 
     @property
     def calibrates(self) -> bool:

@@ -31,7 +31,13 @@ def recipe(data: Recipe, where: str = "recipe", seed: int | None = None) -> tupl
     steps = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
     if not steps:
         raise ConfigError(f"{where}: found an empty list; allowed is one method or more")
-    return tuple(_method(step, f"{where}[{i}]", seed) for i, step in enumerate(steps))
+    methods = tuple(_method(step, f"{where}[{i}]", seed) for i, step in enumerate(steps))
+    rounding = False
+    for i, method in enumerate(methods):
+        if rounding and method.folds:
+            raise ConfigError(f"{where}[{i}]: a fold after a step that rounds what layers read; put it before that")
+        rounding = rounding or method.rounds_inputs
+    return methods
 
 
 def _method(step: Recipe, where: str, seed: int | None) -> Method:
