@@ -39,8 +39,7 @@ class Edge:
     @property
     def name(self) -> str:
         """Name of the node that rounds."""
-        reader, index = self.readers[0]
-        return f"{reader}_rounded{index or ''}"
+        return rounded_name(*self.readers[0])
 
     def told(self) -> Json:
         """Return the edge as JSON data; float64 numbers are written so that they are read again exactly."""
@@ -55,6 +54,11 @@ class Edge:
             "dynamic": self.dynamic,
             "params": params,
         }
+
+
+def rounded_name(reader: str, index: int = 0) -> str:
+    """Return the name of the node that rounds an input of another, which is the first to read it."""
+    return f"{reader}_rounded{index or ''}"
 
 
 @dataclass(frozen=True)

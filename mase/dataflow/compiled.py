@@ -25,7 +25,7 @@ from mase.dataflow.sweeps import Firings, Port, Program, Times
 from mase.paths import cache_dir
 
 SOURCE = Path(__file__).with_name("recurrence.cpp")
-FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC")
 TAKE, FREE, ACQUIRE, PUBLISH, ENTER, LEAVE = range(6)
 ACTIONS = {"take": TAKE, "free": FREE, "acquire": ACQUIRE, "publish": PUBLISH}
 MOST_KINDS, MOST_TWICE = 1 << 16, 1 << 3  # kinds of firings of an actor; times that a firing touches one port
@@ -58,10 +58,12 @@ class Kinds:
     """The firings of a tensor, each of one of a few kinds.
 
     Args:
-        of: kind of each firing. dwells: of each kind. actions: of each kind, (action, port).
+        of: kind of each run of equal firings. lengths: of these runs. dwells: of each kind. actions: of each kind,
+            (action, port).
     """
 
     of: npt.NDArray[np.uint16]
+    lengths: npt.NDArray[np.int32]
     dwells: tuple[int, ...]
     actions: tuple[tuple[tuple[str, str], ...], ...]
 
@@ -89,7 +91,9 @@ def kinds(firings: Firings) -> Kinds | None:
             done[:0] = [key] * times
         dwells.append(int(dwell_values[value]))
         actions.append(tuple(done))
-    return Kinds(np.ascontiguousarray(of, np.uint16), tuple(dwells), tuple(actions))
+    first = np.flatnonzero(np.diff(of, prepend=-1))
+    lengths = np.diff(first, append=len(of)).astype(np.int32)
+    return Kinds(of[first].astype(np.uint16), lengths, tuple(dwells), tuple(actions))
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,10 @@ class Network:
                     latencies += [late] * len(at)
                 starts.append(len(actions))
             offsets.append(offsets[-1] + len(one.dwells))
-        self._counts = np.array([program.firings.count for program in programs], np.int64)
-        self._kinds_of = (ctypes.c_void_p * len(programs))(*(one.of.ctypes.data for one in self._kinds if one))
+        found = [one for one in self._kinds if one is not None]
+        self._runs = np.array([len(one.of) for one in found], np.int64)
+        self._kinds_of = (ctypes.c_void_p * len(found))(*(one.of.ctypes.data for one in found))
+        self._lengths = (ctypes.c_void_p * len(found))(*(one.lengths.ctypes.data for one in found))
         self._tables = [
             np.array(values or [0], kind)
             for values, kind in (
@@ -189,10 +195,9 @@ class Network:
         waits, slots = np.zeros(actors, np.int32), np.zeros(actors, np.int32)
         slots_of = np.array(depths or [0], np.int64)
         engine.mase_run(
-            actors, _pointer(self._counts), self._kinds_of, *map(_pointer, self._tables), queues, _pointer(slots_of),
-            ctypes.c_int64(tensors), len(self._inputs), len(left), outs, ctypes.byref(first), _pointer(entered),
-            _pointer(finished), _pointer(waits), _pointer(slots), ctypes.byref(lag),
-            _pointer(slots_used) if used else None,
+            *self._program, _pointer(slots_of), ctypes.c_int64(tensors), len(self._inputs), len(left), outs,
+            ctypes.byref(first), _pointer(entered), _pointer(finished), _pointer(waits), _pointer(slots),
+            ctypes.byref(lag), _pointer(slots_used) if used else None,
         )  # fmt: skip
         return Ran(
             max(0, first.value),
@@ -204,6 +209,31 @@ class Network:
             dict(zip(self._inputs, entered.tolist(), strict=False)),  # one more where there is none
             lag.value,
         )
+
+    def step(
+        self, depths: Sequence[int], tensors: int, times: Times, live: Sequence[bool], counts: Sequence[bool]
+    ) -> Times | bool | None:
+        """Return the next time of rest, so many tensors later; False where there is none, None as :meth:`run`.
+
+        Args:
+            times: when each actor may fire again, then when each slot of each queue that may fill up came back.
+            live: which actors run. counts: which queues lie between two of these; the others are not there.
+        """
+        engine = library()
+        if engine is None or None in self._kinds:
+            return None
+        slots_of, after = np.array(depths or [0], np.int64), times.copy()
+        which = [np.array([*flags, False], np.uint8) for flags in (live, counts)]
+        failed = engine.mase_step(
+            *self._program, _pointer(slots_of), ctypes.c_int64(tensors), *map(_pointer, which), _pointer(after)
+        )
+        return False if failed else after
+
+    @property
+    def _program(self) -> tuple[Any, ...]:
+        """What the program needs to know of the network, as its first arguments."""
+        tables = map(_pointer, self._tables)
+        return len(self._kinds), _pointer(self._runs), self._kinds_of, self._lengths, *tables, self._queues
 
 
 def _pointer(array: npt.NDArray[Any]) -> ctypes.c_void_p:

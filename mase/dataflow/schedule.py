@@ -31,6 +31,7 @@ from mase.errors import GraphError
 
 IN, OUT = "in", "out"
 KEPT = 1 << 20  # firings of an actor a tensor up to which its arrays are kept
+ENDLESS = 1 << 32  # slots of a channel from which it never fills up
 ARRAYS = 2048  # firings of an actor a tensor from which whole arrays are faster than one firing after the other
 
 
@@ -259,7 +260,7 @@ class Network:
             if stuck:
                 return Deadlock(tuple(self._wait(i, depths, ran.waits[i], ran.slots[i]) for i in stuck))
             return _timed((ran.start, ran.left), tensors)
-        channels = [replace(channel, depth=depth) for channel, depth in zip(self.channels, depths, strict=True)]
+        channels = self._at(depths)
         compact, found = self._programs, None
         lanes = balanced(compact, [(c.source, c.sink, c.depth) for c in channels], parts * tensors)
         if lanes is not None and max(program.firings.count for program in compact) >= ARRAYS:
@@ -282,6 +283,31 @@ class Network:
         parts = self._short[1]
         ran = self._compiled.run([channel.depth for channel in self.channels], parts * tensors)
         return None if ran is None or ran.lag < 0 else parts * ran.lag
+
+    def rest(self, depths: Sequence[int]) -> Times:
+        """Return the first time of rest: when every actor may fire, then when every slot that counts came back."""
+        slots = sum(depth for depth in depths if depth < ENDLESS)
+        return np.zeros(len(self.actors) + slots, np.int64)
+
+    def step(self, depths: Sequence[int], times: Times, live: Sequence[bool]) -> Times | None:
+        """Return the time of rest a tensor after another; None where the network stops.
+
+        At a time of rest all actors are between two tensors, and all slots are back. It decides all that follows.
+
+        Args:
+            times: as of :meth:`rest`; channels of ``ENDLESS`` slots and more have none.
+            live: which actors run; to these the others are the outside, and keep their times.
+        """
+        short, parts = self._short
+        running = {actor.name for actor, lives in zip(self.actors, live, strict=True) if lives}
+        counts = [channel.source[0] in running and channel.sink[0] in running for channel in self.channels]
+        found = self._compiled.step(depths, parts, times, live, counts)
+        if not isinstance(found, bool) and found is not None:
+            return found
+        return None if found is False else _rested(short, self._at(depths), parts, times, live, counts)
+
+    def _at(self, depths: Sequence[int]) -> list[Channel]:
+        return [replace(channel, depth=depth) for channel, depth in zip(self.channels, depths, strict=True)]
 
     @cached_property
     def firings(self) -> dict[str, int]:
@@ -458,9 +484,45 @@ class _Runner:
 
 
 def _runners(actors: Sequence[Actor], channels: Sequence[Channel]) -> list[_Runner]:
-    queues = [_Queue(channel) for channel in channels]
+    return _joined(actors, [_Queue(channel) for channel in channels])
+
+
+def _joined(actors: Sequence[Actor], queues: Sequence[_Queue]) -> list[_Runner]:
     ports = _Ports({q.channel.source: q for q in queues}, {q.channel.sink: q for q in queues})
     return [_Runner(actor, ports) for actor in actors]
+
+
+def _rested(
+    actors: Sequence[Actor],
+    channels: Sequence[Channel],
+    tensors: int,
+    times: Times,
+    live: Sequence[bool],
+    counts: Sequence[bool],
+) -> Times | None:
+    """Return the time of rest so many tensors after another; see :meth:`Network.step`."""
+    queues = [_Queue(channel) for channel, there in zip(channels, counts, strict=True) if there]
+    runners, after = _joined([actor for actor, lives in zip(actors, live, strict=True) if lives], queues), times.copy()
+    places = np.flatnonzero(live)
+    for runner, place in zip(runners, places, strict=True):
+        runner.now = int(times[place])
+    at, slots = len(actors), dict[int, slice]()
+    for channel in channels:
+        depth = channel.depth if channel.depth < ENDLESS else 0
+        slots[id(channel)] = slice(at, at + depth)
+        at += depth
+    bounded = [queue for queue in queues if queue.channel.depth < ENDLESS]
+    for queue in bounded:
+        queue.acquired, queue.returned = queue.channel.depth, times[slots[id(queue.channel)]].tolist()
+    _move(runners, tensors)
+    whole = all(runner.tensors == tensors for runner in runners)
+    empty = all(queue.taken == len(queue.visible) for queue in queues)
+    if not whole or not empty or any(queue.acquired != len(queue.returned) for queue in bounded):
+        return None
+    after[places] = [runner.now for runner in runners]
+    for queue in bounded:
+        after[slots[id(queue.channel)]] = queue.returned[queue.acquired - queue.channel.depth :]
+    return after
 
 
 def _move(runners: Sequence[_Runner], tensors: int) -> None:

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from mase import interpreter
+from mase.calib.cut import AFTER, BEFORE
 from mase.calib.edges import Edge, extremes
 from mase.calib.layers import places
 from mase.errors import ConfigError, FormatError
 from mase.formats import Format, parse
 from mase.formats.int import Int
 from mase.graph import Graph, OpNode
-from mase.ops.attention import PORTS
+from mase.ops.base import OPS
 from mase.ops.dynamic import takes
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.fields import choice
 
 ALONG = {"token": -1, "channel": -2}
@@ -55,7 +56,7 @@ class Activations(Method):
     values: str = ""
     scales: str = "dynamic"
     keys_along: str = "token"
-    folds: ClassVar[bool] = True  # it runs before all steps that quantize
+    stage: ClassVar[Stage] = "fold"  # it runs before all steps that quantize
     rounds_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -92,7 +93,7 @@ class Activations(Method):
 
     def run(self, block: Block) -> None:
         paths = frozenset(layer.path for layer in block.layers())
-        wanted = [*_inputs(block.graph, paths, self.inputs), *self._attention(block.graph, paths)]
+        wanted = [*_inputs(block.graph, paths, self.inputs), *self._attention(block, paths)]
         seen = _seen(block, {one.source for one in wanted}) if self.calibrates else {}
         block.round([self._edge(one, seen) for one in wanted])
 
@@ -103,26 +104,25 @@ class Activations(Method):
         data = torch.ones(1, 2) if _free(fmt) else torch.stack(seen[wanted.source])
         return Edge(*wanted, params=fmt.calibrate(data, wanted.axis))
 
-    def _attention(self, graph: Graph, paths: frozenset[str]) -> Iterator[Wanted]:
+    def _attention(self, block: Block, paths: frozenset[str]) -> Iterator[Wanted]:
         """Yield keys and values of the attentions whose keys a layer of this step gives."""
         if not (self.keys or self.values):
             return
-        kinds = {node.kind for node in graph.operators()}
-        if "softmax" in kinds and "attention" not in kinds:
-            raise ConfigError(
-                "activations: keys, values: attention is written in single steps; one node is needed (sdpa)"
-            )
-        for node in graph.operators():
-            if node.kind != "attention":
-                continue
-            ports = node.record.ports or PORTS
-            key, value = ports.index("key"), ports.index("value")
+        nodes = [(node, found) for node in block.graph.operators() if (found := _cached(node)) is not None]
+        if not nodes and block.name not in (BEFORE, AFTER):
+            raise ConfigError(f"activations: keys, values: block {block.name} has no attention that is one node (sdpa)")
+        for node, (key, value) in nodes:
             if not _comes_from(node.inputs[key], paths):
                 continue
             if self.keys:
                 yield Wanted(node.inputs[key].name, ((node.name, key),), self.keys, ALONG[self.keys_along])
             if self.values:
                 yield Wanted(node.inputs[value].name, ((node.name, value),), self.values, -1)
+
+
+def _cached(node: OpNode) -> tuple[int, int] | None:
+    """Return which inputs of a node are keys and values."""
+    return OPS[node.kind].cached(node.record) if node.kind in OPS else None
 
 
 def _free(fmt: Format) -> bool:
@@ -143,11 +143,11 @@ def _inputs(graph: Graph, paths: frozenset[str], text: str) -> Iterator[Wanted]:
 
 
 def _comes_from(node: OpNode, paths: frozenset[str]) -> bool:
-    """Tell whether the first linear layer before an edge is one of these."""
+    """Tell whether the first layer before an edge is one of these."""
     todo, seen = [node], set[str]()
     while todo:
         node = todo.pop(0)
-        if node.kind == "linear":
+        if node.kind in OPS and OPS[node.kind].matrices(node.record):
             return node.path in paths
         if node.name not in seen:
             seen.add(node.name)

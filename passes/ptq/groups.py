@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mase.errors import ConfigError
-from mase.formats import Code, Format, QuantParams
+from mase.formats import Code, Format, QuantParams, parse
 from mase.formats.base import floor_log2, pow2
 from mase.formats.blocks import BlockFormat
 from mase.formats.codebook import TableBlocks
@@ -237,6 +237,29 @@ FAMILIES: tuple[tuple[type[Format], type[Groups], str], ...] = (
 )
 
 
+def grouped(where: str, text: str) -> Format:
+    """Return a format that has groups along the inputs.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    fmt = parse(text)
+    _family(fmt, where)
+    return fmt
+
+
+def _family(fmt: Format, where: str) -> tuple[type[Groups], str]:
+    """Return how groups of a format are rounded, and the name of the field that is their size."""
+    tensor = isinstance(fmt, Int) and not fmt.group and not fmt.channel
+    for kind, groups, field in FAMILIES:
+        if isinstance(fmt, kind) and not tensor and not getattr(fmt, "outer", ()) and not getattr(fmt, "compat", ""):
+            return groups, field
+    raise ConfigError(
+        f"{where}: format {fmt} has no groups along the inputs; allowed are integers with a scale a group or channel, "
+        "block formats along one axis, nvfp4, nf and codebook"
+    )
+
+
 def groups_of(fmt: Format, weight: Tensor, where: str) -> Groups:
     """Return how a method rounds weights ``[outputs, inputs]`` to a format.
 
@@ -245,14 +268,8 @@ def groups_of(fmt: Format, weight: Tensor, where: str) -> Groups:
     """
     if not bool(torch.isfinite(weight).all()):
         raise ConfigError(f"{where}: weights hold NaN or infinity; finite values are needed")
-    tensor = isinstance(fmt, Int) and not fmt.group and not fmt.channel
-    for kind, groups, field in FAMILIES:
-        if isinstance(fmt, kind) and not tensor and not getattr(fmt, "outer", ()) and not getattr(fmt, "compat", ""):
-            return groups(fmt, fmt.calibrate(weight, -1), weight.shape[1], getattr(fmt, field))
-    raise ConfigError(
-        f"{where}: format {fmt} has no groups along the inputs; allowed are integers with a scale a group or channel, "
-        "block formats along one axis, nvfp4, nf and codebook"
-    )
+    groups, field = _family(fmt, where)
+    return groups(fmt, fmt.calibrate(weight, -1), weight.shape[1], getattr(fmt, field))
 
 
 def chunked(x: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:

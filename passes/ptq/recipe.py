@@ -9,12 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mase.calib.layers import Place
 from mase.doors.json_text import first, repr_of
 from mase.errors import ConfigError, FormatError, suggest
 from mase.formats import parse
-from passes.ptq.base import METHODS, Method
+from passes.ptq.base import METHODS, Method, name_of
 
 FORMATS = "format", "branch"  # fields that are text forms
+NOTHING = "the model has no linear layers and no experts in its blocks; nothing is quantized"
 Recipe = Any  # what a configuration says: a name, a mapping of one name to fields, a Method, or a list of these
 
 
@@ -31,13 +33,7 @@ def recipe(data: Recipe, where: str = "recipe", seed: int | None = None) -> tupl
     steps = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
     if not steps:
         raise ConfigError(f"{where}: found an empty list; allowed is one method or more")
-    methods = tuple(_method(step, f"{where}[{i}]", seed) for i, step in enumerate(steps))
-    rounding = False
-    for i, method in enumerate(methods):
-        if rounding and method.folds:
-            raise ConfigError(f"{where}[{i}]: a fold after a step that rounds what layers read; put it before that")
-        rounding = rounding or method.rounds_inputs
-    return methods
+    return tuple(_method(step, f"{where}[{i}]", seed) for i, step in enumerate(steps))
 
 
 def _method(step: Recipe, where: str, seed: int | None) -> Method:
@@ -80,8 +76,43 @@ def _checked(cls: type[Method], given: Mapping[str, Any], where: str) -> Method:
 
 def told(methods: Sequence[Method]) -> list[dict[str, dict[str, Any]]]:
     """Return methods as plain data, with every field written out."""
-    names = {cls: name for name, cls in METHODS.items()}
-    return [{names[type(m)]: {f.name: getattr(m, f.name) for f in fields(m)}} for m in methods]  # type: ignore[arg-type]
+    return [{name_of(m): {f.name: getattr(m, f.name) for f in fields(m)}} for m in methods]  # type: ignore[arg-type]
+
+
+def check_order(methods: Sequence[Method], where: str) -> None:
+    """Refuse steps that make no sense behind each other; those without a stage may stand anywhere.
+
+    Raises:
+        ConfigError: names the step, and what it needs before it.
+    """
+    before: list[Method] = []
+    for method in methods:
+        if fault := _fault(method, before):
+            raise ConfigError(f"{where}: {fault}")
+        before.append(method)
+    if all(method.folds for method in methods):
+        names = ", ".join(name_of(method) for method in methods)
+        raise ConfigError(f"{where}: {names} leaves all weights in float; add a quantizer, such as rtn")
+
+
+def _fault(method: Method, before: Sequence[Method]) -> str:
+    """Return what is wrong with a step behind others, or nothing."""
+    name, stages = name_of(method), {other.stage: name_of(other) for other in before}
+    free = "" in stages
+    if method.stage in ("fold", "quantizer") and (late := stages.get("quantizer", stages.get("branch"))):
+        both = f"{late} and {name} both quantize; allowed is one quantizer"
+        return both if method.stage == "quantizer" else f"{name} comes behind {late}; a fold must come before it"
+    if method.folds and (lower := next((other for other in before if other.lowers), None)):
+        return f"{name} comes behind {name_of(lower)}, which lowers ranges; put it before, or say clip: false"
+    if method.folds and (other := next((other for other in before if other.rounds_inputs), None)):
+        return f"{name} comes behind {name_of(other)}, which rounds what layers read; put it before"
+    if method.stage == "branch" and not free and "quantizer" not in stages:
+        return f"{name} corrects what a quantizer leaves; put a step such as rtn before it"
+    if method.branches and (other := next((other for other in before if other.branches), None)):
+        return f"{name_of(other)} and {name} both give a low-rank branch; allowed is one"
+    if method.stage == "tuning" and not free and not any(other.branches for other in before):
+        return f"{name} trains low-rank branches; put a step such as qlora or qera before it"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +130,11 @@ class Plan:
     skip: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_order(self.recipe, "recipe")
+        for glob, methods in self.overrides:
+            check_order(methods, f"overrides {glob!r}")
 
     @classmethod
     def of(
@@ -147,6 +183,22 @@ class Plan:
         if skipped or (outside and not any(_matches(path, glob) for glob in self.also)):
             return ()
         return next((methods for glob, methods in self.overrides if _matches(path, glob)), self.recipe)
+
+    def check_model(self, inside: Sequence[Place], outside: Sequence[Place] = ()) -> None:
+        """Refuse a plan that a model is not for; see :meth:`check`.
+
+        Raises:
+            ConfigError: nothing is left to quantize, or a step is not for its layers.
+        """
+        self.check([place.path for place in inside], [place.path for place in outside])
+        steps: dict[Method, list[Place]] = {}
+        for place in (*inside, *outside):
+            for method in self.methods(place.path, place in outside):
+                steps.setdefault(method, []).append(place)
+        if not steps:
+            raise ConfigError("skip: all layers stay in float; leave one to quantize" if inside else NOTHING)
+        for method, layers in steps.items():
+            method.check(layers)
 
     def check(self, inside: Sequence[str], outside: Sequence[str] = ()) -> None:
         """Refuse globs that match no layer, ties of layers that do not exist, and tied layers of unlike recipes.

@@ -214,6 +214,27 @@ def test_a_run_that_repeats_itself_is_continued(network: tuple[list[Actor], list
     compare(*network, tensors)
 
 
+@settings(max_examples=60)
+@given(st.one_of(chain(), diamond(), forks()), st.data())
+def test_both_ways_find_the_same_times_of_rest(network: tuple[list[Actor], list[Channel]], data: st.DataObject) -> None:
+    """Compiled and in Python; the last actor to rest does when the run ends."""
+    made = schedule.Network(*map(tuple, network))
+    depths = [channel.depth for channel in made.channels]
+    live = [data.draw(st.sampled_from([True, True, True, False])) for _ in made.actors]
+    times = [made.rest(depths)]
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(4):
+            after = made.step(depths, times[-1], live)
+            patch.setattr(compiled, "library", lambda: None)
+            stepped = made.step(depths, times[-1], live)
+            patch.undo()
+            assert (after is None) == (stepped is None)
+            if after is None or stepped is None:
+                return
+            np.testing.assert_array_equal(after, stepped)
+            times.append(after)
+
+
 @st.composite
 def buffered(draw: st.DrawFn) -> tuple[list[Actor], list[Channel]]:
     """Draw a buffer from which windows are read.

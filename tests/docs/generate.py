@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import typer
 
-from mase import ptqconfig
+from mase import ptqconfig, studyconfig
 from mase.cli import app
 from mase.config import schema
 from mase.formats import parse
@@ -27,7 +27,7 @@ from passes.ptq.base import METHODS
 from passes.ptq.export.base import EXPORTS, Export, UnheldError
 from tests.docs.pages import DOCS
 
-PAGES = ("config.md", "ptq.md", "ptq/export.md", "cli.md", "frontend.md")
+PAGES = ("config.md", "ptq.md", "ptq/export.md", "study.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
 BOUNDS = {
@@ -54,6 +54,11 @@ def fields() -> str:
 def ptq_fields() -> str:
     """Return the same for the configuration of post-training quantization."""
     return _fields(ptqconfig.schema(), "`PtqConfig`")
+
+
+def study_fields() -> str:
+    """Return the same for the configuration of a study."""
+    return _fields(studyconfig.schema(), "`StudyConfig`")
 
 
 def _fields(whole: Json, title: str) -> str:
@@ -259,6 +264,7 @@ def methods() -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "fields": fields,
     "ptq_fields": ptq_fields,
+    "study_fields": study_fields,
     "methods": methods,
     "exports": exports,
     "commands": commands,

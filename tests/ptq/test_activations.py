@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import mase
 from mase.calib.edges import Edge, inserted, read
@@ -222,8 +222,25 @@ def test_fields_that_are_impossible(fields: dict[str, Any], says: str) -> None:
 
 
 def test_a_fold_behind_it_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\[1\]: a fold after a step that rounds what layers read"):
-        recipe([{"activations": {}}, "smoothquant", "rtn"])
+    with pytest.raises(ConfigError, match="smoothquant comes behind activations, which rounds what layers read"):
+        Plan.of([{"activations": {}}, "smoothquant", "rtn"])
+    with pytest.raises(ConfigError, match="a fold must come before `activations`"):  # LET folds
+        mase.ptq(graph(layers=1), [{"activations": {}}, {"omniquant": {"let": True, "epochs": 1}}], tokens(8))
+
+
+def test_attention_in_single_steps_has_no_cache() -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.softmax(self.q(x) @ self.k(x).transpose(-1, -2) + 1, -1) @ self.v(x)
+
+    torch.manual_seed(0)
+    g = mase.trace(Steps().eval(), torch.randn(2, 4, 8))
+    with pytest.raises(ConfigError, match=r"block model has no attention that is one node \(sdpa\)"):
+        mase.ptq(g, [{"activations": {"keys": "int8c"}}, "rtn"])
 
 
 def test_static_scales_need_data() -> None:
