@@ -134,6 +134,7 @@ def ptq(
     ties: Sequence[Sequence[str]] = (),
     seed: int = 0,
     told: Told | None = None,
+    allocate: Mapping[str, Any] | None = None,
 ) -> tuple[Graph, PtqReport]:
     """Quantize the weights of a model block by block; the graph then computes with the packed weights, bit for bit.
 
@@ -144,6 +145,8 @@ def ptq(
         skip: globs of layers that stay in float. also: globs of layers outside the blocks that are quantized too.
         ties: names of layers of one module that must have the same recipe, such as ``["q_proj", "k_proj", "v_proj"]``.
         seed: of methods that have one and are not told theirs. told: is called after each block.
+        allocate: how the format of each layer is chosen: ``{"options": ["int2g32a", "int4g32a"], "bits": 3.5}``, as
+            in a configuration.
 
     Returns:
         The graph, and a report with the packed weights.
@@ -151,7 +154,7 @@ def ptq(
     Raises:
         ConfigError: an unknown method, field or layer, or calibration data is missing.
     """
-    return quantize_weights(graph, Plan.of(recipe, overrides, skip, also, ties, seed), tokens, told)
+    return quantize_weights(graph, Plan.of(recipe, overrides, skip, also, ties, seed, allocate), tokens, told)
 
 
 def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
@@ -234,7 +237,8 @@ def ptq_job(path: str | Path, out: str | Path | None = None, overrides: Sequence
     """
     path = place(path, "configuration")
     section, home = ptqconfig.load(path, overrides), path.parent
-    plan = Plan.of(section.recipe, section.overrides, section.skip, section.also, section.ties, section.seed)
+    chosen = None if section.allocate is None else section.allocate.model_dump()
+    plan = Plan.of(section.recipe, section.overrides, section.skip, section.also, section.ties, section.seed, chosen)
     source = home / place(section.model, "model")
     target = Path("runs") / section.name if out is None else Path(out)
     if section.calibration is None:

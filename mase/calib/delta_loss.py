@@ -101,16 +101,16 @@ def _scores(
 ) -> dict[str, float]:
     """Return the score of each tensor under one scheme."""
     weights = {key: _weight(graph, key) for key in keys}
-    rounded = {key: _rounded(weight, scheme).requires_grad_() for key, weight in weights.items()}
-    errors = {key: weights[key] - rounded[key].detach() for key in keys}
+    tables = {key: rounded(weight, scheme).requires_grad_() for key, weight in weights.items()}
+    errors = {key: weights[key] - tables[key].detach() for key in keys}
     frozen = {key: tensor.detach() for key, tensor in graph.tensors.items()}
     felt = {key: torch.zeros(weight.shape[:-2], dtype=torch.float64) for key, weight in weights.items()}
-    quantized = graph.on({**frozen, **rounded})
+    quantized = graph.on({**frozen, **tables})
     for inputs in samples:
         value = loss(train(quantized, inputs), inputs)
         if not bool(torch.isfinite(value)):
             raise ConfigError(f"delta loss: the loss under {scheme} is {float(value.detach())}; allowed are numbers")
-        found = torch.autograd.grad(value, list(rounded.values()), allow_unused=True)
+        found = torch.autograd.grad(value, list(tables.values()), allow_unused=True)
         for key, gradient in zip(keys, found, strict=True):
             if gradient is not None:
                 felt[key] += (gradient * errors[key]).abs().sum((-2, -1), dtype=torch.float64).cpu()
@@ -123,11 +123,11 @@ def _weight(graph: Graph, key: str) -> Tensor:
     return graph.tensors[key].detach().to(torch.float32)
 
 
-def _rounded(weight: Tensor, scheme: Format) -> Tensor:
+def rounded(weight: Tensor, scheme: Format) -> Tensor:
     """Round a matrix, or each of several, on its own."""
     if weight.ndim == 2:
         return scheme.quantize(weight, scheme.calibrate(weight, scheme.along(Axes())))
-    return torch.stack([_rounded(part, scheme) for part in weight])
+    return torch.stack([rounded(part, scheme) for part in weight])
 
 
 def _total(score: Tensor) -> float:

@@ -138,9 +138,10 @@ class Runner:
             ((inputs, _),) = self.batch([0, 1])
             with torch.no_grad():
                 both = self.run({}, inputs)
-                apart = torch.cat([self.run({}, self.samples[i]) for i in (0, 1)])
+                apart = self.run({}, self.samples[1])  # the second: were samples mixed, it would have the first in it
         except (RuntimeError, ValueError, IndexError, MaseError):
             return False
+        both = both[len(apart) :]
         if both.shape != apart.shape or not bool(torch.isfinite(apart).all()):
             return False
         return torch.allclose(both, apart, rtol=1e-3, atol=1e-4 * float(apart.abs().max()))

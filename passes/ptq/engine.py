@@ -19,6 +19,7 @@ from mase.errors import ConfigError, GraphError, suggest
 from mase.formats.packed import PackedWeight
 from mase.graph import Graph
 from mase.interpreter import Batch, axes, check_inputs, unpacked
+from passes.ptq.allocation import Whole, allocated
 from passes.ptq.base import Block, Layer, Method, name_of
 from passes.ptq.recipe import Plan
 
@@ -385,8 +386,9 @@ def quantize(
     check(made, plan)
     samples = samples_of(graph, tokens)
     if plan.calibrates and not samples:
-        needy = next(m for m in plan.all_methods if m.calibrates)
-        raise ConfigError(f"method {name_of(needy)}: needs calibration data; pass calibration tokens")
+        needy = next((f"method {name_of(m)}" for m in plan.all_methods if m.calibrates), "allocate")
+        raise ConfigError(f"{needy}: needs calibration data; pass calibration tokens")
+    plan = allocated(plan, Whole(made), samples)
     walk = Walk(plan, samples if plan.calibrates else [])
     packed, folded = dict[str, PackedWeight](), dict[str, Tensor]()
     rows, seconds, edges = list[LayerReport](), dict[str, float](), list[Edge]()

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from mase.graph import Graph
 from mase.models.checkpoint import DTYPES, Checkpoint
 from mase.models.skeleton import Skeleton, skeleton
 from mase.peak import peak_mib
+from passes.ptq.allocation import allocated
 from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch, elements, mean_bits
 from passes.ptq.recipe import Plan, told
 
@@ -108,6 +109,8 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
     checkpoint = Checkpoint(job.source)
     made = skeleton(job.source, job.length)
     _check(job, made, checkpoint)
+    given = [_inputs(made, row) for row in job.tokens.split(1)]
+    job = replace(job, plan=allocated(job.plan, Filled(made, checkpoint), given))
     with Journal.opened(job, checkpoint) as journal:
         if len(journal.entries) == made.total and all((job.target / name).is_file() for name in (PROBE, REPORT, FOUND)):
             rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
@@ -131,6 +134,24 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
                 watch.done(part.name)
             owners |= {key: number for key in journal.entries[number]["floats"] if key not in owners}
         return _finish(job, journal, probe, made, start, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """The parts of a model on disk, each read when it is asked for."""
+
+    made: Skeleton
+    checkpoint: Checkpoint
+
+    @property
+    def total(self) -> int:
+        return self.made.total
+
+    def part(self, number: int) -> Part:
+        return self.made.filled(self.made.part(number), self.checkpoint)
+
+    def later(self, number: int) -> frozenset[str]:
+        return self.made.later(number)
 
 
 def _check(job: Job, made: Skeleton, checkpoint: Checkpoint) -> None:

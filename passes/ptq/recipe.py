@@ -9,10 +9,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mase import config
 from mase.calib.layers import Place
 from mase.doors.json_text import first, repr_of
 from mase.errors import ConfigError, FormatError, suggest
 from mase.formats import parse
+from mase.ptqconfig import AllocateSection
 from passes.ptq.base import METHODS, Method, name_of
 
 FORMATS = "format", "branch"  # fields that are text forms
@@ -116,6 +118,45 @@ def _fault(method: Method, before: Sequence[Method]) -> str:
 
 
 @dataclass(frozen=True)
+class Allocation:
+    """Ask for a format of each layer, of several, by what the layer loses.
+
+    Args:
+        options: formats by text form. bits: most stored bits a weight, the mean of all layers that are quantized.
+        sensitivity: what a layer loses: ``mse``, ``output`` or ``delta_loss`` (passes/ptq/allocation.py).
+        fixed: glob of layers -> the option that they have; the first match wins.
+    """
+
+    options: tuple[str, ...]
+    bits: float
+    sensitivity: str = "delta_loss"
+    fixed: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], where: str = "allocate") -> Allocation:
+        """Read it from plain data.
+
+        Raises:
+            ConfigError: a field is unknown, missing or impossible; says which.
+        """
+        section = config.section(AllocateSection, data, where)
+        for i, text in enumerate(section.options):
+            try:
+                parse(text)
+            except FormatError as fault:
+                raise ConfigError(f"{where}.options[{i}]: {fault}") from None
+        if len(set(section.options)) < len(section.options):
+            twice = next(text for text in section.options if section.options.count(text) > 1)
+            raise ConfigError(f"{where}.options: {twice} stands there twice")
+        for glob, text in section.fixed.items():
+            if text not in section.options:
+                raise ConfigError(
+                    f"{where}.fixed {glob!r}: {text!r} is not an option; allowed are {', '.join(section.options)}"
+                )
+        return cls(tuple(section.options), section.bits, section.sensitivity, tuple(section.fixed.items()))
+
+
+@dataclass(frozen=True)
 class Plan:
     """Say what is done with which layer.
 
@@ -123,6 +164,7 @@ class Plan:
         recipe: of all layers of blocks. overrides: glob of paths -> methods; the first match wins.
         skip: globs of layers that stay in float. also: globs of layers outside blocks that are quantized too.
         ties: names of layers of one module that must have the same recipe, such as ``(q_proj, k_proj, v_proj)``.
+        allocate: how formats are chosen; None where they stand in the recipe.
     """
 
     recipe: tuple[Method, ...]
@@ -130,6 +172,7 @@ class Plan:
     skip: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
+    allocate: Allocation | None = None
 
     def __post_init__(self) -> None:
         check_order(self.recipe, "recipe")
@@ -145,11 +188,13 @@ class Plan:
         also: Sequence[str] = (),
         ties: Sequence[Sequence[str]] = (),
         seed: int | None = None,
+        allocate: Mapping[str, Any] | None = None,
     ) -> Plan:
         """Read a plan from plain data.
 
         Args:
             overrides: glob -> a recipe, or a mapping of fields that replace those of the methods that have them.
+            allocate: see :class:`Allocation`.
 
         Raises:
             ConfigError: see :func:`recipe`; or no method has a field of an override.
@@ -160,7 +205,16 @@ class Plan:
             where = f"overrides {glob!r}"
             changed = isinstance(given, Mapping) and not (len(given) == 1 and next(iter(given)) in METHODS)
             others.append((glob, _changed(methods, given, where) if changed else recipe(given, where, seed)))
-        return cls(methods, tuple(others), tuple(skip), tuple(also), tuple(tuple(tie) for tie in ties))
+        ask = None if allocate is None else Allocation.of(allocate)
+        made = cls(methods, tuple(others), tuple(skip), tuple(also), tuple(tuple(tie) for tie in ties), ask)
+        for chain in (methods, *(chain for _, chain in others)) if ask is not None else ():
+            _changed(chain, {"format": ask.options[0]}, "allocate")  # type: ignore[union-attr]  # there is one
+        return made
+
+    def with_formats(self, formats: Mapping[str, str]) -> Plan:
+        """Return the plan with the format of some layers given, and no more to choose."""
+        given = {path: _changed(self._chain(path), {"format": text}, "allocate") for path, text in formats.items()}
+        return replace(self, overrides=(*given.items(), *self.overrides), allocate=None)
 
     @property
     def all_methods(self) -> tuple[Method, ...]:
@@ -170,7 +224,8 @@ class Plan:
     @property
     def calibrates(self) -> bool:
         """Whether a step needs calibration data."""
-        return any(method.calibrates for method in self.all_methods)
+        chooses = self.allocate is not None and self.allocate.sensitivity != "mse"
+        return chooses or any(method.calibrates for method in self.all_methods)
 
     @property
     def blockwise(self) -> bool:
@@ -179,10 +234,13 @@ class Plan:
 
     def methods(self, path: str, outside: bool = False) -> tuple[Method, ...]:
         """Return the steps of a layer; none where it stays in float."""
-        skipped = any(_matches(path, glob) for glob in self.skip)
-        if skipped or (outside and not any(_matches(path, glob) for glob in self.also)):
+        skipped = any(matches(path, glob) for glob in self.skip)
+        if skipped or (outside and not any(matches(path, glob) for glob in self.also)):
             return ()
-        return next((methods for glob, methods in self.overrides if _matches(path, glob)), self.recipe)
+        return self._chain(path)
+
+    def _chain(self, path: str) -> tuple[Method, ...]:
+        return next((methods for glob, methods in self.overrides if matches(path, glob)), self.recipe)
 
     def check_model(self, inside: Sequence[Place], outside: Sequence[Place] = ()) -> None:
         """Refuse a plan that a model is not for; see :meth:`check`.
@@ -210,7 +268,7 @@ class Plan:
         globs = [("overrides", glob, every) for glob, _ in self.overrides]
         globs += [("skip", glob, every) for glob in self.skip] + [("also", glob, list(outside)) for glob in self.also]
         for what, glob, paths in globs:
-            if not any(_matches(path, glob) for path in paths):
+            if not any(matches(path, glob) for path in paths):
                 raise ConfigError(f"{what} {glob!r}: matches no layer{suggest(glob, paths)}")
         ends = {path.rpartition(".")[2] for path in inside}
         for tie in self.ties:
@@ -233,7 +291,7 @@ class Plan:
         return tuple(found)
 
 
-def _matches(path: str, glob: str) -> bool:
+def matches(path: str, glob: str) -> bool:
     """Tell whether a glob means a layer; the path of an expert, such as ``mlp.down[5]``, means itself."""
     return path == glob or fnmatchcase(path, glob)
 

@@ -208,7 +208,7 @@ class TunedInt(Tuned):
         self.prepare()
         for start in range(0, self.rows, self.step):
             self.forward(slice(start, start + self.step))
-        codes = (self.q.to(torch.float64) / self.spread(self.exact)).round()
+        codes = (self.q * self.inverse).round_()  # a few bits: float32 is exact enough to name them
         codes = codes if self.signed else codes + self.zero
         steps = Steps(self.exact.squeeze(-1), None if self.signed else self.code.squeeze(-1).to(torch.int64))
         found = self.groups.piece(self._flat(codes).to(torch.int64), steps)
@@ -305,7 +305,7 @@ def tuned(groups: Groups, layer: Layer, search: bool, importance: Tensor | None)
     weight = layer.weight.to(torch.float32)
     if isinstance(groups, IntGroups):
         if search and groups.fmt.full:
-            return TunedFactor(groups, weight, searched(groups, weight, importance).step)
+            return TunedFactor(groups, weight, searched(groups, weight, importance, every=True).step)
         return TunedInt(groups, weight)
     steps = searched(groups, weight, importance) if search else groups.fit(weight)
     return TunedGrid(groups, weight, steps.step)

@@ -380,18 +380,15 @@ def _quantized(config: Mapping[str, Json]) -> dict[str, Json]:
         clock, scratch = _Clock(), Path(config["scratch"])
         report = quantize_folder(Job(_folder(config), scratch, plan, samples, config["seed"]))
         spent, bits = clock.spent(), (report.bits("stored_bits"), report.bits("paper_bits"))
-        layers = len(report.layers)
         graph = load(scratch, window)
         shutil.rmtree(scratch)
     else:
         graph = _graph(config, tokens, samples.shape[1])
         clock = _Clock()
         graph, found = quantize(graph, plan, samples)
-        spent, bits, layers = clock.spent(), (found.stored_bits, found.paper_bits), len(found.layers)
+        spent, bits = clock.spent(), (found.stored_bits, found.paper_bits)
         if window != samples.shape[1]:
             graph = install(_graph(config, tokens, window).replace(tensors=dict(found.folded)), found.packed)
-    if not layers:
-        raise ConfigError("the recipe quantizes no layer; end it with a step such as rtn")
     return {**spent, "stored_bits": bits[0], "paper_bits": bits[1], **_score(config, graph, tokens)}
 
 
