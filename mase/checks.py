@@ -11,6 +11,7 @@ from mase.data.base import Data, Split
 from mase.errors import ConfigError, UnsupportedOp
 from mase.frontend.check import Output, choices, fields
 from mase.graph import Graph
+from mase.metrics.perplexity import checked_logits
 from mase.netlist import listed, region
 from mase.ops.base import builds
 
@@ -66,6 +67,11 @@ def _check_result(found: Tensor, few: Split, data: Data) -> None:
         raise ConfigError(
             f"model: gives {list(found.shape)} for {len(few)} samples; the labels are values {list(few.y.shape)}"
         )
+    if data.task == "tokens":
+        checked_logits(found, few.x)
+        most = max(int(split.y.max()) for split in (data.train, data.validation, data.test))
+        if most >= found.shape[2]:
+            raise ConfigError(f"model: its vocabulary has {found.shape[2]} tokens; data {data.name} has token {most}")
     if data.task != "classes":
         return
     classes = 1 + max(int(split.y.max()) for split in (data.train, data.validation, data.test))

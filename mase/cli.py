@@ -17,6 +17,7 @@ from mase.errors import MaseError, RtlFault, line
 
 if TYPE_CHECKING:
     from mase.flow import Notices, Outcome
+    from mase.report.study import Table as StudyTable
     from mase.report.trace import Traced
     from passes.ptq.engine import LayerReport
     from passes.ptq.folder import FolderReport
@@ -241,15 +242,17 @@ def search(config: Config, out: Out = None, set_: Set = None, as_json: AsJson = 
         return _fail(f"{config}: has no search section", 2)
     from mase.explore.export import pareto_json
 
-    name = done.study.objectives[0].name
+    name, chosen = done.study.objectives[0].name, done.chosen
     found = pareto_json(done.study.trials, done.study.space, done.study.objectives, done.study.constraints)
-    best = sorted((t for t in done.study.trials if t.feasible(done.study.constraints)), key=lambda t: t.metrics["cost"])
+    found["chosen"] = chosen.number
+    column, head, digits = ("bits", "bits", 3) if "density" in chosen.metrics else ("cost", "LUT-eq.", 0)
+    within = [t for t in done.study.trials if t.feasible(done.study.constraints)]
     rows = [
-        [t.number, f"{t.metrics[name]:.4f}", f"{t.metrics['cost']:.0f}", "chosen" if t is done.chosen else ""]
-        for t in best[:12]
+        [t.number, f"{t.metrics[name]:.4f}", f"{t.metrics[column]:.{digits}f}", "chosen" if t is chosen else ""]
+        for t in sorted(within, key=lambda t: (t.metrics[done.least], t.number))[:12]
     ]
-    found["chosen"] = done.chosen.number
-    _give(found, as_json, lambda: _table("cheapest within tolerance", ["trial", name, "LUT-eq.", ""], rows))
+    title = "cheapest within tolerance" if done.least == column else f"least {name} within the bits"
+    _give(found, as_json, lambda: _table(title, ["trial", name, head, ""], rows))
     return 0
 
 
@@ -544,6 +547,56 @@ def _check_folder(folder: Path | None, as_json: bool) -> int:
     return 0 if found.ok else 1
 
 
+@app.command()
+def study(
+    config: Config,
+    out: Out = None,
+    set_: Set = None,
+    retry: Annotated[bool, typer.Option("--retry", help="run cells that failed again")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Quantize models by several recipes in several formats; print and plot loss, bits, time and memory in one table.
+
+    Each cell runs in a process of its own. What is done stays done: the same command goes on behind the last finished
+    cell, also with a longer configuration. A cell that fails is told with its reason, and the others go on.
+
+    [bold]Examples[/]
+
+        mase study configs/study/tiny_llama.yaml
+
+        mase study configs/study/tiny_llama.yaml --set workers=4 --set seeds=[0]
+    """
+    from mase import studyconfig
+    from passes.ptq.study import PAGE, Study
+
+    loaded = studyconfig.load(config, set_ or [])
+    folder = Path("runs") / loaded.name if out is None else out
+    with _Screen(as_json) as screen:
+        table = Study(loaded, config.parent, folder).run(screen.part, screen.notices().say, retry)
+    _give({"folder": str(folder), **table.to_json()}, as_json, lambda: _show_study(table, folder / PAGE))
+    return 1 if table.failed else 0
+
+
+def _show_study(table: StudyTable, page: Path) -> None:
+    from mase.report.study import figure
+
+    heads = ["recipe", "format", "seeds", "bits", "stored", "bits/byte", "perplexity", "closed", "CPU s", "MiB"]
+    for model in table.models:
+        rows = []
+        for row in table.rows:
+            if row.model == model:
+                bits = [figure(row.paper_bits, 2), figure(row.stored_bits, 2), figure(row.bits_per_byte)]
+                closed = "-" if row.closed is None else f"{row.closed:.0%}"
+                cost = [figure(row.cpu_seconds, 1), figure(row.peak_mib, 0)]
+                rows.append([row.recipe, row.format, row.seeds, *bits, f"{row.perplexity:.4g}", closed, *cost])
+        _table(model, heads, rows)
+    if table.baseline is not None:
+        print(f"closed: how much of the perplexity that {table.baseline} loses at as many stored bits is not lost")
+    for found in table.failed:
+        print(f"failed: {found.model} {found.seed} {found.recipe} {found.format}: {found.failed}")
+    print(page)
+
+
 # -- commands that look around -----------------------------------------------------------------------------------------
 
 WHAT = "formats, passes, ops, models, data, strategies or devices"
@@ -807,11 +860,12 @@ class _Screen:
 
     def _trial(self, trial: Any, total: int) -> None:
         if self._task is not None:
-            from mase.scoring import REFUSED
+            from mase.metrics.scores import NAMES
 
             metrics = trial.metrics
-            name = next(name for name in metrics if name not in REFUSED)
-            text = f"search: {name} {metrics[name]:.4f}, cost {metrics['cost']:.0f}"
+            name = next(name for name in metrics if name in NAMES)
+            price = f"cost {metrics['cost']:.0f}" if "cost" in metrics else f"{metrics['bits']:.3f} bits"
+            text = f"search: {name} {metrics[name]:.4f}, {price}"
             self._progress.update(self._task, total=total, completed=trial.number + 1, description=text)
 
 

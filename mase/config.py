@@ -113,7 +113,7 @@ class QuantizeSection(Section):
 
 
 class SearchConfig(Section):
-    """The search and its choice: the cheapest design within `tolerance` of the float model's score."""
+    """The search and its choice: the cheapest within `tolerance` of the float score, or the best within `bits`."""
 
     strategy: str = Field("tpe", description="a name from `mase list strategies`")
     trials: int = Field(48, gt=0, le=MILLION)
@@ -126,7 +126,18 @@ class SearchConfig(Section):
         0.01,
         ge=0,
         le=MOST_LOST,
-        description="loss that is allowed on the validation split: as a fraction of samples (accuracy), in dB (values)",
+        description="loss that is allowed on the validation split: as a fraction of samples (accuracy), in dB "
+        "(values), in the unit of the score (text)",
+    )
+    score: str | None = Field(
+        None, description="of a language model: perplexity, which is also meant without it, or bits_per_byte"
+    )
+    bits: float | None = Field(
+        None,
+        gt=0,
+        le=64,
+        description="of a language model, in place of the tolerance: most stored bits of a value, the mean of all "
+        "weights and of what is multiplied for a sample; the design that reads best within them is chosen",
     )
     samples: int | None = Field(
         None, gt=0, le=MANY, description="number of validation samples that a trial scores; without it, all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import platform
 import re
@@ -24,24 +25,26 @@ from emit.samples import load_inputs
 from emit.verify import Pair, Proof, prove
 from emit.verilog import emit as write_design
 from mase import config as configuration
-from mase import interpreter, ptqconfig, userfile
+from mase import density, interpreter, ptqconfig, userfile
 from mase.blocks.sums import Accumulation
 from mase.calib.fit import check as check_format
 from mase.checks import check_data, check_fit, check_hardware
 from mase.config import RunConfig
 from mase.cost.device import device
 from mase.cost.estimate import Cost, estimate_graph
-from mase.data.base import DATASETS, Data, Split
+from mase.data.base import DATASETS, Data, Passage, Split
 from mase.data.base import load as load_data
 from mase.data.sampler import sample
 from mase.data.tokens import tokenizer
 from mase.dataflow.work import Fold
 from mase.doors import array, file, json_text
 from mase.doors.file import place
-from mase.errors import ConfigError, GraphError, MaseError
+from mase.errors import ConfigError, GraphError, MaseError, UnsupportedOp
 from mase.explore import export
+from mase.explore.choice import Tables
 from mase.explore.evaluator import EvaluatorSpec
 from mase.explore.pareto import select
+from mase.explore.space import Space
 from mase.explore.strategy import STRATEGIES
 from mase.explore.study import Study
 from mase.explore.trial import Constraint, Objective, Trial
@@ -53,9 +56,11 @@ from mase.frontend.report import TraceReport
 from mase.graph import Graph
 from mase.interpreter import Batch
 from mase.lowering import Lowering
-from mase.metrics.scores import Metric, metric
+from mase.metrics.scores import Reading, Score, metric
 from mase.models.base import MODELS
 from mase.models.base import build as build_model
+from mase.netlist import listed, region
+from mase.ops.base import builds
 from mase.paths import hw_dir
 from mase.report import html, summary
 from mase.report.assemble import assemble
@@ -129,6 +134,7 @@ def ptq(
     ties: Sequence[Sequence[str]] = (),
     seed: int = 0,
     told: Told | None = None,
+    allocate: Mapping[str, Any] | None = None,
 ) -> tuple[Graph, PtqReport]:
     """Quantize the weights of a model block by block; the graph then computes with the packed weights, bit for bit.
 
@@ -139,6 +145,8 @@ def ptq(
         skip: globs of layers that stay in float. also: globs of layers outside the blocks that are quantized too.
         ties: names of layers of one module that must have the same recipe, such as ``["q_proj", "k_proj", "v_proj"]``.
         seed: of methods that have one and are not told theirs. told: is called after each block.
+        allocate: how the format of each layer is chosen: ``{"options": ["int2g32a", "int4g32a"], "bits": 3.5}``, as
+            in a configuration.
 
     Returns:
         The graph, and a report with the packed weights.
@@ -146,7 +154,7 @@ def ptq(
     Raises:
         ConfigError: an unknown method, field or layer, or calibration data is missing.
     """
-    return quantize_weights(graph, Plan.of(recipe, overrides, skip, also, ties, seed), tokens, told)
+    return quantize_weights(graph, Plan.of(recipe, overrides, skip, also, ties, seed, allocate), tokens, told)
 
 
 def emulate(graph: Graph, x: Batch, chunk: int = 4096) -> Tensor:
@@ -229,7 +237,8 @@ def ptq_job(path: str | Path, out: str | Path | None = None, overrides: Sequence
     """
     path = place(path, "configuration")
     section, home = ptqconfig.load(path, overrides), path.parent
-    plan = Plan.of(section.recipe, section.overrides, section.skip, section.also, section.ties, section.seed)
+    chosen = None if section.allocate is None else section.allocate.model_dump()
+    plan = Plan.of(section.recipe, section.overrides, section.skip, section.also, section.ties, section.seed, chosen)
     source = home / place(section.model, "model")
     target = Path("runs") / section.name if out is None else Path(out)
     if section.calibration is None:
@@ -420,7 +429,8 @@ class Run:
         graph = fuse(graph)[0] if self.config.fuse else graph
         section = self.config.data
         calibration = sample(self.data.train, section.calibration, section.sampler, self.config.seed).inputs
-        samples = ranges(graph, [calibration])
+        only = {node.name for node in density.producers(graph)} if self.is_text else None
+        samples = ranges(graph, [calibration], only)
         key = key_of(self._source_key(), self.config.fuse)
         if not self.stages.fresh("analyse", key):
             with self.stages.running("analyse", key, ("statistics.json",)):
@@ -453,14 +463,39 @@ class Run:
     # the score
 
     @property
-    def metric(self) -> Metric:
+    def is_text(self) -> bool:
+        """Whether the model reads a text: then formats are searched without hardware."""
+        return self.data.task == "tokens"
+
+    @property
+    def metric(self) -> Score:
         """What models and designs are scored by."""
-        return metric(self.data)
+        section = self.config.search
+        return metric(self.data, None if section is None else section.score)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """What a search looks for."""
-        return Objective(self.metric.name, "maximize"), Objective("cost")
+        other = Objective("density", "maximize") if self.is_text else Objective("cost")
+        return Objective(self.metric.name, self.metric.direction), other
+
+    def bounds(self, float_score: float) -> tuple[Constraint, ...]:
+        """Return what a design must meet to be chosen."""
+        section = self.config.search
+        assert section is not None
+        if section.bits is not None:
+            return (Constraint("bits", "<=", section.bits + 1e-9),)
+        if self.metric.direction == "minimize":
+            return (Constraint(self.metric.name, "<=", float_score + section.tolerance + 1e-9),)
+        return Constraint(self.metric.name, ">=", float_score - section.tolerance - 1e-9), LEGAL
+
+    @property
+    def least(self) -> str:
+        """Metric of which the chosen design has least, among those within the bounds."""
+        section = self.config.search
+        if section is not None and section.bits is not None:
+            return self.metric.name
+        return "bits" if self.is_text else "cost"
 
     def score(self, model: nn.Module, split: Split) -> float:
         """Return the score of the float model."""
@@ -493,22 +528,75 @@ class Run:
         hardware = self.config.hardware
         return Target(hardware.target, hardware.interval, _folding(self.config))
 
-    def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer:
+    def scorer(self, graph: Graph, samples: Mapping[str, Tensor]) -> Scorer | density.DensityScorer:
         """Return the evaluator of the search."""
-        split = self.validation
-        return Scorer(graph, split.inputs, split.y, samples, self.target(), self.metric)
+        split, score = self.validation, self.metric
+        if isinstance(score, Reading):
+            return density.DensityScorer(graph, split, samples, score)
+        return Scorer(graph, split.inputs, split.y, samples, self.target(), score)
+
+    def space(self, graph: Graph) -> Space:
+        """Return what is searched."""
+        section = self.config.search
+        assert section is not None
+        axes = density.space if self.is_text else space
+        return axes(graph, tuple(section.weight), tuple(section.activation), section.tie)
+
+    def check_scored(self) -> None:
+        """Refuse data that have no such score, and what only a language model has.
+
+        Raises:
+            ConfigError: says what is allowed.
+        """
+        found, section = self.metric, self.config.search
+        if section is not None and section.bits is not None and not self.is_text:
+            raise ConfigError(
+                f"search.bits {section.bits:g}: is of language models; data {self.data.name} are scored by "
+                f"{found.name}, and designs chosen by their cost: give search.tolerance"
+            )
+        if section is not None and self.is_text:
+            for i, text in enumerate(section.activation):
+                density.check_activation(text, f"search.activation[{i}]")
+
+    def check_emitted(self) -> None:
+        """Refuse a model of which no design could be built, before any work is done.
+
+        Raises:
+            UnsupportedOp: names the first operators without hardware.
+        """
+        if not self.is_text:
+            check_hardware(self.look())
+            return
+        missing = [node for node in region(self.look()) if not builds(node)]
+        why = f": no hardware for {listed(missing)}" if missing else ""
+        raise UnsupportedOp(
+            f"data {self.data.name}: a language model is not emitted yet{why}; "
+            "`mase search` and `mase quantize` take it"
+        )
+
+    def check_searched(self, graph: Graph) -> None:
+        """Refuse a graph whose formats cannot be searched.
+
+        Raises:
+            UnsupportedOp: no design could be built; of a language model none has to be.
+        """
+        if not self.is_text:
+            check_hardware(graph)
 
     def search(self, model: nn.Module, graph: Graph, samples: Mapping[str, Tensor]) -> tuple[Study, Trial, float]:
         """Return the study, the chosen trial and the float score that bounds it; resumes an earlier search."""
         section = self.config.search
         assert section is not None
         float_score = self.score(model, self.validation)
-        bounds = (Constraint(self.metric.name, ">=", float_score - section.tolerance - 1e-9), LEGAL)
-        check_hardware(graph)
-        axes = space(graph, tuple(section.weight), tuple(section.activation), section.tie)
+        bounds = self.bounds(float_score)
+        self.check_searched(graph)
+        axes = self.space(graph)
+        scorer = self.scorer(graph, samples)
+        if section.bits is not None and isinstance(scorer, density.DensityScorer):
+            scorer.check_bits(axes, section.bits)
         journal = self.folder / "study.journal"
         base = self.config.model_dump(
-            include={"search": {"weight", "activation", "tie", "samples", "strategy", "tolerance"}}
+            include={"search": {"weight", "activation", "tie", "samples", "strategy", "tolerance", "score", "bits"}}
         )
         key = key_of(
             self._source_key(),
@@ -536,11 +624,11 @@ class Run:
 
             with self.stages.running("search", key):
                 several = section.workers > 1 or section.cluster != "local"
-                evaluate = EvaluatorSpec("mase.flow:_worker", self._spec()) if several else self.scorer(graph, samples)
                 study.optimize(
-                    evaluate,
+                    EvaluatorSpec("mase.flow:_worker", self._spec()) if several else scorer,
                     total,
                     strategy=section.strategy,
+                    options=self._tables(scorer, axes),
                     workers=section.workers,
                     cluster=section.cluster,
                     callback=told,
@@ -550,7 +638,16 @@ class Run:
         write_atomic(self.folder / "trials.csv", export.to_csv(export.trial_rows(study.trials, axes, bounds)))
         found = export.pareto_json(study.trials, axes, self.objectives, bounds)
         write_atomic(self.folder / "pareto.json", json.dumps(found, indent=1, sort_keys=True) + "\n")
-        return study, select(study.trials, bounds, "cost"), float_score
+        return study, select(study.trials, bounds, self.least), float_score
+
+    def _tables(self, scorer: Scorer | density.DensityScorer, axes: Space) -> dict[str, Tables]:
+        """Return the tables that a strategy takes, where the scorer measures them."""
+        section = self.config.search
+        assert section is not None
+        takes = "tables" in inspect.signature(STRATEGIES[section.strategy]).parameters
+        if not takes or not isinstance(scorer, density.DensityScorer):
+            return {}
+        return {"tables": scorer.tables(axes, section.bits)}
 
     def _set_aside(self, journal: Path, key: str) -> None:
         """Keep the journal of another search under another name; nothing is lost."""
@@ -568,7 +665,7 @@ class Run:
     # build, prove, synthesize
 
     def build(self, graph: Graph, samples: Mapping[str, Tensor], formats: QuantizeConfig) -> Graph:
-        """Return the quantized, mapped graph; leave it in ``best/``."""
+        """Return the quantized, mapped graph; leave it in ``best/``. That of a language model is not mapped."""
         hardware = self.config.hardware
         key = key_of(self._source_key(), repr(formats), hardware.model_dump(), self.config.fuse, _version("mase-dse"))
         if self.stages.fresh("build", key):
@@ -577,8 +674,10 @@ class Run:
         with self.stages.running("build", key, ("best",)):
             quantized, report = apply(graph, formats, samples)
             self.warnings += report.warnings
-            self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
-            built, _ = map_graph(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target))
+            built = quantized
+            if not self.is_text:
+                self.warnings += [f"{path}: runs in float; only integers have hardware" for path in report.inexact]
+                built, _ = map_graph(quantized, MapConfig(hardware.interval, _folding(self.config), hardware.target))
             built.save(self.folder / "best")
         return Graph.load(self.folder / "best")
 
@@ -682,13 +781,14 @@ class Outcome:
     """What the stages of a run made, up to the last one asked for; the others are None.
 
     Args:
-        metric: name of the score.
+        metric: name of the score. least: metric of which the chosen design has least.
     """
 
     model: nn.Module
     graph: Graph
     samples: Mapping[str, Tensor]
     metric: str = ""
+    least: str = ""
     study: Study | None = None
     chosen: Trial | None = None
     float_validation: float = 0.0
@@ -712,15 +812,15 @@ def upto(made: Run, last: str = "report") -> Outcome:
     """
     steps = STAGES.index(last)
     if steps >= STAGES.index("search"):
-        metric(made.data)
+        made.check_scored()
         made.check_globs()
-    if steps >= STAGES.index("emit") and made.config.train is not None:
-        check_hardware(made.look())
+    if steps >= STAGES.index("emit") and (made.config.train is not None or made.is_text):
+        made.check_emitted()
     model = made.train()
     graph, samples = made.trace(model)
     out = Outcome(model, graph, samples)
     if steps >= STAGES.index("search"):
-        out.metric = made.metric.name
+        out.metric, out.least = made.metric.name, made.least
         _formats(made, out)
     if steps >= STAGES.index("build"):
         out.built = made.build(graph, samples, _chosen_formats(made, out))
@@ -901,8 +1001,8 @@ def sizes(made: Run) -> dict[str, str]:
     if config.train is not None:
         found["train"] = f"{config.train.epochs} epochs, about {_train_seconds(model, made):.0f} s"
     if config.search is not None:
-        check_hardware(graph)
-        axes = space(graph, tuple(config.search.weight), tuple(config.search.activation), config.search.tie)
+        made.check_searched(graph)
+        axes = made.space(graph)
         start, scorer = time.perf_counter(), made.scorer(graph, samples)
         for point in axes.uniform_points()[:2]:
             scorer(point)
@@ -969,8 +1069,12 @@ def _rtl(proof: Proof, design: Design, lint_warnings: int | None) -> summary.Rtl
 
 
 def head(split: Split, samples: int | None) -> Split:
-    """Return the first samples of a split; all where None."""
-    return split if samples is None else split.at(slice(samples))
+    """Return the first samples of a split; all where None. Of a text these are its first windows; its tokens stay."""
+    if samples is None:
+        return split
+    if isinstance(split, Passage):
+        return replace(split, x=split.x[:samples], y=split.y[:samples])
+    return split.at(slice(samples))
 
 
 def versions() -> dict[str, str]:
@@ -1006,7 +1110,7 @@ def _quantize_config(section: configuration.QuantizeSection) -> QuantizeConfig:
     )
 
 
-def _worker(spec: Mapping[str, str]) -> Scorer:
+def _worker(spec: Mapping[str, str]) -> Scorer | density.DensityScorer:
     """Build the evaluator of a search in another process, from the run folder."""
     folder = Path(spec["run"])
     made = Run(configuration.load(folder / "config.yaml", own=True), folder, _home(folder))

@@ -118,13 +118,22 @@ def run(
 
 
 def train(graph: Graph, inputs: Sequence[Tensor]) -> Tensor:
-    """Run in training mode: float arithmetic, each formatted tensor rounded with a straight-through gradient."""
+    """Run in training mode: float arithmetic, each formatted tensor rounded with a straight-through gradient.
+
+    Returns:
+        the first output; :func:`train_all` gives all.
+    """
+    return train_all(graph, inputs)[0]
+
+
+def train_all(graph: Graph, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Do as :func:`train`, and return every output."""
     check_inputs(graph, inputs)
     env: dict[str, Tensor] = {}
     feed = iter(inputs)
     for node in graph.nodes():
         if node.kind == "output":
-            return env[node.inputs[0].name]
+            return tuple(env[end.name] for end in node.inputs)
         if node.kind == "input":
             x = next(feed)
             x = x.to(getattr(torch, node.record.output.dtype)) if x.is_floating_point() else x

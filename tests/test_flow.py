@@ -22,6 +22,8 @@ from mase import flow
 from mase.cli import call
 from mase.errors import ConfigError, GraphError, UnsupportedOp
 from mase.explore.study import Study
+from mase.graph import Graph
+from mase.metrics.perplexity import perplexity
 
 FORMATS = ["fixed4", "fixed8", "int6", "mxint6b8e4"]
 SMALL: dict[str, Any] = {
@@ -359,14 +361,101 @@ def test_a_language_model_is_trained_kept_and_traced_from_a_text_beside_the_conf
     assert ("train", "start") in said
 
 
-def test_a_run_that_cannot_be_scored_is_refused_before_it_trains(tmp_path: Path) -> None:
+READ = TEXT | {
+    "data": {"name": "text", "options": {"path": "here.txt", "window": 8}, "calibration": 3},
+    "search": {
+        "strategy": "random",
+        "trials": 4,
+        "weight": ["mxint4b16", "mxint8b16", "int4g8f_fp16"],
+        "activation": ["mxint4b16", "mxint6b16", "int8"],
+        "bits": 6.5,
+        "samples": 3,
+    },
+}
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Path:
+    """Return a configuration that searches formats of a language model."""
     (tmp_path / "here.txt").write_text("the cat sat on the mat. " * 60)
-    (tmp_path / "text.yaml").write_text(yaml.safe_dump(TEXT))
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump(READ))
+    return tmp_path / "text.yaml"
+
+
+def test_a_language_model_is_searched_and_its_graph_reads_as_was_scored(reading: Path) -> None:
+    made = flow.open_run(reading, reading.parent / "run")
+    done = flow.upto(made, "build")
+    assert done.study is not None and done.chosen is not None
+    within = [t for t in done.study.trials if t.metrics["bits"] <= 6.5]
+    assert len(done.study.trials) == 4 > len(within) > 1
+    assert done.chosen.metrics["perplexity"] == min(t.metrics["perplexity"] for t in within)
+    found = perplexity(Graph.load(reading.parent / "run" / "best"), made.data.validation, 8, 8, limit=24)
+    assert found.perplexity == done.chosen.metrics["perplexity"] == done.chosen_validation
+    assert found.perplexity != done.float_validation
+    front = json.loads((reading.parent / "run" / "pareto.json").read_text())
+    assert [o["name"] for o in front["objectives"]] == ["perplexity", "density"]
+
+
+def test_a_language_model_is_chosen_by_bits_within_a_tolerance(reading: Path) -> None:
+    changes = ["search.bits=null", "search.score=bits_per_byte", "search.tolerance=0.5"]
+    done = flow.upto(flow.open_run(reading, reading.parent / "run", None, changes), "search")
+    assert done.study is not None and done.chosen is not None
+    allowed = done.float_validation + 0.5
+    within = [t for t in done.study.trials if t.metrics["bits_per_byte"] <= allowed]
+    assert within
+    assert done.chosen.metrics["bits"] == min(t.metrics["bits"] for t in within)
+
+
+def test_a_killed_search_of_a_language_model_goes_on_with_other_workers(reading: Path) -> None:
+    whole = flow.upto(flow.open_run(reading, reading.parent / "one"), "search").study
+    flow.upto(flow.open_run(reading, reading.parent / "two", None, ["search.trials=2"]), "search")
+    changes = ["search.trials=4", "search.workers=2"]
+    parts = flow.upto(flow.open_run(reading, reading.parent / "two", None, changes), "search").study
+    assert whole is not None and parts is not None
+    assert whole.trials == parts.trials
+
+
+def test_strategies_with_tables_search_a_language_model(reading: Path) -> None:
+    changes = ["search.strategy=ilp", "search.trials=20", "search.bits=5.5", "search.weight=[mxint3b16, mxint8b16]"]
+    done = flow.upto(flow.open_run(reading, reading.parent / "run", None, changes), "search")
+    assert done.study is not None and done.chosen is not None
+    designs = done.study.trials[len(done.study.space.uniform_points()) :]  # of the tables, the cheapest first
+    bits = [trial.metrics["bits"] for trial in designs]
+    assert bits == sorted(bits)
+    assert 5.2 < bits[-1] <= 5.5
+
+
+def test_a_language_model_is_not_emitted_and_is_told_so_before_it_trains(reading: Path) -> None:
     said: list[tuple[str, str]] = []
     notices = flow.Notices(stage=lambda name, what: said.append((name, what)))
-    with pytest.raises(ConfigError, match="data text: its labels are tokens; a run scores classes"):
-        flow.run(tmp_path / "text.yaml", tmp_path / "run", notices)
+    with pytest.raises(UnsupportedOp, match=r"not emitted yet: no hardware for node 'embedding' .*`mase search`"):
+        flow.run(reading, reading.parent / "run", notices)
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (["search.bits=2"], r"search.bits 2: no design has so few; the least is 4"),
+        (
+            ["search.score=accuracy"],
+            r"search.score 'accuracy': labels of data text are tokens; allowed is perplexity",
+        ),
+        (["search.activation=[mxint4b16, int4g8]"], r"search.activation\[1\] int4g8: stores a scale for each group"),
+        (["model.options.vocab=100"], "model: "),
+    ],
+)
+def test_what_a_language_model_cannot_be_searched_with_is_one_line(
+    reading: Path, changes: list[str], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        flow.upto(flow.open_run(reading, reading.parent / "run", None, changes), "search")
+    assert "\n" not in str(caught.value)
+
+
+def test_bits_are_of_language_models_alone(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"search.bits 4.5: is of language models; data digits are scored by"):
+        flow.upto(flow.open_run(home / "small.yaml", home / "bits", None, ["search.bits=4.5"]), "search")
 
 
 def test_calibration_samples_are_chosen_as_the_configuration_says(tmp_path: Path) -> None:

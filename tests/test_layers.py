@@ -151,8 +151,7 @@ def test_no_method_is_left_out(module: str) -> None:
 
 # -- kinds are asked, not called by name -------------------------------------------------------------------------------
 
-# kinds, doors that make them, rewrites of one each, and what factors pass, which is a matter of two kinds together
-NAMES_KINDS = ("mase.ops", "mase.frontend", "mase.rewrites", "mase.calib.absorb")
+NAMES_KINDS = ("mase.ops", "mase.frontend", "mase.rewrites")  # kinds, doors that make them, and rewrites of one each
 
 
 def named_kinds(source: str) -> list[str]:

@@ -196,6 +196,7 @@ class OneBlock:
     given: list[tuple[Tensor, ...]]
     floats: list[tuple[Tensor, ...]]
     done: dict[str, PackedWeight] = field(default_factory=dict)
+    lowered: dict[str, Tensor] = field(default_factory=dict)
     ties: Sequence[Sequence[str]] = ()
     wanted: list[Tensor] | None = None
 
@@ -207,7 +208,11 @@ class OneBlock:
                 values = interpreter.run(self.graph, sample, keep=True)
                 for name, statistics in seen.items():
                     statistics.add(values.real(name), wanted)
-        return [Layer(node.path, node.tensor("weight").detach(), seen[node.inputs[0].name]) for node in nodes]
+        return [self._layer(node.path, node.tensor("weight").detach(), seen[node.inputs[0].name]) for node in nodes]
+
+    def _layer(self, path: str, weight: Tensor, seen: Statistics) -> Layer:
+        low = self.lowered.get(path)
+        return Layer(path, weight, seen) if low is None else Layer(path, low, seen, target=weight)
 
     def samples(self) -> Sequence[tuple[Tensor, ...]]:
         return self.given
@@ -225,6 +230,9 @@ class OneBlock:
 
     def fold(self, tensors: dict[str, Tensor]) -> None:
         self.graph = self.graph.replace(tensors=tensors)
+
+    def lower(self, path: str, weight: Tensor) -> None:
+        self.lowered[path] = weight
 
     def quantized(self) -> Graph:
         keys = {self.graph.node(path).record.key("weight"): w.dense() for path, w in self.done.items()}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mase.graph import Graph, OpNode
+from mase.ops.base import OPS, Absorb
 
 LEAST = 1e-5  # of a factor
-NORMS = ("layer", "rms")
-HOMOGENEOUS = ("relu",)  # f(x / s) = f(x) / s for every s above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +24,7 @@ class Pair:
         norm: the absorber is one. offset: that its weight is stored less, such as 1. weight, bias: its keys.
         consumers: keys whose last axis counts the features, all that read the edge. paths: of their nodes.
         rows: which output of the absorber each feature comes from; None: its own. Features with one row share a factor.
+        head: size of the heads that the features are of; 0 where they are of none.
     """
 
     edge: str
@@ -39,6 +38,7 @@ class Pair:
     consumers: tuple[str, ...]
     paths: tuple[str, ...]
     rows: Tensor | None = None
+    head: int = 0
 
     def tied(self, factors: Tensor) -> Tensor:
         """Return factors above 0 that features of one row share: their geometric mean."""
@@ -88,10 +88,11 @@ def _pair(edge: OpNode, uses: Counter[str], outputs: set[str]) -> Pair | None:
     consumers = _consumers(edge)
     if edge.name in outputs or not shape or not consumers or edge.record.output.format is not None:
         return None
-    absorber, rows = _absorber(edge, shape[-1])
-    if absorber is None:
+    found = _absorber(edge, shape[-1])
+    if found is None:
         return None
-    record, norm = absorber.record, absorber.kind == "norm"
+    absorber, way, rows, head = found
+    record = absorber.record
     weight, bias = record.key("weight"), record.key("bias") if "bias" in record.operands else None
     keys = [key for _, key in consumers]
     if any(uses[key] != 1 for key in (weight, *([bias] if bias else []), *keys)):
@@ -99,106 +100,52 @@ def _pair(edge: OpNode, uses: Counter[str], outputs: set[str]) -> Pair | None:
     size = record.operands["weight"].shape[0]
     if size != (shape[-1] if rows is None else int(rows.max()) + 1):
         return None
-    offset = float(record.attrs.get("offset", 0.0)) if norm else 0.0
     paths = tuple(dict.fromkeys(path for path, _ in consumers))
-    return Pair(
-        edge.name, shape[-1], absorber.name, absorber.path, norm, offset, weight, bias, tuple(keys), paths, rows
-    )
+    names = edge.name, shape[-1], absorber.name, absorber.path, not way.rows, way.offset, weight, bias
+    return Pair(*names, tuple(keys), paths, rows, head)
 
 
 def _consumers(edge: OpNode) -> list[tuple[str, str]]:
     """Return path and key of the weights that multiply an edge; none where anything else reads it."""
     out: list[tuple[str, str]] = []
     for user in edge.users:
-        record = user.record
-        if user.kind == "linear" and not record.attrs.get("columns"):
-            out.append((user.path, record.key("weight")))
-        elif user.kind == "moe" and "router" in record.operands and len(user.inputs) == 1 and _routes(user):
-            out += [(user.path, record.key(role)) for role in ("router", "gate_up")]
-        else:
+        roles = OPS[user.kind].multiplies(user) if user.kind in OPS else ()
+        if not roles:
             return []
+        out += [(user.path, user.record.key(role)) for role in roles]
     return out
 
 
-def _routes(moe: OpNode) -> bool:
-    """Tell whether router and experts alone read what a mixture takes; one with a body may do more."""
-    body = moe.graph.bodies.get(moe.name)
-    return body is None or sum(1 for _ in _readers(body.inputs[0])) == len(("router", "gate_up"))
+def _absorber(edge: OpNode, features: int) -> tuple[OpNode, Absorb, Tensor | None, int] | None:
+    """Return the node that can give its features divided by factors, how, the row of each feature, and its head."""
+    node, plain, rows, head = edge, True, None, 0
+    while node is edge or len(node.users) == 1:
+        if way := _own(node):
+            fits = plain if rows is None else way.rows and not way.activation
+            return (node, way, rows, head) if fits else None
+        passage = OPS[node.kind].passes(node) if node.kind in OPS else None
+        if passage is None or (passage.rows is not None and (rows is not None or len(passage.rows) != features)):
+            return None
+        sources = [node.inputs[i] for i in passage.inputs]
+        if len(sources) > 1:
+            sources = [s for s in sources if (way := _own(s)) and way.rows and len(s.users) == 1]
+            sources = sources if sources and sources[-1].record.output.shape[-1] == features else []
+        if not sources:
+            return None
+        node, plain = sources[-1], plain and passage.plain
+        rows, head = (rows, head) if passage.rows is None else (passage.rows, passage.head)
+    return None
 
 
-def _readers(node: OpNode) -> Iterator[OpNode]:
-    """Yield the nodes behind an edge, those behind its views instead of them."""
-    for user in node.users:
-        if user.kind == "layout":
-            yield from _readers(user)
-        else:
-            yield user
-
-
-def _alone(node: OpNode) -> bool:
-    return len(node.users) == 1
-
-
-def _absorber(edge: OpNode, features: int) -> tuple[OpNode | None, Tensor | None]:
-    """Return the node that can give its features divided by factors, and the row of each feature."""
-    node, plain = edge, True
-    while True:
-        if node.kind == "norm":
-            attrs = node.record.attrs
-            fits = attrs["function"] in NORMS and list(attrs.get("shape", ())) == [features]
-            return (node, None) if plain and fits and "weight" in node.record.operands else (None, None)
-        if node.kind == "linear":
-            own = (
-                plain and not node.record.attrs.get("columns") and node.record.attrs.get("activation") in (None, "relu")
-            )
-            return (node, None) if own and (node is edge or _alone(node)) else (None, None)
-        if node is not edge and not _alone(node):
-            return None, None
-        if node.kind == "activation" and node.record.attrs.get("function") in HOMOGENEOUS:
-            node = node.inputs[0]
-        elif node.kind == "mul" and len(node.inputs) == 2:
-            branches = [source for source in node.inputs if source.kind == "linear" and _alone(source)]
-            if not branches or branches[-1].record.output.shape[-1] != features:
-                return None, None
-            node = branches[-1]
-        elif node.kind == "layout":
-            plain, node = False, node.inputs[0]
-        elif node.kind == "attention":
-            return _value(node, features)
-        else:
-            return None, None
-
-
-def _value(attention: OpNode, features: int) -> tuple[OpNode | None, Tensor | None]:
-    """Return the layer of an attention's values, and which of its outputs each feature of the result mixes."""
-    attrs = attention.record.attrs
-    heads, kv, size = attrs["heads"], attrs.get("kv_heads", attrs["heads"]), attrs["head_size"]
-    node = attention.inputs[2] if len(attention.inputs) > 2 else attention
-    while node.kind == "layout" and _alone(node):
-        node = node.inputs[0]
-    if node.kind != "linear" or not _alone(node) or features != heads * size:
-        return None, None
-    if node.record.operands["weight"].shape[0] != kv * size or node.record.attrs.get("activation"):
-        return None, None
-    feature = torch.arange(features)
-    return node, feature // size // (heads // kv) * size + feature % size
-
-
-def head_size(graph: Graph, pair: Pair) -> int:
-    """Return the size of the heads that a pair of values and outputs has; 0 for other pairs."""
-    if pair.rows is None:
-        return 0
-    node = graph.node(pair.edge)
-    while node.kind != "attention":
-        node = node.inputs[0]
-    return int(node.record.attrs["head_size"])
+def _own(node: OpNode) -> Absorb | None:
+    return OPS[node.kind].absorbs(node.record) if node.kind in OPS else None
 
 
 def scores(node: OpNode) -> bool:
     """Tell whether a layer gives the queries or the keys of an attention."""
     for user in node.users:
-        if user.kind == "attention":
-            return any(source.name == node.name for source in user.inputs[:2])
-        if user.kind in ("layout", "rotary") and scores(user):
-            return True
+        for index, source in enumerate(user.inputs):
+            looks = source.name == node.name and user.kind in OPS and OPS[user.kind].looks(user.record, index)
+            if looks or (looks is None and scores(user)):
+                return True
     return False

@@ -174,11 +174,16 @@ def expert_bits(
         Options(tuple(f**a * w**b * error**c for error in row), tuple(widths))
         for f, w, row in zip(frequency, weight, errors, strict=True)
     ]
+    check_budget(len(items), budget, widths, present)
     must = [list(widths).index(width) for width in present if len(items) >= len(present)]
     chosen = knapsack(items, budget, must)
-    if chosen is None:
-        least = sum(present) + (len(items) - len(present)) * min(widths) if must else len(items) * min(widths)
-        raise ConfigError(
-            f"allocation of experts: {budget} bits for {len(items)} experts are too few; the least is {least}"
-        )
+    assert chosen is not None
     return tuple(widths[option] for option in chosen)
+
+
+def check_budget(count: int, budget: int, widths: Sequence[int], present: Sequence[int]) -> None:
+    """Refuse a budget of :func:`expert_bits` that no choice for ``count`` experts meets."""
+    must = len(present) if count >= len(present) else 0
+    least = (sum(present) if must else 0) + (count - must) * min(widths)
+    if budget < least:
+        raise ConfigError(f"allocation of experts: {budget} bits for {count} experts are too few; the least is {least}")

@@ -12,6 +12,7 @@ from mase.calib.allocate import Options, allocate
 from mase.errors import ConfigError
 from mase.formats import Format, parse
 from mase.formats.base import Axes
+from mase.formats.int import Int
 from mase.graph import Graph
 from mase.interpreter import Batch, train, unpacked
 from mase.metrics.perplexity import checked_logits
@@ -49,10 +50,18 @@ def delta_loss(
     return {key: tuple(score[key] for score in scores) for key in keys}
 
 
-def stored_bits(shape: Sequence[int], scheme: Format) -> int:
-    """Return the bits of a tensor of weights in a format, scales and zero points included."""
+def stored_bits(shape: Sequence[int], scheme: Format, charged: bool = False) -> int:
+    """Return the bits of a tensor of weights in a format, scales and zero points included.
+
+    Args:
+        charged: add a zero point, as wide as an element, to groups of integers that have none, as AutoScheme does.
+    """
     matrix = (torch.Size(shape[:-1]).numel(), shape[-1])
-    return round(scheme.bits(matrix, scheme.along(Axes())) * matrix[0] * matrix[1])
+    found = round(scheme.bits(matrix, scheme.along(Axes())) * matrix[0] * matrix[1])
+    if charged and isinstance(scheme, Int) and scheme.zero == "none":
+        scales = matrix[0] * -(-matrix[1] // scheme.group) if scheme.group else matrix[0] if scheme.channel else 1
+        found += scales * sum(bits for _, bits in scheme.layout().element)
+    return found
 
 
 def mixed_formats(
@@ -62,12 +71,13 @@ def mixed_formats(
     average: float,
     ties: Iterable[Sequence[str]] = (),
     fixed: Mapping[str, str] | None = None,
+    charged: bool = False,
 ) -> dict[str, str]:
     """Return a format for each scored tensor: the least total loss within an average of stored bits a weight.
 
     Args:
         scores: of :func:`delta_loss`. schemes: formats by text, in the order of the scores.
-        ties: keys that get one format. fixed: formats that are given, by key.
+        ties: keys that get one format. fixed: formats that are given, by key. charged: see :func:`stored_bits`.
 
     Raises:
         ConfigError: see :func:`mase.calib.allocate.allocate`; or a fixed format is not among the schemes.
@@ -75,7 +85,8 @@ def mixed_formats(
     formats = [parse(text) for text in schemes]
     shapes = {key: tuple(_weight(graph, key).shape) for key in scores}
     layers = {
-        key: Options(tuple(row), tuple(stored_bits(shapes[key], fmt) for fmt in formats)) for key, row in scores.items()
+        key: Options(tuple(row), tuple(stored_bits(shapes[key], fmt, charged) for fmt in formats))
+        for key, row in scores.items()
     }
     for key, text in (fixed or {}).items():
         if text not in schemes:
@@ -90,16 +101,16 @@ def _scores(
 ) -> dict[str, float]:
     """Return the score of each tensor under one scheme."""
     weights = {key: _weight(graph, key) for key in keys}
-    rounded = {key: _rounded(weight, scheme).requires_grad_() for key, weight in weights.items()}
-    errors = {key: weights[key] - rounded[key].detach() for key in keys}
+    tables = {key: rounded(weight, scheme).requires_grad_() for key, weight in weights.items()}
+    errors = {key: weights[key] - tables[key].detach() for key in keys}
     frozen = {key: tensor.detach() for key, tensor in graph.tensors.items()}
     felt = {key: torch.zeros(weight.shape[:-2], dtype=torch.float64) for key, weight in weights.items()}
-    quantized = graph.on({**frozen, **rounded})
+    quantized = graph.on({**frozen, **tables})
     for inputs in samples:
         value = loss(train(quantized, inputs), inputs)
         if not bool(torch.isfinite(value)):
             raise ConfigError(f"delta loss: the loss under {scheme} is {float(value.detach())}; allowed are numbers")
-        found = torch.autograd.grad(value, list(rounded.values()), allow_unused=True)
+        found = torch.autograd.grad(value, list(tables.values()), allow_unused=True)
         for key, gradient in zip(keys, found, strict=True):
             if gradient is not None:
                 felt[key] += (gradient * errors[key]).abs().sum((-2, -1), dtype=torch.float64).cpu()
@@ -112,11 +123,11 @@ def _weight(graph: Graph, key: str) -> Tensor:
     return graph.tensors[key].detach().to(torch.float32)
 
 
-def _rounded(weight: Tensor, scheme: Format) -> Tensor:
+def rounded(weight: Tensor, scheme: Format) -> Tensor:
     """Round a matrix, or each of several, on its own."""
     if weight.ndim == 2:
         return scheme.quantize(weight, scheme.calibrate(weight, scheme.along(Axes())))
-    return torch.stack([_rounded(part, scheme) for part in weight])
+    return torch.stack([rounded(part, scheme) for part in weight])
 
 
 def _total(score: Tensor) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mase.errors import ConfigError
 
+MOST_INPUTS = 4096  # tokens that are kept as they are
 SUMS = ("gram", "squares", "absolute", "peak", "mean_peak", "inputs")
 
 
@@ -20,7 +21,7 @@ class Statistics:
         tokens: how many were seen.
         gram: sum of ``x^T x``, float64 ``[features, features]``. squares: sum of ``x^2``, float64 ``[features]``.
         absolute: sum of ``|x|``, float64. peak: greatest ``|x|``. mean_peak: greatest mean of ``|x|`` of a sample.
-        inputs: the tokens themselves, float32.
+        inputs: the tokens themselves, float32: every ``stride``-th, so that there are at most ``MOST_INPUTS``.
         spread: of an expert that no token was sent to: these are all tokens of its layer.
     """
 
@@ -32,6 +33,7 @@ class Statistics:
     mean_peak: Tensor | None = None
     inputs: Tensor | None = None
     spread: bool = False
+    stride: int = 1
 
     def need(self, name: str, where: str) -> Tensor:
         """Return a sum that a method asks for.
@@ -68,7 +70,14 @@ class Statistics:
         if size is not None and "mean_peak" in wanted:
             self.mean_peak = _most(self.mean_peak, size.mean(0))
         if "inputs" in wanted:
-            self.inputs = x if self.inputs is None else torch.cat([self.inputs, x])
+            self._keep(x)
+
+    def _keep(self, x: Tensor) -> None:
+        """Keep every ``stride``-th of all tokens; where that is too many, every second of these."""
+        x = x[-(self.tokens - len(x)) % self.stride :: self.stride]
+        self.inputs = x if self.inputs is None else torch.cat([self.inputs, x])
+        while len(self.inputs) > MOST_INPUTS:
+            self.inputs, self.stride = self.inputs[::2].clone(), 2 * self.stride
 
 
 def _sum(old: Tensor | None, new: Tensor) -> Tensor:

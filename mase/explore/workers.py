@@ -93,7 +93,9 @@ class Inline:
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """Hold a process, the pipe to it, and what it is at."""
+
     process: subprocess.Popen[bytes]
     connection: Connection[bytes, bytes]
     job: bytes | None = None
@@ -112,7 +114,7 @@ class Local:
     def __init__(self, spec: EvaluatorSpec, workers: int) -> None:
         self.capacity = workers
         self._spec = spec
-        self._workers = [_spawn(spec) for _ in range(workers)]
+        self._workers = [spawn(spec) for _ in range(workers)]
 
     def submit(self, number: int, point: Point, text: Mapping[str, Text]) -> None:
         """Send the point to an idle worker."""
@@ -140,14 +142,14 @@ class Local:
             worker.process.wait()
             worker.connection.close()
 
-    def _send(self, worker: _Worker) -> None:
+    def _send(self, worker: Worker) -> None:
         assert worker.job is not None
         try:
             worker.connection.send_bytes(worker.job)
         except OSError:  # dead already; wait sees the closed connection
             return
 
-    def _revive(self, worker: _Worker) -> None:
+    def _revive(self, worker: Worker) -> None:
         worker.process.wait()
         worker.connection.close()
         worker.deaths += 1
@@ -155,7 +157,7 @@ class Local:
             code = worker.process.returncode
             worker.job = None
             raise ToolError(f"trial {worker.number}: its worker died {ATTEMPTS} times (exit code {code})")
-        fresh = _spawn(self._spec)
+        fresh = spawn(self._spec)
         worker.process, worker.connection = fresh.process, fresh.connection
         self._send(worker)
 
@@ -237,7 +239,8 @@ def parse_answer(number: int, answer: bytes) -> Result:
     return Result(number, data["metrics"], data["seconds"])
 
 
-def _spawn(spec: EvaluatorSpec) -> _Worker:
+def spawn(spec: EvaluatorSpec) -> Worker:
+    """Start a process that answers what its connection gets, and that dies with this one."""
     ours, theirs = Pipe()
     with theirs:  # closed here, so that the death of the worker closes the pipe
         process = subprocess.Popen(
@@ -248,7 +251,7 @@ def _spawn(spec: EvaluatorSpec) -> _Worker:
         )
     with contextlib.suppress(OSError):  # dead already; wait sees the closed connection
         ours.send_bytes(json.dumps([sys.path, spec.factory, dict(spec.config)]).encode())
-    return _Worker(process, ours)
+    return Worker(process, ours)
 
 
 def serve(

@@ -162,7 +162,8 @@ def _traced(folder: Path, length: int) -> Skeleton:
     count, vocabulary = int(config.num_hidden_layers), int(config.vocab_size)
     types = list(getattr(config, "layer_types", None) or ["one"] * count)
     period = next(p for p in range(1, count + 1) if all(types[i] == types[i % p] for i in range(count)))
-    short = min(count, max(period, 2))
+    short = max(period, 2)  # also of a model of one block: a row is found by what repeats
+    types = [types[i % period] for i in range(max(count, short))]
     _shorten(config, short, types)
     torch.manual_seed(0)
     with quiet(), warnings.catch_warnings():

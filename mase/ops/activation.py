@@ -18,7 +18,7 @@ from mase.dataflow.work import Foldings
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, HardwareOp, InRow, Pointwise, need, not_negative, one_of
+from mase.ops.base import OPS, Family, HardwareOp, InRow, Passage, Pointwise, need, not_negative, one_of
 from mase.ops.lookup import MOST_BITS, Domain, Lookup, fits, most_bits, result_grid, rounding
 from mase.ops.operations import Operations, each
 from mase.ops.piecewise import Piecewise
@@ -99,6 +99,10 @@ class Activation(InRow, HardwareOp):
     @classmethod
     def in_order(cls, record: Record) -> bool:
         return True
+
+    @classmethod
+    def passes(cls, node: OpNode) -> Passage | None:
+        return Passage() if node.record.attrs["function"] == "relu" else None  # f(x / s) = f(x) / s, s above 0
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mase.blocks.output import Output
 from mase.blocks.pair import Pairing, Scale
 from mase.formats.grid import Grid
-from mase.graph import Record
+from mase.graph import OpNode, Record
 from mase.ops.base import OPS, Family
 from mase.ops.elementwise import Elementwise, swapped
 
@@ -37,6 +37,10 @@ class Add(Elementwise):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return Add.compute(record, operands, inputs)
+
+    @classmethod
+    def combines(cls, node: OpNode) -> bool:
+        return not node.record.operands and not {"activation", "value"} & node.record.attrs.keys()
 
     @classmethod
     def paired(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mase.errors import GraphError
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Family, Op, one_of
+from mase.ops.base import OPS, Family, Op, Passage, one_of
 from mase.ops.operations import SOFTMAX, SOFTMAX_MASKED, Operations
 
 FORMS = ("fused", "scores", "scaled_query", "stepwise")
@@ -65,6 +65,17 @@ class Attention(Op):
             powers = (scores - scores.amax(-1, keepdim=True)).exp()
             return (powers / powers.sum(-1, keepdim=True)) @ value
         return torch.matmul(F.softmax(scores, -1, dtype=torch.float32).to(query.dtype), value)
+
+    @classmethod
+    def passes(cls, node: OpNode) -> Passage | None:
+        attrs = node.record.attrs
+        heads, kv, size = attrs["heads"], attrs.get("kv_heads", attrs["heads"]), attrs["head_size"]
+        feature = torch.arange(heads * size)
+        return Passage((2,), False, feature // size // (heads // kv) * size + feature % size, size)
+
+    @classmethod
+    def looks(cls, record: Record, index: int) -> bool | None:
+        return index < PORTS.index("value")
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:

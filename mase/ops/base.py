@@ -62,6 +62,35 @@ class Pointwise:
     first: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Absorb:
+    """Say that a node's own tensors can divide each feature of its result, along the last axis.
+
+    Args:
+        rows: its weight has a row a feature; else a number a feature. offset: that this number is stored less.
+        activation: what comes behind the weight, such as ``relu``, or "".
+    """
+
+    rows: bool
+    offset: float = 0.0
+    activation: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """Say that a factor a feature of the result may be one of an input instead.
+
+    Args:
+        inputs: the inputs, one of which takes it. plain: the features are those of that input, in order.
+        rows: which feature of the input each one of the result is made of; None: its own. head: size of a head.
+    """
+
+    inputs: tuple[int, ...] = (0,)
+    plain: bool = True
+    rows: Tensor | None = None
+    head: int = 0
+
+
 class Op(ABC):
     """A typed kind of node: how it computes in float, and what its record must look like."""
 
@@ -207,6 +236,41 @@ class Op(ABC):
             routed: an expert has the tokens that are sent to it; else it has all.
         """
         yield from ()
+
+    @classmethod
+    def multiplies(cls, node: OpNode) -> tuple[str, ...]:
+        """Return the operands whose last axis counts the features of the one input; none where the node does more."""
+        return ()
+
+    @classmethod
+    def absorbs(cls, record: Record) -> Absorb | None:
+        """Return how a node's own tensors can divide the features of its result; None where they cannot."""
+        return None
+
+    @classmethod
+    def passes(cls, node: OpNode) -> Passage | None:
+        """Return the inputs from which a factor above 0 of the result may come; None where it may not."""
+        return None
+
+    @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        """Return the operands of which the result is a linear function, with the axis that counts its features."""
+        return {}
+
+    @classmethod
+    def combines(cls, node: OpNode) -> bool:
+        """Tell whether the result is a sum of the inputs, each times one number."""
+        return False
+
+    @classmethod
+    def turns(cls, record: Record) -> bool:
+        """Tell whether any rotation of the input's features is one of the result's, once ``weight`` is 1."""
+        return False
+
+    @classmethod
+    def looks(cls, record: Record, index: int) -> bool | None:
+        """Tell whether an input decides where attention looks; None: whoever reads the result tells."""
+        return False
 
     @classmethod
     def operations(cls, node: OpNode) -> Operations | None:

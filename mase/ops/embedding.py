@@ -35,6 +35,10 @@ class Embedding(Op):
         return F.embedding(ids + offset if offset else ids, operands["weight"], record.attrs.get("padding_idx"))
 
     @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        return {"weight": 1}
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         return Operations()
 

@@ -23,7 +23,7 @@ from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.grid import Grid
 from mase.graph import OpNode, Record
-from mase.ops.base import MANY, OPS, HardwareOp, not_negative, one_of, travel
+from mase.ops.base import MANY, OPS, HardwareOp, Passage, not_negative, one_of, travel
 from mase.ops.moves import Move, planned, sources
 from mase.ops.operations import Operations
 
@@ -155,6 +155,14 @@ class Layout(HardwareOp):
     @classmethod
     def moves(cls, record: Record) -> bool:
         return True
+
+    @classmethod
+    def passes(cls, node: OpNode) -> Passage | None:
+        return Passage(plain=False) if len(node.inputs) == 1 else None
+
+    @classmethod
+    def looks(cls, record: Record, index: int) -> bool | None:
+        return None
 
     @classmethod
     def view(cls, record: Record) -> bool:

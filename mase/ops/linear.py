@@ -18,7 +18,7 @@ from mase.dataflow.stream import Travel
 from mase.errors import GraphError, UnsupportedOp
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, not_negative, travel
+from mase.ops.base import OPS, Absorb, not_negative, travel
 from mase.ops.mac import Mac
 from mase.ops.operations import Operations
 
@@ -65,6 +65,20 @@ class Linear(Mac):
     @classmethod
     def feeds(cls, node: OpNode, x: Tensor, routed: bool = True) -> Iterator[tuple[str, int | None, Tensor]]:
         yield "weight", None, x.transpose(-1, -2) if node.record.attrs.get("columns") else x
+
+    @classmethod
+    def multiplies(cls, node: OpNode) -> tuple[str, ...]:
+        return () if node.record.attrs.get("columns") else ("weight",)
+
+    @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        plain = not {"columns", "activation"} & node.record.attrs.keys()
+        return dict.fromkeys(node.record.operands, 0) if plain else {}
+
+    @classmethod
+    def absorbs(cls, record: Record) -> Absorb | None:
+        behind = record.attrs.get("activation") or ""
+        return Absorb(True, activation=behind) if not record.attrs.get("columns") and behind in ("", "relu") else None
 
     @classmethod
     def check(cls, node: OpNode) -> None:

@@ -64,6 +64,17 @@ class MixtureOfExperts(Op):
             yield "down", expert, _hidden(tokens, node.tensor("gate_up")[expert], record.attrs.get("function", "silu"))
 
     @classmethod
+    def multiplies(cls, node: OpNode) -> tuple[str, ...]:
+        """Return router and experts, where these alone read what comes in; a model's own body may do more."""
+        body = node.graph.bodies.get(node.name)
+        alone = body is None or sum(1 for _ in _readers(body.inputs[0])) == len(("router", "gate_up"))
+        return ("router", "gate_up") if "router" in node.record.operands and len(node.inputs) == 1 and alone else ()
+
+    @classmethod
+    def writes(cls, node: OpNode) -> Mapping[str, int]:
+        return {"down": 1} if cls.multiplies(node) else {}
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         record, shape = node.record, node.inputs[0].record.output.shape
         if "top_k" not in record.attrs:
@@ -102,3 +113,12 @@ def _hidden(x: Tensor, gate_up: Tensor, function: str) -> Tensor:
     """Return what the down projection of an expert multiplies."""
     gate, up = F.linear(x, gate_up).chunk(2, -1)
     return FUNCTIONS[function](gate, {}) * up
+
+
+def _readers(node: OpNode) -> Iterator[OpNode]:
+    """Yield the nodes behind an edge, those behind its views instead of them."""
+    for user in node.users:
+        if user.kind in OPS and OPS[user.kind].moves(user.record):
+            yield from _readers(user)
+        else:
+            yield user

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from torch import Tensor
 from mase.blocks.output import Output
 from mase.blocks.pair import Pairing, Scale
 from mase.formats.grid import Grid
-from mase.graph import Record
-from mase.ops.base import OPS, Family
+from mase.graph import OpNode, Record
+from mase.ops.base import OPS, Family, Passage
 from mase.ops.elementwise import Elementwise
 
 
@@ -37,6 +38,17 @@ class Mul(Elementwise):
     @staticmethod
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         return Mul.compute(record, operands, inputs)
+
+    @classmethod
+    def combines(cls, node: OpNode) -> bool:
+        record = node.record
+        number = "value" in record.attrs or all(math.prod(kind.shape) == 1 for kind in record.operands.values())
+        return len(node.inputs) == 1 and number and not {"activation", "reverse"} & record.attrs.keys()
+
+    @classmethod
+    def passes(cls, node: OpNode) -> Passage | None:
+        divides = node.record.attrs.get("function") == "div"
+        return None if len(node.inputs) != 2 or divides else Passage((0, 1))
 
     @classmethod
     def paired(

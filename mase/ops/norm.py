@@ -16,7 +16,7 @@ from mase.dataflow.block import Block
 from mase.errors import GraphError
 from mase.formats import Code
 from mase.graph import OpNode, Record
-from mase.ops.base import OPS, Affine, Arithmetic, Family, HardwareOp, InRow, need, one_of
+from mase.ops.base import OPS, Absorb, Affine, Arithmetic, Family, HardwareOp, InRow, need, one_of
 from mase.ops.operations import Operations, each
 from mase.ops.row_norm import RowNormalise
 from mase.ops.scaled import Scaled
@@ -53,6 +53,19 @@ class Normalise(InRow, HardwareOp):
     def float(record: Record, operands: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
         y = FUNCTIONS[record.attrs["function"]](inputs[0], record.attrs, operands)
         return y.relu() if record.attrs.get("activation") == "relu" else y
+
+    @classmethod
+    def absorbs(cls, record: Record) -> Absorb | None:
+        attrs = record.attrs
+        last = (
+            attrs["function"] in ("layer", "rms") and len(attrs.get("shape", ())) == 1 and "weight" in record.operands
+        )
+        return Absorb(False, float(attrs.get("offset", 0.0)), attrs.get("activation") or "") if last else None
+
+    @classmethod
+    def turns(cls, record: Record) -> bool:
+        alone = set(record.operands) == {"weight"} and "activation" not in record.attrs
+        return alone and record.attrs["function"] == "rms" and len(record.attrs.get("shape", ())) == 1
 
     @classmethod
     def affine(cls, node: OpNode) -> Affine | None:

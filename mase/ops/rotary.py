@@ -38,6 +38,10 @@ class Rotary(Op):
         return torch.cat((y, rest), -1) if rest.shape[-1] else y
 
     @classmethod
+    def looks(cls, record: Record, index: int) -> bool | None:
+        return None
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations:
         x, cos = (source.record.output.shape for source in node.inputs[:2])
         return each((*x[:-1], cos[-1]), 3)

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from mase.calib.absorb import scores
-from mase.errors import ConfigError
 from mase.formats import Format, parse
-from passes.ptq.base import METHODS, Block, Layer, Method
-from passes.ptq.blockwise import place
+from passes.ptq.base import METHODS, Block, Layer, Method, Stage
+from passes.ptq.fields import whole
 from passes.ptq.folds import Fold, folds, rounded, scaled_error
-from passes.ptq.groups import groups_of
+from passes.ptq.groups import grouped, groups_of
 
 LEAST = 1e-4
 SHRINKS = tuple(1 - 0.05 * k for k in range(1, 10))  # of a group's range
@@ -38,11 +37,16 @@ class Awq(Method):
     duo: bool = False
     clip: bool = True
     needs: ClassVar[tuple[str, ...]] = ("absolute", "gram")
-    folds: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "fold"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.points <= 200:
-            raise ConfigError(f"awq: points is {self.points}; allowed are 1..200")
+        whole("awq.points", self.points, 1, 200)
+        if self.clip:
+            grouped("awq.format", self.format)
+
+    @property
+    def lowers(self) -> bool:
+        return self.clip
 
     def run(self, block: Block) -> None:
         fmt = parse(self.format)
@@ -68,13 +72,9 @@ class Awq(Method):
         return best
 
     def _clip(self, block: Block, fmt: Format) -> None:
-        changed: dict[str, Tensor] = {}
         for layer in block.layers(self.needs):
-            key, expert = place(block.graph, layer.path)
-            if expert is None and not scores(block.graph.node(layer.path)):
-                changed[key] = clipped(layer, fmt).to(block.graph.tensors[key].dtype)
-        if changed:
-            block.fold(changed)
+            if not layer.expert and not scores(block.graph.node(layer.path)):
+                block.lower(layer.path, clipped(layer, fmt))
 
 
 def clipped(layer: Layer, fmt: Format) -> Tensor:

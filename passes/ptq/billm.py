@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from passes.ptq.columns import Factor, propagate
 from passes.ptq.fields import choice, number, whole
 from passes.ptq.planes import plane, values
 
+Compat = Literal["", "code", "paper"]
 MOST = 50  # salient columns of a block, less one
 BREAKS = 81  # break points that are tried, from the quantile 0.1 to 0.9
 
@@ -27,24 +28,25 @@ class BiLlm(Quantizer):
     Args:
         block: columns that share scales. damp: as in GPTQ.
         compat: ``""`` searches salient columns and the break point on ``w^2 / U_jj^2`` and stores means, as the
-            released code does; ``paper`` searches on the weights and stores none.
+            released code does, but makes good for a block by least squares; ``code`` does that as the released code
+            too; ``paper`` searches on the weights and stores no means.
 
     Source: W. Huang et al., BiLLM, ICML 2024.
     """
 
     block: int = 128
     damp: float = 0.01
-    compat: Literal["", "paper"] = ""
+    compat: Compat = ""
     needs: ClassVar[tuple[str, ...]] = ("gram",)
 
     def __post_init__(self) -> None:
         whole("billm.block", self.block, 2)
         number("billm.damp", self.damp, 0, 1)
-        choice("billm.compat", self.compat, ("", "paper"))
+        choice("billm.compat", self.compat, get_args(Compat))
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"billm: {layer.path}"
-        factor = Factor.of(layer.seen.hessian(where), self.damp, where=where)
+        factor = Factor.seen(layer.seen, self.damp, where=where)
         pieces: list[Piece] = []
 
         def begin(rest: Tensor, columns: Tensor) -> Tensor:
@@ -58,12 +60,13 @@ class BiLlm(Quantizer):
                 out[:, own] = values(*(piece for other, piece in found if other is own))
             return out
 
-        propagate(factor.cleaned(layer.weight, where), factor, begin, self.block)
+        solve = self.compat != "code"
+        propagate(factor.cleaned(layer.weight, where), factor, begin, self.block, solve=solve)
         return PackedWeight((layer.weight.shape[0], layer.weight.shape[1]), tuple(pieces))
 
     def _pieces(self, w: Tensor, salience: Tensor, columns: Tensor) -> list[tuple[Tensor, Piece]]:
         """Return the planes of a block, each with the places of its columns in the block."""
-        means, searched = self.compat == "", w if self.compat == "paper" else salience
+        means, searched = self.compat != "paper", w if self.compat == "paper" else salience
         order = salience.sum(0).argsort(descending=True, stable=True)
         count = _salient(searched[:, order], means)
         top, rest = order[:count].sort()[0], order[count:].sort()[0]

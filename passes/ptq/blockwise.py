@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +15,29 @@ from mase.graph import Graph
 from passes.ptq.base import Block, Layer
 
 EXPERT = re.compile(r"(.*)\.(\w+)\[(\d+)\]")
+Seen = Callable[[Tensor], Tensor]
+
+
+class Kept(ABC):
+    """What is tuned, and what of it was best so far."""
+
+    kept: tuple[Tensor, ...] = ()
+
+    @abstractmethod
+    def state(self) -> tuple[Tensor, ...]:
+        """Return what is tuned."""
+
+    def keep(self) -> None:
+        """Remember what is tuned."""
+        if not self.kept:
+            self.kept = tuple(t.detach().clone() for t in self.state())
+        for kept, now in zip(self.kept, self.state(), strict=True):
+            kept.copy_(now.detach())
+
+    def back(self) -> None:
+        """Return to what is remembered."""
+        for kept, now in zip(self.kept, self.state(), strict=True):
+            now.data.copy_(kept)
 
 
 class Runner:
@@ -62,6 +86,30 @@ class Runner:
             tensors[key] = torch.stack([parts.get(i, whole) for i, whole in enumerate(tensors[key])])
         return self.graph.on(tensors)
 
+    def backward(
+        self, weights: Mapping[str, Tensor], which: Sequence[int], seen: Seen | None = None, mean: bool = True
+    ) -> float:
+        """Return the mean squared error of some samples, and leave its gradients where the weights come from.
+
+        Args:
+            seen: makes of an error the share of each element that counts. mean: gradients are those of the mean, not
+                of the sum; the signs are the same.
+        """
+        runs, total = self.batch(which), 0.0
+        count = sum(target.numel() for _, target in runs)
+        leaves = {path: w if w.is_leaf else w.detach().requires_grad_() for path, w in weights.items()}
+        for inputs, target in runs:
+            with torch.enable_grad():
+                error = self.run(leaves, inputs) - target
+                error = error if seen is None else error * seen(error.detach())
+                loss = error.square().sum()
+                loss = loss / count if mean else loss
+            loss.backward()
+            total += float(loss.detach()) if mean else float(loss.detach()) / count
+        behind = [p for p, leaf in leaves.items() if leaf is not weights[p] and leaf.grad is not None]
+        torch.autograd.backward([weights[path] for path in behind], [leaves[path].grad for path in behind])
+        return total
+
     def loss(self, weights: Mapping[str, Tensor], which: Sequence[int]) -> float:
         """Return the mean squared error of some samples."""
         total, count = 0.0, 0
@@ -90,9 +138,10 @@ class Runner:
             ((inputs, _),) = self.batch([0, 1])
             with torch.no_grad():
                 both = self.run({}, inputs)
-                apart = torch.cat([self.run({}, self.samples[i]) for i in (0, 1)])
+                apart = self.run({}, self.samples[1])  # the second: were samples mixed, it would have the first in it
         except (RuntimeError, ValueError, IndexError, MaseError):
             return False
+        both = both[len(apart) :]
         if both.shape != apart.shape or not bool(torch.isfinite(apart).all()):
             return False
         return torch.allclose(both, apart, rtol=1e-3, atol=1e-4 * float(apart.abs().max()))
@@ -108,6 +157,11 @@ def place(graph: Graph, path: str) -> tuple[str, int | None]:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.shape == b.shape and torch.equal(a, b))
+
+
+def straight(x: Tensor) -> Tensor:
+    """Round; the gradient passes."""
+    return (x.round() - x).detach() + x
 
 
 def batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:

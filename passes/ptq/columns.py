@@ -2,17 +2,18 @@
 
 How to use it::
 
-    factor = Factor.of(layer.seen.hessian(layer.path), damp=0.01, where=layer.path)
+    factor = Factor.seen(layer.seen, damp=0.01, where=layer.path)  # warns of too few tokens
     weight = factor.cleaned(layer.weight, layer.path)       # dead columns are 0
     dense = propagate(weight, factor, begin, group=128)     # float32, columns in the order of the matrix
 
 ``begin(rest, columns)`` is called at the start of each group: ``rest [outputs, n]`` are the weights of this column and
-all later ones as they are by then, ``columns`` (int64 ``[n]``) says which columns of the matrix they are; the first
-``group`` of them (fewer at the end) belong to the group. It chooses the parameters of the group and returns
+all later ones, ``columns`` (int64 ``[n]``) says which columns of the matrix they are. The first ``group`` of them (or
+fewer at the end) are those of the group, as they are by then. It chooses the parameters of the group and returns
 
 * a function ``(weights [outputs], column) -> values [outputs]`` that rounds one column with these parameters, or
 * a tensor ``[outputs, columns of the group]``, the values of the whole group at once (BiLLM): no feedback inside it;
-  all later columns make good for the group by least squares.
+  all later columns make good for the group by least squares, or with ``solve=False`` by each column's error over the
+  diagonal, which is what a loop does that corrects inside the group too.
 
 What it returns are real values, float32, that the codes stand for exactly, so that ``Piece.of(dense, format, params)``
 finds the same codes again. Parameters that are fixed before (static groups, one scale a row) are simply closed over.
@@ -24,12 +25,14 @@ Source: E. Frantar et al., GPTQ, 2022; the factor is that of the damped inverse 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mase.calib.statistics import Statistics
 from mase.errors import ConfigError
 
 CHUNK = 128  # columns whose errors wait for one product with all later columns
@@ -51,6 +54,11 @@ class Factor:
     upper: Tensor
     dead: Tensor
     order: Tensor | None = None
+
+    @classmethod
+    def seen(cls, seen: Statistics, damp: float = 0.01, act_order: bool = False, where: str = "layer") -> Factor:
+        """Factor the Hessian of what a layer has seen; see :meth:`of` and :func:`hessian_of`."""
+        return cls.of(hessian_of(seen, where), damp, act_order, where)
 
     @classmethod
     def of(cls, hessian: Tensor, damp: float = 0.01, act_order: bool = False, where: str = "layer") -> Factor:
@@ -79,9 +87,7 @@ class Factor:
         Raises:
             ConfigError: the weights hold NaN or infinity.
         """
-        if not bool(torch.isfinite(weight).all()):
-            raise ConfigError(f"{where}: weights hold NaN or infinity; finite values are needed")
-        return weight.to(torch.float32).masked_fill(self.dead, 0.0)
+        return cleaned(weight, self.dead, where)
 
     @property
     def diagonal(self) -> Tensor:
@@ -95,40 +101,82 @@ class Factor:
         return (weight / self.diagonal).square_()
 
 
-def propagate(weight: Tensor, factor: Factor, begin: Begin, group: int = CHUNK) -> Tensor:
+def hessian_of(seen: Statistics, where: str) -> Tensor:
+    """Return the Hessian of what a layer has seen; warns where that is fewer tokens than it has inputs.
+
+    Raises:
+        ConfigError: no data was seen.
+    """
+    hessian = seen.hessian(where)
+    if seen.tokens < len(hessian):
+        text = f"{where}: {seen.tokens} tokens for {len(hessian)} inputs; pass at least {len(hessian)}"
+        warnings.warn(text, stacklevel=3)
+    return hessian
+
+
+def cleaned(weight: Tensor, dead: Tensor, where: str) -> Tensor:
+    """Return float32 weights with 0 in dead columns.
+
+    Raises:
+        ConfigError: the weights hold NaN or infinity.
+    """
+    if not bool(torch.isfinite(weight).all()):
+        raise ConfigError(f"{where}: weights hold NaN or infinity; finite values are needed")
+    return weight.to(torch.float32).masked_fill(dead, 0.0)
+
+
+def propagate(
+    weight: Tensor, factor: Factor, begin: Begin, group: int = CHUNK, block: int = 0, solve: bool = True
+) -> Tensor:
     """Return the quantized values of ``weight [outputs, inputs]``; see the file's text.
 
     Args:
         group: columns from one call of ``begin`` to the next; 0: one call for all.
+        block: columns whose errors wait for one product with all later ones, whole groups; 0: those of a group, at most
+            ``CHUNK``. solve: how later columns make good for a group whose values are chosen at once.
     """
     inputs = weight.shape[1]
     columns = torch.arange(inputs) if factor.order is None else factor.order
     w = weight.to(torch.float32).T[columns.to(weight.device)]  # a copy: one row a column, so that it is contiguous
-    for start in range(0, inputs, group or inputs):
-        stop = min(start + (group or inputs), inputs)
-        _group(w, factor.upper, begin(w[start:].T, columns[start:]), columns, start, stop)
+    size, names = group or inputs, columns.tolist()
+    rounder: Rounder | Tensor = w
+    for start in range(0, inputs, block or size):
+        stop = min(start + (block or size), inputs)
+        if start % size == 0:
+            rounder = begin(w[start:].T, columns[start:])
+        if isinstance(rounder, Tensor):
+            _at_once(w, factor.upper, rounder, start, stop, solve)
+            continue
+        for low in range(start, stop, block or CHUNK):
+            high = min(low + (block or CHUNK), stop)
+            errors = torch.empty_like(w[low:high])
+            for i in range(low, high):
+                if i > start and i % size == 0:
+                    found = begin(w[i:].T, columns[i:])
+                    assert not isinstance(found, Tensor)
+                    rounder = found
+                _column(w, factor.upper, rounder(w[i], names[i]), i, high, errors[i - low])
+            w[high:].addmm_(factor.upper[low:high, high:].T, errors, alpha=-1)
     out = torch.empty_like(w)
     out[columns.to(weight.device)] = w
     return out.T.contiguous()
 
 
-def _group(w: Tensor, upper: Tensor, rounder: Rounder | Tensor, columns: Tensor, start: int, stop: int) -> None:
-    """Replace the rows ``start..stop`` of ``w`` by their values, and correct all later ones."""
-    if isinstance(rounder, Tensor):
-        errors = torch.linalg.solve_triangular(upper[start:stop, start:stop].T, w[start:stop] - rounder.T, upper=False)
-        w[start:stop] = rounder.T
-        w[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-        return
-    names = columns.tolist()
-    for low in range(start, stop, CHUNK):
-        high = min(low + CHUNK, stop)
-        errors = torch.empty_like(w[low:high])
-        for i in range(low, high):
-            value = rounder(w[i], names[i])
-            error = torch.sub(w[i], value, out=errors[i - low]).div_(upper[i, i])
-            w[i] = value
-            w[i + 1 : high].addr_(upper[i, i + 1 : high], error, alpha=-1)
-        w[high:].addmm_(upper[low:high, high:].T, errors, alpha=-1)
+def _column(w: Tensor, upper: Tensor, value: Tensor, i: int, high: int, error: Tensor) -> None:
+    """Replace a row of ``w`` by its value, correct those up to ``high``, and note the error."""
+    torch.sub(w[i], value, out=error).div_(upper[i, i])
+    w[i] = value
+    w[i + 1 : high].addr_(upper[i, i + 1 : high], error, alpha=-1)
+
+
+def _at_once(w: Tensor, upper: Tensor, values: Tensor, start: int, stop: int, solve: bool) -> None:
+    """Replace the rows ``start..stop`` of ``w`` by values, and correct all later ones."""
+    errors, own = w[start:stop] - values.T, upper[start:stop, start:stop]
+    errors = (
+        torch.linalg.solve_triangular(own.T, errors, upper=False) if solve else errors / own.diagonal().unsqueeze(1)
+    )
+    w[start:stop] = values.T
+    w[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
 
 
 def _upper(h: Tensor, damp: float, where: str) -> Tensor:

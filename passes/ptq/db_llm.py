@@ -52,7 +52,7 @@ class DbLlm(Quantizer):
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"db_llm: {layer.path}"
-        factor = Factor.of(layer.seen.hessian(where), self.damp, where=where)
+        factor = Factor.seen(layer.seen, self.damp, where=where)
         weight = factor.cleaned(layer.weight, where)
         codes = torch.empty(weight.shape, dtype=torch.int64)
         found: list[Planes] = []

@@ -18,7 +18,8 @@ from mase.errors import ConfigError, GraphError, suggest
 from mase.formats.packed import PackedWeight
 from mase.graph import Graph
 from mase.interpreter import Batch, axes, check_inputs, unpacked
-from passes.ptq.base import Block, Layer, Method
+from passes.ptq.allocation import Whole, allocated
+from passes.ptq.base import Block, Layer, Method, name_of
 from passes.ptq.recipe import Plan
 
 Told = Callable[[int, int, str, float | None], None]  # blocks done, blocks in all, the last one, seconds left
@@ -47,6 +48,17 @@ class LayerReport:
     note: str = ""
 
 
+def elements(layers: Sequence[LayerReport]) -> int:
+    """Return the number of weights of layers."""
+    return sum(row.shape[0] * row.shape[1] for row in layers)
+
+
+def mean_bits(layers: Sequence[LayerReport], name: str) -> float:
+    """Return the mean of ``stored_bits`` or ``paper_bits`` a weight."""
+    total: float = sum(getattr(row, name) * row.shape[0] * row.shape[1] for row in layers)
+    return total / max(1, elements(layers))
+
+
 @dataclass(frozen=True, eq=False)
 class PtqReport:
     """What was done.
@@ -65,17 +77,17 @@ class PtqReport:
     @property
     def elements(self) -> int:
         """Weights that were quantized."""
-        return sum(row.shape[0] * row.shape[1] for row in self.layers)
+        return elements(self.layers)
 
     @property
     def stored_bits(self) -> float:
         """Mean bits a quantized weight that are stored."""
-        return sum(row.stored_bits * row.shape[0] * row.shape[1] for row in self.layers) / max(1, self.elements)
+        return mean_bits(self.layers, "stored_bits")
 
     @property
     def paper_bits(self) -> float:
         """Mean bits a quantized weight that papers count."""
-        return sum(row.paper_bits * row.shape[0] * row.shape[1] for row in self.layers) / max(1, self.elements)
+        return mean_bits(self.layers, "paper_bits")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -108,6 +120,7 @@ class OpenBlock:
         self._seen: dict[str, Statistics] = {}
         self._sums: frozenset[str] = frozenset()
         self._packed: dict[str, PackedWeight] = {}
+        self._lowered: dict[str, Tensor] = {}
         self._targets: list[Env] | None = None
         self.seconds: dict[str, float] = {}
         self._mark = time.perf_counter()
@@ -121,8 +134,10 @@ class OpenBlock:
         return [self._layer(place) for place in self._places.values()]
 
     def _layer(self, place: Place) -> Layer:
-        seen = self._seen.get(place.path, Statistics())
-        return Layer(place.path, place.weight(self.graph), seen, place.expert is not None)
+        seen, weight = self._seen.get(place.path, Statistics()), place.weight(self.graph)
+        lowered = self._lowered.get(place.path)
+        shown = (weight, None) if lowered is None else (lowered, weight)
+        return Layer(place.path, shown[0], seen, place.expert is not None, shown[1])
 
     def samples(self) -> Sequence[tuple[Tensor, ...]]:
         return [self._part.inputs(env) for env in self._samples]
@@ -159,6 +174,10 @@ class OpenBlock:
                 raise ConfigError(f"layer {path}: is quantized already; a fold must come before the quantizer")
         self.graph = self.graph.replace(tensors=tensors).verify()
         self._seen, self._sums = {}, frozenset()
+        self._lowered = {path: x for path, x in self._lowered.items() if self._places[path].key not in tensors}
+
+    def lower(self, path: str, weight: Tensor) -> None:
+        self._lowered[path] = weight
 
     def done(self) -> dict[str, PackedWeight]:
         """Return what was written."""
@@ -214,9 +233,12 @@ class View:
     def fold(self, tensors: dict[str, Tensor]) -> None:
         self._block.fold(tensors)
 
+    def lower(self, path: str, weight: Tensor) -> None:
+        self._block.lower(path, weight)
+
 
 def _report(layer: Layer, packed: PackedWeight, found: Tensor, seconds: float) -> LayerReport:
-    weight = layer.weight
+    weight = layer.wanted
     if packed.branch is not None:
         a, b = packed.branch
         found = found + b.dense() @ a.dense()
@@ -347,8 +369,9 @@ def quantize(
     check(made, plan)
     samples = samples_of(graph, tokens)
     if plan.calibrates and not samples:
-        needy = next(m for m in plan.all_methods if m.calibrates)
-        raise ConfigError(f"method {type(needy).__name__.lower()}: needs calibration data; pass calibration tokens")
+        needy = next((f"method {name_of(m)}" for m in plan.all_methods if m.calibrates), "allocate")
+        raise ConfigError(f"{needy}: needs calibration data; pass calibration tokens")
+    plan = allocated(plan, Whole(made), samples)
     walk = Walk(plan, samples if plan.calibrates else [])
     packed, folded = dict[str, PackedWeight](), dict[str, Tensor]()
     rows, seconds = list[LayerReport](), dict[str, float]()
@@ -399,9 +422,8 @@ def check(made: Cut, plan: Plan) -> None:
         ConfigError: a glob matches no layer, or weights that are quantized belong to several parts.
     """
     found = {part.name: places(part.graph) for part in made.parts}
-    inside = [place.path for name, group in found.items() if name not in (BEFORE, AFTER) for place in group]
-    outside = [place.path for name in (BEFORE, AFTER) for place in found.get(name, ())]
-    plan.check(inside, outside)
+    inside = [place for name, group in found.items() if name not in (BEFORE, AFTER) for place in group]
+    plan.check_model(inside, [place for name in (BEFORE, AFTER) for place in found.get(name, ())])
     users: dict[str, list[str]] = {}
     for part in made.parts:
         for key in part.graph.tensors:

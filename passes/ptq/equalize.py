@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mase.errors import ConfigError
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
+from passes.ptq.fields import whole
 from passes.ptq.folds import folds
 
 LEAST = 1e-8
@@ -26,11 +26,10 @@ class Equalize(Method):
     """
 
     rounds: int = 1
-    folds: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "fold"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rounds <= 100:
-            raise ConfigError(f"equalize: rounds is {self.rounds}; allowed are 1..100")
+        whole("equalize.rounds", self.rounds, 1, 100)
 
     def run(self, block: Block) -> None:
         for _ in range(self.rounds):

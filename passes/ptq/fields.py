@@ -17,11 +17,16 @@ def whole(where: str, value: object, low: int, high: int | None = None) -> None:
         raise ConfigError(f"{where}: found {repr_of(value)}; allowed is a whole number {_range(low, high)}")
 
 
-def number(where: str, value: object, low: float, high: float | None = None) -> None:
-    """Raise ConfigError unless ``value`` is a finite number in the range."""
-    found = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not found or value < low or (high is not None and value > high):  # type: ignore[operator]  # it is a number
-        raise ConfigError(f"{where}: found {repr_of(value)}; allowed is a number {_range(low, high)}")
+def number(where: str, value: object, low: float, high: float | None = None, above: bool = False) -> None:
+    """Raise ConfigError unless ``value`` is a finite number in the range.
+
+    Args:
+        above: ``low`` is not allowed itself.
+    """
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < low or (high is not None and value > high) or (above and value == low):  # type: ignore[operator]  # it is a number
+        span = _range(low, high) if not above else f"above {low}" + ("" if high is None else f", at most {high}")
+        raise ConfigError(f"{where}: found {repr_of(value)}; allowed is a number {span}")
 
 
 def seeded(where: str, value: object) -> None:

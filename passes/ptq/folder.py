@@ -6,11 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
-import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from mase.calib.cut import AFTER, BEFORE, Env, Part
 from mase.calib.install import install
-from mase.calib.layers import places
+from mase.calib.layers import Place, places
 from mase.doors import file, json_text
 from mase.doors import tensors as tensor_file
 from mase.errors import ConfigError, GraphError, said
@@ -31,7 +30,9 @@ from mase.formats.packed_file import from_tensors, to_tensors
 from mase.graph import Graph
 from mase.models.checkpoint import DTYPES, Checkpoint
 from mase.models.skeleton import Skeleton, skeleton
-from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch
+from mase.peak import peak_mib
+from passes.ptq.allocation import allocated
+from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch, elements, mean_bits
 from passes.ptq.recipe import Plan, told
 
 SCHEMA = 1
@@ -85,12 +86,11 @@ class FolderReport:
     @property
     def elements(self) -> int:
         """Weights that were quantized."""
-        return sum(row.shape[0] * row.shape[1] for row in self.layers)
+        return elements(self.layers)
 
     def bits(self, name: str) -> float:
         """Return the mean of ``stored_bits`` or ``paper_bits`` a quantized weight."""
-        total: float = sum(getattr(r, name) * r.shape[0] * r.shape[1] for r in self.layers)
-        return total / max(1, self.elements)
+        return mean_bits(self.layers, name)
 
 
 # -- quantize ----------------------------------------------------------------------------------------------------------
@@ -107,10 +107,12 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
     checkpoint = Checkpoint(job.source)
     made = skeleton(job.source, job.length)
     _check(job, made, checkpoint)
+    given = [_inputs(made, row) for row in job.tokens.split(1)]
+    job = replace(job, plan=allocated(job.plan, Filled(made, checkpoint), given))
     with Journal.opened(job, checkpoint) as journal:
         if len(journal.entries) == made.total and all((job.target / name).is_file() for name in (PROBE, REPORT, FOUND)):
             rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
-            return FolderReport(rows, time.perf_counter() - start, _peak(), made.total)
+            return FolderReport(rows, time.perf_counter() - start, peak_mib(), made.total)
         walk = Walk(job.plan, [_inputs(made, row) for row in job.tokens.split(1)] if job.plan.calibrates else [])
         probe = _inputs(made, _probe(job, made))
         watch = Watch(made.total, told_done, len(journal.entries))
@@ -132,19 +134,37 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
         return _finish(job, journal, probe, made, start, kept)
 
 
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """The parts of a model on disk, each read when it is asked for."""
+
+    made: Skeleton
+    checkpoint: Checkpoint
+
+    @property
+    def total(self) -> int:
+        return self.made.total
+
+    def part(self, number: int) -> Part:
+        return self.made.filled(self.made.part(number), self.checkpoint)
+
+    def later(self, number: int) -> frozenset[str]:
+        return self.made.later(number)
+
+
 def _check(job: Job, made: Skeleton, checkpoint: Checkpoint) -> None:
     """Refuse what cannot be done before anything is written."""
-    inside, outside = list[str](), list[str]()
+    inside, outside = list[Place](), list[Place]()
     tied = dict[str, str]()
     for number, name in enumerate(made.names):
         part = made.part(number)
         made.check(part, checkpoint)
         for place in places(part.graph):
-            (outside if name in (BEFORE, AFTER) else inside).append(place.path)
+            (outside if name in (BEFORE, AFTER) else inside).append(place)
             if place.key in tied and job.plan.methods(place.path, name in (BEFORE, AFTER)):
                 raise ConfigError(f"layer {place.path}: shares its weights with {tied[place.key]}; skip it")
         tied |= dict.fromkeys(part.graph.tensors, name)
-    job.plan.check(inside, outside)
+    job.plan.check_model(inside, outside)
     if job.plan.calibrates and not len(job.tokens):
         raise ConfigError("calibration: the recipe needs calibration data; give calibration.text or calibration.tokens")
     if len(job.tokens) and not 0 <= int(job.tokens.min()) <= int(job.tokens.max()) < made.vocabulary:
@@ -190,7 +210,7 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
     logits = next(iter(probe.values()))[0, -LAST:].contiguous()
     write_atomic(job.target / PROBE, save({"tokens": _probe(job, made), "logits": logits}))
     rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
-    report = FolderReport(rows, time.perf_counter() - start, _peak(), kept)
+    report = FolderReport(rows, time.perf_counter() - start, peak_mib(), kept)
     figures = {"seconds": report.seconds, "peak_mib": report.peak_mib, "kept": kept}
     bits = {name: report.bits(name) for name in ("stored_bits", "paper_bits")}
     write_atomic(job.target / REPORT, _text({**bits, **figures, "layers": [asdict(row) for row in rows]}))
@@ -201,10 +221,6 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
 
 def _row(data: Json) -> LayerReport:
     return LayerReport(**{**data, "shape": tuple(data["shape"]), "formats": tuple(data["formats"])})
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _text(data: Json) -> str:
@@ -467,11 +483,12 @@ def _origin(job: Job, checkpoint: Checkpoint) -> dict[str, Json]:
         "length": job.length,
         "tokens": hashlib.sha256(job.tokens.numpy().tobytes()).hexdigest()[:32],
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("mase-dse", "torch", "transformers")},
+        "versions": {name: version_of(name) for name in ("mase-dse", "torch", "transformers")},
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package, or ``unknown``."""
     try:
         return version(package)
     except PackageNotFoundError:

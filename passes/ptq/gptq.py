@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mase.errors import ConfigError
 from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Layer, Quantizer
-from passes.ptq.columns import Factor
-from passes.ptq.groups import Groups, Steps, groups_of, searched
+from passes.ptq.columns import Factor, Rounder, propagate
+from passes.ptq.fields import number
+from passes.ptq.groups import Groups, Steps, grouped, groups_of, searched
 
 COLUMNS = 128  # that are updated together
 
@@ -43,49 +42,37 @@ class Gptq(Quantizer):
     needs: ClassVar[tuple[str, ...]] = ("gram",)
 
     def __post_init__(self) -> None:
-        if not 0 < self.damp <= 1:
-            raise ConfigError(f"gptq: damp is {self.damp}; allowed is above 0, at most 1")
+        grouped("gptq.format", self.format)
+        number("gptq.damp", self.damp, 0, 1, above=True)
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"gptq: {layer.path}"
-        hessian, inputs = layer.seen.hessian(where), layer.weight.shape[1]
-        if layer.seen.tokens < inputs:
-            text = f"{where}: {layer.seen.tokens} tokens for {inputs} inputs; pass at least {inputs}"
-            warnings.warn(text, stacklevel=2)
-        factor = Factor.of(hessian, self.damp, self.act_order, where)
+        factor = Factor.seen(layer.seen, self.damp, self.act_order, where)
         weight = factor.cleaned(layer.weight, where)  # before steps are fitted: they need not reach what no token uses
         groups = groups_of(parse(self.format), weight, where)
-        steps = None
-        if self.static_groups:
-            steps = searched(groups, weight, hessian.diagonal()) if self.search else groups.fit(weight)
-        order = factor.order
-        weight = weight.clone() if order is None else weight[:, order]
-        columns = torch.arange(groups.inputs) if order is None else order
-        of = groups.group_of()[columns if steps is not None else torch.arange(groups.inputs)]
-        codes, steps = _rounded(groups, weight, factor.upper, of, steps)
-        if order is not None and self.static_groups:
-            codes, order = codes[:, torch.argsort(order)], None
-        return PackedWeight((len(weight), groups.inputs), (groups.piece(codes, steps, order),))
+        codes, size = torch.empty(weight.shape, dtype=torch.int64), groups.size
+        fitted = [self._static(groups, weight, layer)] if self.static_groups else list[Steps]()
 
+        def begin(rest: Tensor, columns: Tensor) -> Rounder:
+            if not self.static_groups:
+                fitted.append(groups.fit(rest[:, :size]))
 
-def _rounded(groups: Groups, w: Tensor, u: Tensor, of: Tensor, steps: Steps | None) -> tuple[Tensor, Steps]:
-    """Return the codes of all columns and the steps; ``w`` is spent. Without steps groups are fitted when reached."""
-    inputs, size = w.shape[1], groups.size
-    block = size if size >= COLUMNS else COLUMNS // size * size
-    codes, fitted = torch.empty(w.shape, dtype=torch.int64), list[Steps]()
-    for i in range(0, inputs, block):
-        j = min(i + block, inputs)
-        part, error, own = w[:, i:j], torch.empty(len(w), j - i), u[i:j, i:j]
-        for c in range(j - i):
-            if steps is None and (i + c) % size == 0:
-                fitted.append(groups.fit(part[:, c : c + size]))
-            now = fitted[-1].at(slice(0, 1)) if steps is None else steps.at(of[i + c : i + c + 1])
-            codes[:, i + c], value = _column(groups, part[:, c], now)
-            error[:, c] = (part[:, c] - value) / own[c, c]
-            part[:, c + 1 :].addr_(error[:, c], own[c, c + 1 :], alpha=-1)
-        if j < inputs:
-            w[:, j:].addmm_(error, u[i:j, j:], alpha=-1)
-    return codes, Steps.joined(fitted) if steps is None else steps
+            def rounder(weights: Tensor, column: int) -> Tensor:
+                group = column // size if self.static_groups else 0
+                codes[:, column], value = _column(groups, weights, fitted[-1].at(slice(group, group + 1)))
+                return value
+
+            return rounder
+
+        block = size if size >= COLUMNS else COLUMNS // size * size
+        propagate(weight, factor, begin, 0 if self.static_groups else size, block)
+        order = None if self.static_groups else factor.order
+        codes = codes if order is None else codes[:, order]
+        return PackedWeight((len(weight), groups.inputs), (groups.piece(codes, Steps.joined(fitted), order),))
+
+    def _static(self, groups: Groups, weight: Tensor, layer: Layer) -> Steps:
+        """Return the steps of all groups from the weights as they were."""
+        return searched(groups, weight, layer.seen.hessian().diagonal()) if self.search else groups.fit(weight)
 
 
 def _column(groups: Groups, x: Tensor, now: Steps) -> tuple[Tensor, Tensor]:

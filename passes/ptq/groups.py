@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mase.errors import ConfigError
-from mase.formats import Code, Format, QuantParams
+from mase.formats import Code, Format, QuantParams, parse
 from mase.formats.base import floor_log2, pow2
 from mase.formats.blocks import BlockFormat
 from mase.formats.codebook import TableBlocks
@@ -237,6 +237,29 @@ FAMILIES: tuple[tuple[type[Format], type[Groups], str], ...] = (
 )
 
 
+def grouped(where: str, text: str) -> Format:
+    """Return a format that has groups along the inputs.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    fmt = parse(text)
+    _family(fmt, where)
+    return fmt
+
+
+def _family(fmt: Format, where: str) -> tuple[type[Groups], str]:
+    """Return how groups of a format are rounded, and the name of the field that is their size."""
+    tensor = isinstance(fmt, Int) and not fmt.group and not fmt.channel
+    for kind, groups, field in FAMILIES:
+        if isinstance(fmt, kind) and not tensor and not getattr(fmt, "outer", ()) and not getattr(fmt, "compat", ""):
+            return groups, field
+    raise ConfigError(
+        f"{where}: format {fmt} has no groups along the inputs; allowed are integers with a scale a group or channel, "
+        "block formats along one axis, nvfp4, nf and codebook"
+    )
+
+
 def groups_of(fmt: Format, weight: Tensor, where: str) -> Groups:
     """Return how a method rounds weights ``[outputs, inputs]`` to a format.
 
@@ -245,14 +268,9 @@ def groups_of(fmt: Format, weight: Tensor, where: str) -> Groups:
     """
     if not bool(torch.isfinite(weight).all()):
         raise ConfigError(f"{where}: weights hold NaN or infinity; finite values are needed")
-    tensor = isinstance(fmt, Int) and not fmt.group and not fmt.channel
-    for kind, groups, field in FAMILIES:
-        if isinstance(fmt, kind) and not tensor and not getattr(fmt, "outer", ()) and not getattr(fmt, "compat", ""):
-            return groups(fmt, fmt.calibrate(weight, -1), weight.shape[1], getattr(fmt, field))
-    raise ConfigError(
-        f"{where}: format {fmt} has no groups along the inputs; allowed are integers with a scale a group or channel, "
-        "block formats along one axis, nvfp4, nf and codebook"
-    )
+    groups, field = _family(fmt, where)
+    params = QuantParams() if isinstance(fmt, Int) else fmt.calibrate(weight, -1)  # integers are fitted where asked
+    return groups(fmt, params, weight.shape[1], getattr(fmt, field))
 
 
 def chunked(x: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
@@ -267,18 +285,21 @@ def chunked(x: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
         yield slice(start, start + step), part.reshape(len(part), groups, size)
 
 
-def searched(groups: Groups, x: Tensor, importance: Tensor | None) -> Steps:
+def searched(groups: Groups, x: Tensor, importance: Tensor | None, every: bool = False) -> Steps:
     """Return steps with the least ``sum_j importance_j (y_j - x_j)^2`` of each group, over scaled steps of the format.
 
     Integers in the full range try 1 / step = -(n - d) / w with w the weight of greatest magnitude and n = 2**(bits-1):
     d = 0.01 k, |k| <= 90, of two bits, else 0.0075 n k, |k| <= 100, every second k.
     Powers of two try half and double; other formats try 0.50 to 1.51 of their step.
 
+    Args:
+        every: try every k.
+
     Source: W. Cheng et al., SignRoundV2, 2025, the pre-tuning scale search.
     """
     weights = torch.ones(x.shape[1]) if importance is None else importance.to(torch.float32)
     if isinstance(groups, IntGroups) and groups.fmt.full:
-        return Steps(groups.snap(_full_range(groups, x, weights)))
+        return Steps(groups.snap(_full_range(groups, x, weights, 1 if every else 2)))
     if isinstance(groups, IntGroups) and groups.fmt.zero != "none":
         return _best_of(groups, x, weights, [1.0 - 0.01 * k for k in range(51)])
     if isinstance(groups, PowerGroups):
@@ -286,14 +307,14 @@ def searched(groups: Groups, x: Tensor, importance: Tensor | None) -> Steps:
     return _best_of(groups, x, weights, [1.0, *(0.5 + 0.01 * k for k in range(102))])
 
 
-def _full_range(groups: IntGroups, x: Tensor, weights: Tensor) -> Tensor:
+def _full_range(groups: IntGroups, x: Tensor, weights: Tensor, hop: int) -> Tensor:
     """Return signed steps, float32 ``[outputs, groups]``, of the best candidate.
 
     A step refitted by least squares on its codes errs less in the weights, and more in what the layer gives: it is
     smaller in every group, and errors that point one way add up.
     """
     n, found = -groups.low, torch.empty(len(x), groups.count)
-    shifts = [0.01 * k for k in range(-90, 91, 2)] if n == 2 else [0.0075 * n * k for k in range(-100, 101, 2)]
+    shifts = [0.01 * k for k in range(-90, 91, hop)] if n == 2 else [0.0075 * n * k for k in range(-100, 101, hop)]
     spread = torch.nn.functional.pad(weights, (0, groups.count * groups.size - len(weights)))
     spread = spread.reshape(1, groups.count, groups.size)
     for rows, w in chunked(x.to(torch.float32), groups.size):

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mase.calib.absorb import Pair, head_size, pairs
+from mase.calib.absorb import Pair, pairs
 from mase.graph import Graph
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.fields import seeded
 
 
@@ -28,16 +28,15 @@ class Hadamard(Method):
     """
 
     seed: int = 0
-    folds: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "fold"
 
     def __post_init__(self) -> None:
         seeded("hadamard.seed", self.seed)
 
     def run(self, block: Block) -> None:
         for pair in pairs(block.graph):
-            size = head_size(block.graph, pair)
-            if size > 1:
-                block.fold(rotated(block.graph, pair, rotation(size, self.seed)))
+            if pair.head > 1:
+                block.fold(rotated(block.graph, pair, rotation(pair.head, self.seed)))
 
 
 def rotation(size: int, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import scipy.linalg
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from mase.errors import ConfigError
 from mase.formats import parse
 from mase.formats.packed import PackedWeight
-from passes.ptq.base import Block, Layer, Method
+from passes.ptq.base import Block, Layer, Method, Stage
 from passes.ptq.fields import whole
 
 
@@ -27,6 +28,8 @@ class LowRank(Method):
 
     rank: int = 32
     format: str = "mxint8"
+    stage: ClassVar[Stage] = "branch"
+    branches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole(f"{self.name}.rank", self.rank, 1)
@@ -61,7 +64,7 @@ class LowRank(Method):
 
     def branch(self, layer: Layer, packed: PackedWeight) -> tuple[PackedWeight, PackedWeight]:
         """Return the branch of a layer."""
-        a, b = correction(layer.weight - packed.dense(), self.metric(layer), self.rank)
+        a, b = correction(layer.wanted - packed.dense(), self.metric(layer), self.rank)
         fmt = parse(self.format)
         return PackedWeight.of(a, fmt), PackedWeight.of(b, fmt)
 

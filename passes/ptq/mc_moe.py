@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -10,16 +12,17 @@ import torch
 from torch import Tensor
 
 from mase.calib import experts
-from mase.calib.allocate import expert_bits
+from mase.calib.allocate import check_budget, expert_bits
+from mase.calib.layers import Place
 from mase.errors import ConfigError
 from mase.formats import QuantParams
 from mase.formats.int import Int
 from mase.formats.packed import PackedWeight
 from mase.formats.scales import round_scale
-from passes.ptq.base import METHODS, Block, Layer, Method
+from passes.ptq.base import METHODS, Block, Layer, Method, Stage
 from passes.ptq.columns import Factor, Rounder, propagate
 from passes.ptq.fields import number, whole
-from passes.ptq.slim_llm import FACTORS, NORM, Shared
+from passes.ptq.slim_llm import FACTORS, Shared, least_of, with_offset
 
 WIDTHS = (1, 2, 3)  # of experts
 PRESENT = (2, 3)  # widths that at least one expert has
@@ -47,6 +50,7 @@ class McMoe(Method):
     error: float = 1.0
     needs: ClassVar[tuple[str, ...]] = ("gram",)
     blockwise: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "quantizer"
 
     def __post_init__(self) -> None:
         number("mc_moe.bits", self.bits, 1, 3)
@@ -54,7 +58,20 @@ class McMoe(Method):
         whole("mc_moe.group", self.group, 1)
         number("mc_moe.damp", self.damp, 0, 1)
         for name in ("frequency", "weight", "error"):
-            number(f"mc_moe.{name}", getattr(self, name), 0)
+            number(f"mc_moe.{name}", getattr(self, name), 0, 10)
+
+    def check(self, layers: Sequence[Place]) -> None:
+        counts = Counter((p.path.rpartition("[")[0], p.node) for p in layers if p.expert is not None)
+        if not counts:
+            raise ConfigError(
+                "mc_moe: none of its layers is an expert; allowed are mixtures of experts, such as Mixtral; gptq and "
+                "slim_llm are for other models"
+            )
+        for count in counts.values():
+            check_budget(count, self._budget(count), WIDTHS, PRESENT)
+
+    def _budget(self, count: int) -> int:
+        return int(self.bits * count + 1e-9)
 
     def run(self, block: Block) -> None:
         widths = self.widths(block)
@@ -73,7 +90,7 @@ class McMoe(Method):
             roundings = [partial(nearest, bits=bits, group=self.group) for bits in WIDTHS]
             lost = experts.errors(node, samples, roundings)
             exponents = (self.frequency, self.weight, self.error)
-            chosen = expert_bits(often, much, lost, int(self.bits * count + 1e-9), WIDTHS, PRESENT, exponents)
+            chosen = expert_bits(often, much, lost, self._budget(count), WIDTHS, PRESENT, exponents)
             for expert, bits in enumerate(chosen):
                 found |= {f"{node.path}.{role}[{expert}]": bits for role in experts.MATRICES}
         return found
@@ -81,12 +98,12 @@ class McMoe(Method):
     def layer(self, layer: Layer, bits: int) -> PackedWeight:
         """Return the weights of a layer in so many bits."""
         where = f"mc_moe: {layer.path}"
-        factor = Factor.of(layer.seen.hessian(where), self.damp, where=where)
+        factor = Factor.seen(layer.seen, self.damp, where=where)
         shared: list[Shared] = []
 
         def begin(rest: Tensor, columns: Tensor) -> Rounder:
             shared.append(fitted(rest[:, : self.group], bits))
-            return _with_offset(*shared[-1], bits)
+            return with_offset(*shared[-1], bits)
 
         dense = propagate(factor.cleaned(layer.weight, where), factor, begin, self.group)
         scale, offset = (torch.stack([pair[i] for pair in shared], 1).double() for i in (0, 1))
@@ -104,14 +121,7 @@ def fitted(w: Tensor, bits: int) -> Shared:
         return _shared(low, high, bits)
     factors = torch.tensor(FACTORS, dtype=torch.float64)[:, None]
     scales, offsets = _shared(low * factors, high * factors, bits)
-    errors = torch.stack(
-        [
-            (_with_offset(scale, offset, bits)(w.T, 0).T - w).abs_().pow_(NORM).sum(1)
-            for scale, offset in zip(scales, offsets, strict=True)
-        ]
-    )
-    best = errors.argmin(0, keepdim=True)
-    return scales.gather(0, best).squeeze(0), offsets.gather(0, best).squeeze(0)
+    return least_of(w, (scales, offsets), lambda scale, offset: with_offset(scale, offset, bits))
 
 
 def _shared(low: Tensor, high: Tensor, bits: int) -> Shared:
@@ -119,15 +129,10 @@ def _shared(low: Tensor, high: Tensor, bits: int) -> Shared:
     return round_scale((high - low) / ((1 << bits) - 1), "fp16").float(), offset.float()
 
 
-def _with_offset(scale: Tensor, offset: Tensor, bits: int) -> Rounder:
-    top = (1 << bits) - 1
-    return lambda w, column: ((w - offset) / scale).round_().clamp_(0, top).mul_(scale).add_(offset)
-
-
 def nearest(w: Tensor, bits: int, group: int) -> Tensor:
     """Round to nearest in groups; zero points are not rounded, and one bit has no mean."""
     parts = [w[:, i : i + group].float() for i in range(0, w.shape[1], group)]
-    return torch.cat([_with_offset(*_shared(*_ends(part, bits), bits), bits)(part.T, 0).T for part in parts], 1)
+    return torch.cat([with_offset(*_shared(*_ends(part, bits), bits), bits)(part.T, 0).T for part in parts], 1)
 
 
 def _ends(w: Tensor, bits: int) -> Shared:

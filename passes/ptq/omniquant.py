@@ -11,12 +11,13 @@ from torch import Tensor
 
 from mase.errors import ConfigError
 from mase.formats import parse
+from mase.formats.int import Int
 from mase.formats.packed import PackedWeight
-from passes.ptq.base import METHODS, Block, Layer, Method
-from passes.ptq.blockwise import Runner, batches
+from passes.ptq.base import METHODS, Block, Layer, Method, Stage
+from passes.ptq.blockwise import Kept, Runner, batches, straight
 from passes.ptq.fields import number, seeded, whole
 from passes.ptq.folds import Fold, factors_of, folds
-from passes.ptq.groups import IntGroups, Steps, groups_of
+from passes.ptq.groups import Steps, grouped, groups_of
 
 START = 4.0  # of the logits of ranges
 LEAST = 1e-5
@@ -45,19 +46,19 @@ class OmniQuant(Method):
     seed: int = 42
     needs: ClassVar[tuple[str, ...]] = ("peak",)
     blockwise: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "quantizer"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.epochs <= 1000:
-            raise ConfigError(f"omniquant: epochs is {self.epochs}; allowed are 1..1000")
+        ranged("omniquant.format", self.format)
+        whole("omniquant.epochs", self.epochs, 1, 1000)
         for name in ("lwc_lr", "let_lr"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"omniquant: {name} is {getattr(self, name)}; allowed is above 0, at most 1")
+            number(f"omniquant.{name}", getattr(self, name), 0, 1, above=True)
         number("omniquant.alpha", self.alpha, 0, 1)
-        whole("omniquant.batch", self.batch, 1)
+        whole("omniquant.batch", self.batch, 1, 1024)
         seeded("omniquant.seed", self.seed)
 
     def run(self, block: Block) -> None:
-        found = [fold for fold in folds(block, self.needs) if not fold.layers[0].expert] if self.let else []
+        found = [fold for fold in folds(block, self.needs) if _free(block, fold)] if self.let else []
         starts = [self._start(fold) for fold in found]
         for fold, start in zip(found, starts, strict=True):
             block.fold(fold.pair.folded(block.graph, start))
@@ -88,7 +89,10 @@ class OmniQuant(Method):
         least, best = float("inf"), [torch.zeros_like(log) for log in logs]
         for step, which in enumerate(batches(len(runner.samples), self.batch, steps, self.seed)):
             optimizer.zero_grad()
-            loss = _loss(runner, parts, found, logs, which)
+            factors = [fold.pair.tied(log.exp()) for fold, log in zip(found, logs, strict=True)]
+            columns, rows = factors_of(found, factors)
+            weights = {path: _effective(part, columns.get(path), rows.get(path)) for path, part in parts.items()}
+            loss = runner.backward(weights, which)
             if runner.checked(loss, step) < least:
                 least, best = loss, [log.detach().clone() for log in logs]
                 for part in parts.values():
@@ -99,29 +103,27 @@ class OmniQuant(Method):
         return best
 
 
-class _Ranges:
+def ranged(where: str, text: str) -> None:
+    """Refuse a format without ranges that can be learned."""
+    fmt = grouped(where, text)
+    if not isinstance(fmt, Int) or fmt.zero != "int":
+        raise ConfigError(
+            f"{where}: format {text} has no ranges to learn; allowed are integers with a zero point, such as int4g128a"
+        )
+
+
+class _Ranges(Kept):
     """The ranges of one layer's groups while they are learned."""
 
     def __init__(self, layer: Layer, text: str) -> None:
         self.groups = groups_of(parse(text), layer.weight, f"omniquant: {layer.path}")
-        if not isinstance(self.groups, IntGroups) or self.groups.fmt.zero != "int":
-            raise ConfigError(
-                f"omniquant: {layer.path}: format {text} has no ranges to learn; allowed are integers with a zero "
-                "point, such as int4g128a"
-            )
         self.weight = layer.weight
         shape = (len(layer.weight), self.groups.count)
         self.logits = [torch.full(shape, START, requires_grad=True) for _ in range(2)]
-        self.kept = [logit.detach().clone() for logit in self.logits]
+        self.keep()
 
-    def keep(self) -> None:
-        """Remember the ranges."""
-        self.kept = [logit.detach().clone() for logit in self.logits]
-
-    def back(self) -> None:
-        """Return to the ranges that are remembered."""
-        for logit, kept in zip(self.logits, self.kept, strict=True):
-            logit.data.copy_(kept)
+    def state(self) -> tuple[Tensor, ...]:
+        return tuple(self.logits)
 
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return steps and zero points before they are rounded, with gradients."""
@@ -136,9 +138,9 @@ class _Ranges:
         step, zero = self.steps(weight)
         stored = self.groups.snap(step.detach()).float()
         step = (stored - step).detach() + step
-        zero = _pass(zero).clamp(self.groups.low, self.groups.high)
+        zero = straight(zero).clamp(self.groups.low, self.groups.high)
         s, z = self.groups.spread(step), self.groups.spread(zero)
-        return s * ((_pass(weight / s) + z).clamp(self.groups.low, self.groups.high) - z)
+        return s * ((straight(weight / s) + z).clamp(self.groups.low, self.groups.high) - z)
 
     def packed(self, weight: Tensor) -> PackedWeight:
         """Return weights as they are stored."""
@@ -148,25 +150,10 @@ class _Ranges:
             return PackedWeight((len(weight), weight.shape[1]), (self.groups.nearest(weight, steps),))
 
 
-def _pass(x: Tensor) -> Tensor:
-    return (x.round() - x).detach() + x
-
-
-def _loss(
-    runner: Runner, parts: Mapping[str, _Ranges], found: Sequence[Fold], logs: Sequence[Tensor], which: list[int]
-) -> float:
-    runs, total = runner.batch(which), 0.0
-    count = sum(target.numel() for _, target in runs)
-    for inputs, target in runs:
-        with torch.enable_grad():
-            columns, rows = factors_of(
-                found, [fold.pair.tied(log.exp()) for fold, log in zip(found, logs, strict=True)]
-            )
-            weights = {path: _effective(part, columns.get(path), rows.get(path)) for path, part in parts.items()}
-            loss = (runner.run(weights, inputs) - target).square().sum() / count
-        loss.backward()
-        total += float(loss.detach())
-    return total
+def _free(block: Block, fold: Fold) -> bool:
+    """Tell whether a pair may have factors: no expert, and nothing of it is quantized already."""
+    paths = (fold.pair.path, *fold.pair.paths)
+    return not fold.layers[0].expert and all(block.packed(path) is None for path in paths)
 
 
 def _effective(part: _Ranges, columns: Tensor | None, rows: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Layer, Quantizer
-from passes.ptq.groups import groups_of, searched
+from passes.ptq.groups import grouped, groups_of, searched
 
 
 @METHODS.add("opt_rtn")
@@ -25,6 +25,9 @@ class OptRtn(Quantizer):
     format: str = "int4g128f_fp16"
     data: bool = True
     needs: ClassVar[tuple[str, ...]] = ("squares",)
+
+    def __post_init__(self) -> None:
+        grouped("opt_rtn.format", self.format)
 
     @property
     def calibrates(self) -> bool:

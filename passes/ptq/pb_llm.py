@@ -45,7 +45,7 @@ class PbLlm(Quantizer):
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"pb_llm: {layer.path}"
-        factor = Factor.of(layer.seen.hessian(where), self.damp, where=where)
+        factor = Factor.seen(layer.seen, self.damp, where=where)
         weight = factor.cleaned(layer.weight, where)
         mask = _most(factor.salience(weight), self.salient)
         high = Int(self.bits, channel=True, zero="int", scale_type="fp16")

@@ -44,6 +44,7 @@ class Qlora(Quantizer):
     rounds: int = 5
     seed: int = 0
     needs: ClassVar[tuple[str, ...]] = ("gram", "mean_peak")
+    branches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole(f"{self.name}.rank", self.rank, 1)
@@ -78,10 +79,10 @@ class Qlora(Quantizer):
             return self._with(PackedWeight.of(weight, fmt), a, b)
         packed = PackedWeight.of(weight, fmt)
         metric = METRICS[self.start](layer) if self.start in METRICS else None
-        a, b = correction(weight - packed.dense(), metric, self.rank)
+        a, b = correction(layer.wanted - packed.dense(), metric, self.rank)
         for _ in range(self.rounds - 1 if self.start == "loftq" else 0):
             packed = PackedWeight.of(weight - (b @ a).float(), fmt)
-            a, b = correction(weight - packed.dense(), None, self.rank)
+            a, b = correction(layer.wanted - packed.dense(), None, self.rank)
         return self._with(packed, a, b)
 
     def _drawn(self, layer: Layer) -> tuple[Tensor, Tensor]:

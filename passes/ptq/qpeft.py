@@ -19,7 +19,7 @@ from mase.formats import parse
 from mase.formats.packed import PackedWeight
 from mase.graph import Graph
 from mase.interpreter import Batch, train, unpacked
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.blockwise import Runner, batches
 from passes.ptq.fields import number, seeded, whole
 
@@ -34,18 +34,21 @@ class Qpeft(Method):
 
     Args:
         steps: updates. rate: of AdamW, falls to 0 along a cosine. batch: samples of an update. seed: of their order.
+        elastic: train shortcuts around the branch too (H. Qin et al., IR-QLoRA, ICML 2024).
     """
 
     steps: int = 100
     rate: float = 1e-3
     batch: int = 8
     seed: int = 0
+    elastic: bool = False
     blockwise: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "tuning"
 
     def __post_init__(self) -> None:
-        whole("qpeft.steps", self.steps, 1)
-        number("qpeft.rate", self.rate, 0)
-        whole("qpeft.batch", self.batch, 1)
+        whole("qpeft.steps", self.steps, 1, 1_000_000)
+        number("qpeft.rate", self.rate, 0, 1, above=True)
+        whole("qpeft.batch", self.batch, 1, 1024)
         seeded("qpeft.seed", self.seed)
 
     def run(self, block: Block) -> None:
@@ -60,7 +63,7 @@ class Qpeft(Method):
             ]
             return torch.stack(errors).mean()
 
-        for path, weight in tuned(packed, loss, self.steps, self.rate, runner.where).items():
+        for path, weight in tuned(packed, loss, self.steps, self.rate, runner.where, self.elastic).items():
             block.write(path, weight)
 
 
@@ -71,13 +74,14 @@ def finetune(
     steps: int,
     rate: float = 2e-4,
     loss: Loss = next_token,
+    elastic: bool = False,
 ) -> dict[str, PackedWeight]:
     """Train the branches of a whole graph, as QLoRA does, and return all packed weights.
 
     Args:
         graph: in float, for all that is not packed, after the folds of the recipe (``PtqReport.folded``).
         packed: by path of the layer. samples: batches, taken in turn.
-        loss: of what the graph gives; a language model's by default.
+        loss: of what the graph gives; a language model's by default. elastic: see :class:`Qpeft`.
 
     Raises:
         ConfigError: no layer has a branch, there are no samples, or the loss is not a number.
@@ -95,11 +99,11 @@ def finetune(
         given = inputs[step % len(inputs)]
         return loss(train(graph.on({**frozen, **{keys[path]: w for path, w in weights.items()}}), given), given)
 
-    return {**packed, **tuned(dense, step_loss, steps, rate, "finetune")}
+    return {**packed, **tuned(dense, step_loss, steps, rate, "finetune", elastic)}
 
 
 def tuned(
-    packed: Mapping[str, PackedWeight], loss: StepLoss, steps: int, rate: float, where: str
+    packed: Mapping[str, PackedWeight], loss: StepLoss, steps: int, rate: float, where: str, elastic: bool = False
 ) -> dict[str, PackedWeight]:
     """Return the weights that have branches, with these trained; the others of ``packed`` are held fast.
 
@@ -110,13 +114,11 @@ def tuned(
     pairs = {path: weight.branch for path, weight in packed.items() if weight.branch is not None}
     if not pairs:
         raise ConfigError(f"{where}: no layer has a low-rank branch; put a step such as qlora or qera before this one")
-    free = {path: (a.dense().requires_grad_(), b.dense().requires_grad_()) for path, (a, b) in pairs.items()}
-    optimiser = torch.optim.AdamW([x for pair in free.values() for x in pair], rate, SPREAD, weight_decay=0.0)
+    free = {path: _Branch(a.dense(), b.dense(), elastic) for path, (a, b) in pairs.items()}
+    optimiser = torch.optim.AdamW([x for part in free.values() for x in part.leaves], rate, SPREAD, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)))
     for step in range(steps):
-        weights = {
-            path: dense[path] + free[path][1] @ free[path][0] if path in free else w for path, w in dense.items()
-        }
+        weights = {path: dense[path] + free[path].product() if path in free else w for path, w in dense.items()}
         value = loss(weights, step)
         if not bool(torch.isfinite(value)):
             raise ConfigError(f"{where}: the loss is {float(value.detach())} at step {step}; a lower rate may help")
@@ -124,7 +126,36 @@ def tuned(
         value.backward()
         optimiser.step()
         schedule.step()
-    return {path: replace(packed[path], branch=_rounded(pairs[path], free[path])) for path in free}
+    return {path: replace(packed[path], branch=_rounded(pairs[path], free[path].both())) for path in free}
+
+
+class _Branch:
+    """A branch while it is trained; shortcuts are matrices of means and of copies, times one factor each."""
+
+    def __init__(self, a: Tensor, b: Tensor, elastic: bool) -> None:
+        rank = len(a)
+        self.means, self.copies = _runs(rank, a.shape[1]), _runs(rank, len(b)).T
+        self.means = self.means / self.means.sum(1, keepdim=True)
+        self.leaves = [a.requires_grad_(), b.requires_grad_()]
+        self.leaves += [torch.zeros((), requires_grad=True) for _ in range(2 if elastic else 0)]
+
+    def both(self) -> tuple[Tensor, Tensor]:
+        """Return ``a`` and ``b`` with the shortcuts in them."""
+        a, b, *factors = self.leaves
+        if not factors:
+            return a, b
+        return a + factors[0] * self.means, b + factors[1] * self.copies
+
+    def product(self) -> Tensor:
+        """Return what the branch multiplies with."""
+        a, b = self.both()
+        return b @ a
+
+
+def _runs(count: int, length: int) -> Tensor:
+    """Return 1 where a place is in a run, ``[count, length]``; runs are as equal as can be, none is empty."""
+    run = torch.arange(length) * count // length
+    return (run == torch.arange(count)[:, None]).float()
 
 
 def _rounded(old: tuple[PackedWeight, PackedWeight], new: tuple[Tensor, ...]) -> tuple[PackedWeight, PackedWeight]:

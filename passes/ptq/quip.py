@@ -14,7 +14,7 @@ from mase.formats.packed import PackedWeight, Piece
 from mase.formats.scales import round_scale
 from mase.formats.turn import Turn
 from passes.ptq.base import METHODS, Layer, Quantizer
-from passes.ptq.columns import Factor, Rounder, propagate
+from passes.ptq.columns import Factor, Rounder, cleaned, hessian_of, propagate
 from passes.ptq.fields import number, seeded, whole
 
 LEAST = 1e-6  # of a diagonal, relative to its mean
@@ -54,14 +54,14 @@ class Quip(Quantizer):
 
     def __post_init__(self) -> None:
         whole("quip.bits", self.bits, 1, 8)
-        number("quip.range", self.range, 1e-3)
+        number("quip.range", self.range, 0.1, 100)
         number("quip.damp", self.damp, 0, 1)
         seeded("quip.seed", self.seed)
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"quip: {layer.path}"
-        hessian = layer.seen.hessian(where)
-        weight = Factor.of(hessian, 1.0, where=where).cleaned(layer.weight, where)
+        hessian = hessian_of(layer.seen, where)
+        weight = cleaned(layer.weight, hessian.diagonal() <= 0, where)
         turn = Turn(zlib.crc32(f"{self.seed} {layer.path}".encode()), _scale(weight, hessian))
         w = turn.forth(weight)
         metric = turn.metric(hessian)

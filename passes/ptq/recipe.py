@@ -9,12 +9,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mase import config
+from mase.calib.layers import Place
 from mase.doors.json_text import first, repr_of
 from mase.errors import ConfigError, FormatError, suggest
 from mase.formats import parse
-from passes.ptq.base import METHODS, Method
+from mase.ptqconfig import AllocateSection
+from passes.ptq.base import METHODS, Method, name_of
 
 FORMATS = "format", "branch"  # fields that are text forms
+NOTHING = "the model has no linear layers and no experts in its blocks; nothing is quantized"
 Recipe = Any  # what a configuration says: a name, a mapping of one name to fields, a Method, or a list of these
 
 
@@ -74,8 +78,80 @@ def _checked(cls: type[Method], given: Mapping[str, Any], where: str) -> Method:
 
 def told(methods: Sequence[Method]) -> list[dict[str, dict[str, Any]]]:
     """Return methods as plain data, with every field written out."""
-    names = {cls: name for name, cls in METHODS.items()}
-    return [{names[type(m)]: {f.name: getattr(m, f.name) for f in fields(m)}} for m in methods]  # type: ignore[arg-type]
+    return [{name_of(m): {f.name: getattr(m, f.name) for f in fields(m)}} for m in methods]  # type: ignore[arg-type]
+
+
+def check_order(methods: Sequence[Method], where: str) -> None:
+    """Refuse steps that make no sense behind each other; those without a stage may stand anywhere.
+
+    Raises:
+        ConfigError: names the step, and what it needs before it.
+    """
+    before: list[Method] = []
+    for method in methods:
+        if fault := _fault(method, before):
+            raise ConfigError(f"{where}: {fault}")
+        before.append(method)
+    if all(method.folds for method in methods):
+        names = ", ".join(name_of(method) for method in methods)
+        raise ConfigError(f"{where}: {names} leaves all weights in float; add a quantizer, such as rtn")
+
+
+def _fault(method: Method, before: Sequence[Method]) -> str:
+    """Return what is wrong with a step behind others, or nothing."""
+    name, stages = name_of(method), {other.stage: name_of(other) for other in before}
+    free = "" in stages
+    if method.stage in ("fold", "quantizer") and (late := stages.get("quantizer", stages.get("branch"))):
+        both = f"{late} and {name} both quantize; allowed is one quantizer"
+        return both if method.stage == "quantizer" else f"{name} comes behind {late}; a fold must come before it"
+    if method.folds and (lower := next((other for other in before if other.lowers), None)):
+        return f"{name} comes behind {name_of(lower)}, which lowers ranges; put it before, or say clip: false"
+    if method.stage == "branch" and not free and "quantizer" not in stages:
+        return f"{name} corrects what a quantizer leaves; put a step such as rtn before it"
+    if method.branches and (other := next((other for other in before if other.branches), None)):
+        return f"{name_of(other)} and {name} both give a low-rank branch; allowed is one"
+    if method.stage == "tuning" and not free and not any(other.branches for other in before):
+        return f"{name} trains low-rank branches; put a step such as qlora or qera before it"
+    return ""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Ask for a format of each layer, of several, by what the layer loses.
+
+    Args:
+        options: formats by text form. bits: most stored bits a weight, the mean of all layers that are quantized.
+        sensitivity: what a layer loses: ``mse``, ``output`` or ``delta_loss`` (passes/ptq/allocation.py).
+        fixed: glob of layers -> the option that they have; the first match wins.
+    """
+
+    options: tuple[str, ...]
+    bits: float
+    sensitivity: str = "delta_loss"
+    fixed: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], where: str = "allocate") -> Allocation:
+        """Read it from plain data.
+
+        Raises:
+            ConfigError: a field is unknown, missing or impossible; says which.
+        """
+        section = config.section(AllocateSection, data, where)
+        for i, text in enumerate(section.options):
+            try:
+                parse(text)
+            except FormatError as fault:
+                raise ConfigError(f"{where}.options[{i}]: {fault}") from None
+        if len(set(section.options)) < len(section.options):
+            twice = next(text for text in section.options if section.options.count(text) > 1)
+            raise ConfigError(f"{where}.options: {twice} stands there twice")
+        for glob, text in section.fixed.items():
+            if text not in section.options:
+                raise ConfigError(
+                    f"{where}.fixed {glob!r}: {text!r} is not an option; allowed are {', '.join(section.options)}"
+                )
+        return cls(tuple(section.options), section.bits, section.sensitivity, tuple(section.fixed.items()))
 
 
 @dataclass(frozen=True)
@@ -86,6 +162,7 @@ class Plan:
         recipe: of all layers of blocks. overrides: glob of paths -> methods; the first match wins.
         skip: globs of layers that stay in float. also: globs of layers outside blocks that are quantized too.
         ties: names of layers of one module that must have the same recipe, such as ``(q_proj, k_proj, v_proj)``.
+        allocate: how formats are chosen; None where they stand in the recipe.
     """
 
     recipe: tuple[Method, ...]
@@ -93,6 +170,12 @@ class Plan:
     skip: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
+    allocate: Allocation | None = None
+
+    def __post_init__(self) -> None:
+        check_order(self.recipe, "recipe")
+        for glob, methods in self.overrides:
+            check_order(methods, f"overrides {glob!r}")
 
     @classmethod
     def of(
@@ -103,11 +186,13 @@ class Plan:
         also: Sequence[str] = (),
         ties: Sequence[Sequence[str]] = (),
         seed: int | None = None,
+        allocate: Mapping[str, Any] | None = None,
     ) -> Plan:
         """Read a plan from plain data.
 
         Args:
             overrides: glob -> a recipe, or a mapping of fields that replace those of the methods that have them.
+            allocate: see :class:`Allocation`.
 
         Raises:
             ConfigError: see :func:`recipe`; or no method has a field of an override.
@@ -118,7 +203,16 @@ class Plan:
             where = f"overrides {glob!r}"
             changed = isinstance(given, Mapping) and not (len(given) == 1 and next(iter(given)) in METHODS)
             others.append((glob, _changed(methods, given, where) if changed else recipe(given, where, seed)))
-        return cls(methods, tuple(others), tuple(skip), tuple(also), tuple(tuple(tie) for tie in ties))
+        ask = None if allocate is None else Allocation.of(allocate)
+        made = cls(methods, tuple(others), tuple(skip), tuple(also), tuple(tuple(tie) for tie in ties), ask)
+        for chain in (methods, *(chain for _, chain in others)) if ask is not None else ():
+            _changed(chain, {"format": ask.options[0]}, "allocate")  # type: ignore[union-attr]  # there is one
+        return made
+
+    def with_formats(self, formats: Mapping[str, str]) -> Plan:
+        """Return the plan with the format of some layers given, and no more to choose."""
+        given = {path: _changed(self._chain(path), {"format": text}, "allocate") for path, text in formats.items()}
+        return replace(self, overrides=(*given.items(), *self.overrides), allocate=None)
 
     @property
     def all_methods(self) -> tuple[Method, ...]:
@@ -128,7 +222,8 @@ class Plan:
     @property
     def calibrates(self) -> bool:
         """Whether a step needs calibration data."""
-        return any(method.calibrates for method in self.all_methods)
+        chooses = self.allocate is not None and self.allocate.sensitivity != "mse"
+        return chooses or any(method.calibrates for method in self.all_methods)
 
     @property
     def blockwise(self) -> bool:
@@ -137,10 +232,29 @@ class Plan:
 
     def methods(self, path: str, outside: bool = False) -> tuple[Method, ...]:
         """Return the steps of a layer; none where it stays in float."""
-        skipped = any(_matches(path, glob) for glob in self.skip)
-        if skipped or (outside and not any(_matches(path, glob) for glob in self.also)):
+        skipped = any(matches(path, glob) for glob in self.skip)
+        if skipped or (outside and not any(matches(path, glob) for glob in self.also)):
             return ()
-        return next((methods for glob, methods in self.overrides if _matches(path, glob)), self.recipe)
+        return self._chain(path)
+
+    def _chain(self, path: str) -> tuple[Method, ...]:
+        return next((methods for glob, methods in self.overrides if matches(path, glob)), self.recipe)
+
+    def check_model(self, inside: Sequence[Place], outside: Sequence[Place] = ()) -> None:
+        """Refuse a plan that a model is not for; see :meth:`check`.
+
+        Raises:
+            ConfigError: nothing is left to quantize, or a step is not for its layers.
+        """
+        self.check([place.path for place in inside], [place.path for place in outside])
+        steps: dict[Method, list[Place]] = {}
+        for place in (*inside, *outside):
+            for method in self.methods(place.path, place in outside):
+                steps.setdefault(method, []).append(place)
+        if not steps:
+            raise ConfigError("skip: all layers stay in float; leave one to quantize" if inside else NOTHING)
+        for method, layers in steps.items():
+            method.check(layers)
 
     def check(self, inside: Sequence[str], outside: Sequence[str] = ()) -> None:
         """Refuse globs that match no layer, ties of layers that do not exist, and tied layers of unlike recipes.
@@ -152,7 +266,7 @@ class Plan:
         globs = [("overrides", glob, every) for glob, _ in self.overrides]
         globs += [("skip", glob, every) for glob in self.skip] + [("also", glob, list(outside)) for glob in self.also]
         for what, glob, paths in globs:
-            if not any(_matches(path, glob) for path in paths):
+            if not any(matches(path, glob) for path in paths):
                 raise ConfigError(f"{what} {glob!r}: matches no layer{suggest(glob, paths)}")
         ends = {path.rpartition(".")[2] for path in inside}
         for tie in self.ties:
@@ -175,7 +289,7 @@ class Plan:
         return tuple(found)
 
 
-def _matches(path: str, glob: str) -> bool:
+def matches(path: str, glob: str) -> bool:
     """Tell whether a glob means a layer; the path of an expert, such as ``mlp.down[5]``, means itself."""
     return path == glob or fnmatchcase(path, glob)
 

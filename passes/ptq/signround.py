@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mase.errors import ConfigError
 from mase.formats import parse
+from mase.formats.int import Int
 from mase.formats.mxfp import FloatBlocks
 from mase.formats.mxint import IntegerBlocks
-from mase.formats.nvfp4 import ELEMENT
+from mase.formats.nvfp4 import ELEMENT, NVFP4
 from mase.formats.packed import PackedWeight
-from passes.ptq.base import METHODS, Block, Layer, Method
-from passes.ptq.blockwise import Runner, batches
-from passes.ptq.fields import seeded
-from passes.ptq.groups import CHUNK, Groups, IntGroups, NvGroups, PowerGroups, Steps, groups_of, searched
+from passes.ptq.base import METHODS, Block, Layer, Method, Stage
+from passes.ptq.blockwise import Kept, Runner, batches
+from passes.ptq.fields import choice, number, seeded, whole
+from passes.ptq.groups import CHUNK, Groups, IntGroups, NvGroups, Steps, grouped, groups_of, searched
 
+Keep = Literal["best", "fixed", "last"]
 Recipe = Literal["default", "light", "best"]
 RECIPES: Mapping[str, tuple[int, float | None]] = {"default": (200, None), "light": (50, 5e-3), "best": (1000, None)}
-LEAST = 1e-5  # magnitude of a scale
+LEAST = {"fp16": 1e-5}  # magnitude of a scale by its type
+TINY = 1e-8  # of all others
 OUTLIERS = 1e-3  # of the elements of the output, that the loss leaves out
 SHORTEST = 16  # unit of groups that is worked on at once
 SLOW_BITS = 3  # up to which long runs take twice the step
 
 
-class Tuned(ABC):
+class Tuned(Kept):
     """The weights of one layer while they are tuned: ``V`` a weight, factors a group, by sign steps.
 
     A group is one or several units; only where groups have no unit in common with the inputs, these are padded. All
@@ -52,7 +55,6 @@ class Tuned(ABC):
         self.q = torch.empty_like(self.w)  # codes less their zero, then the values
         self.step = max(1, CHUNK // (self.units * self.unit))
         self.a, self.b = (torch.empty(self.step, self.units, self.unit) for _ in range(2))
-        self.kept: tuple[Tensor, ...] = ()
         self.keep()
 
     def spread(self, shared: Tensor) -> Tensor:
@@ -104,20 +106,7 @@ class Tuned(ABC):
         """Move the factors of groups."""
 
     def state(self) -> tuple[Tensor, ...]:
-        """Return what is tuned."""
         return (self.v,)
-
-    def keep(self) -> None:
-        """Remember what is tuned."""
-        if not self.kept:
-            self.kept = tuple(t.clone() for t in self.state())
-        for kept, now in zip(self.kept, self.state(), strict=True):
-            kept.copy_(now)
-
-    def back(self) -> None:
-        """Return to what is remembered."""
-        for kept, now in zip(self.kept, self.state(), strict=True):
-            now.copy_(kept)
 
     @abstractmethod
     def piece(self) -> PackedWeight:
@@ -134,7 +123,7 @@ class TunedInt(Tuned):
 
     def __init__(self, groups: IntGroups, weight: Tensor) -> None:
         self.signed = groups.fmt.zero == "none"
-        count = groups.count
+        count, self.least_step = groups.count, LEAST.get(groups.fmt.scale_type, TINY)
         self.alpha, self.beta = torch.ones(weight.shape[0], count, 1), torch.ones(weight.shape[0], count, 1)
         super().__init__(groups, weight)
         self.by_step, self.by_low = (torch.zeros(self.rows, self.units, 1) for _ in range(2))
@@ -151,12 +140,12 @@ class TunedInt(Tuned):
         least, most = self.alpha * self.low, self.beta * self.high
         if not self.signed:
             self.floor = least
-            return ((most - least) / n).clamp_(min=LEAST)
+            return ((most - least) / n).clamp_(min=self.least_step)
         self.by_alpha = -least > most
         if not self.groups.fmt.full:
-            return (torch.maximum(-least, most) / self.groups.high).clamp_(min=LEAST)
+            return (torch.maximum(-least, most) / self.groups.high).clamp_(min=self.least_step)
         half = -self.groups.low
-        step = torch.where(self.by_alpha, -least, most).div_(half).clamp_(min=LEAST)
+        step = torch.where(self.by_alpha, -least, most).div_(half).clamp_(min=self.least_step)
         return torch.where(self.by_alpha, step, -step)
 
     def prepare(self) -> None:
@@ -219,7 +208,7 @@ class TunedInt(Tuned):
         self.prepare()
         for start in range(0, self.rows, self.step):
             self.forward(slice(start, start + self.step))
-        codes = (self.q.to(torch.float64) / self.spread(self.exact)).round()
+        codes = (self.q * self.inverse).round_()  # a few bits: float32 is exact enough to name them
         codes = codes if self.signed else codes + self.zero
         steps = Steps(self.exact.squeeze(-1), None if self.signed else self.code.squeeze(-1).to(torch.int64))
         found = self.groups.piece(self._flat(codes).to(torch.int64), steps)
@@ -235,7 +224,8 @@ class TunedFactor(TunedInt):
 
     def _steps(self) -> Tensor:
         step = self.start * self.alpha
-        return torch.where(step.abs() < LEAST, torch.copysign(torch.full_like(step, LEAST), self.start), step)
+        small = torch.copysign(torch.full_like(step, self.least_step), self.start)
+        return torch.where(step.abs() < self.least_step, small, step)
 
     def after(self, lr: float) -> None:
         self.alpha.sub_(torch.sign(self.by_steps() * self.start), alpha=lr).clamp_(0, 2)
@@ -299,25 +289,26 @@ class TunedGrid(Tuned):
         return PackedWeight((self.rows, self.inputs), (found,))
 
 
-def tuned(groups: Groups, layer: Layer, search: bool, importance: Tensor | None, where: str) -> Tuned:
-    """Return a layer ready to be tuned.
+def movable(where: str, text: str) -> None:
+    """Refuse a format in which rounding cannot be moved by a part of a step."""
+    fmt = grouped(where, text)
+    integer = isinstance(fmt, Int) and fmt.zero != "real"
+    if not integer and not isinstance(fmt, IntegerBlocks | FloatBlocks | NVFP4):
+        raise ConfigError(
+            f"{where}: format {fmt} has no steps that rounding moves between; allowed are integers without a real "
+            "offset, mxint, mxfp, bfp, bm and nvfp4"
+        )
 
-    Raises:
-        ConfigError: rounding to the format cannot be moved by a part of a step.
-    """
+
+def tuned(groups: Groups, layer: Layer, search: bool, importance: Tensor | None) -> Tuned:
+    """Return a layer ready to be tuned, in a format that :func:`movable` allows."""
     weight = layer.weight.to(torch.float32)
-    if isinstance(groups, IntGroups) and groups.fmt.zero != "real":
+    if isinstance(groups, IntGroups):
         if search and groups.fmt.full:
-            return TunedFactor(groups, weight, searched(groups, weight, importance).step)
+            return TunedFactor(groups, weight, searched(groups, weight, importance, every=True).step)
         return TunedInt(groups, weight)
-    moves = isinstance(groups.fmt, IntegerBlocks | FloatBlocks) and isinstance(groups, PowerGroups)
-    if moves or isinstance(groups, NvGroups):
-        steps = searched(groups, weight, importance) if search else groups.fit(weight)
-        return TunedGrid(groups, weight, steps.step)
-    raise ConfigError(
-        f"{where}: {layer.path}: format {groups.fmt} has no steps that rounding moves between; allowed are integers "
-        "without a real offset, mxint, mxfp, bfp, bm and nvfp4"
-    )
+    steps = searched(groups, weight, importance) if search else groups.fit(weight)
+    return TunedGrid(groups, weight, steps.step)
 
 
 @METHODS.add("signround")
@@ -329,7 +320,8 @@ class SignRound(Method):
         format: of the weights. recipe: default is 200 steps, light 50 with lr 0.005, best 1000.
         iters: steps, 0..100000; None: those of the recipe; 0 rounds to nearest. lr: of the first step, falling to 0;
             None: 1 / iters (2 / iters from 1000 steps at 3 bits or fewer). batch: samples a step. seed: of their order.
-        best: keep the parameters of the step of the least loss, which is that of its own samples, instead of the last.
+        keep: the parameters of the step of the least loss: ``best``, the loss of a step is that of its own samples;
+            ``fixed``, it is that of one batch, the same for all steps; or ``last``.
 
     Source: W. Cheng et al., Optimize Weight Rounding via Signed Gradient Descent, 2023; numbers as in AutoRound.
     """
@@ -340,21 +332,22 @@ class SignRound(Method):
     lr: float | None = None
     batch: int = 8
     seed: int = 42
-    best: bool = False
+    keep: Keep = "best"
     blockwise: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "quantizer"
     search: ClassVar[bool] = False
     suppress: ClassVar[bool] = False
     name: ClassVar[str] = "signround"
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise ConfigError(f"{self.name}: recipe is {self.recipe!r}; allowed are {', '.join(RECIPES)}")
-        if self.iters is not None and not 0 <= self.iters <= 100_000:
-            raise ConfigError(f"{self.name}: iters is {self.iters}; allowed are 0..100000")
-        if self.lr is not None and not 0 < self.lr <= 1:
-            raise ConfigError(f"{self.name}: lr is {self.lr}; allowed is above 0, at most 1")
-        if not 1 <= self.batch <= 1024:
-            raise ConfigError(f"{self.name}: batch is {self.batch}; allowed are 1..1024")
+        movable(f"{self.name}.format", self.format)
+        choice(f"{self.name}.recipe", self.recipe, tuple(RECIPES))
+        choice(f"{self.name}.keep", self.keep, get_args(Keep))
+        if self.iters is not None:
+            whole(f"{self.name}.iters", self.iters, 0, 100_000)
+        if self.lr is not None:
+            number(f"{self.name}.lr", self.lr, 0, 1, above=True)
+        whole(f"{self.name}.batch", self.batch, 1, 1024)
         seeded(f"{self.name}.seed", self.seed)
 
     @property
@@ -379,15 +372,17 @@ class SignRound(Method):
 
     def _tuned(self, layer: Layer) -> Tuned:
         groups = groups_of(parse(self.format), layer.weight, f"{self.name}: {layer.path}")
-        return tuned(groups, layer, self.search, layer.seen.squares, self.name)
+        return tuned(groups, layer, self.search, layer.seen.squares)
 
     def _tune(self, runner: Runner, parts: Mapping[str, Tuned]) -> None:
         least, rates = float("inf"), {path: self.rate(part.bits) for path, part in parts.items()}
-        masked = self.suppress and min(part.bits for part in parts.values()) < 4
+        seen = _common if self.suppress and min(part.bits for part in parts.values()) < 4 else None
+        fixed = next(batches(len(runner.samples), self.batch, 1, self.seed + 1))
         for step, which in enumerate(batches(len(runner.samples), self.batch, self.steps, self.seed)):
             weights = {path: part.rounded().detach().requires_grad_() for path, part in parts.items()}
-            loss = runner.checked(_backward(runner, weights, which, masked), step)
-            if loss < least and self.best:
+            loss = runner.checked(runner.backward(weights, which, seen, mean=False), step)
+            loss = runner.loss(weights, fixed) if self.keep == "fixed" else loss
+            if loss < least and self.keep != "last":
                 least = loss
                 for part in parts.values():
                     part.keep()
@@ -395,24 +390,9 @@ class SignRound(Method):
                 gradient = weights[path].grad
                 if gradient is not None:  # of an expert that no token reached there is none
                     part.move(gradient, rates[path] * (1 - step / self.steps))
-        if self.best:
+        if self.keep != "last":
             for part in parts.values():
                 part.back()
-
-
-def _backward(runner: Runner, weights: Mapping[str, Tensor], which: list[int], masked: bool) -> float:
-    """Add up gradients of the mean squared error by the weights, and return it; outliers may be left out."""
-    runs, total = runner.batch(which), 0.0
-    count = sum(target.numel() for _, target in runs)
-    for inputs, target in runs:
-        with torch.enable_grad():
-            error = runner.run(weights, inputs) - target
-            if masked:
-                error = error * _common(error.detach())
-            loss = error.square().sum()
-        loss.backward()
-        total += float(loss.detach())
-    return total / count
 
 
 def _common(error: Tensor) -> Tensor:

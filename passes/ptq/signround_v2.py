@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.ptq.base import METHODS
-from passes.ptq.signround import SignRound
+from passes.ptq.signround import Keep, SignRound
 
 
 @METHODS.add("signround_v2")
@@ -14,11 +14,13 @@ from passes.ptq.signround import SignRound
 class SignRoundV2(SignRound):
     """Start from the scales of ``opt_rtn``; tune ``V`` and one factor in [0, 2] a group.
 
-    Below 4 bits the thousandth of the outputs that err most is left out of the loss.
+    Below 4 bits the thousandth of the outputs that err most is left out of the loss. The step that is kept is the best
+    on one batch, as the losses that leave outliers out differ more from batch to batch than from step to step.
 
     Source: W. Cheng et al., SignRoundV2, 2025.
     """
 
+    keep: Keep = "fixed"
     needs: ClassVar[tuple[str, ...]] = ("squares",)
     search: ClassVar[bool] = True
     suppress: ClassVar[bool] = True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mase.calib.statistics import MOST_INPUTS
 from mase.formats import QuantParams
 from mase.formats.int import Int
 from mase.formats.packed import PackedWeight, Piece
@@ -35,11 +36,11 @@ class Salience:
     tokens: int = 1024
     damp: float = 0.01
 
-    def check(self, name: str) -> None:
+    def ranges(self, name: str) -> None:
         """Refuse impossible fields."""
         whole(f"{name}.bits", self.bits, 2, 8)
         whole(f"{name}.group", self.group, 1)
-        whole(f"{name}.tokens", self.tokens, 1)
+        whole(f"{name}.tokens", self.tokens, 1, MOST_INPUTS)
         number(f"{name}.damp", self.damp, 0, 1)
 
 
@@ -60,12 +61,12 @@ class SlimLlm(Salience, Quantizer):
     needs: ClassVar[tuple[str, ...]] = ("gram", "inputs")
 
     def __post_init__(self) -> None:
-        self.check("slim_llm")
-        number("slim_llm.weight", self.weight, 1)
+        self.ranges("slim_llm")
+        number("slim_llm.weight", self.weight, 1, 1000)
 
     def layer(self, layer: Layer) -> PackedWeight:
         where = f"slim_llm: {layer.path}"
-        factor = Factor.of(layer.seen.hessian(where), self.damp, where=where)
+        factor = Factor.seen(layer.seen, self.damp, where=where)
         weight = factor.cleaned(layer.weight, where)
         x = some(layer.seen.need("inputs", where), self.tokens)
         widths = choose_widths(weight, factor.salience(weight), x, self.bits, self.group)
@@ -150,14 +151,24 @@ def fitted(w: Tensor, salience: Tensor, bits: int, weight: float) -> Shared:
     counts = 1 + (weight - 1) * salient
     factors = torch.tensor(FACTORS)[:, None]
     scales, zeros = extremes(w.amin(1).clamp(max=0) * factors, w.amax(1).clamp(min=0) * factors, bits)
-    errors = torch.stack(
-        [
-            (rounder(scale, zero, bits)(w.T, 0).T - w).abs_().pow_(NORM).mul_(counts).sum(1)
-            for scale, zero in zip(scales, zeros, strict=True)
-        ]
-    )
-    best = errors.argmin(0, keepdim=True)
-    return scales.gather(0, best).squeeze(0), zeros.gather(0, best).squeeze(0)
+    return least_of(w, (scales, zeros), lambda scale, zero: rounder(scale, zero, bits), counts)
+
+
+def least_of(
+    w: Tensor, candidates: Shared, rounding: Callable[[Tensor, Tensor], Rounder], counts: Tensor | None = None
+) -> Shared:
+    """Return of candidates ``[candidates, outputs]`` those under which each row errs least.
+
+    Args:
+        counts: how often an element's error counts.
+    """
+    errors = []
+    for pair in zip(*candidates, strict=True):
+        error = (rounding(*pair)(w.T, 0).T - w).abs_().pow_(NORM)
+        errors.append((error if counts is None else error.mul_(counts)).sum(1))
+    best = torch.stack(errors).argmin(0, keepdim=True)
+    scale, zero = (shared.gather(0, best).squeeze(0) for shared in candidates)
+    return scale, zero
 
 
 def extremes(low: Tensor, high: Tensor, bits: int) -> Shared:
@@ -170,13 +181,16 @@ def extremes(low: Tensor, high: Tensor, bits: int) -> Shared:
 def rounder(scale: Tensor, zero: Tensor, bits: int) -> Rounder:
     """Return how columns are rounded; ``zero`` is the offset of one bit."""
 
-    def two_values(weights: Tensor, column: int) -> Tensor:
-        return ((weights - zero) / scale).round_().clamp_(0, 1).mul_(scale).add_(zero)
-
     def affine(weights: Tensor, column: int) -> Tensor:
         return (weights / scale).round_().add_(zero).clamp_(0, (1 << bits) - 1).sub_(zero).mul_(scale)
 
-    return two_values if bits == 1 else affine
+    return with_offset(scale, zero, 1) if bits == 1 else affine
+
+
+def with_offset(scale: Tensor, offset: Tensor, bits: int) -> Rounder:
+    """Return how columns are rounded to ``offset + scale q``."""
+    top = (1 << bits) - 1
+    return lambda w, column: ((w - offset) / scale).round_().clamp_(0, top).mul_(scale).add_(offset)
 
 
 def packed(dense: Tensor, widths: Sequence[int], shared: Sequence[Shared], group: int) -> PackedWeight:

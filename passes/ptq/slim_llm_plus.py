@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mase.formats.packed import PackedWeight
 from mase.formats.scales import round_scale
-from passes.ptq.base import METHODS, Block, Layer, Method
-from passes.ptq.blockwise import Runner, batches
+from passes.ptq.base import METHODS, Block, Layer, Method, Stage
+from passes.ptq.blockwise import Kept, Runner, batches, straight
 from passes.ptq.columns import Factor
 from passes.ptq.fields import number, seeded, whole
 from passes.ptq.slim_llm import Salience, Shared, choose_widths, packed, rounder, some
@@ -41,12 +41,13 @@ class SlimLlmPlus(Salience, Method):
     seed: int = 42
     needs: ClassVar[tuple[str, ...]] = ("gram", "inputs")
     blockwise: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "quantizer"
 
     def __post_init__(self) -> None:
-        self.check("slim_llm_plus")
-        whole("slim_llm_plus.epochs", self.epochs, 1)
+        self.ranges("slim_llm_plus")
+        whole("slim_llm_plus.epochs", self.epochs, 1, 1000)
         number("slim_llm_plus.rate", self.rate, 0, 1)
-        whole("slim_llm_plus.batch", self.batch, 1)
+        whole("slim_llm_plus.batch", self.batch, 1, 1024)
         seeded("slim_llm_plus.seed", self.seed)
 
     def run(self, block: Block) -> None:
@@ -59,7 +60,7 @@ class SlimLlmPlus(Salience, Method):
 
     def _ranges(self, layer: Layer) -> _Ranges:
         where = f"slim_llm_plus: {layer.path}"
-        factor = Factor.of(layer.seen.hessian(where), self.damp, where=where)
+        factor = Factor.seen(layer.seen, self.damp, where=where)
         weight = factor.cleaned(layer.weight, where)
         x = some(layer.seen.need("inputs", where), self.tokens)
         return _Ranges(weight, choose_widths(weight, factor.salience(weight), x, self.bits, self.group), self.group)
@@ -71,11 +72,7 @@ class SlimLlmPlus(Salience, Method):
         least, size = runner.loss(_rounded(parts), every), max(1, len(every) // self.batch)
         for step, which in enumerate(batches(len(every), self.batch, self.epochs * size, self.seed), 1):
             optimiser.zero_grad()
-            weights = {path: part.rounded() for path, part in parts.items()}
-            runs = [(runner.run(weights, inputs) - target).square() for inputs, target in runner.batch(which)]
-            loss = torch.stack([run.mean() for run in runs]).mean()
-            runner.checked(float(loss.detach()), step)
-            loss.backward()
+            runner.checked(runner.backward({path: part.rounded() for path, part in parts.items()}, which), step)
             optimiser.step()
             found = runner.loss(_rounded(parts), every) if step % size == 0 else least
             if found < least:
@@ -91,7 +88,7 @@ def _rounded(parts: Mapping[str, _Ranges]) -> dict[str, Tensor]:
         return {path: part.rounded() for path, part in parts.items()}
 
 
-class _Ranges:
+class _Ranges(Kept):
     """The ranges of one layer's groups while they are learned: one number a row and group."""
 
     def __init__(self, weight: Tensor, widths: Sequence[int], group: int) -> None:
@@ -107,23 +104,17 @@ class _Ranges:
         with torch.no_grad():
             for logit in self.logits:
                 logit[:, self.one] = 0.0
-        self.kept = [logit.detach().clone() for logit in self.logits]
+        self.keep()
 
-    def keep(self) -> None:
-        """Remember the ranges."""
-        self.kept = [logit.detach().clone() for logit in self.logits]
-
-    def back(self) -> None:
-        """Return to the ranges that are remembered."""
-        for logit, kept in zip(self.logits, self.kept, strict=True):
-            logit.data.copy_(kept)
+    def state(self) -> tuple[Tensor, ...]:
+        return tuple(self.logits)
 
     def steps(self) -> tuple[Tensor, Tensor]:
         """Return scale, and zero point or for one bit offset, of each row and group, with gradients, as stored."""
         low, high = (torch.sigmoid(g) for g in self.logits)
         size = self.size * (high + HALF)
         scale = _stored(torch.where(self.one, 2 * size, (self.high * high - self.low * low) / self.top))
-        zero = _straight(-self.low * low / scale)
+        zero = straight(-self.low * low / scale)
         zero = torch.minimum(zero.clamp(min=0), self.top)
         return scale, torch.where(self.one, _stored(self.mean - size, zero_stays=True), zero)
 
@@ -131,8 +122,8 @@ class _Ranges:
         """Return the weights on the grid of the ranges now, rounding taken as the identity backwards."""
         scale, zero = (self._spread(x) for x in self.steps())
         one, top = (self._spread(x.expand_as(self.low)) for x in (self.one, self.top))
-        pair = _straight((self.weight - zero) / scale).clamp(0, 1) * scale + zero
-        affine = (torch.minimum((_straight(self.weight / scale) + zero).clamp(min=0), top) - zero) * scale
+        pair = straight((self.weight - zero) / scale).clamp(0, 1) * scale + zero
+        affine = (torch.minimum((straight(self.weight / scale) + zero).clamp(min=0), top) - zero) * scale
         return torch.where(one, pair, affine)
 
     def packed(self) -> PackedWeight:
@@ -145,11 +136,6 @@ class _Ranges:
 
     def _spread(self, shared: Tensor) -> Tensor:
         return shared.repeat_interleave(self.group, 1)[:, : self.weight.shape[1]]
-
-
-def _straight(x: Tensor) -> Tensor:
-    """Round; the gradient passes."""
-    return (x.round() - x).detach() + x
 
 
 def _stored(x: Tensor, zero_stays: bool = False) -> Tensor:

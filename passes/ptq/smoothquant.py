@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
-from mase.errors import ConfigError
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
+from passes.ptq.fields import choice, number
 from passes.ptq.folds import Which, folds
 
 LEAST = 1e-5
@@ -26,13 +26,11 @@ class SmoothQuant(Method):
     alpha: float = 0.5
     pairs: Which = "norms"
     needs: ClassVar[tuple[str, ...]] = ("peak",)
-    folds: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "fold"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"smoothquant: alpha is {self.alpha}; allowed are 0..1")
-        if self.pairs not in ("all", "norms"):
-            raise ConfigError(f"smoothquant: pairs is {self.pairs!r}; allowed are 'all' and 'norms'")
+        number("smoothquant.alpha", self.alpha, 0, 1)
+        choice("smoothquant.pairs", self.pairs, get_args(Which))
 
     def run(self, block: Block) -> None:
         for fold in folds(block, self.needs, self.pairs):

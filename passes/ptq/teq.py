@@ -9,11 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mase.errors import ConfigError
 from mase.formats import Format, parse
-from passes.ptq.base import METHODS, Block, Method
+from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.blockwise import Runner, batches, named
-from passes.ptq.fields import seeded, whole
+from passes.ptq.fields import number, seeded, whole
 from passes.ptq.folds import Fold, factors_of, folds, rounded
 
 WARM = 0.05  # of the steps
@@ -38,14 +37,12 @@ class Teq(Method):
     batch: int = 8
     seed: int = 42
     blockwise: ClassVar[bool] = True
-    folds: ClassVar[bool] = True
+    stage: ClassVar[Stage] = "fold"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.iters <= 100_000:
-            raise ConfigError(f"teq: iters is {self.iters}; allowed are 1..100000")
-        if not 0 < self.lr <= 1:
-            raise ConfigError(f"teq: lr is {self.lr}; allowed is above 0, at most 1")
-        whole("teq.batch", self.batch, 1)
+        whole("teq.iters", self.iters, 1, 100_000)
+        number("teq.lr", self.lr, 0, 1, above=True)
+        whole("teq.batch", self.batch, 1, 1024)
         seeded("teq.seed", self.seed)
 
     def run(self, block: Block) -> None:
@@ -67,23 +64,13 @@ class Teq(Method):
             optimizer.param_groups[0]["lr"] = self.lr * _schedule(step, self.iters)
             optimizer.zero_grad()
             factors = [fold.pair.tied(log.exp()) for fold, log in zip(found, logs, strict=True)]
-            loss = self._loss(runner, effective(found, factors, weights, fmt), which)
+            loss = runner.backward(effective(found, factors, weights, fmt), which)
             if runner.checked(loss, step) < least:
                 least, best = loss, [factor.detach().clone() for factor in factors]
             optimizer.step()
         every, plain = list(range(len(runner.samples))), [torch.ones_like(factor) for factor in best]
         losses = [runner.loss(effective(found, factors, weights, fmt), every) for factors in (best, plain)]
         return best if losses[0] < losses[1] else plain  # the least loss of a few samples may be luck
-
-    def _loss(self, runner: Runner, weights: Mapping[str, Tensor], which: list[int]) -> float:
-        runs, total = runner.batch(which), 0.0
-        count = sum(target.numel() for _, target in runs)
-        for i, (inputs, target) in enumerate(runs):
-            with torch.enable_grad():
-                loss = (runner.run(weights, inputs) - target).square().sum() / count
-            loss.backward(retain_graph=i + 1 < len(runs))
-            total += float(loss.detach())
-        return total
 
 
 def effective(

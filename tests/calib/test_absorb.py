@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mase import interpreter
-from mase.calib.absorb import Pair, head_size, pairs
+from mase.calib.absorb import Pair, pairs
 from mase.frontend import trace
 from mase.graph import Graph
 from tests.ptq.models import graph, tokens
@@ -79,7 +79,7 @@ def test_each_pair_has_all_that_reads_its_edge() -> None:
         ("blocks_0_norm2", True, 2),
         ("blocks_0_feed_up", False, 1),
     ]
-    assert [head_size(graph("llama"), p) for p in first] == [0, 8, 0, 0]
+    assert [pair.head for pair in first] == [0, 8, 0, 0]
     mixture = [p for p in pairs(graph("mixtral")) if p.absorber == "blocks_0_norm2"]
     assert len(mixture) == 1 and len(mixture[0].consumers) == 2  # the router, and gate and up of all experts
 
@@ -109,3 +109,37 @@ def test_what_others_read_or_share_is_no_pair() -> None:
     assert found[True] == []  # the norm is read by the sum too, and GELU does not let a factor through
     assert [pair.absorber for pair in found[False]] == ["a"]  # ReLU does
     assert not any("embedding" in pair.weight for pair in pairs(tied()))
+
+
+@pytest.mark.parametrize(("gate", "absorber"), [("mul", ["down", "b"]), ("div", ["down"]), ("first", ["down", "a"])])
+def test_a_product_takes_factors_on_one_side_and_a_quotient_on_none(gate: str, absorber: list[str]) -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.down, self.head = (nn.Linear(8, 8) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.a(x), self.b(x)
+            y = {"mul": lambda: a.sigmoid() * b, "div": lambda: a.sigmoid() / b, "first": lambda: a * b.sigmoid()}[
+                gate
+            ]()
+            result: Tensor = self.head(self.down(y))
+            return result
+
+    model = trace(Gated().eval(), torch.randn(2, 3, 8))[0]
+    assert sorted(pair.absorber for pair in pairs(model)) == sorted(absorber)
+
+
+def test_a_norm_that_others_read_behind_a_function_is_no_absorber() -> None:
+    class Shared(nn.Module):
+        def __init__(self, shared: bool) -> None:
+            super().__init__()
+            self.shared, self.norm, self.a = shared, nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(x)
+            result: Tensor = self.a(y.relu())
+            return result + y if self.shared else result
+
+    x = torch.randn(2, 3, 8)
+    assert [len(pairs(trace(Shared(shared).eval(), x)[0])) for shared in (False, True)] == [1, 0]

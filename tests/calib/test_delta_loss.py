@@ -142,3 +142,12 @@ def test_bad_input_is_one_line() -> None:
         mixed_formats(graph, {}, SCHEMES, 4, fixed={"head": "int3"})
     with pytest.raises(ConfigError, match=r"the graph has no tensor 'tail\.weight'"):
         mixed_formats(graph, {"tail.weight": (1.0,)}, SCHEMES[:1], 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "bits", "charged"),
+    [("int4g128f_fp16", 4 + 16 / 128, 4.15625), ("int4g128a_fp16", 4 + 20 / 128, 4.15625), ("mxfp4", 4.25, 4.25)],
+)
+def test_bits_may_be_charged_as_autoscheme_does(text: str, bits: float, charged: float) -> None:
+    found = [stored_bits((8, 256), parse(text), flag) / (8 * 256) for flag in (False, True)]
+    assert found == [bits, charged]

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from mase import ptqconfig
+from mase import ptqconfig, studyconfig
 from mase.cli import app
 from mase.config import schema
 from mase.frontend import modules as frontend_modules
@@ -23,7 +23,7 @@ from mase.ops.base import MANY, OPS, HardwareOp
 from passes.ptq.base import METHODS
 from tests.docs.pages import DOCS
 
-PAGES = ("config.md", "ptq.md", "cli.md", "frontend.md")
+PAGES = ("config.md", "ptq.md", "study.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
 BOUNDS = {
@@ -50,6 +50,11 @@ def fields() -> str:
 def ptq_fields() -> str:
     """Return the same for the configuration of post-training quantization."""
     return _fields(ptqconfig.schema(), "`PtqConfig`")
+
+
+def study_fields() -> str:
+    """Return the same for the configuration of a study."""
+    return _fields(studyconfig.schema(), "`StudyConfig`")
 
 
 def _fields(whole: Json, title: str) -> str:
@@ -217,6 +222,7 @@ def methods() -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "fields": fields,
     "ptq_fields": ptq_fields,
+    "study_fields": study_fields,
     "methods": methods,
     "commands": commands,
     "kinds": kinds,

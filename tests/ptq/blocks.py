@@ -26,6 +26,7 @@ class OneBlock:
     name: str = "blocks.0"
     ties: Sequence[Sequence[str]] = ()
     done: dict[str, PackedWeight] = field(default_factory=dict)
+    lowered: dict[str, Tensor] = field(default_factory=dict)
     wanted: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -39,7 +40,11 @@ class OneBlock:
                 values = interpreter.run(self.graph, sample, keep=True)
                 for node in nodes:
                     seen[node.path].add(values.real(node.inputs[0].name), wanted)
-        return [Layer(node.path, node.tensor("weight").detach(), seen[node.path]) for node in nodes]
+        return [self._layer(node.path, node.tensor("weight").detach(), seen[node.path]) for node in nodes]
+
+    def _layer(self, path: str, weight: Tensor, seen: Statistics) -> Layer:
+        low = self.lowered.get(path)
+        return Layer(path, weight, seen) if low is None else Layer(path, low, seen, target=weight)
 
     def samples(self) -> Sequence[tuple[Tensor, ...]]:
         return self.given
@@ -55,6 +60,9 @@ class OneBlock:
 
     def fold(self, tensors: dict[str, Tensor]) -> None:
         self.graph = self.graph.replace(tensors=tensors)
+
+    def lower(self, path: str, weight: Tensor) -> None:
+        self.lowered[path] = weight
 
     def error(self) -> float:
         """Return the mean squared error of what the block gives on its packed weights."""

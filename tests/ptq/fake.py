@@ -71,6 +71,9 @@ class FakeBlock:
     def fold(self, tensors: dict[str, Tensor]) -> None:
         raise ConfigError("this block folds nothing")
 
+    def lower(self, path: str, weight: Tensor) -> None:
+        raise ConfigError("this block lowers nothing")
+
 
 def as_block(*layers: Layer) -> Block:
     """Return a block; a typed assignment says that the fake has all that the real one has."""

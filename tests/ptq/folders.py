@@ -45,12 +45,14 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def write(folder: Path, kind: str, dtype: torch.dtype = torch.float32, shards: str = "5GB") -> nn.Module:
+def write(
+    folder: Path, kind: str, dtype: torch.dtype = torch.float32, shards: str = "5GB", **changes: int
+) -> nn.Module:
     """Write a model with random weights, and return it as the folder has it, in float32."""
     library = optional("transformers", "hf")
     model, config, options = KINDS[kind]
     torch.manual_seed(0)
-    made = getattr(library, model)(getattr(library, config)(**options))
+    made = getattr(library, model)(getattr(library, config)(**{**options, **changes}))
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import mase
 from mase.errors import ConfigError
 from mase.formats import parse
 from passes.ptq.awq import Awq, clipped
@@ -14,6 +15,7 @@ from passes.ptq.gptq import Gptq
 from passes.ptq.rtn import Rtn
 from tests.ptq.blocks import llama_block
 from tests.ptq.layers import layer
+from tests.ptq.models import graph, tokens
 from tests.ptq.test_smoothquant import unchanged
 
 
@@ -75,15 +77,46 @@ def test_queries_and_keys_are_not_clipped() -> None:
         folded.graph.tensors["attention.query.weight"][:, 0] *= 20
     Awq("int2g16a").run(block)
     Awq("int2g16a", clip=False).run(folded)
-    changed = {k for k, x in block.graph.tensors.items() if not torch.equal(x, folded.graph.tensors[k])}
-    assert changed == {
-        "attention.value.weight",
-        "attention.output.weight",
-        *(f"feed.{n}.weight" for n in ("gate", "up", "down")),
+    assert set(block.lowered) == {
+        "attention.value",
+        "attention.output",
+        *(f"feed.{n}" for n in ("gate", "up", "down")),
     }
+    assert all(torch.equal(x, folded.graph.tensors[key]) for key, x in block.graph.tensors.items())
+
+
+def test_errors_are_those_against_weights_before_they_are_clipped() -> None:
+    g, x = graph(layers=1), tokens()
+    rtn = {"rtn": {"format": "int2g16a"}}
+    plain, clip = (mase.ptq(g, [{"awq": {"format": "int2g16a", "clip": clip}}, rtn], x)[1] for clip in (False, True))
+    assert all(torch.equal(value, plain.folded[key]) for key, value in clip.folded.items())
+    for row in clip.layers:
+        dense = clip.packed[row.path].dense()
+        key = g.node(row.path).record.key("weight")
+        weight = plain.folded.get(key, g.tensors[key])
+        assert row.weight_error == pytest.approx(float((dense - weight).square().sum() / weight.square().sum()))
+    assert {row.path for row, other in zip(clip.layers, plain.layers, strict=True) if row != other} > {
+        "blocks.0.feed.up"
+    }
+    with pytest.raises(ConfigError, match=r"recipe: teq comes behind awq, which lowers ranges; put it before"):
+        mase.ptq(g, ["awq", "teq", "rtn"], x)
+
+
+def test_a_branch_makes_good_what_clipping_loses() -> None:
+    g, x = graph(layers=1), tokens()
+    _, report = mase.ptq(
+        g,
+        [
+            {"awq": {"format": "int2g16a"}},
+            {"rtn": {"format": "int2g16a"}},
+            {"lqer": {"rank": 48, "format": "e8m23ieee"}},
+        ],
+        x,
+    )
+    assert max(row.weight_error for row in report.layers) < 1e-9  # of full rank: nothing is left
 
 
 def test_bad_fields_are_refused() -> None:
-    with pytest.raises(ConfigError, match="awq: points is 0"):
+    with pytest.raises(ConfigError, match=r"awq\.points: found 0; allowed is a whole number from 1 to 200"):
         Awq(points=0)
     assert METHODS["awq"] is Awq

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,17 @@ import torch
 from torch import Tensor
 
 from mase.errors import ConfigError
+from passes.ptq.base import Quantizer
+from passes.ptq.billm import BiLlm
 from passes.ptq.columns import Factor, propagate
+from passes.ptq.db_llm import DbLlm
+from passes.ptq.gptq import Gptq
+from passes.ptq.mc_moe import McMoe
+from passes.ptq.pb_llm import PbLlm
+from passes.ptq.quip import Quip
+from passes.ptq.slim_llm import SlimLlm
+from passes.ptq.slim_llm_plus import SlimLlmPlus
+from tests.ptq.layers import layer, tokens
 
 
 def correlated(tokens: int, features: int, seed: int = 0) -> Tensor:
@@ -149,3 +160,53 @@ def test_salience_is_what_zeroing_costs() -> None:
     found = factor.salience(weight)
     inverse = torch.linalg.inv(h + 0.01 * h.diagonal().mean() * torch.eye(12, dtype=h.dtype))
     assert torch.allclose(found[:, 0].double(), weight[:, 0].double() ** 2 / inverse[0, 0], rtol=1e-4)
+
+
+USERS: tuple[Quantizer, ...] = (Gptq("int4g16a"), BiLlm(16), PbLlm(group=16), DbLlm(16), SlimLlm(group=16), Quip())
+
+
+@pytest.mark.parametrize("method", USERS, ids=lambda m: type(m).__name__)
+def test_too_few_tokens_for_the_hessian_are_said_by_all_that_use_it(method: Quantizer) -> None:
+    with pytest.warns(UserWarning, match=r"block\.linear: 40 tokens for 80 inputs; pass at least 80") as found:
+        method.layer(layer(x=tokens(80, 40)))
+    assert len(found) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.layer(layer(x=tokens(80, 80)))
+
+
+def test_blockwise_users_of_the_hessian_say_it_too() -> None:
+    with pytest.warns(UserWarning, match=r"mc_moe: block\.linear: 40 tokens for 80 inputs"):
+        McMoe(group=16).layer(layer(x=tokens(80, 40)), 2)
+    with pytest.warns(UserWarning, match=r"slim_llm_plus: block\.linear: 40 tokens for 80 inputs"):
+        SlimLlmPlus(group=16)._ranges(layer(x=tokens(80, 40)))
+
+
+def test_columns_that_wait_longer_for_their_correction_give_the_same() -> None:
+    weight, factor = (
+        torch.randn(6, 96, generator=torch.Generator().manual_seed(2)),
+        Factor.of(hessian(correlated(400, 96))),
+    )
+    eager, late = (propagate(weight * 3, factor, whole_steps, 16, block) for block in (0, 64))
+    assert (eager != late).float().mean() < 0.02
+
+
+def test_a_group_at_once_is_made_good_by_least_squares_or_by_the_diagonal() -> None:
+    weight, factor = (
+        torch.randn(4, 20, generator=torch.Generator().manual_seed(2)) * 3,
+        Factor.of(hessian(correlated(300, 20))),
+    )
+
+    def begin(rest: Tensor, columns: Tensor) -> Tensor:
+        return rest[:, :10].round()
+
+    error = weight[:, :10] - weight[:, :10].round()
+    u = factor.upper
+    wanted = {
+        False: weight[:, 10:] - (error / u.diagonal()[:10]) @ u[:10, 10:],
+        True: weight[:, 10:] - error @ torch.linalg.inv(u[:10, :10]) @ u[:10, 10:],
+    }
+    for solve, rest in wanted.items():
+        found = propagate(weight, factor, begin, 10, solve=solve)
+        assert torch.equal(found[:, :10], weight[:, :10].round())
+        assert (found[:, 10:] != rest.round()).float().mean() < 0.05

@@ -258,6 +258,43 @@ def test_bad_input_is_one_line() -> None:
         block.write("blocks.0.feed.up", PackedWeight((1, 1), ()))
 
 
+def test_what_a_model_is_not_for_is_refused_before_any_work() -> None:
+    g, told = graph(layers=2), list[object]()
+
+    def tell(*args: object) -> None:
+        told.append(args)
+
+    mixture = graph("mixtral", layers=2)
+    cases: tuple[tuple[Graph, Plan, str], ...] = (
+        (g, Plan.of("rtn", skip=["*"]), "^skip: all layers stay in float; leave one to quantize"),
+        (g, Plan.of("mc_moe"), "^mc_moe: none of its layers is an expert; allowed are mixtures of experts"),
+        (
+            mixture,
+            Plan.of(["rtn", "lqer"]),
+            r"^layer .*\[0\]: is an expert, and lqer gives a low-rank branch; allowed on",
+        ),
+        (mixture, Plan.of("qlora"), r"^layer .*\[0\]: is an expert, and qlora gives a low-rank branch"),
+        (
+            mixture,
+            Plan.of({"mc_moe": {"bits": 1}}),
+            "^allocation of experts: 4 bits for 4 experts are too few; the least",
+        ),
+    )
+    for model, plan, text in cases:
+        with pytest.raises(ConfigError, match=text):
+            quantize(model, plan, tokens(), tell)
+    assert told == []
+    quantize(mixture, Plan.of(["rtn", "lqer"], {"*[[]*": "rtn"}))  # experts have a recipe of their own
+    with pytest.raises(ConfigError, match=r"^the model has no linear layers and no experts in its blocks"):
+        quantize(mase.trace(torch.nn.ReLU().eval(), torch.zeros(1, 3)), Plan.of("rtn"))
+
+
+def test_ranges_that_omniquant_learns_may_have_several_formats() -> None:
+    step = {"omniquant": {"format": "int4g16a", "epochs": 1}}
+    _, report = mase.ptq(graph(layers=1), [step], tokens(), overrides={"*.down": {"format": "int8g16a"}})
+    assert {row.formats for row in report.layers} == {("int4g16a",), ("int8g16a",)}
+
+
 def test_samples_are_rows() -> None:
     assert [tuple(env["ids"].shape) for env in samples_of(graph(), [tokens(2), tokens(1)])] == [(1, 8)] * 3
 
@@ -277,7 +314,9 @@ def test_a_layer_whose_weights_are_not_finite_is_named(name: str, value: float) 
     broken = g.tensors[key].detach().clone()
     broken[3, 3] = value
     with pytest.raises(ConfigError, match=r"^layer blocks\.1\.feed\.up: weights hold NaN or infinity"):
-        quantize(g.replace(tensors={key: broken}), Plan.of(name), tokens())
+        quantize(
+            g.replace(tensors={key: broken}), Plan.of([name] if name in ("rtn", "qlora") else [name, "rtn"]), tokens()
+        )
 
 
 @pytest.mark.parametrize("fold", ["smoothquant", "awq", "equalize", "teq", "hadamard"])

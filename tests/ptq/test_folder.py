@@ -225,6 +225,10 @@ def test_bad_input_is_one_line_and_writes_nothing(source: Path, tmp_path: Path) 
         quantize_folder(Job(source, target, plain, torch.full((1, LENGTH), VOCABULARY)))
     with pytest.raises(ConfigError, match=r"skip '\*\.upp': matches no layer"):
         quantize_folder(Job(source, target, Plan.of("rtn", skip=["*.upp"])))
+    with pytest.raises(ConfigError, match=r"skip: all layers stay in float; leave one to quantize"):
+        quantize_folder(Job(source, target, Plan.of("rtn", skip=["*"])))
+    with pytest.raises(ConfigError, match=r"mc_moe: none of its layers is an expert"):
+        quantize_folder(Job(source, target, Plan.of("mc_moe"), tokens()))
     other = tmp_path / "other"
     write(other, "llama")
     config = json.loads((other / "config.json").read_text())
@@ -242,6 +246,13 @@ def test_bad_input_is_one_line_and_writes_nothing(source: Path, tmp_path: Path) 
     write(tmp_path / "tied", "tied")
     with pytest.raises(ConfigError, match=r"layer lm_head: shares its weights with prologue; skip it"):
         quantize_folder(Job(tmp_path / "tied", target, Plan.of("rtn", also=["lm_head"])))
+
+
+def test_a_model_of_one_block_is_quantized(tmp_path: Path) -> None:
+    source, target = tmp_path / "one", tmp_path / "out"
+    write(source, "llama", num_hidden_layers=1)
+    report = quantize_folder(Job(source, target, Plan.of([{"rtn": {"format": "int4g16"}}])))
+    assert len(report.layers) == 7 and check(target).ok
 
 
 def config(tmp_path: Path, source: Path, **fields: object) -> Path:

@@ -75,6 +75,7 @@ def test_errors_are_those_of_the_layer_with_one_expert_rounded() -> None:
         assert found[expert][bits // 2] == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens for")  # few tokens: the figures do not matter here
 def test_widths_keep_the_average_and_are_stored() -> None:
     g = moe()
     method = McMoe(2.0, others=4, group=16)
@@ -89,6 +90,7 @@ def test_widths_keep_the_average_and_are_stored() -> None:
     assert bool(torch.isfinite(built(tokens(2))).all())
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens for")  # few tokens: the figures do not matter here
 def test_more_bits_are_nearer_to_the_float_model() -> None:
     g, x = moe(), tokens(4, seed=5)
     built = [quantize(g, Plan((McMoe(bits, group=16),)), tokens())[0] for bits in (1.75, 2.75)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mase import interpreter
 from mase.calib.delta_loss import next_token
 from mase.calib.install import install
 from mase.errors import ConfigError
@@ -17,7 +18,7 @@ from passes.ptq.engine import quantize
 from passes.ptq.ir_qlora import IrQlora
 from passes.ptq.qera import Qera
 from passes.ptq.qlora import Qlora
-from passes.ptq.qpeft import Qpeft, finetune, merged
+from passes.ptq.qpeft import Qpeft, _Branch, finetune, merged
 from passes.ptq.recipe import Plan
 from passes.ptq.rtn import Rtn
 from tests.ptq.blocks import OneBlock, llama_block
@@ -127,6 +128,40 @@ def test_a_branch_is_merged_into_a_format() -> None:
     assert merged(one, "int2") is one
 
 
+def with_branches(block: OneBlock) -> float:
+    """Return the error of a block whose layers multiply with weights and branches."""
+    keys = {block.graph.node(path).record.key("weight"): applied(w).float() for path, w in block.done.items()}
+    graph = block.graph.replace(tensors=keys)
+    pairs = zip(block.given, block.wanted, strict=True)
+    return float(torch.stack([(interpreter.train(graph, x) - y).square().mean() for x, y in pairs]).mean())
+
+
+def test_shortcuts_are_pooled_means_and_copies_that_end_in_the_branch() -> None:
+    draw = torch.Generator().manual_seed(0)
+    a, b, x = (torch.randn(shape, generator=draw) for shape in ((4, 12), (8, 4), (5, 12)))
+    part = _Branch(a.clone(), b.clone(), elastic=True)
+    assert torch.equal(part.product(), b @ a) and len(part.leaves) == 4
+    with torch.no_grad():
+        part.leaves[2].fill_(0.5)
+        part.leaves[3].fill_(-2.0)
+    middle = x @ a.T + 0.5 * x.reshape(5, 4, 3).mean(-1)
+    y = middle @ b.T - 2.0 * middle.repeat_interleave(2, -1)
+    assert torch.allclose(x @ part.product().T, y, atol=1e-5)
+    assert _Branch(torch.zeros(3, 7), torch.zeros(5, 3), elastic=True).means.sum(1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_training_with_shortcuts_moves_them_and_lowers_the_error() -> None:
+    found = {}
+    for elastic in (False, True):
+        block = llama_block()
+        IrQlora("nfq2b32", rank=4).run(block)
+        before = with_branches(block)
+        Qpeft(steps=30, rate=1e-2, elastic=elastic).run(block)
+        found[elastic] = with_branches(block)
+        assert found[elastic] < 0.9 * before
+    assert found[True] != found[False]
+
+
 def test_bad_input_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"ir_qlora\.start: found 'zeros'; did you mean zero"):
         IrQlora(start="zeros")  # type: ignore[arg-type]
@@ -137,6 +172,7 @@ def test_bad_input_is_one_line() -> None:
     with pytest.raises(ConfigError, match="finetune: needs training data"):
         finetune(graph(), {}, [], 1)
     Qlora(rank=2).run(block)
+    block.wanted = [y * torch.nan for y in block.wanted]
     with pytest.raises(ConfigError, match=r"qpeft: block blocks\.0: the loss is (nan|inf) at step"):
-        Qpeft(rate=1e30, steps=5).run(block)
+        Qpeft(steps=5).run(block)
     assert (METHODS["qlora"], METHODS["ir_qlora"], METHODS["qpeft"]) == (Qlora, IrQlora, Qpeft)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mase.errors import ConfigError
@@ -61,6 +63,60 @@ def test_tied_layers_have_one_recipe() -> None:
     with pytest.raises(ConfigError, match=r"^ties: 1\.q and 1\.k are tied, and have different recipes$"):
         Plan.of("rtn", {"1.q": {"format": "int8"}}, ties=[["q", "k"]]).check(paths)
     Plan.of("rtn", skip=["0.k"], ties=[["q", "k"]]).check(paths)  # what stays in float is not tied
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        (["gptq", "gptq"], "gptq and gptq both quantize; allowed is one quantizer"),
+        (["rtn", "signround"], "rtn and signround both quantize"),
+        (["awq"], "awq leaves all weights in float; add a quantizer, such as rtn"),
+        (["equalize", "hadamard"], "equalize, hadamard leaves all weights in float"),
+        (["rtn", "smoothquant"], "smoothquant comes behind rtn; a fold must come before it"),
+        (["awq", "teq", "rtn"], "teq comes behind awq, which lowers ranges; put it before, or say clip: false"),
+        (["lqer"], "lqer corrects what a quantizer leaves; put a step such as rtn before it"),
+        (["rtn", "lqer", "qera"], "lqer and qera both give a low-rank branch; allowed is one"),
+        (["qlora", "lqer"], "qlora and lqer both give a low-rank branch"),
+        (["rtn", "qpeft"], "qpeft trains low-rank branches; put a step such as qlora or qera before it"),
+    ],
+)
+def test_steps_that_make_no_sense_together_are_refused(steps: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^recipe: {text}"):
+        Plan.of(steps)
+    with pytest.raises(ConfigError, match=rf"^overrides '\*\.up': {text}"):
+        Plan.of("rtn", {"*.up": steps})
+
+
+def test_every_method_says_where_it_stands() -> None:
+    assert all(cls.stage for _, cls in METHODS.items())
+    Plan.of(["equalize", {"awq": {"clip": False}}, "teq", "gptq", "qera", "qpeft"])
+
+
+FORMATS_REFUSED = {"gptq": "fixed8.4", "opt_rtn": "int8", "signround": "nf4", "signround_v2": "int4g16r", "awq": "e4m3"}
+
+
+@pytest.mark.parametrize("name", [*FORMATS_REFUSED, "omniquant"])
+def test_formats_that_a_method_cannot_serve_are_refused_when_the_recipe_is_read(name: str) -> None:
+    text = FORMATS_REFUSED.get(name, "mxfp4")
+    with pytest.raises(ConfigError, match=rf"{name}\.format: format {re.escape(text)} has no"):
+        recipe([{name: {"format": text}}])
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"quip": {"range": 1e9}}, r"quip\.range: found 1000000000\.0; allowed is a number from 0\.1 to 100"),
+        ({"mc_moe": {"error": 99}}, r"mc_moe\.error: found 99"),
+        ({"qpeft": {"rate": 0}}, r"qpeft\.rate: found 0(\.0)?; allowed is a number above 0, at most 1"),
+        (
+            {"slim_llm": {"tokens": 1 << 20}},
+            r"slim_llm\.tokens: found 1048576; allowed is a whole number from 1 to 4096",
+        ),
+    ],
+)
+def test_numbers_have_bounds(fields: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        recipe([fields])
 
 
 NUMBERS = {"alpha": float("nan"), "batch": 0, "seed": 1 << 64}

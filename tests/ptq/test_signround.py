@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,7 +66,7 @@ def test_steps_follow_the_signs_that_autograd_finds(text: str, size: int) -> Non
     own, draw = layer(6, 48), torch.Generator().manual_seed(0)
     fmt = parse(text.format(size))
     groups = groups_of(fmt, own.weight, "x")
-    part = tuned(groups, own, False, None, "x")
+    part = tuned(groups, own, False, None)
     assert isinstance(part, TunedInt) and isinstance(groups, IntGroups)
     assert part.units == 3 and part.count == 48 // size + (48 % size > 0)
     part.v.copy_((torch.rand(part.v.shape, generator=draw) - 0.5) * 0.6)
@@ -101,7 +103,7 @@ def test_steps_follow_the_signs_that_autograd_finds(text: str, size: int) -> Non
 @pytest.mark.parametrize("text", ["mxfp4", "mxint4b16", "nvfp4", "bfp5b8"])
 def test_a_grid_moves_an_element_by_at_most_one_place(text: str) -> None:
     own = layer(6, 40)
-    part = tuned(groups_of(parse(text), own.weight, "x"), own, False, None, "x")
+    part = tuned(groups_of(parse(text), own.weight, "x"), own, False, None)
     assert isinstance(part, TunedGrid)
     before = part.rounded().clone()
     part.v.fill_(0.5)
@@ -116,7 +118,7 @@ def test_a_grid_moves_an_element_by_at_most_one_place(text: str) -> None:
 def test_packed_weights_are_what_was_scored() -> None:
     for text in ("int3g16a_fp16", "int2g16f_fp16", "mxfp4", "nvfp4"):
         own, draw = layer(6, 40), torch.Generator().manual_seed(0)
-        part = tuned(groups_of(parse(text), own.weight, "x"), own, False, None, "x")
+        part = tuned(groups_of(parse(text), own.weight, "x"), own, False, None)
         part.v.copy_((torch.rand(part.v.shape, generator=draw) - 0.5) * 0.9)
         scored = part.rounded().clone()
         assert torch.equal(part.piece().dense() + 0.0, scored + 0.0)
@@ -124,7 +126,7 @@ def test_packed_weights_are_what_was_scored() -> None:
 
 def test_rounding_travels_by_half_a_step() -> None:
     own = layer(6, 40)
-    part, steps = tuned(groups_of(parse("int4g16f_fp16"), own.weight, "x"), own, False, None, "x"), 20
+    part, steps = tuned(groups_of(parse("int4g16f_fp16"), own.weight, "x"), own, False, None), 20
     for step in range(steps):
         part.rounded()
         part.move(torch.ones(6, 40), 1 / steps * (1 - step / steps))
@@ -135,7 +137,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     found = []
     for seed in (1, 1, 2):
         block = llama_block()
-        SignRound("int3g16f_fp16", iters=6, seed=seed, batch=4, best=False).run(block)
+        SignRound("int3g16f_fp16", iters=6, seed=seed, batch=4, keep="last").run(block)
         found.append(block.done["feed.down"].dense())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -150,9 +152,21 @@ def test_recipes_and_rates() -> None:
     assert SignRound(lr=0.25).rate(4) == 0.25
 
 
-def test_the_best_parameters_may_be_kept_instead_of_the_last() -> None:
-    errors = {best: error(SignRound("int2g16f_fp16", iters=15, best=best, batch=4)) for best in (True, False)}
-    assert errors[True] != errors[False]
+def test_the_parameters_of_the_step_of_the_least_loss_are_kept() -> None:
+    keeps = ("best", "fixed", "last")
+    errors = {keep: error(SignRound("int2g16f_fp16", iters=15, keep=keep, batch=4)) for keep in keeps}  # type: ignore[arg-type]
+    assert len(set(errors.values())) == 3
+    assert SignRound().keep == "best"
+    whole = error(SignRound("int2g16f_fp16", iters=15, keep="fixed", batch=12))  # all samples are the fixed batch
+    assert whole <= min(error(SignRound("int2g16f_fp16", iters=15, keep=k, batch=12)) for k in ("best", "last"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "least"), [("fp16", 1e-5), ("fp32", 1e-8)])
+def test_steps_have_a_floor_that_depends_on_their_type(kind: str, least: float) -> None:
+    own = replace(layer(6, 48), weight=layer(6, 48).weight * 1e-9)
+    part = tuned(groups_of(parse(f"int4g16f_{kind}"), own.weight, "x"), own, False, None)
+    part.rounded()
+    assert float(part.s.abs().min()) == float(part.s.abs().max()) == pytest.approx(least, rel=1e-2)
 
 
 @pytest.mark.parametrize("text", ["int2g16f_fp16", "int3g16f_fp16", "mxfp4"])
@@ -162,20 +176,19 @@ def test_the_second_version_starts_from_searched_scales(text: str) -> None:
 
 def test_bad_fields_and_formats_are_refused() -> None:
     for fields, text in (
-        ({"recipe": "fast"}, "recipe is 'fast'; allowed are default, light, best"),
-        ({"iters": -1}, "iters is -1"),
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"batch": 0}, "batch is 0"),
+        ({"recipe": "fast"}, "recipe: found 'fast'; allowed: best, default, light"),
+        ({"keep": "first"}, "keep: found 'first'"),
+        ({"iters": -1}, "iters: found -1; allowed is a whole number from 0 to 100000"),
+        ({"lr": 0.0}, "lr: found 0.0; allowed is a number above 0, at most 1"),
+        ({"batch": 0}, "batch: found 0"),
     ):
-        with pytest.raises(ConfigError, match=f"signround: {text}"):
+        with pytest.raises(ConfigError, match=rf"signround\.{text}"):
             SignRound(**fields)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match="signround_v2: "):
+        with pytest.raises(ConfigError, match=r"signround_v2\."):
             SignRoundV2(**fields)  # type: ignore[arg-type]
     for text in ("nf4", "int4g16r", "bl4"):
-        with pytest.raises(
-            ConfigError, match=r"signround: attention\.query: format .* has no steps that rounding moves"
-        ):
-            SignRound(text).run(llama_block())
+        with pytest.raises(ConfigError, match=r"signround\.format: format .* has no steps that rounding moves"):
+            SignRound(text)
     assert METHODS["signround"] is SignRound and METHODS["signround_v2"] is SignRoundV2
 
 

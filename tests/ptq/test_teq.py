@@ -53,8 +53,8 @@ def test_what_is_trained_is_what_a_fold_and_rounding_give() -> None:
 
 
 def test_bad_fields_are_refused() -> None:
-    with pytest.raises(ConfigError, match="teq: iters is 0"):
+    with pytest.raises(ConfigError, match=r"teq\.iters: found 0"):
         Teq(iters=0)
-    with pytest.raises(ConfigError, match="teq: lr is 0"):
+    with pytest.raises(ConfigError, match=r"teq\.lr: found 0"):
         Teq(lr=0)
     assert METHODS["teq"] is Teq

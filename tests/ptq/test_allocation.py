@@ -1,0 +1,207 @@
+"""Mixed bits in a recipe: within the budget, alike where tied, the same in memory and from disk to disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import mase
+from mase.calib import delta_loss as whole
+from mase.calib.cut import cut
+from mase.calib.delta_loss import rounded, stored_bits
+from mase.calib.layers import places
+from mase.cli import call
+from mase.errors import ConfigError
+from mase.formats import parse
+from passes.ptq.allocation import SENSITIVITIES, Question, Whole
+from passes.ptq.engine import samples_of
+from passes.ptq.folder import Job, check, quantize_folder
+from passes.ptq.recipe import Plan
+from tests.ptq import folders
+from tests.ptq.models import graph, tokens
+
+OPTIONS = ["mxint2b16", "mxint3b16", "mxint4b16", "mxint8b16"]
+pytestmark = pytest.mark.filterwarnings("ignore:gptq. model")  # few tokens: the figures do not matter here
+
+
+def question(name: str = "llama", options: list[str] | None = None, **sizes: Any) -> Question:
+    made = cut(graph(name, **sizes))
+    paths = frozenset(place.path for part in made.blocks for place in places(part.graph))
+    formats = tuple(parse(text) for text in options or OPTIONS)
+    return Question(Whole(made), samples_of(made.graph, tokens(3)), paths, formats)
+
+
+def asked(bits: float = 3.6, **others: Any) -> dict[str, Any]:
+    return {"options": OPTIONS, "bits": bits, **others}
+
+
+def chosen(allocate: dict[str, Any], recipe: Any = "rtn", name: str = "llama", **others: Any) -> dict[str, str]:
+    """Return the format of each layer."""
+    _, report = mase.ptq(graph(name), recipe, tokens(), allocate=allocate, **others)
+    assert report.stored_bits <= allocate["bits"] + 1e-9
+    return {row.path: row.formats[0] for row in report.layers}
+
+
+def test_delta_loss_block_by_block_is_that_of_the_whole_model() -> None:
+    ask = question()
+    found = SENSITIVITIES["delta_loss"](ask)
+    keys = [f"{path}.weight" for path in sorted(ask.paths)]
+    batches = [env["ids"] for env in ask.samples]
+    wanted = whole.delta_loss(graph(), batches, keys, ask.options)
+    assert found.keys() == {key.removesuffix(".weight") for key in keys}
+    for key in keys:
+        assert found[key.removesuffix(".weight")] == pytest.approx(wanted[key], rel=1e-4)
+    assert all(row[0] > row[1] > row[2] > row[3] > 0 for row in found.values())
+
+
+def test_delta_loss_of_experts_is_one_an_expert_and_adds_up() -> None:
+    sizes = {"experts": 4, "top": 2}
+    ask = question("mixtral", ["mxint2b16"], **sizes)
+    found = SENSITIVITIES["delta_loss"](ask)
+    keys: dict[str, list[str]] = {}
+    for place in places(graph("mixtral", **sizes)):
+        if place.path in ask.paths:
+            keys.setdefault(place.key, []).append(place.path)
+    assert [len(paths) for key, paths in keys.items() if key.endswith(".down")] == [4, 4, 4]
+    batches = [env["ids"] for env in ask.samples]
+    wanted = whole.delta_loss(graph("mixtral", **sizes), batches, list(keys), ask.options)
+    for key, paths in keys.items():
+        assert sum(found[path][0] for path in paths) == pytest.approx(wanted[key][0], rel=1e-4)
+
+
+def test_errors_of_weights_and_outputs_are_relative() -> None:
+    ask = question(options=["mxint2b16", "mxint4b16"])
+    weights, outputs = SENSITIVITIES["mse"](ask), SENSITIVITIES["output"](ask)
+    path = "blocks.0.attention.query"
+    weight = graph().tensors[f"{path}.weight"].double()
+    seen = torch.cat([_input(env["ids"]) for env in ask.samples]).double()
+    for i, text in enumerate(("mxint2b16", "mxint4b16")):
+        error = rounded(weight.float(), parse(text)).double() - weight
+        assert weights[path][i] == pytest.approx(float(error.square().sum() / weight.square().sum()), rel=1e-5)
+        lost = float((seen @ error.T).square().sum() / (seen @ weight.T).square().sum())
+        assert outputs[path][i] == pytest.approx(lost, rel=1e-4)
+
+
+def _input(ids: torch.Tensor) -> torch.Tensor:
+    tables = graph().tensors
+    x = tables["embedding.weight"][ids]
+    normed = torch.nn.functional.rms_norm(x, x.shape[-1:], tables["blocks.0.norm1.weight"], 1e-6)
+    return normed.flatten(0, 1)
+
+
+@pytest.mark.parametrize("sensitivity", sorted(SENSITIVITIES))
+def test_bits_are_mixed_within_the_average(sensitivity: str) -> None:
+    found = chosen(asked(3.9, sensitivity=sensitivity))
+    assert len(set(found.values())) > 1
+    fewer = chosen(asked(3.4, sensitivity=sensitivity))
+    assert sum(parse(text).width for text in fewer.values()) < sum(parse(text).width for text in found.values())  # type: ignore[attr-defined]  # integers have one
+
+
+def test_the_choice_is_the_least_sum_of_scores_within_the_bits() -> None:
+    options = ["mxint2b16", "mxint4b16"]
+    layers = ["blocks.0.attention.query", "blocks.0.attention.output", "blocks.0.feed.up", "blocks.0.feed.down"]
+    rest = [place.path for part in cut(graph()).blocks for place in places(part.graph) if place.path not in layers]
+    found = chosen({"options": options, "bits": 3.6, "sensitivity": "mse"}, skip=rest)
+    scores = SENSITIVITIES["mse"](question(options=options))
+    shapes = {path: tuple(graph().tensors[f"{path}.weight"].shape) for path in layers}
+    total = sum(torch.Size(shape).numel() for shape in shapes.values())
+
+    def figures(choice: int) -> tuple[float, int]:
+        picks = [choice >> i & 1 for i in range(4)]
+        bits = [stored_bits(shapes[path], parse(options[p])) for path, p in zip(layers, picks, strict=True)]
+        return sum(scores[path][p] for path, p in zip(layers, picks, strict=True)), sum(bits)
+
+    best = min((c for c in range(16) if figures(c)[1] <= 3.6 * total), key=figures)
+    assert [found[path] for path in layers] == [options[best >> i & 1] for i in range(4)]
+
+
+def test_tied_layers_choose_alike_and_fixed_ones_have_what_is_given() -> None:
+    ties = [["query", "key", "value"], ["gate", "up"]]
+    found = chosen(asked(3.9, sensitivity="mse", fixed={"*.down": "mxint8b16"}), ties=ties)
+    for tie in ties:
+        for block in range(3):
+            group = {
+                text
+                for path, text in found.items()
+                if path.startswith(f"blocks.{block}.") and path.rpartition(".")[2] in tie
+            }
+            assert len(group) == 1
+    assert {text for path, text in found.items() if path.endswith(".down")} == {"mxint8b16"}
+
+
+@pytest.mark.parametrize("method", ["gptq", "opt_rtn", "signround"])
+def test_any_quantizer_takes_the_formats(method: str) -> None:
+    fields = {"signround": {"iters": 2}}.get(method, {})
+    found = chosen(asked(3.9), [{method: fields}])
+    assert len(set(found.values())) > 1
+
+
+def test_an_override_keeps_its_method() -> None:
+    _, report = mase.ptq(graph(), "rtn", tokens(), {"*.down": ["opt_rtn"]}, allocate=asked(sensitivity="mse"))
+    assert {row.formats[0] for row in report.layers} <= {*OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("allocate", "text"),
+    [
+        (asked(1), r"allocate.bits 1: no choice has so few; the least is [0-9.]+ stored bits a weight"),
+        (asked(fixed={"*.down": "mxint5b16"}), "allocate.fixed .*'mxint5b16' is not an option; allowed are mxint2b16"),
+        (asked(fixed={"*.dwn": "mxint4b16"}), "allocate.fixed '.*dwn': matches no layer"),
+        ({"options": ["mxint2b16", "int4g"], "bits": 3}, r"allocate.options\[1\]: "),
+        ({"options": ["mxint2b16", "mxint2b16"], "bits": 3}, "allocate.options: mxint2b16 stands there twice"),
+        ({"options": OPTIONS}, "allocate: bits"),
+        (asked(sensitivty="mse"), "sensitivty: unknown field; did you mean sensitivity"),
+    ],
+)
+def test_what_cannot_be_allocated_is_one_line(allocate: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        mase.ptq(graph(), "rtn", tokens(), allocate=allocate)
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_and_formats_are_needed() -> None:
+    with pytest.raises(ConfigError, match="allocate: needs calibration data"):
+        mase.ptq(graph(), "rtn", allocate=asked())
+    with pytest.raises(ConfigError, match=r"allocate.format: no method of the recipe has this field"):
+        mase.ptq(graph(), "mc_moe", tokens(), allocate=asked())
+
+
+def test_from_disk_to_disk_the_same_formats_are_chosen(tmp_path: Path) -> None:
+    from mase.frontend.export import trace_export
+
+    model = folders.write(tmp_path / "model", "llama")
+    ids = folders.tokens()
+    traced, _ = trace_export(model, {"input_ids": ids[:2]})
+    ties = [["q_proj", "k_proj", "v_proj"]]
+    _, memory = mase.ptq(traced, "rtn", ids, ties=ties, allocate=asked(3.9))
+    np.save(tmp_path / "tokens.npy", ids.numpy())
+    config = {
+        "model": "model",
+        "recipe": ["rtn"],
+        "calibration": {"tokens": "tokens.npy", "samples": 5, "length": 8},
+        "ties": ties,
+        "allocate": asked(3.9),
+    }
+    (tmp_path / "ptq.yaml").write_text(yaml.safe_dump(config))
+    assert call(["ptq", str(tmp_path / "ptq.yaml"), "--out", str(tmp_path / "out"), "--json"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    found = {row["path"]: row["formats"][0] for row in report["layers"]}
+    assert found == {row.path: row.formats[0] for row in memory.layers}
+    assert len(set(found.values())) > 1
+    assert report["stored_bits"] <= 3.9
+    assert check(tmp_path / "out").ok
+    assert call(["ptq", str(tmp_path / "ptq.yaml"), "--out", str(tmp_path / "out"), "--json"]) == 0  # kept
+
+
+def test_a_budget_that_nothing_meets_leaves_no_folder(tmp_path: Path) -> None:
+    folders.write(tmp_path / "model", "llama")
+    plan = Plan.of("rtn", allocate=asked(1, sensitivity="mse"))
+    with pytest.raises(ConfigError, match=r"allocate.bits 1: no choice has so few"):
+        quantize_folder(Job(tmp_path / "model", tmp_path / "out", plan))
+    assert not (tmp_path / "out").exists()
