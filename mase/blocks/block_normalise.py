@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -87,10 +87,10 @@ class Normaliser:
         """Return the cycles of a sample."""
         return paced(self.rows, self.cols, self.block, lanes)
 
-    @cached_property
+    @property
     def latency(self) -> int:
         """Cycles from the reading of a beat to its being offered, at any lanes."""
-        return int(self._path(1).latency) + 1
+        return _latency(self)
 
     def fifo(self, beats: Count) -> Count:
         """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
@@ -165,6 +165,11 @@ def float_round(lanes: Count, in_width: int, exp: int, man: int) -> Part:
     coded = Part(Work(adders=((1, exp + man + 3),), registers=exp + man + 1), latency=1)
     part: Part = lanes * (placed >> shifted >> coded)
     return part
+
+
+@lru_cache(maxsize=4096)
+def _latency(normaliser: Normaliser) -> int:
+    return int(normaliser._path(1).latency) + 1
 
 
 @dataclass(frozen=True, eq=False)
