@@ -19,7 +19,7 @@ from mase.dataflow.stream import StreamType, Travel
 from mase.doors import json_text
 from mase.errors import GraphError, MaseError
 from mase.formats import Code, Format, QuantParams, parse
-from mase.formats.grid import Grid
+from mase.formats.grid import Grid, Pattern
 from mase.interpreter import Batch, by_name
 
 SCHEMA = 2
@@ -70,7 +70,7 @@ class Edge(Wire):
 
     def encode(self, x: Tensor) -> Code:
         """Return the codes of real values ``[samples, *shape]``."""
-        return self.format.encode(x, self.params)
+        return self.format.encode(x, self.params).on_stream()
 
     def decode(self, code: Code) -> Tensor:
         """Return real values, float64 ``[samples, *shape]``, from codes as the tensor holds them."""
@@ -283,7 +283,8 @@ def edge_json(edge: Edge) -> dict[str, Any]:
         "block": grid.block,
         "exp_base": grid.base,
         "exp_span": grid.span,
-        "pattern": _pattern(grid),
+        "pattern": _pattern(grid.pattern),
+        "scales": None if grid.scales is None else _pattern(grid.scales.scale),
         "rounding": _rounding(edge.format, grid),
     }
 
@@ -294,11 +295,11 @@ def port_json(port: Port) -> dict[str, Any]:
     return {**entry, "shape": list(port.shape), "edge": port.edge.name}
 
 
-def _pattern(grid: Grid) -> dict[str, int] | None:
+def _pattern(pattern: Pattern | None) -> dict[str, int] | None:
     """Return how a code is read that is not an integer."""
-    if grid.pattern is None:
+    if pattern is None:
         return None
-    return {name: int(getattr(grid.pattern, name)) for name in ("exp", "man", "top", "subnormal")}
+    return {name: int(getattr(pattern, name)) for name in ("exp", "man", "top", "subnormal")}
 
 
 def _rounding(fmt: Format, grid: Grid) -> str | None:

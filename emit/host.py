@@ -43,6 +43,7 @@ class Edge:
         pattern: how a mantissa is read that is a pattern of sign, exponent and digits.
         block, exponents, exp_bits, exp_base, exp_span: elements that share an exponent (0: there is none), exponents
             of a beat, bits of one, value of the field 0, greatest field.
+        scales: how a field is read that is a scale in place of an exponent, a pattern too.
         rounding: of :meth:`encode`; None where only mase can round as this format does.
     """
 
@@ -69,6 +70,7 @@ class Edge:
     exp_bits: int
     exp_base: int
     exp_span: int
+    scales: dict[str, int] | None
     rounding: str | None
 
     @classmethod
@@ -110,27 +112,28 @@ class Edge:
 
     def decode(self, mantissa: Ints, exponent: Ints | None = None) -> Reals:
         """Return real values ``[samples, *shape]``."""
-        m = self._travelling(np.asarray(mantissa), self.axes)
-        real = self._number(m) * np.float64(self._step())
+        real = self._number(self._travelling(np.asarray(mantissa), self.axes))
         if self.block:
             if exponent is None:
                 raise ValueError(f"{self.format} has exponents; found none")
             each = self._travelling(np.asarray(exponent), self._block_axes()).repeat(self.block, -1)[..., : self.cols]
-            real = np.ldexp(real, each - self.exp_base).astype(np.float64)
+            real = self._scaled(real, each)
+        else:
+            real = real * np.float64(self._step())
         held: Reals = self._held(real, self.axes)
         return held.reshape(-1, *self.shape)
 
+    def _scaled(self, real: Reals, field: Ints) -> Reals:
+        """Return numbers times the exponents, or the scales, of their blocks."""
+        if self.scales is None:
+            return np.ldexp(real * np.float64(self._step()), field - self.exp_base).astype(np.float64)
+        scale = np.ldexp(_numbers(field, self.scales), self.unit).astype(np.float32)  # all in float32, as the format is
+        step = scale * np.float32(1 if self.scale is None else self.scale)
+        return (real.astype(np.float32) * step).astype(np.float64)
+
     def _number(self, m: Ints) -> Reals:
         """Return what mantissas stand for, before unit or scale."""
-        if self.pattern is None:
-            return (m - self.zero).astype(np.float64)
-        man, subnormal = self.pattern["man"], self.pattern["subnormal"]
-        code = np.minimum(m & (1 << self.width - 1) - 1, self.pattern["top"])
-        field, fraction = code >> man, code & (1 << man) - 1
-        digits = fraction + (np.where(field > 0, 1 << man, 0) if subnormal else 1 << man)
-        size = np.ldexp(digits.astype(np.float64), np.maximum(field - subnormal, 0))
-        signed: Reals = np.where(m >> self.width - 1 & 1, -size, size)
-        return signed
+        return (m - self.zero).astype(np.float64) if self.pattern is None else _numbers(m, self.pattern)
 
     def _step(self) -> float:
         return self.scale if self.scale is not None else 2.0**self.unit
@@ -200,6 +203,17 @@ class Edge:
         """Return, beat by beat of a row, the index of each block whose exponent travels with it."""
         first = np.arange(self.beats // self.rows)[:, None] * self.lanes // self.block
         return (first + np.arange(self.exponents)).reshape(-1)
+
+
+def _numbers(codes: Ints, pattern: dict[str, int]) -> Reals:
+    """Return what bit patterns of sign, exponent and digits stand for, in units of the least number above 0."""
+    man, subnormal, bits = pattern["man"], pattern["subnormal"], pattern["exp"] + pattern["man"]
+    code = np.minimum(codes & (1 << bits) - 1, pattern["top"])
+    field, fraction = code >> man, code & (1 << man) - 1
+    digits = fraction + (np.where(field > 0, 1 << man, 0) if subnormal else 1 << man)
+    size = np.ldexp(digits.astype(np.float64), np.maximum(field - subnormal, 0))
+    signed: Reals = np.where(codes >> bits & 1, -size, size)
+    return signed
 
 
 def _half_up(v: Reals) -> Reals:

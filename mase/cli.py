@@ -462,19 +462,24 @@ def report(folder: Folder, as_json: AsJson = False) -> int:
 
 @app.command()
 def ptq(
-    what: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML configuration, or the word `check`")],
+    what: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML configuration, or the word `check` or `export`")],
     folder: Annotated[
         Path | None,
-        typer.Argument(parser=_place("folder"), metavar="FOLDER", help="quantized folder, behind the word `check`"),
+        typer.Argument(parser=_place("folder"), metavar="FOLDER", help="quantized folder, behind `check` or `export`"),
     ] = None,
     out: Out = None,
     set_: Set = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="LAYOUT", help="of an export: compressed-tensors, gptq or gguf"),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Quantize the weights of a language model from disk to disk, block by block; or check a quantized folder.
+    """Quantize the weights of a language model from disk to disk, block by block; check or export a quantized folder.
 
     A call that was killed goes on at the last finished block. A check loads the packed file and compares it with what
-    was scored, and with what the graph computes: every weight, and logits.
+    was scored, and with what the graph computes: every weight, and logits. An export writes what other tools load, and
+    a check of that decodes it as they do.
 
     [bold]Examples[/]
 
@@ -483,11 +488,16 @@ def ptq(
         mase ptq ptq.yaml --set recipe=[rtn]
 
         mase ptq check runs/tiny
+
+        mase ptq export runs/tiny --to gptq --out runs/tiny-gptq
     """
     if what == "check":
         return _check_folder(folder, as_json)
-    if folder is not None:
-        return _fail(f"ptq: found {str(folder)!r} behind a configuration; allowed is CONFIG, or check FOLDER", 2)
+    if what == "export":
+        return _export_folder(folder, to, out, as_json)
+    if folder is not None or to is not None:
+        odd = f"{str(folder)!r}" if folder is not None else "--to"
+        return _fail(f"ptq: found {odd} behind a configuration; allowed is CONFIG, check FOLDER, export FOLDER", 2)
     from dataclasses import asdict
 
     from mase.flow import ptq_job
@@ -527,10 +537,13 @@ def _check_folder(folder: Path | None, as_json: bool) -> int:
     """Compare packed, scored and emulated; exit code 1 where they differ."""
     from dataclasses import asdict
 
+    from passes.ptq.export.base import RECORD
     from passes.ptq.folder import check
 
     if folder is None:
         return _fail("ptq check: the folder is missing; allowed is check FOLDER", 2)
+    if (folder / RECORD).is_file():
+        return _check_export(folder, as_json)
     found = check(folder)
 
     def show() -> None:
@@ -545,6 +558,44 @@ def _check_folder(folder: Path | None, as_json: bool) -> int:
 
     _give({**asdict(found), "ok": found.ok}, as_json, show)
     return 0 if found.ok else 1
+
+
+def _check_export(folder: Path, as_json: bool) -> int:
+    """Decode an exported folder as its tool does; exit code 1 where it is not what was packed."""
+    from dataclasses import asdict
+
+    from passes.ptq.export.base import check
+
+    found = check(folder)
+
+    def show() -> None:
+        print(f"{found.to}: {found.layers - len(found.differ)} of {found.layers} matrices are as packed")
+        print(f"decoded by {found.loader}")
+        for name in found.differ[:12]:
+            print(f"  differs: {name}")
+
+    _give({**asdict(found), "ok": found.ok}, as_json, show)
+    return 0 if found.ok else 1
+
+
+def _export_folder(folder: Path | None, to: str | None, out: Path | None, as_json: bool) -> int:
+    """Write a quantized folder in the layout of another tool."""
+    from dataclasses import asdict
+
+    from passes.ptq.export.base import EXPORTS, export
+
+    names = ", ".join(name.replace("_", "-") for name in EXPORTS)
+    if folder is None or to is None:
+        return _fail(f"ptq export: needs a folder and a layout; allowed is export FOLDER --to, one of {names}", 2)
+    target = out or folder.with_name(f"{folder.resolve().name}-{to}")
+    found = export(folder, to, target)
+
+    def show() -> None:
+        print(f"{target}: {found.layers} matrices, {found.bytes / 2**20:.1f} MiB")
+        print(f"{found.to} computes them in {', '.join(found.computes_in)}: equal to what is packed, bit for bit")
+
+    _give({"folder": str(target), **asdict(found)}, as_json, show)
+    return 0
 
 
 @app.command()

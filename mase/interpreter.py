@@ -238,7 +238,7 @@ def _store(values: Values, node: OpNode, x: Tensor) -> None:
         values.reals[node.name] = x
     else:
         x = x if x.is_floating_point() else x.to(torch.float64)  # an index
-        values.codes[node.name] = fmt.encode(x, values.graph.params(node.name))
+        values.codes[node.name] = fmt.encode(x, values.graph.params(node.name)).on_stream()
 
 
 @contextmanager

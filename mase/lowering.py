@@ -24,6 +24,7 @@ from torch import Tensor, fx
 from mase.cost.device import device
 from mase.cost.resources import FITTED, Resources, bill
 from mase.formats import QuantParams
+from mase.formats.kept import Kept
 from mase.graph import Graph, OpNode, Record
 from mase.ops.base import OPS, Arithmetic, HardwareOp
 from mase.ops.decoded import Decoded
@@ -77,7 +78,7 @@ class Lowering:
         self._serials: dict[int, tuple[int, object]] = {}  # holds the objects, so that no other gets their address
         self._ops: OrderedDict[tuple[Value, ...], tuple[Arithmetic, int]] = OrderedDict()
         self._readings: dict[str, list[tuple[Item, ...]]] = {}  # by node: all that building it has ever read upstream
-        self._bytes = 0
+        self._bytes, self._kept = 0, Kept()
         self._last: Lowered | None = None
 
     def of(self, graph: Graph) -> Lowered:
@@ -103,7 +104,8 @@ class Lowering:
                 self._ops.move_to_end(key)
                 return self._ops[key][0]
         seen = set[Item]()
-        op = lower(_Reader(node, seen))
+        with self._kept.used():
+            op = lower(_Reader(node, seen))
         items = tuple(sorted(item for item in seen if item[0] != node.name))
         if items not in readings:
             readings.append(items)
@@ -121,15 +123,19 @@ class _Reader(OpNode):
     def __init__(self, node: OpNode, seen: set[Item]) -> None:
         super().__init__(node.graph, node.node)
         self._seen, self._where = seen, ""
+        self._record = cast("Record", _ReadRecord(super().record, self.name, seen))
+        self._inputs: list[OpNode] | None = None
 
     @property
     def record(self) -> Record:
-        return cast("Record", _ReadRecord(super().record, self.name, self._seen))
+        return self._record
 
     @property
     def inputs(self) -> list[OpNode]:
-        self._seen.add((self.name, INPUTS))
-        return [_Reader(source, self._seen) for source in super().inputs]
+        if self._inputs is None:
+            self._seen.add((self.name, INPUTS))
+            self._inputs = [_Reader(source, self._seen) for source in super().inputs]
+        return [*self._inputs]
 
     def where(self) -> str:
         if not self._where:
@@ -150,7 +156,7 @@ class _Reader(OpNode):
 
 
 class _ReadRecord:
-    """A record that notes which of its fields are read."""
+    """A record that notes which of its fields are read; a field that was is here from then on."""
 
     def __init__(self, record: Record, name: str, seen: set[Item]) -> None:
         self._record, self._name, self._seen = record, name, seen
@@ -160,7 +166,9 @@ class _ReadRecord:
             self._seen.update((self._name, field) for field in KEYED[attr])
         else:
             self._seen.add((self._name, attr))
-        return getattr(self._record, attr)
+        value: object = getattr(self._record, attr)
+        self.__dict__[attr] = value
+        return value
 
 
 class Lowered:

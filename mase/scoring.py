@@ -152,7 +152,7 @@ class Scorer:
         for entry in self.entries:
             if entry.name in needed:
                 first = OpNode(lowered.graph, entry.node)
-                found = _format(first).encode(self.inputs[entry.name], first.params())
+                found = _format(first).encode(self.inputs[entry.name], first.params()).on_stream()
                 codes[first.name] = self._keep(keys[first.name], found)
         for node in self.nodes:
             if node.name in needed:

@@ -116,10 +116,10 @@ CASES = (
 )
 
 
-def points() -> list[Point]:
+def points(cases: Sequence[Case] = CASES) -> list[Point]:
     """Return every block once, by what it is."""
     found: dict[tuple[object, ...], Point] = {}
-    for case in CASES:
+    for case in cases:
         for share, instance in case.instances():
             block = instance.block
             if block.sv_module in SEEN:
@@ -135,10 +135,18 @@ def record(target: str) -> Path:
     return FOLDER / f"{target}-kinds.json"
 
 
-def compared(found: Mapping[str, Resources], target: str) -> dict[str, list[tuple[Resources, Resources]]]:
+def recorded(target: str) -> Mapping[str, Resources]:
+    """Return what was synthesised, by the name of the point."""
+    kept = json.loads(record(target).read_text())["points"]
+    return {name: Resources(*figures) for name, figures in kept.items()}
+
+
+def compared(
+    found: Mapping[str, Resources], target: str, cases: Sequence[Case] = CASES
+) -> dict[str, list[tuple[Resources, Resources]]]:
     """Return, by module, what is predicted and what was synthesised of every block that was."""
     out: dict[str, list[tuple[Resources, Resources]]] = {}
-    for point in points():
+    for point in points(cases):
         if point.name in found:
             one = bill(point.work, device(target))
             predicted = Resources(*(float(n) for n in (one.lut, one.ff, one.dsp, one.bram)))
@@ -175,8 +183,7 @@ def main() -> None:
             figures[point.name] = [int(n) for n in (r.lut, r.ff, r.dsp, r.bram)]
             print(f"{point.name}: {figures[point.name]}", flush=True)
         write(path, figures)
-    kept = json.loads(path.read_text())["points"]
-    print(table(compared({name: Resources(*n) for name, n in kept.items()}, options.target)))
+    print(table(compared(recorded(options.target), options.target)))
 
 
 def write(path: Path, figures: Mapping[str, Sequence[int]]) -> None:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from bench.common import Figure, main, print_table
 from mase import interpreter
+from mase.calib.edges import Edge, inserted
 from mase.calib.statistics import Statistics
 from mase.formats.packed import PackedWeight
 from mase.frontend.module import trace_module
@@ -227,6 +228,9 @@ class OneBlock:
 
     def write(self, path: str, weight: PackedWeight) -> None:
         self.done[path] = weight
+
+    def round(self, edges: Sequence[Edge]) -> None:
+        self.graph = inserted(self.graph, edges)
 
     def fold(self, tensors: dict[str, Tensor]) -> None:
         self.graph = self.graph.replace(tensors=tensors)

@@ -53,25 +53,36 @@ module mase_block_normalise #(
   localparam int RowBeats = (Cols + Lanes - 1) / Lanes;
   localparam int BlockBeats = (Block > Lanes) ? Block / Lanes : 1;
   localparam int Group = Lanes / Exps;  // lanes of a beat that share an exponent
-  localparam int ColWidth = (RowBeats > 1) ? $clog2(RowBeats) : 1;
-  localparam int BeatWidth = (BlockBeats > 1) ? $clog2(BlockBeats) : 1;
-  localparam int RowWidth = (Rows > 1) ? $clog2(Rows) : 1;
-  localparam int BankWidth = $clog2(2 * BlockBeats);
 
   // ---- fill: one bank takes beats and the OR of their magnitudes ------------------------------------------------
 
-  logic [1:0]              full_q;
-  logic                    fill_bank_q, fill, fill_last, leave, leave_last, leave_bank_q;
-  logic [ColWidth-1:0]     fill_col_q;
-  logic [BeatWidth-1:0]    fill_beat_q;
+  logic                    fill, fill_first, fill_last, fill_bank, leave, leave_bank, row_end, sample_end, credit;
   logic [Exps*InWidth-1:0] beat_or, gathered_q, gathered;
   logic [Exps*InWidth-1:0] or_q [2];
   logic [Exps-1:0]         more;  // the maximum of the bank that leaves is above a power of two, and that counts
-  logic [InBits-1:0]       bank [2*BlockBeats];
+  logic [InBits-1:0]       t_q;
 
-  assign in_ready_o = !full_q[fill_bank_q];
-  assign fill       = in_valid_i && in_ready_o;
-  assign fill_last  = fill_beat_q == BeatWidth'(BlockBeats - 1) || fill_col_q == ColWidth'(RowBeats - 1);
+  mase_block_banks #(
+    .Rows(Rows), .RowBeats(RowBeats), .BlockBeats(BlockBeats), .Width(InBits)
+  ) u_banks (
+    .clk_i       (clk_i),
+    .rst_ni      (rst_ni),
+    .in_valid_i  (in_valid_i),
+    .in_ready_o  (in_ready_o),
+    .in_data_i   (in_data_i),
+    .fill_o      (fill),
+    .fill_first_o(fill_first),
+    .fill_last_o (fill_last),
+    .fill_bank_o (fill_bank),
+    .credit_i    (credit),
+    .leave_o     (leave),
+    .leave_bank_o(leave_bank),
+    .row_end_o   (row_end),
+    .sample_end_o(sample_end),
+    .data_o      (t_q)
+  );
+  logic unused_row_end;
+  assign unused_row_end = row_end;
 
   for (genvar e = 0; e < Exps; e++) begin : gen_or
     logic [Group*InWidth-1:0] magnitude;
@@ -87,25 +98,10 @@ module mase_block_normalise #(
     end
     assign beat_or[e*InWidth +: InWidth] = all;
   end
-  assign gathered = beat_or | ((fill_beat_q == '0) ? '0 : gathered_q);
-
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      fill_bank_q <= 1'b0;
-      fill_col_q  <= '0;
-      fill_beat_q <= '0;
-    end else if (fill) begin
-      fill_col_q  <= (fill_col_q == ColWidth'(RowBeats - 1)) ? '0 : fill_col_q + ColWidth'(1);
-      fill_beat_q <= fill_last ? '0 : fill_beat_q + BeatWidth'(1);
-      if (fill_last) fill_bank_q <= !fill_bank_q;
-    end
-  end
+  assign gathered = beat_or | (fill_first ? '0 : gathered_q);
   always_ff @(posedge clk_i) begin
-    if (fill) begin
-      gathered_q <= gathered;
-      bank[BankWidth'(fill_beat_q) + (fill_bank_q ? BankWidth'(BlockBeats) : '0)] <= in_data_i;
-      if (fill_last) or_q[fill_bank_q] <= gathered;
-    end
+    if (fill) gathered_q <= gathered;
+    if (fill && fill_last) or_q[fill_bank] <= gathered;
   end
 
   // Of each magnitude the bits that would be such a leading one: of all together the leading bit, if one of them has it.
@@ -134,44 +130,13 @@ module mase_block_normalise #(
       end
       assign beat_above[e*InWidth +: InWidth] = all;
       // The leading bits agree where neither is above the other without that bit.
-      assign both = or_q[leave_bank_q][e*InWidth +: InWidth] & ~above_or_q[leave_bank_q][e*InWidth +: InWidth];
-      assign more[e] = both < above_or_q[leave_bank_q][e*InWidth +: InWidth];
+      assign both = or_q[leave_bank][e*InWidth +: InWidth] & ~above_or_q[leave_bank][e*InWidth +: InWidth];
+      assign more[e] = both < above_or_q[leave_bank][e*InWidth +: InWidth];
     end
-    assign above = beat_above | ((fill_beat_q == '0) ? '0 : above_q);
+    assign above = beat_above | (fill_first ? '0 : above_q);
     always_ff @(posedge clk_i) begin
       if (fill) above_q <= above;
-      if (fill && fill_last) above_or_q[fill_bank_q] <= above;
-    end
-  end
-
-  // ---- leave: the other bank goes out ------------------------------------------------------------------------------
-
-  logic [ColWidth-1:0]  col_q;
-  logic [BeatWidth-1:0] beat_q;
-  logic [RowWidth-1:0]  row_q;
-  logic                 credit, row_end, sample_end;
-
-  assign row_end    = col_q == ColWidth'(RowBeats - 1);
-  assign sample_end = row_end && row_q == RowWidth'(Rows - 1);
-  assign leave      = full_q[leave_bank_q] && credit;
-  assign leave_last = beat_q == BeatWidth'(BlockBeats - 1) || row_end;
-
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      leave_bank_q <= 1'b0;
-      col_q        <= '0;
-      beat_q       <= '0;
-      row_q        <= '0;
-      full_q       <= '0;
-    end else begin
-      if (leave) begin
-        col_q  <= row_end ? '0 : col_q + ColWidth'(1);
-        beat_q <= leave_last ? '0 : beat_q + BeatWidth'(1);
-        if (row_end) row_q <= sample_end ? '0 : row_q + RowWidth'(1);
-        if (leave_last) leave_bank_q <= !leave_bank_q;
-        if (leave_last) full_q[leave_bank_q] <= 1'b0;
-      end
-      if (fill && fill_last) full_q[fill_bank_q] <= 1'b1;
+      if (fill && fill_last) above_or_q[fill_bank] <= above;
     end
   end
 
@@ -181,7 +146,6 @@ module mase_block_normalise #(
 
   logic [Exps*ExpBits-1:0]        exp_d, exp_q;
   logic [Stages*Exps*ExpBits-1:0] exps_q;
-  logic [InBits-1:0]              t_q;
   logic [Lanes*Width-1:0]         mantissa_q;
   logic [Stages-1:0]              valid_q, last_q;
 
@@ -191,7 +155,7 @@ module mase_block_normalise #(
     always_comb begin
       exp_d[e*ExpBits +: ExpBits] = '0;
       for (int i = 0; i < InWidth; i++) begin
-        if (or_q[leave_bank_q][e*InWidth+i]) begin
+        if (or_q[leave_bank][e*InWidth+i]) begin
           exp_d[e*ExpBits +: ExpBits] =
             (i + Offset + (up ? 1 : 0) < 0) ? '0 :
             ExpBits'((i + Offset + (up ? 1 : 0) > Most) ? Most : i + Offset + (up ? 1 : 0));
@@ -205,7 +169,6 @@ module mase_block_normalise #(
     else valid_q <= {valid_q[Stages-2:0], leave};
   end
   always_ff @(posedge clk_i) begin
-    t_q    <= bank[BankWidth'(beat_q) + (leave_bank_q ? BankWidth'(BlockBeats) : '0)];
     exps_q <= {exps_q[(Stages-1)*Exps*ExpBits-1:0], exp_d};
     last_q <= {last_q[Stages-2:0], sample_end};
   end

@@ -4,6 +4,7 @@
 //   else:         y = +-digits << shift                        x is a sign, an exponent and a mantissa, sign on top
 //     Subnormal:  digits = {exponent != 0, mantissa}, shift = max(exponent, 1) - 1;  else {1, mantissa} and exponent
 //     Own:        y = +-digits, and the lane gets an exponent of its own: shift, plus that of its block
+//     FieldExp:   a block has such a number for a scale, without a sign: y times its digits, its shift is the exponent
 //
 // Codes above Top, which are no numbers, count as Top. Without Own the exponents of blocks pass. Lanes beyond the end of
 // a row give 0. One beat of Lanes elements a cycle; latency 2. in_ready_o is the credit of the output FIFO, a register.
@@ -23,6 +24,9 @@ module mase_decode #(
   parameter int Top = 0,
   parameter bit Subnormal = 1'b1,
   parameter int Own = 0,
+  parameter int FieldExp = 0,  // 0: what a block carries is an exponent
+  parameter int FieldMan = 3,
+  parameter int FieldTop = 0,
   parameter int InExpBits = 0,  // 0: x carries no exponents of blocks
   parameter int InBlock = 1,
   parameter int OutWidth = 9,
@@ -78,6 +82,27 @@ module mase_decode #(
     last_q    <= last;
   end
 
+  // A scale is its digits and its shift.
+  localparam int Factor = FieldMan + 1;
+  logic [((InExps > 0) ? InExps : 1)*Factor-1:0] factors;
+  if (FieldExp == 0) begin : gen_no_scale
+    logic unused_factors;
+    assign factors = '0;
+    assign unused_factors = ^factors;
+  end else begin : gen_scale
+    for (genvar e = 0; e < InExps; e++) begin : gen_field
+      logic [InExpBits-1:0] field, number;
+      logic [FieldExp-1:0]  high;
+      logic                 whole;
+      assign field  = in_data_i[Lanes*Width + e*InExpBits +: InExpBits];
+      assign number = (field > InExpBits'(FieldTop)) ? InExpBits'(FieldTop) : field;
+      assign high   = number[InExpBits-1:FieldMan];
+      assign whole  = high != '0;
+      assign factors[e*Factor +: Factor] = {whole, number[FieldMan-1:0]};
+      assign decoded[Lanes*OutWidth + e*OutExpBits +: OutExpBits] = OutExpBits'(whole ? high - FieldExp'(1) : high);
+    end
+  end
+
   for (genvar l = 0; l < Lanes; l++) begin : gen_lane
     logic [Width-1:0]    code;
     logic [OutWidth-1:0] y;
@@ -113,7 +138,12 @@ module mase_decode #(
       end
       if (Own == 0) begin : gen_shifted
         logic [OutWidth-1:0] size;
-        assign size = OutWidth'(digits) << shift;
+        if (FieldExp == 0) begin : gen_alone
+          assign size = OutWidth'(digits) << shift;
+        end else begin : gen_scaled
+          localparam int Index = (InExps > 1) ? l / InBlock : 0;
+          assign size = (OutWidth'(digits) << shift) * OutWidth'(factors[Index*Factor +: Factor]);
+        end
         assign y    = code[Width-1] ? -size : size;
       end else begin : gen_own
         logic [OutExpBits-1:0] exponent;
@@ -129,7 +159,7 @@ module mase_decode #(
     end
   end
 
-  if (Own == 0 && InExpBits != 0) begin : gen_pass
+  if (Own == 0 && InExpBits != 0 && FieldExp == 0) begin : gen_pass
     assign decoded[OutBits-1:Lanes*OutWidth] = in_data_i[InBits-1:Lanes*Width];
   end
 

@@ -15,7 +15,7 @@ from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, credit_fifo, last_call
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, tile_lanes, tree
+from mase.dataflow.work import Count, Foldings, Lanes, Work, ceil_div, clog2, comparison, tile_lanes, tree
 from mase.formats import Code
 from mase.formats.grid import Grid
 
@@ -50,13 +50,13 @@ class ArgmaxFoldings(Foldings):
         shifted: Part = simd * Part(Work(shifters=((1, value, most),) * (most > 0), registers=choice), latency=1)
         best = Part(  # of a beat
             Work(
-                adders=tuple((n, value) for n, _, _ in levels),  # comparisons
+                adders=tuple((n, comparison(value)) for n, _, _ in levels),
                 muxes=tuple((n * choice, 2) for n, _, _ in levels),
                 registers=sum(registers for _, registers, _ in levels) * choice,
             ),
             latency=clog2(simd),
         )
-        ever = Part(Work(adders=((1, value),), muxes=((choice, 2),), registers=choice + 2), latency=1)
+        ever = Part(Work(adders=((1, comparison(value)),), registers=choice + 2), latency=1)  # loaded, not chosen
         return control(counters=(beats, self.rows)) & (shifted >> best).along(3) >> ever
 
     def work(self, simd: Count, pe: Count, fifos: Mapping[str, Count]) -> Mapping[str, Work]:

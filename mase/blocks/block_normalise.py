@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -12,20 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mase.dataflow.block import Pipe
-from mase.dataflow.grid import check_lanes
-from mase.dataflow.part import Part, control, credit_fifo, registers
-from mase.dataflow.schedule import IN, OUT, Actor, Channel, Loop, Schedule, Step
-from mase.dataflow.stream import StreamType
+from mase.blocks.banks import BANKS, Gathered, banks, paced
+from mase.dataflow.part import Part, credit_fifo, registers
 from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.base import floor_log2, pow2
 from mase.formats.grid import Grid, Rise
 from mase.formats.whole import whole
-
-FILL, LEAVE, BANK = "fill", "leave", "bank"
-BANKS = 2
-CONTROL = 4  # flip-flops: two full banks, bank that fills, bank that leaves
 
 
 def normalise(t: Tensor, unit: int, grid: Grid) -> Code:
@@ -91,18 +84,13 @@ class Normaliser:
     log: bool = False
 
     def cycles(self, lanes: Count) -> Count:
-        """Return the cycles of a sample.
+        """Return the cycles of a sample."""
+        return paced(self.rows, self.cols, self.block, lanes)
 
-        A block that ends a row early frees its bank early, but the block after it waits for the other bank, where a
-        whole block leaves meanwhile: so every block of a row takes the time of a whole one, unless there is just one.
-        """
-        beats, size = ceil_div(self.cols, lanes), np.maximum(1, self.block // lanes)
-        return self.rows * np.where(beats > size, ceil_div(beats, size) * size, beats)
-
-    @cached_property
+    @property
     def latency(self) -> int:
         """Cycles from the reading of a beat to its being offered, at any lanes."""
-        return int(self._path(1).latency) + 1
+        return _latency(self)
 
     def fifo(self, beats: Count) -> Count:
         """Return a FIFO depth that keeps the rate of one output beat in ``beats`` cycles."""
@@ -114,8 +102,7 @@ class Normaliser:
         return self._path(lanes) >> credit_fifo(lanes * self.width + exps * self.exp_bits + 1, fifo)
 
     def _path(self, lanes: Count) -> Part:
-        size, exps = np.maximum(1, self.block // lanes), np.maximum(1, lanes // self.block)
-        beats = ceil_div(self.cols, lanes)
+        exps = np.maximum(1, lanes // self.block)
         rises = self.rise is not None
         above = ((exps * self.in_width, lanes // exps + 1), (lanes * self.in_width, 2)) * rises
         if self.rise is not None and self.rise.ones:
@@ -130,11 +117,11 @@ class Normaliser:
                     *above,
                 ),
                 registers=exps * (self.in_width * (1 + rises) + 3 * self.exp_bits),
-                banks=((lanes * self.in_width, BANKS * size), *((exps * self.in_width, BANKS),) * (1 + rises)),
+                banks=((exps * self.in_width, BANKS),) * (1 + rises),
             )
         )
-        beside = control(CONTROL + 3 * np.equal(size, 1), (beats, beats, size, size, self.rows))
-        return beside & (tops >> registers(lanes * self.in_width) >> self._rounded(lanes)).along(1)
+        kept = banks(self.rows, self.cols, self.block, lanes, lanes * self.in_width)
+        return kept & (tops >> registers(0) >> self._rounded(lanes)).along(1)
 
     def _rounded(self, lanes: Count) -> Part:
         """Return what shifts and rounds the elements."""
@@ -180,49 +167,19 @@ def float_round(lanes: Count, in_width: int, exp: int, man: int) -> Part:
     return part
 
 
+@lru_cache(maxsize=4096)
+def _latency(normaliser: Normaliser) -> int:
+    return int(normaliser._path(1).latency) + 1
+
+
 @dataclass(frozen=True, eq=False)
-class BlockNormalise(Pipe):
-    """Normalise a stream of exact integers, ``lanes`` a beat, through two banks.
+class BlockNormalise(Gathered):
+    """Normalise a stream of exact integers."""
 
-    Args:
-        rows, cols, lanes: shape of both streams. in_width: bits of an integer.
-        unit: exponent of the integer 1. grid: the result's codes.
-    """
-
-    rows: int
-    cols: int
-    lanes: int
-    in_width: int
-    unit: int
-    grid: Grid
     sv_module: ClassVar[str] = "mase_block_normalise"
-
-    def __post_init__(self) -> None:
-        check_lanes("block_normalise", self.grid, self.lanes)
-
-    @property
-    def stream_in(self) -> StreamType:
-        top = (1 << self.in_width - 1) - 1
-        return StreamType(self.rows, self.cols, self.lanes, Grid(self.in_width, True, -top - 1, top, self.unit))
-
-    @property
-    def stream_out(self) -> StreamType:
-        return StreamType(self.rows, self.cols, self.lanes, self.grid)
 
     def compute(self, *inputs: Code) -> tuple[Code, ...]:
         return (normalise(inputs[0].mantissa.to(torch.float64), self.unit, self.grid),)
-
-    def schedule(self) -> Schedule:
-        beats = self.stream_in.row_beats
-        size = max(1, self.grid.block // self.lanes)
-        whole, rest = divmod(beats, size)
-        fill = tuple(Loop(n, (_fill(k),)) for n, k in ((whole, size), (1, rest)) if n and k)
-        leave = tuple(Loop(n, (_leave(k),)) for n, k in ((whole, size), (1, rest)) if n and k)
-        actors = (
-            Actor(FILL, (Loop(self.rows, fill),), {BANK: 1}),
-            Actor(LEAVE, (Loop(self.rows, leave),), {OUT: self.latency}),
-        )
-        return Schedule(actors, (Channel((FILL, BANK), (LEAVE, BANK), BANKS),), int(self.normaliser.cycles(self.lanes)))
 
     def sv_params(self) -> Mapping[str, int]:
         grid, pattern = self.grid, self.grid.pattern
@@ -254,28 +211,3 @@ class BlockNormalise(Pipe):
         grid, given = self.grid, self.sv_params()
         shape = self.rows, self.cols, self.in_width, grid.width, grid.block, grid.exp_bits
         return Normaliser(*shape, given["Offset"], given["Point"], grid.rise, given["FloatExp"], bool(given["Log"]))
-
-    def part(self) -> Part:
-        return self.normaliser.part(self.lanes, self.fifo)
-
-
-def _fill(beats: int) -> Loop:
-    """Take the beats of one block; the bank is acquired with the first and published with the last."""
-    steps = tuple(
-        Step((IN,), (IN,), (BANK,) * (i == 0), (BANK,) * (i == beats - 1)) for i in (0, beats - 1)[: min(beats, 2)]
-    )
-    return _spread(beats, steps, Step((IN,), (IN,)))
-
-
-def _leave(beats: int) -> Loop:
-    """Give the beats of one block; the bank is taken with the first and freed with the last."""
-    steps = tuple(
-        Step((BANK,) * (i == 0), (BANK,) * (i == beats - 1), (OUT,), (OUT,)) for i in (0, beats - 1)[: min(beats, 2)]
-    )
-    return _spread(beats, steps, Step((), (), (OUT,), (OUT,)))
-
-
-def _spread(beats: int, ends: tuple[Step, ...], middle: Step) -> Loop:
-    if beats <= 2:
-        return Loop(1, ends)
-    return Loop(1, (ends[0], Loop(beats - 2, (middle,)), ends[1]))

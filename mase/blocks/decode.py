@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mase.dataflow.block import Pipe
+from mase.dataflow.contents import PIECE
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
@@ -48,6 +49,7 @@ class Decode(Pipe):
 
     def sv_params(self) -> Mapping[str, int]:
         grid, pattern = self.grid, self.grid.pattern
+        scale = None if grid.scales is None else grid.scales.scale
         beats = self.stream_in.row_beats
         return {
             "Beats": self.stream_in.beats,
@@ -62,6 +64,9 @@ class Decode(Pipe):
             "Top": 0 if pattern is None else pattern.top,
             "Subnormal": int(pattern is None or pattern.subnormal),
             "Own": int(pattern is not None and pattern.own),
+            "FieldExp": 0 if scale is None else scale.exp,
+            "FieldMan": 0 if scale is None else scale.man,
+            "FieldTop": 0 if scale is None else scale.top,
             "InExpBits": grid.exp_bits,
             "InBlock": max(1, grid.block),
             "OutWidth": grid.plain.width,
@@ -79,12 +84,24 @@ def decode_part(rows: int, cols: int, grid: Grid, lanes: Count, fifo: Count) -> 
     exponents = np.maximum(1, lanes // plain.block) if plain.block else 0
     bits = lanes * plain.width + exponents * plain.exp_bits
     most = 0 if pattern is None or pattern.own else pattern.most_shift
+    small = pattern is not None and grid.width <= PIECE  # every bit of an integer is one LUT
+    own = pattern is not None and pattern.own
     decoded = Part(
         Work(
-            adders=((lanes, plain.width),),  # the zero point, or the sign
-            shifters=((lanes, plain.width, most),) * (most > 0),
+            adders=((lanes, plain.width),) * (not small)  # the zero point, or the sign
+            + ((lanes, 0 if pattern is None else pattern.exp),) * own,  # and a shift that is an exponent
+            shifters=((lanes, plain.width, most),) * (most > 0 and not small),
+            gates=((lanes * plain.width, grid.width),) * small + ((lanes * (grid.width - 1), grid.width),) * own,
+            multipliers=() if grid.scales is None else ((lanes, *scaled_bits(grid)),),
             registers=bits,
         ),
         latency=1,
     )
     return control(counters=(rows * beats, beats)) & decoded.along(1) >> credit_fifo(bits + 1, fifo)
+
+
+def scaled_bits(grid: Grid) -> tuple[int, int]:
+    """Return the bits of an element and of the digits of its scale, whose product a decoder gives."""
+    assert grid.pattern is not None
+    assert grid.scales is not None
+    return grid.pattern.most.bit_length() + 1, grid.scales.scale.man + 2

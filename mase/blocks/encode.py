@@ -11,10 +11,11 @@ import torch
 
 from mase.blocks.block_normalise import element_round, elements
 from mase.dataflow.block import Pipe
+from mase.dataflow.contents import PIECE
 from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, ceil_div
+from mase.dataflow.work import Count, Work, ceil_div
 from mase.formats import Code
 from mase.formats.base import pow2
 from mase.formats.grid import Grid
@@ -50,6 +51,12 @@ class Encoder:
         return path >> credit_fifo(lanes * (1 + self.exp + self.man) + 1, fifo)
 
     def _path(self, lanes: Count) -> Part:
+        if self.in_width <= PIECE:  # every bit of a number is one LUT, as the bits that go are known
+            bits = 1 + self.exp + self.man
+            part: Part = lanes * Part(
+                Work(gates=((bits, self.in_width),), registers=2 * self.in_width + bits), latency=3
+            )
+            return part.along(1)
         return element_round(lanes, self.in_width, self.exp, self.man, self.log).along(1)
 
 

@@ -9,13 +9,16 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from mase.blocks.banks import Gathered
 from mase.blocks.block_normalise import BlockNormalise, element_scalar, elements, normalise, normalise_scalar
+from mase.blocks.block_scale import BlockScale, Bounds, check_near
 from mase.blocks.encode import Encode
 from mase.blocks.sign import Sign, edge
 from mase.dataflow.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.base import pow2
+from mase.formats.block_scales import BlockScales
 from mase.formats.grid import Grid, Signs
 from mase.formats.whole import whole
 
@@ -37,6 +40,7 @@ class Output:
         total: greatest absolute value after the multiplier.
         mode: rounding.
         warnings: what a user should know of the multipliers. edge: greatest integer whose sign is 0, of ternary codes.
+        bounds: of codes under scales of blocks.
     """
 
     grid: Grid
@@ -48,6 +52,7 @@ class Output:
     mode: str = "even"
     warnings: tuple[str, ...] = ()
     edge: int = 0
+    bounds: Bounds | None = None
 
     @classmethod
     def of(
@@ -75,6 +80,8 @@ class Output:
         if grid.signs is not None:
             divided = grid.scaled and target is None
             out = cls._of_signs(grid, grid.signs, divided, scale, unit, top, relu, where)
+        elif grid.scales is not None:
+            out = cls._of_scales(grid, grid.scales, grid.scaled and target is None, scale, unit, top, relu, where)
         elif scale is None and target is None:
             out = cls(grid, relu, None, grid.unit - unit, unit, top, mode)
         else:
@@ -120,6 +127,36 @@ class Output:
         found = edge(threshold, unit - k)
         return cls(grid, relu, m, 0, unit - k, top * int(m.max()), warnings=tuple(notes), edge=found)
 
+    @classmethod
+    def _of_scales(
+        cls,
+        grid: Grid,
+        scales: BlockScales,
+        divided: bool,
+        scale: Tensor | None,
+        unit: int,
+        top: int,
+        relu: bool,
+        where: str,
+    ) -> Output:
+        """Build for blocks with scales; integers of one scale are compared as they are, so that none is rounded before.
+
+        Args:
+            divided: the integers are over the scale of the tensor already.
+        """
+        ratio, factor = Fraction(1), Fraction(scales.tensor) if divided else Fraction(1)
+        m, notes = None, list[str]()
+        if scale is not None:
+            real = scale.reshape(-1).double()
+            if bool((real == real[0]).all()) and float(real[0]) > 0:
+                ratio = Fraction(float(real[0]))
+            else:
+                m, k, notes = dyadic(real, where)
+                unit, top = unit - k, top * int(m.max())
+        bounds = Bounds.of(scales, ratio * factor * Fraction(2) ** unit)
+        check_near(bounds, where)
+        return cls(grid, relu, m, 0, unit, top, warnings=tuple(notes), bounds=bounds)
+
     @property
     def rounding(self) -> Rounding:
         """The rounding where it is not raw, to codes less the zero point; a ReLU is its lower bound."""
@@ -149,6 +186,8 @@ class Output:
         given = self._given(t)
         if not self.raw:
             return Code(whole(given))
+        if self.bounds is not None:
+            return self.bounds.apply(given.to(torch.float64), self.grid)
         if self.grid.block:
             return normalise(given.to(torch.float64), self.unit, self.grid)
         if self.grid.signs is not None:
@@ -174,6 +213,8 @@ class Output:
         words = ["max(t, 0)"] if self.relu else []
         if self.multiplier is not None:
             words.append(f"times {int(self.multiplier[column if self.multiplier.numel() > 1 else 0])}")
+        if self.bounds is not None:
+            return ", ".join([*words, "left to the block of scales"])
         if self.grid.block:
             return ", ".join([*words, "left to the block normaliser"])
         if self.grid.signs is not None:
@@ -189,6 +230,8 @@ class Output:
         if not self.raw:
             return [self.rounding.scalar(t) + self.grid.zero for t in row], None
         row = [max(t, 0) for t in row] if self.relu else row
+        if self.bounds is not None:
+            return self.bounds.scalar(row, self.grid.block)
         if self.grid.block:
             return normalise_scalar(row, self.unit, self.grid)
         if self.grid.signs is not None:
@@ -213,12 +256,14 @@ class Output:
             "Zero": self.grid.zero,
         }
 
-    def normaliser(self, rows: int, cols: int, lanes: int, raw_width: int, fifo: int) -> BlockNormalise | Encode | Sign:
+    def normaliser(self, rows: int, cols: int, lanes: int, raw_width: int, fifo: int) -> Gathered | Encode | Sign:
         """Return the block that follows where the unit's integers are raw; its role is ``normalise``."""
         if self.grid.signs is not None:
             return Sign(rows, cols, lanes, raw_width, self.unit, self.grid, self.edge, fifo=fifo)
         if not self.grid.block:
             return Encode(rows, cols, lanes, raw_width, self.unit, self.grid, fifo=fifo)
+        if self.bounds is not None:
+            return BlockScale(rows, cols, lanes, raw_width, self.unit, self.grid, self.bounds, fifo=fifo)
         return BlockNormalise(rows, cols, lanes, raw_width, self.unit, self.grid, fifo=fifo)
 
     def raw_grid(self, raw_width: int) -> Grid:

@@ -114,7 +114,9 @@ class Pairing:
         Raises:
             UnsupportedOp: the sum is too wide, or a scale vanishes beside the other.
         """
-        mults, k, notes = [1, 1], 0, list[str]()
+        mults, k, notes, target = [1, 1], 0, list[str](), None
+        if y.scales is not None:  # bounds hold the scale of the tensor
+            scale, target = scale._replace(y=None), torch.ones(1, dtype=torch.float64)
         if scale.real:
             ratios = [torch.ones(1, dtype=torch.float64) if s is None else s.reshape(-1).double() for s in scale]
             m, k, notes = dyadic(torch.cat(ratios[:2]) / ratios[2], where)
@@ -123,7 +125,7 @@ class Pairing:
         left, right = (Operand(g, m, g.unit - unit) for g, m in zip((a, b), mults, strict=True))
         exact = cls(left, right, minus=minus)
         found = exact if exact.bits <= EXACT_BITS else cls(left, right, minus=minus, guard=GUARD)
-        out = Output.of(y, None, None, unit - k - (found.guard or 0), found.most, relu, mode, where)
+        out = Output.of(y, None, target, unit - k - (found.guard or 0), found.most, relu, mode, where)
         return found, found._checked(replace(out, warnings=tuple(notes)), where)
 
     @classmethod

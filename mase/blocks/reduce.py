@@ -21,7 +21,7 @@ from mase.dataflow.part import Part, control, credit_fifo, delay, rom, shift, wh
 from mase.dataflow.rounding import carrier
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Work, ceil_div, clog2
+from mase.dataflow.work import Count, Work, ceil_div, clog2, comparison
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.base import pow2
@@ -286,9 +286,9 @@ class ReduceFoldings:
         started = np.int64(self.bias_bits > 0) * banked  # a choice between sum and start; of constants it is none
         return Part(
             Work(
-                adders=((lanes * (1 - started), acc),) * several,
+                adders=((lanes * (1 - started), comparison(acc) if self.maximum else acc),) * several,
                 accumulators=((lanes * started, acc),),
-                muxes=((lanes * acc, 2),) * (self.maximum and several),
+                muxes=((lanes * acc * banked, 2),) * (self.maximum and several),  # a lone register is loaded
                 registers=lanes * acc,
                 banks=((lanes * acc * banked * several, beats),),
             ),

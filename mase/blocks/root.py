@@ -15,7 +15,7 @@ from mase.dataflow.block import Pipe
 from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Work, ceil_div
+from mase.dataflow.work import Count, Work, ceil_div, comparison
 from mase.formats import Code
 from mase.formats.grid import Grid, signed_width
 from mase.formats.whole import whole
@@ -141,9 +141,8 @@ def root_part(rows: int, width: int, roots: Roots, also: int, unroll: Count, fif
     steps = ceil_div(roots.bits, unroll)
     wide = np.maximum(width + roots.power * steps * unroll, 2 * HALF + 1)
     out = root_grid(roots.bits, also).width * (2 if also else 1)
-    per_bit = 3 if roots.power == 2 else 2  # compared, taken off, and of squares the doubled product
-    digits = Work(
-        adders=((per_bit * unroll, wide), (roots.power == 2, wide)),
+    digits = Work(  # each bit is compared and taken off, of squares the doubled product too
+        adders=((roots.power * unroll, wide), (unroll, comparison(wide)), (roots.power == 2, wide)),
         muxes=((wide, 2), (wide, 2), (wide, 2)),
         registers=(2 + (roots.power == 2)) * wide + steps * unroll + also + 2,
         counters=(steps + 1, rows),

@@ -22,7 +22,7 @@ from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.rounding import INT_BITS
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Work, ceil_div
+from mase.dataflow.work import Count, Work, ceil_div, constant_product
 from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.grid import Grid, signed_width
@@ -168,7 +168,7 @@ class RowNorm:
             self.stats,
             self.roots,
             self.mult_bits,
-            self.add_bits,
+            self.add_bits if bool(self.addend.any()) else 0,
             self.sum_width,
             out.raw,
             out.grid.width,
@@ -201,7 +201,8 @@ class NormSizes:
     """Say how large a norm of rows is: its statistics and roots, and bits of its constants, sums and results.
 
     Args:
-        raw: exact integers leave. out_width, out_block: of the result. zero_bits: of a result that are always 0.
+        add_bits: 0 where nothing is added. raw: exact integers leave. out_width, out_block: of the result.
+        zero_bits: of a result that are always 0.
     """
 
     rows: int
@@ -240,9 +241,9 @@ class NormSizes:
             multipliers=(
                 (lanes, self.diff_bits, self.mult_bits),
                 (lanes, product, self.roots.bits + 1),
-                *(((lanes, wide, self.cols.bit_length()),) * centred),
+                *(constant_product(lanes, wide, self.cols) * centred),
             ),
-            adders=((lanes * centred, self.diff_bits), (lanes, self.sum_width)),
+            adders=((lanes * centred, self.diff_bits), *((lanes, self.sum_width),) * (self.add_bits > 0)),
             shifters=((lanes, wide, (1 << x.exp_bits) - 1),) * (x.block > 0),
             registers=lanes * (wide + self.diff_bits + self.mult_bits + 2 * self.add_bits + product + self.sum_width)
             + 3 * self.roots.bits

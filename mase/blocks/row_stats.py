@@ -15,7 +15,7 @@ from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Work, ceil_div, clog2, tree
+from mase.dataflow.work import Count, Work, ceil_div, clog2, comparison, constant_product, tree
 from mase.formats import Code
 from mase.formats.grid import Grid, signed_width
 
@@ -151,15 +151,20 @@ def stats_part(rows: int, stats: Stats, lanes: Count, fifo: Count) -> Part:
     if stats.maximum:
         return _most_part(rows, stats, wide, lanes) >> credit_fifo(width + 1, fifo)
     square, out = min(2 * wide, width), width * stats.lanes
-    trees = (*tree(lanes, wide, width, 1), *tree(lanes, square, width, 1))
-    centred = int(stats.centred)
-    products = ((1, width, width), (1, width, stats.cols.bit_length())) * centred
+    centred = int(stats.centred)  # else nothing asks for the sums of the elements
+    trees = (*tree(lanes, wide, width, 1) * centred, *tree(lanes, square, width, 1))
+    products = ((1, width, width), *constant_product(1, width, stats.cols)) * centred
     sums = Work(
         multipliers=((lanes, wide, wide), *products),
-        adders=(*((adders, bits) for adders, _, bits in trees), (1 + centred, width)),
-        accumulators=((2, width),),
+        adders=(
+            *((adders, bits) for adders, _, bits in trees),
+            (2 + centred, width),
+        ),  # a difference is part of the square of a sum
         shifters=((lanes, wide, (1 << x.exp_bits) - 1),) * (x.block > 0),
-        registers=lanes * (2 * wide + square) + sum(n * bits for _, n, bits in trees) + (5 + centred) * width + 6,
+        registers=lanes * ((1 + centred) * wide + square)
+        + sum(n * bits for _, n, bits in trees)
+        + (3 + 3 * centred) * width
+        + 6,
         delays=((3, stats_latency(lanes) - 4),),
         counters=(ceil_div(stats.cols, lanes), rows),
     )
@@ -171,7 +176,7 @@ def _most_part(rows: int, stats: Stats, wide: int, lanes: Count) -> Part:
     levels = tree(lanes, wide, wide, 1)
     beats, shifts = ceil_div(stats.cols, lanes), ((lanes, wide, (1 << stats.x.exp_bits) - 1),) * (stats.x.block > 0)
     sums = Work(
-        adders=(*((compared, wide) for compared, _, _ in levels), (1, wide)),  # comparisons
+        adders=tuple((compared, comparison(wide)) for compared in (*(n for n, _, _ in levels), 1)),
         muxes=(*((compared * wide, 2) for compared, _, _ in levels), (wide, 2), (lanes * wide, 2)),
         shifters=shifts,
         registers=2 * lanes * wide + sum(n * wide for _, n, _ in levels) + 3 * wide + 6,

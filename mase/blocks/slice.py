@@ -13,7 +13,7 @@ from mase.dataflow.block import Pipe
 from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step, stream
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, ceil_div
+from mase.dataflow.work import Count, Work, ceil_div, clog2, comparison
 from mase.formats import Code
 from mase.formats.grid import Grid
 
@@ -129,8 +129,10 @@ class Slice(Pipe):
 def slice_part(grid: Grid, cols: int, cut: Cut, lanes: Count, fifo: Count) -> Part:
     """Return what a slice is made of at any number of lanes."""
     size, inner, _, _ = cut.beats(cols, lanes)
+    places = clog2(size + 1)
+    following = Part(Work(adders=((1, places), (1, comparison(places))), muxes=((places, 2),)))  # the next place kept
     counted = control(counters=(inner, size + 1, size + 1, size + 1, cut.outer))
-    return counted >> credit_fifo(beat_bits(grid, lanes) + 1, fifo)
+    return counted & following >> credit_fifo(beat_bits(grid, lanes) + 1, fifo)
 
 
 def _loops(*runs: tuple[int, Step]) -> tuple[Loop, ...]:

@@ -24,6 +24,7 @@ from mase.errors import UnsupportedOp
 from mase.formats import Code, Format, QuantParams
 from mase.formats.base import Packed, pow2
 from mase.formats.grid import Grid, signed_width
+from mase.formats.kept import kept
 from mase.formats.whole import whole
 
 EXACT_LIMIT = 48  # bits of an exact accumulator over block exponents (docs/arithmetic.md, 5)
@@ -149,24 +150,14 @@ class Sums:
             scattered: ``parts`` tears blocks apart, so that each weight keeps the exponent of its block for itself.
         """
         for what, tensor in (("weight", weight), ("bias", bias)):
-            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            if tensor is not None and not kept(_finite, tensor):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        w, code, w_scale, packed = w_format[0].constants(weight, w_format[1], where)
-        if not w.signed:  # the RTL reads weights as signed numbers
-            w = replace(w, width=w.element_bits, signed=True)
-        if scattered and w.block:
-            w, code = w.each(code, w_format[1].axis)
-        code = Code(parts(code.mantissa), None if code.exponent is None else parts(code.exponent))
+        make = kept if parts.__closure__ is None else _made  # a closure is another one each time
+        found = make(_weights, weight, *w_format, parts, scattered, where)
+        w, code, packed = found.grid, found.code, found.packed
         outputs, taps, cols = code.mantissa.shape
-        if w.block:
-            assert code.exponent is not None
-            least, most = int(code.exponent.min()), int(code.exponent.max())
-            w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
-        if packed is not None and not scattered:
-            elements, factor = (parts(t).flatten(1) for t in (packed.elements, packed.factor))
-            packed = packed._replace(elements=elements, factor=factor)
-        scale = _product(x_format[1].scale if x.scaled else None, w_scale)
+        scale = _product(x_format[1].scale if x.scaled else None, found.scale)
         real = torch.zeros(outputs) if bias is None else bias
         accumulation = Accumulation.parse(attrs.get("accumulation", "exact"), where)
         if accumulation.guard is not None and not (x.block or w.block):
@@ -178,7 +169,7 @@ class Sums:
             x, zero = replace(given, zero=0), given.zero
         low = max(x.low, zero) if positive else x.low
         real = real.double() / (1.0 if scale is None else scale.double().reshape(-1))
-        terms = _Terms(x, w, zero, low, code, real, accumulation.guard)
+        terms = _Terms(x, w, zero, low, found, real, accumulation.guard)
         start, start_exp, bound, width, unit = (
             terms.exact(where) if accumulation.guard is None else terms.aligned(where)
         )
@@ -412,6 +403,59 @@ class Sums:
 
 
 @dataclass(frozen=True, eq=False)
+class _Weights:
+    """Weights as integers, apart from what they are multiplied by.
+
+    Args:
+        code: ``[outputs, taps, cols or blocks]``. scale: real, if the grid has one. packed: as of :class:`Sums`.
+    """
+
+    grid: Grid
+    code: Code
+    scale: Tensor | None
+    packed: Packed | None
+
+    @cached_property
+    def integers(self) -> Tensor:
+        """The weights ``[outputs, inputs]`` in float64."""
+        return self.grid.integers(self.code).flatten(1)
+
+    @cached_property
+    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """For each output the sum of its weights, of those above 0, of those below 0, and of their magnitudes."""
+        w = self.integers
+        return w.sum(1), w.clamp(min=0).sum(1), w.clamp(max=0).sum(1), w.abs().sum(1)
+
+
+def _weights(
+    weight: Tensor, fmt: Format, params: QuantParams, parts: Callable[[Tensor], Tensor], scattered: bool, where: str
+) -> _Weights:
+    """Return weights as integers; see :meth:`Sums._build`."""
+    w, code, scale, packed = fmt.constants(weight, params, where)
+    if not w.signed:  # the RTL reads weights as signed numbers
+        w = replace(w, width=w.element_bits, signed=True)
+    if scattered and w.block:
+        w, code = w.each(code, params.axis)
+    code = Code(parts(code.mantissa), None if code.exponent is None else parts(code.exponent))
+    if w.block:
+        assert code.exponent is not None
+        least, most = int(code.exponent.min()), int(code.exponent.max())
+        w = replace(w, unit=w.unit + least - w.base, base=least, span=most - least)
+    if packed is not None and not scattered:
+        elements, factor = (parts(t).flatten(1) for t in (packed.elements, packed.factor))
+        packed = packed._replace(elements=elements, factor=factor)
+    return _Weights(w, code, scale, packed)
+
+
+def _made(make: Callable[..., _Weights], *args: Any) -> _Weights:  # those of _weights
+    return make(*args)
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x).all())
+
+
+@dataclass(frozen=True, eq=False)
 class _Terms:
     """Derive accumulator and bias from grids, weight codes and the real bias (in units of the real scale)."""
 
@@ -419,7 +463,7 @@ class _Terms:
     w: Grid
     zero: int
     low: int
-    code: Code
+    weights: _Weights
     bias: Tensor
     guard: int | None
 
@@ -430,14 +474,18 @@ class _Terms:
 
     def exact(self, where: str) -> tuple[Tensor, None, int, int, int]:
         """Return bias, no exponents, bound, width and unit of the exact accumulator."""
-        weight = self.w.integers(self.code).flatten(1)
+        total, above, below, size = self.weights.sums
         high, low = float(self.x.high << self.x.span), float(self.low << self.x.span)
-        bias = (self.bias * 2.0**-self.unit).round() - self.zero * weight.sum(1)
-        products = torch.stack((weight * low, weight * high))
-        most = float((bias.clamp(min=0) + products.amax(0).clamp(min=0).sum(1)).max())
-        least = float((bias.clamp(max=0) + products.amin(0).clamp(max=0).sum(1)).min())
+        bias = (self.bias * 2.0**-self.unit).round() - self.zero * total
         reach = max(abs(low), abs(high))
-        bound = float((bias.abs() + weight.abs().sum(1) * reach).max())
+        bound = float((bias.abs() + size * reach).max())
+        if low <= 0 <= high and bound < 2.0**53:  # whole numbers that float64 holds, in any order
+            tops, ends = above * high + below * low, above * low + below * high
+        else:
+            products = torch.stack((self.weights.integers * low, self.weights.integers * high))
+            tops, ends = products.amax(0).clamp(min=0).sum(1), products.amin(0).clamp(max=0).sum(1)
+        most = float((bias.clamp(min=0) + tops).max())
+        least = float((bias.clamp(max=0) + ends).min())
         blocks = bool(self.x.block or self.w.block)
         limit = EXACT_LIMIT if blocks else REFUSE
         if not max(most, -least - 1) < 2.0 ** (limit - 1) or bound >= 2.0**62:
@@ -452,7 +500,7 @@ class _Terms:
     def aligned(self, where: str) -> tuple[Tensor, Tensor, int, int, int]:
         """Return bias mantissas and exponents, bound, width and unit of the aligned accumulator."""
         assert self.guard is not None
-        _, taps, cols = self.code.mantissa.shape
+        _, taps, cols = self.weights.code.mantissa.shape
         region = math.gcd(self.x.block, self.w.block)
         part = region * max(abs(self.low), self.x.high) * max(abs(self.w.low), self.w.high)
         part = max(part, 1 << BIAS_BITS)

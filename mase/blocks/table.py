@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mase.dataflow.block import MemoryImage, Pipe, pack_words
+from mase.dataflow.contents import Contents
 from mase.dataflow.grid import check_lanes
 from mase.dataflow.part import Part, control, credit_fifo
 from mase.dataflow.schedule import OUT, Actor, Loop, Schedule, stream
@@ -34,11 +35,11 @@ def index(x: Grid, code: Code, axis: int = -1) -> Tensor:
     return found | fields.narrow(axis, 0, found.shape[axis])
 
 
-def table_path(rows: int, cols: int, lanes: Count, bits: int, x: int) -> Part:
+def table_path(rows: int, cols: int, lanes: Count, bits: int, x: int, contents: Contents) -> Part:
     """Return all before the output FIFO at any number of lanes, for words of ``bits`` and an index of ``x`` bits."""
     beats, cut = ceil_div(cols, lanes), np.not_equal(cols % lanes, 0)
     rowed = cut & np.greater(beats, 1)
-    looked_up = Part(Work(muxes=((lanes * bits * cut, 2),), tables=((lanes, bits, 1 << x),)), latency=1)
+    looked_up = Part(Work(muxes=((lanes * bits * cut, 2),), known=((lanes, bits, 1 << x, contents),)), latency=1)
     counted = control(rowed, (rows * beats, np.where(rowed, beats, 1)))
     return counted & looked_up.along(1)
 
@@ -98,5 +99,6 @@ class Table(Pipe):
 
     def part(self) -> Part:
         x, bits = index_bits(self.source.grid), self.target.grid.width
-        path = table_path(self.source.rows, self.source.cols, self.source.lanes, bits, x)
+        contents = Contents.of(self.words.numpy(), bits)
+        path = table_path(self.source.rows, self.source.cols, self.source.lanes, bits, x, contents)
         return path >> credit_fifo(self.source.lanes * bits + 1, self.fifo)

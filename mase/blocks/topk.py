@@ -14,7 +14,7 @@ from mase.dataflow.block import Pipe
 from mase.dataflow.part import Part, credit_fifo
 from mase.dataflow.schedule import IN, OUT, Actor, Loop, Schedule, Step
 from mase.dataflow.stream import StreamType
-from mase.dataflow.work import Count, Foldings, Lanes, Work
+from mase.dataflow.work import Count, Foldings, Lanes, Work, comparison
 from mase.formats import Code
 from mase.formats.grid import Grid
 
@@ -53,7 +53,7 @@ class TopkFoldings(Foldings):
         """Return all before the output FIFO: the results leave the list as they are."""
         return Part(
             Work(
-                adders=((self.k, self.value),),  # comparisons
+                adders=((self.k, comparison(self.value)),),
                 muxes=((self.k * self.value, 2), (self.k * self.held, 3)),
                 shifters=((1, self.value, self.shift),) * (self.shift > 0),
                 registers=STATE + self.k * (self.value + self.held + 1),

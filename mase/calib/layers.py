@@ -101,10 +101,12 @@ class _Seen:
         mine = {(place.node, place.role, place.expert): place for place in self.layers}
         readers: dict[str, dict[str, OpNode]] = {}
         for place in self.layers:
-            readers.setdefault(place.source, {})[place.node] = self.graph.node(place.node)
+            node = self.graph.node(place.node)
+            readers.setdefault(node.inputs[0].name, {})[place.node] = node
 
         def observe(node: OpNode, x: Tensor) -> None:
             done: set[str] = set()
+            x = x.float() if node.record.output.format is not None else x  # as layers read it
             for reader in readers.get(node.name, {}).values():
                 self._take(reader, x, mine, done)
 
@@ -119,7 +121,7 @@ class _Seen:
             place = mine.get((reader.name, role, expert))
             if place is None or tokens.numel() == 0:
                 continue
-            key = self.owner.setdefault(place, place.source if tokens is x else place.path)
+            key = self.owner.setdefault(place, reader.inputs[0].name if tokens is x else place.path)
             if key not in done:
                 done.add(key)
                 self.found.setdefault(key, Statistics()).add(tokens, self.sums)

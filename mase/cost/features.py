@@ -1,8 +1,8 @@
 """What Yosys makes of a block: exact by its rules where it has some, features of a fit elsewhere.
 
 - Products: from ``dsp_bits`` on DSP blocks, cut as Yosys cuts them (mul2dsp); narrower ones LUTs, by a measured table.
-- Memories: :mod:`mase.cost.memory`. Words of a ROM in logic are taken as random, so that columns that are equal by
-  chance share a flip-flop; real weights may share more.
+- Memories: :mod:`mase.cost.memory`. Words of a ROM in logic are taken as random where they are not known, so that
+  columns that are equal by chance share a flip-flop; real weights may share more.
 - Delay lines from three cycles on become shift registers in LUTs (xilinx_srl), 32 cycles each.
 - Flip-flops are counted, not fitted.
 """
@@ -49,6 +49,7 @@ def features(work: Work, device: Device) -> Features:
     hard = [(count, tiles(a, b, device), a, b) for count, a, b in work.multipliers]
     kinds = [*((1, bits, depth) for bits, depth in work.roms), *work.tables]
     roms = [(n, bits, depth, memory.rom(bits, depth)) for n, bits, depth in kinds]
+    known = [(n, memory.rom(bits, depth), contents) for n, bits, depth, contents in work.known]
     logic = tuple((n * np.where(blocks > 0, 0, columns(bits, depth)), depth) for n, bits, depth, blocks in roms)
     rams = [(bits, depth, memory.ram(bits, depth)) for bits, depth in work.buffers]
     plain = [memory.lutram(bits, depth) for bits, depth in (*work.fifos, *work.banks)]
@@ -57,19 +58,23 @@ def features(work: Work, device: Device) -> Features:
     ff = work.registers + states + sum(2 * (clog2(n) + clog2(n + 1)) for n in depths)
     ff = ff + sum(bits * np.where(line, 0, np.maximum(cycles, 0)) for bits, cycles, line in long)
     ff = ff + sum(column for column, _ in logic) + sum(ram.ff for _, _, ram in rams)
+    ff = ff + sum(n * np.where(blocks > 0, 0, contents.columns) for n, blocks, contents in known)
     wide = sum(count * np.maximum(n - 1, 0) * (a + b - device.multiplier[1] + 1) for count, n, a, b in hard)
     return Features(
         ff=ff,
         dsp=sum(count * n for count, n, _, _ in hard),
-        bram=sum(n * blocks for n, _, _, blocks in roms) + sum(ram.bram for _, _, ram in rams),
+        bram=sum(n * blocks for n, _, _, blocks in roms)
+        + sum(n * blocks for n, blocks, _ in known)
+        + sum(ram.bram for _, _, ram in rams),
         lut=sum(plain)
+        + sum(n * np.where(blocks > 0, 0, memory.known(contents)) for n, blocks, contents in known)
         + sum(ram.lut for _, _, ram in rams)
         + sum(bits * np.where(line, ceil_div(cycles, LONGEST_LINE), 0) for bits, cycles, line in long),
         products=tuple((count, a, b) for count, n, a, b in hard if not n),
         words=work.operand_words,
         roms=logic,
         fitted={
-            "block": 1,
+            "block": max(1, len(depths)),  # each FIFO has a control of its own
             "state": states + sum(clog2(n + 1) for n in depths),
             "adder": sum(n * (bits - 1) for n, bits in work.adders) + wide,
             "accumulator": sum(n * bits for n, bits in work.accumulators),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mase.dataflow.contents import Contents
 from mase.dataflow.work import Count, ceil_div
 
 # A block of 18 Kbit costs 129 and one of 36 Kbit 257, and 2 more for the port that reads; a ROM in logic costs 1/64 a
@@ -22,6 +23,7 @@ SHALLOW, DEEP = 32, 64  # words of LUT RAM
 ONE_ADDRESS = 16, 8  # bits of so many words in LUTS LUTs, behind one address
 TWO_ADDRESSES = 14, 7  # likewise
 LUTS = 8
+CHOICE = 0.7  # LUTs for a choice between two pieces of a memory in logic: one of 6 inputs chooses among four
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ def rom(bits: Count, depth: Count) -> Count:
         return 0
     cost, found = blocks(bits, depth)
     return np.where(cost < bits * depth * ROM_COST // 1, found, 0)
+
+
+def known(contents: Contents) -> float:
+    """Return the LUTs of a ROM in logic whose words are known."""
+    return contents.pieces + CHOICE * contents.choices
 
 
 def ram(bits: Count, depth: Count) -> Ram:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from mase.dataflow.contents import Contents
 from mase.errors import UnsupportedOp
 
 Lanes = npt.NDArray[np.int64]
@@ -33,7 +34,7 @@ class Work:
         shifters: (count, bits, greatest shift). rounders: (count, bits in, bits out). counters: numbers of states.
         registers: bits that no other entry has. delays: (bits, cycles) of lines without reset or taps.
         roms: (bits, depth), a register behind each. tables: ROMs of (count, bits, depth), each with an address of its
-            own. wires: ROMs of (bits, depth) with equal words: no memory.
+            own. known: the same with what their words are. wires: ROMs of (bits, depth) with equal words: no memory.
         fifos: (bits, depth). buffers: RAM of (bits, depth) with one address, read into a register.
         banks: RAM of (bits, depth) with two addresses, read without one.
     """
@@ -49,6 +50,7 @@ class Work:
     delays: tuple[tuple[Count, Count], ...] = ()
     roms: tuple[tuple[Count, Count], ...] = ()
     tables: tuple[tuple[Count, Count, Count], ...] = ()
+    known: tuple[tuple[Count, int, int, Contents], ...] = ()
     wires: tuple[tuple[Count, Count], ...] = ()
     fifos: tuple[tuple[Count, Count], ...] = ()
     buffers: tuple[tuple[Count, Count], ...] = ()
@@ -151,6 +153,16 @@ def clog2(n: Count) -> Count:
     if isinstance(n, int):
         return (n - 1).bit_length()
     return np.frexp(n - 1.0)[1]
+
+
+def constant_product(count: Count, bits: int, constant: int) -> tuple[tuple[Count, int, int], ...]:
+    """Return the products with a constant: none of a power of two, which only moves bits."""
+    return () if constant & constant - 1 == 0 else ((count, bits, constant.bit_length()),)
+
+
+def comparison(bits: Count) -> Count:
+    """Return the bits of an adder that costs as much as a comparison: Yosys puts three bits of one into two LUTs."""
+    return 2 * ceil_div(bits, 3) + 1
 
 
 def ceil_div(a: Count, b: Count) -> Count:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,23 @@ class Store:
         """Write a finished trial; it survives a kill of the process from here on."""
         text = self._space.text(trial.point)
         params = {name: text[name] for name in self._distributions if name in text}
-        record = optuna.trial.create_trial(
+        now = datetime.now()  # noqa: DTZ005 - as those of Optuna, local and without a zone
+        record = FrozenTrial(
+            number=-1,  # the storage gives it one
+            trial_id=-1,
+            state=TrialState.COMPLETE,
+            value=None,
             values=[trial.metrics[objective.name] for objective in self._objectives],
+            datetime_start=now - timedelta(seconds=trial.seconds),
+            datetime_complete=now,
             params=params,
             distributions={name: self._distributions[name] for name in params},
             user_attrs=dict(trial.metrics),
             system_attrs={NUMBER: trial.number} | ({} if trial.reused is None else {REUSED: trial.reused}),
-            constraints={str(c): c.violation(trial.metrics) for c in self._constraints},
+            intermediate_values={},
         )
-        assert record.datetime_complete is not None
-        record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
+        for constraint in self._constraints:
+            record.set_constraint(str(constraint), constraint.violation(trial.metrics))
         with usable(self._where):
             self._study.add_trial(record)
 

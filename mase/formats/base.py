@@ -70,6 +70,15 @@ class Code:
     exponent: Tensor | None = None
     scale: Tensor | None = None
 
+    def on_stream(self) -> Code:
+        """Return the same as streams carry it: the bit pattern of a block's scale stands in place of an exponent."""
+        return self if self.scale is None else Code(self.mantissa, self.scale)
+
+    @property
+    def scales(self) -> Tensor | None:
+        """Bit patterns of scales of blocks, also of what a stream carried."""
+        return self.exponent if self.scale is None else self.scale
+
 
 class Axes(NamedTuple):
     """Axes of a tensor of weights: ``channel`` counts the outputs, products are summed along ``sums``."""

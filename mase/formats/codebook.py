@@ -81,11 +81,12 @@ class TableBlocks(TableFormat):
         return Code(tiling.join(self._codes(blocks, scale), x.shape), scale=tiling.shared_back(stored, x.ndim))
 
     def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
-        if code.scale is None:
+        stored = code.scales
+        if stored is None:
             raise FormatError(f"{self}: the code holds no scales; decode needs one for each block")
         params = params if params is not None else QuantParams()
         tiling = Tiling.of(code.mantissa.ndim, (self.block,), params, str(self))
-        scale = scale_value(tiling.shared_last(code.scale), self.scale_type).unsqueeze(-1)
+        scale = scale_value(tiling.shared_last(stored), self.scale_type).unsqueeze(-1)
         return tiling.join(self._entries(scale)[tiling.split(code.mantissa)] * scale, code.mantissa.shape)
 
     def limits(self, x: Tensor, params: QuantParams) -> tuple[Tensor, Tensor]:

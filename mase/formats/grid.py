@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mase.errors import UnsupportedOp
 from mase.formats.base import Code, Format, floor_log2, pow2
+from mase.formats.block_scales import BlockScales
 from mase.formats.whole import whole
 
 # Significands from here round up to the next power of two: the least above sqrt(2), the midpoint of the logarithm,
@@ -180,7 +181,8 @@ class Grid:
         exp_bits: bits of an exponent on the stream. base: least exponent. span: greatest exponent less ``base``.
         zero: code of real zero, a zero point. pattern: how a code is read that is not an integer.
         lift: a block's exponent lies so far below that of its greatest magnitude. rise: where it is one more.
-        signs: how results become codes that are signs.
+        signs: how results become codes that are signs. scales: how blocks get scales that are no powers of two; in the
+            place of an exponent each then has the code of its scale.
         stored: how memories hold integers that such codes stand for.
     """
 
@@ -199,6 +201,7 @@ class Grid:
     lift: int = 0
     rise: Rise | None = None
     signs: Signs | None = None
+    scales: BlockScales | None = None
     stored: Pattern | None = None
 
     @property
@@ -211,6 +214,10 @@ class Grid:
         """Return the grid of the integers that the codes stand for."""
         if self.pattern is None:
             return self if not self.zero else self._within(self.low - self.zero, self.high - self.zero)
+        if self.scales is not None:
+            most, span = self.pattern.most * self.scales.scale.most_digits, self.scales.scale.most_shift
+            integers = self._within(-most, most)
+            return replace(integers, exp_bits=span.bit_length(), span=span, scales=None, stored=None)
         if not self.pattern.own:
             return self._within(-self.pattern.most, self.pattern.most)
         span = self.span + self.pattern.most_shift
@@ -226,6 +233,11 @@ class Grid:
         if self.pattern is None:
             return code if not self.zero else Code(code.mantissa - self.zero, code.exponent)
         digits, shift = self.pattern.split(code.mantissa)
+        if self.scales is not None:
+            assert code.exponent is not None
+            factor, exponent = self.scales.scale.split(code.exponent)
+            each = factor.repeat_interleave(self.block, axis).narrow(axis, 0, shift.shape[axis])
+            return Code((digits << shift) * each, exponent)
         if not self.pattern.own:
             return Code(digits << shift, code.exponent)
         exponent = shift + self.base

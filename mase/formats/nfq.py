@@ -100,10 +100,11 @@ class QuantizedNormalFloat(TableFormat):
         return Code(tiling.join(codes, x.shape), scale=tiling.shared_back(stored.squeeze(-1), x.ndim))
 
     def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
-        if code.scale is None or params is None:
+        scales = code.scales
+        if scales is None or params is None:
             raise FormatError(f"{self}: decode needs the scales of the code and the QuantParams that encode used")
         tiling = Tiling.of(code.mantissa.ndim, (self.block,), params, str(self))
-        stored = tiling.shared_last(code.scale).unsqueeze(-1)
+        stored = tiling.shared_last(scales).unsqueeze(-1)
         scale = (stored & TOP) * self._steps(params, stored)
         units = self._entries(scale)[tiling.split(code.mantissa)]
         units = units + SHIFT.reals(stored >> 8) if self.shift else units

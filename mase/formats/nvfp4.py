@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar, Self
 
 import torch
@@ -27,6 +28,7 @@ from mase.formats.base import (
     text_form,
     within,
 )
+from mase.formats.block_scales import BlockScales, bounds
 from mase.formats.blocks import MAX_BLOCK, Tiling, block_pieces, greatest, sharing
 from mase.formats.chunks import Scratch
 from mase.formats.grid import Grid, off_chip
@@ -86,16 +88,17 @@ class NVFP4(Format):
         tiling = Tiling.of(x.ndim, (self.block,), params, str(self))
         blocks = tiling.split(checked(x, self).to(torch.float32))
         scale, _, inverse = self._scales(blocks.abs().amax(-1, keepdim=True), params)
-        codes = ELEMENT.codes((blocks * inverse).clamp_(-ELEMENT.top, ELEMENT.top).to(torch.float64))
+        codes = _element_codes(blocks, inverse)
         return Code(tiling.join(codes, x.shape), scale=tiling.shared_back(SCALE.codes(scale.squeeze(-1)), x.ndim))
 
     def decode(self, code: Code, params: QuantParams | None = None) -> Tensor:
-        if code.scale is None or params is None or params.scale is None:
+        stored = code.scales
+        if stored is None or params is None or params.scale is None:
             raise FormatError(
                 f"{self}: decode needs a scale for each block and the tensor's scale; pass those of encode"
             )
         tiling = Tiling.of(code.mantissa.ndim, (self.block,), params, str(self))
-        scale = SCALE.reals(tiling.shared_last(code.scale)).to(torch.float32) * self._tensor_scale(params)
+        scale = SCALE.reals(tiling.shared_last(stored)).to(torch.float32) * self._tensor_scale(params)
         values = ELEMENT.reals(tiling.split(code.mantissa)).to(torch.float32) * scale.unsqueeze(-1)
         return tiling.join(values.to(torch.float64), code.mantissa.shape)
 
@@ -120,27 +123,25 @@ class NVFP4(Format):
     def sv_params(self) -> Mapping[str, int]:
         return {"ExpBits": ELEMENT.exp, "ManBits": ELEMENT.man, "Block": self.block}
 
-    def weight_grid(self, params: QuantParams, where: str) -> Grid:
+    def grid(self, params: QuantParams, where: str) -> Grid:
         if params.scale is None:
             raise off_chip(self, where, "has no scale")
-        q, s = ELEMENT.grid(params, where), SCALE.grid(params, where)
-        assert q.pattern is not None
-        assert s.pattern is not None
-        top, span = q.pattern.most * s.pattern.most_digits, s.pattern.most_shift
-        codes = top.bit_length() + 1, True, -top, top
-        return Grid(*codes, q.unit + s.unit, self.two_level, self.block, span.bit_length(), 0, span)
+        if params.scale.numel() == 1 and float(self._tensor_scale(params)) != float(params.scale):
+            raise off_chip(self, where, f"has the scale {float(params.scale):g}, which is not a float32 in its limits")
+        found = _block_scales(float(self._tensor_scale(params).reshape(-1)[0]))
+        codes = ELEMENT.grid(params, where)
+        unit, width, top = found.element_unit + found.scale_unit, found.scale.width - 1, found.scale.top
+        blocks = replace(codes, unit=unit, block=self.block, exp_bits=width, base=0, span=top)
+        return replace(blocks, scaled=self.two_level, scales=found)
 
     def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
-        grid, code = self.weight_grid(params, where), self.encode(x, params)
+        grid, q, code = self.grid(params, where), ELEMENT.grid(params, where), self.encode(x, params)
         assert code.scale is not None
-        q, s = ELEMENT.grid(params, where), SCALE.grid(params, where)
-        assert s.pattern is not None
-        factor, exponent = s.pattern.split(code.scale)
-        digits = factor.repeat_interleave(self.block, params.axis).narrow(params.axis, 0, x.shape[params.axis])
-        mantissa = q.decoded(code).mantissa * digits
-        packed = Packed(replace(q.plain, block=0), q.decoded(code).mantissa, self.block, factor, s.pattern.man + 1)
+        assert grid.scales is not None
+        factor, _ = grid.scales.scale.split(code.scale)
+        packed = Packed(q.plain, q.decoded(code).mantissa, self.block, factor, SCALE.man + 1)
         scaled = self._tensor_scale(params).double() if grid.scaled else None
-        return Constants(grid, Code(mantissa, exponent), scaled, packed)
+        return Constants(grid.plain, grid.decoded(code.on_stream(), params.axis), scaled, packed)
 
     def _tensor_scale(self, params: QuantParams) -> Tensor:
         """Return the tensor's scale, float32, in its limits."""
@@ -155,9 +156,7 @@ class NVFP4(Format):
             top: float32, the greatest magnitude of each block.
         """
         tensor = self._tensor_scale(params).to(top.device)
-        # by a tensor on the same device: a GPU divides by a number of the CPU through its reciprocal
-        wanted = (top / torch.full_like(tensor, ELEMENT.top) / tensor).clamp_(LEAST_SCALE, SCALE.top)
-        scale = SCALE.reals(SCALE.codes(wanted.to(torch.float64)))
+        scale = SCALE.reals(_scale_codes(top, tensor))
         narrow = scale.to(torch.float32)
         return scale, narrow * tensor, (1.0 / tensor) / narrow
 
@@ -168,7 +167,7 @@ class NVFP4(Format):
     def _exact(self, x: Tensor, params: QuantParams) -> Tensor:
         blocks = x.to(torch.float32)
         _, step, inverse = self._scales(blocks.abs().amax(-1, keepdim=True), params)
-        codes = ELEMENT.codes((blocks * inverse).clamp_(-ELEMENT.top, ELEMENT.top).to(torch.float64))
+        codes = _element_codes(blocks, inverse)
         return (ELEMENT.reals(codes).to(torch.float32) * step).to(torch.float64)
 
     def _kernel(self, params: QuantParams) -> Kernel | None:
@@ -182,3 +181,32 @@ class NVFP4(Format):
             return True
 
         return kernel
+
+
+def _scale_codes(top: Tensor, tensor: Tensor) -> Tensor:
+    """Return the codes of block scales, of the greatest magnitudes of blocks and the scale of the tensor, float32."""
+    # by a tensor on the same device: a GPU divides by a number of the CPU through its reciprocal
+    wanted = (top / torch.full_like(tensor, ELEMENT.top) / tensor).clamp_(LEAST_SCALE, SCALE.top)
+    return SCALE.codes(wanted.to(torch.float64))
+
+
+def _element_codes(x: Tensor, inverse: Tensor) -> Tensor:
+    """Return the codes of elements; ``inverse``: 1 over the step of their blocks, float32."""
+    return ELEMENT.codes((x * inverse).clamp_(-ELEMENT.top, ELEMENT.top).to(torch.float64))
+
+
+@lru_cache(maxsize=256)
+def _block_scales(tensor: float) -> BlockScales:
+    """Return the bounds of all codes under a scale of the tensor."""
+    q, s = (fmt.grid(QuantParams(), "nvfp4") for fmt in (ELEMENT, SCALE))
+    assert q.pattern is not None
+    assert s.pattern is not None
+    g = torch.tensor(tensor, dtype=torch.float32)
+    least = int(SCALE.codes(torch.tensor(LEAST_SCALE, dtype=torch.float64)))
+    codes = torch.arange(least, s.pattern.top + 1)
+    scales = bounds(lambda top: _scale_codes(top, g), codes[1:])
+    inverse = (1.0 / g) / SCALE.reals(codes).to(torch.float32).unsqueeze(-1)
+    numbers = torch.arange(1, q.pattern.top + 1)
+    found = bounds(lambda x: _element_codes(x, inverse.expand(x.shape)), numbers.repeat(len(codes), 1))
+    elements = tuple(found[i : i + len(numbers)] for i in range(0, len(found), len(numbers)))
+    return BlockScales(tensor, q.pattern, q.unit, s.pattern, s.unit, least, scales, elements)

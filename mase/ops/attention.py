@@ -78,6 +78,11 @@ class Attention(Op):
         return index < PORTS.index("value")
 
     @classmethod
+    def cached(cls, record: Record) -> tuple[int, int]:
+        ports = record.ports or PORTS
+        return ports.index("key"), ports.index("value")
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         places = dict(zip(node.record.ports or PORTS, node.inputs, strict=False))
         if not all(port in places for port in PORTS):

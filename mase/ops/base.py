@@ -273,6 +273,11 @@ class Op(ABC):
         return False
 
     @classmethod
+    def cached(cls, record: Record) -> tuple[int, int] | None:
+        """Return which inputs are the keys and the values that a cache keeps; None of kinds that have no cache."""
+        return None
+
+    @classmethod
     def operations(cls, node: OpNode) -> Operations | None:
         """Count the arithmetic of a node of this kind on its traced shapes; None where that is not known."""
         return None

@@ -185,7 +185,7 @@ class Conv(Mac):
             bias,
             attrs=record.attrs,
             positive=not_negative(source),
-            parts=lambda x: x.flatten(2).transpose(1, 2),
+            parts=_taps,
             sets=record.attrs.get("groups", 1),
             border=border,
             windows=windows,
@@ -349,3 +349,8 @@ def _joined(codes: Sequence[Code]) -> Code:
     """Return the samples of several codes one after the other."""
     exponents = [code.exponent for code in codes if code.exponent is not None]
     return Code(torch.cat([code.mantissa for code in codes]), torch.cat(exponents) if exponents else None)
+
+
+def _taps(x: Tensor) -> Tensor:
+    """Return weights, or what counts their blocks, by pixel of the window, channels last."""
+    return x.flatten(2).transpose(1, 2)

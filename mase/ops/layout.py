@@ -368,7 +368,7 @@ def _filling(node: OpNode) -> Code | None:
     fmt, value = node.record.output.format, torch.tensor([float(node.record.attrs.get("value") or 0)]).double()
     assert fmt is not None
     params = replace(node.params(), axis=-1)
-    code = fmt.encode(value, params)
+    code = fmt.encode(value, params).on_stream()
     return code if torch.equal(fmt.decode(code, params), value) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -10,10 +11,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mase.blocks.block_normalise import BlockNormalise, Normaliser, normalise, normalise_scalar
+from mase.blocks.banks import Gathered
+from mase.blocks.encode import Encode
+from mase.blocks.output import Output
+from mase.blocks.sign import Sign
 from mase.blocks.table import Table, index, index_bits, table_path
-from mase.blocks.unit import UnitFoldings
+from mase.blocks.unit import Behind, UnitFoldings
 from mase.dataflow.block import Block
+from mase.dataflow.contents import Contents
 from mase.dataflow.grid import produced_grid, stream_grid
 from mase.dataflow.part import Part, last_call
 from mase.dataflow.stream import Travel
@@ -41,7 +46,7 @@ class LookupFoldings(UnitFoldings):
 
     Args:
         rows, cols: shape. index: bits that name a word. bits: of a word. x_block, out_block: 0 without exponents.
-        normaliser: what follows where the result has blocks.
+        normaliser: what follows where the result has blocks. contents: of the words.
     """
 
     rows: int
@@ -50,7 +55,8 @@ class LookupFoldings(UnitFoldings):
     bits: int
     x_block: int
     out_block: int
-    normaliser: Normaliser | None
+    normaliser: Behind | None
+    contents: Contents
 
     def lanes(self) -> tuple[Lanes, Lanes]:
         lanes = tile_lanes(self.cols, self.x_block, self.out_block)
@@ -64,7 +70,7 @@ class LookupFoldings(UnitFoldings):
 
     @last_call
     def path(self, simd: Count, pe: Count) -> Part:
-        return table_path(self.rows, self.cols, pe, self.bits, self.index)
+        return table_path(self.rows, self.cols, pe, self.bits, self.index, self.contents)
 
 
 def fits(x: Grid) -> bool:
@@ -129,7 +135,7 @@ class Lookup:
 
     Args:
         name: of the node. order: in which elements travel, on both sides. x, y: grids of input and result.
-        words: int64, in order of the index. first: the least code that can come. unit: exponent of a word's 1 where
+        words: int64, in order of the index. first: the least code that can come. out: what makes blocks of words, where
             the result has blocks.
     """
 
@@ -139,7 +145,7 @@ class Lookup:
     y: Grid
     words: Tensor
     first: int
-    unit: int = 0
+    out: Output | None = None
 
     @classmethod
     def of(cls, node: OpNode, function: str, attrs: Mapping[str, Any], least: float) -> Self:
@@ -155,32 +161,31 @@ class Lookup:
         assert kind.format is not None
         y = result_grid(node)
         real = torch.tensor(values(function, attrs, domain.values), dtype=torch.float64)
-        unit = 0
+        out = None
         if y.block:
-            if mode != "even":
-                raise UnsupportedOp(f"{where}: rounding {mode!r} into a block format; allowed: even")
-            unit = unit_of(real, y, GUARD)
+            scale = params.scale if y.scaled else None
+            unit = unit_of(real, y, GUARD, 1.0 if scale is None else float(scale))
             codes = whole((real * 2.0**-unit).round())
+            out = Output.of(y, None, scale, unit, max(1, int(codes.abs().max())), False, mode, where)
         else:
             codes = rounding(kind.format, mode, where).encode(real, replace(params, axis=-1)).mantissa
         words = torch.zeros(1 << index_bits(domain.grid), dtype=torch.int64)
         words[domain.index] = codes
         first = int(domain.codes.min())
-        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, first, unit)
+        return cls(node.name, travel(node.inputs[0]), domain.grid, y, words, first, out)
 
     @cached_property
     def word_grid(self) -> Grid:
         """Codes of the words: the result's, or integers that the normaliser takes."""
-        if not self.y.block:
+        if self.out is None:
             return self.y
         low, high = int(self.words.min()), int(self.words.max())
-        return Grid(signed_width(low, high), True, low, high, self.unit)
+        return Grid(signed_width(low, high), True, low, high, self.out.unit)
 
     def reference(self, *inputs: Code) -> Code:
         found = self.words[index(self.x, self.order.travelling(inputs[0], self.x.block))]
-        if not self.y.block:
-            return self._held(Code(found), inputs[0])
-        return self._held(normalise(found.to(torch.float64), self.unit, self.y), inputs[0])
+        y = Code(found) if self.out is None else self.out.apply(found.to(torch.float64))
+        return self._held(y, inputs[0])
 
     def oracle(self, *inputs: Code) -> Code:
         code, table = self.order.travelling(inputs[0], self.x.block), self.words.tolist()
@@ -191,8 +196,8 @@ class Lookup:
             for i, x in enumerate(row):
                 field = 0 if exps is None else exps[r][i // self.x.block] - self.x.base
                 found.append(table[(field << self.x.width) + x % (1 << self.x.width)])
-            if self.y.block:
-                found, blocks = normalise_scalar(found, self.unit, self.y)
+            if self.out is not None:
+                found, blocks = self.out.scalar(found)
                 exponents.append(blocks)
             mantissas.append(found)
         mantissa = torch.tensor(mantissas).reshape(code.mantissa.shape)
@@ -206,19 +211,19 @@ class Lookup:
     @cached_property
     def foldings(self) -> LookupFoldings:
         rows, cols, bits = self.order.rows, self.order.cols, self.word_grid.width
-        normaliser = self._normalise(self.y.block, 2).normaliser if self.y.block else None
-        return LookupFoldings(rows, cols, index_bits(self.x), bits, self.x.block, self.y.block, normaliser)
+        normaliser = self._normalise(self.out, self.y.block, 2).normaliser if self.out is not None else None
+        contents, blocks = Contents.of(self.words.numpy(), bits), (self.x.block, self.y.block)
+        return LookupFoldings(rows, cols, index_bits(self.x), bits, *blocks, normaliser, contents)
 
     def blocks(self, simd: int, pe: int, fifos: Mapping[str, int]) -> dict[str, Block]:
         source, target = self.order.stream(pe, self.x), self.order.stream(pe, self.word_grid)
         core = Table(source, target, self.words, fifo=fifos.get("", 2))
-        if not self.y.block:
+        if self.out is None:
             return {"": core}
-        return {"": core, "normalise": self._normalise(pe, fifos.get("normalise", 2))}
+        return {"": core, "normalise": self._normalise(self.out, pe, fifos.get("normalise", 2))}
 
-    def _normalise(self, lanes: int, fifo: int) -> BlockNormalise:
-        rows, cols = self.order.rows, self.order.cols
-        return BlockNormalise(rows, cols, lanes, self.word_grid.width, self.unit, self.y, fifo=fifo)
+    def _normalise(self, out: Output, lanes: int, fifo: int) -> Gathered | Encode | Sign:
+        return out.normaliser(self.order.rows, self.order.cols, lanes, self.word_grid.width, fifo)
 
     def pointwise(self) -> Pointwise | None:
         """Return the function of a code; None where exponents count."""
@@ -258,8 +263,12 @@ def rounding(fmt: Format, mode: str, where: str) -> Format:
     return replace(fmt, rounding=MODES[mode])  # type: ignore[type-var]  # likewise
 
 
-def unit_of(real: Tensor, y: Grid, guard: int) -> int:
-    """Return the exponent of a word's 1: the greatest value has up to ``guard`` bits more than a mantissa."""
+def unit_of(real: Tensor, y: Grid, guard: int, scale: float = 1.0) -> int:
+    """Return the exponent of a word's 1: the greatest value has up to ``guard`` bits more than a mantissa.
+
+    Args:
+        scale: of the result, where values are not over it.
+    """
     top = real.abs().amax()
-    finest = y.unit - FINEST
+    finest = y.unit - FINEST + math.frexp(scale)[1] - 1
     return finest if float(top) == 0 else max(int(floor_log2(top)) - (y.width + guard - 2), finest)

@@ -97,7 +97,7 @@ class Piecewise:
         unit, low, high = y.unit, float(y.low), float(y.high)
         if y.block:
             some = [*domain.values[:: max(1, len(domain.values) // SOME)], domain.values[-1]]
-            unit = unit_of(torch.tensor(values(function, attrs, some)).double(), y, BLOCK_GUARD)
+            unit = unit_of(torch.tensor(values(function, attrs, some)).double() / scale, y, BLOCK_GUARD)
             low, high = -math.inf, math.inf
         first, last = int(domain.codes[0]), int(domain.codes[-1])
         delta = (domain.values[-1] - domain.values[0]) / max(1, last - first)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from mase.calib.edges import Edge
 from mase.calib.layers import Place
 from mase.calib.statistics import Statistics
 from mase.errors import ConfigError
@@ -75,6 +76,10 @@ class Block(Protocol):
         """Give a layer its quantized weights; ``graph`` stays in float."""
         ...
 
+    def round(self, edges: Sequence[Edge]) -> None:
+        """Round edges of the block's graph; what was seen so far is seen anew when it is asked for."""
+        ...
+
     def fold(self, tensors: dict[str, Tensor]) -> None:
         """Replace float tensors of the block's graph by key; what was seen so far is seen anew when it is asked for."""
         ...
@@ -94,6 +99,7 @@ class Method(ABC):
     blockwise: ClassVar[bool] = False  # reads the samples and the targets of a block
     stage: ClassVar[Stage] = ""  # where in a recipe it stands; "": anywhere
     branches: ClassVar[bool] = False  # gives layers a low-rank branch
+    rounds_inputs: ClassVar[bool] = False  # rounds what layers read: no fold may come after it
 
     @property
     def calibrates(self) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part, cut
+from mase.calib.edges import Edge, inserted
 from mase.calib.install import install
 from mase.calib.layers import Place, collect, places
 from mase.calib.statistics import Statistics
@@ -33,7 +34,8 @@ class LayerReport:
         path: of the layer. shape: ``(outputs, inputs)``. formats: of its pieces, and of its branch.
         stored_bits, paper_bits: a weight. weight_error: relative, of the squared norm.
         output_error: relative, of the squared norm of what the layer gives; None where no step needed its inputs.
-        tokens: that the layer saw. seconds: of its steps. note: what a user should know.
+        tokens: that the layer saw. seconds: of its steps. note: what a user should know. input: format that the layer
+            reads in; "" for float.
     """
 
     path: str
@@ -46,6 +48,7 @@ class LayerReport:
     tokens: int
     seconds: float
     note: str = ""
+    input: str = ""
 
 
 def elements(layers: Sequence[LayerReport]) -> int:
@@ -66,13 +69,14 @@ class PtqReport:
     Args:
         layers: in order of execution. packed: the weights of each layer, by path. seconds: of each part, by name.
         folded: float tensors that folds have replaced, by key: ``graph.replace(tensors=folded)`` is the float graph
-            that ``packed`` belongs to.
+            that ``packed`` belongs to. edges: what is rounded between nodes, in order.
     """
 
     layers: tuple[LayerReport, ...]
     packed: Mapping[str, PackedWeight] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     folded: Mapping[str, Tensor] = field(default_factory=dict)
+    edges: tuple[Edge, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -122,6 +126,7 @@ class OpenBlock:
         self._packed: dict[str, PackedWeight] = {}
         self._lowered: dict[str, Tensor] = {}
         self._targets: list[Env] | None = None
+        self.edges: list[Edge] = []
         self.seconds: dict[str, float] = {}
         self._mark = time.perf_counter()
 
@@ -179,6 +184,11 @@ class OpenBlock:
     def lower(self, path: str, weight: Tensor) -> None:
         self._lowered[path] = weight
 
+    def round(self, edges: Sequence[Edge]) -> None:
+        self.graph = inserted(self.graph, edges)
+        self.edges += edges
+        self._seen, self._sums = {}, frozenset()
+
     def done(self) -> dict[str, PackedWeight]:
         """Return what was written."""
         return dict(self._packed)
@@ -193,7 +203,9 @@ class OpenBlock:
             packed = self._packed.get(place.path)
             if packed is not None:
                 dense, seconds = place.weight(quantized), self.seconds.get(place.path, 0.0)
-                yield _report(self._layer(place), packed, dense, seconds)
+                read = {reader: edge.format for edge in self.edges for reader in edge.readers}
+                row = _report(self._layer(place), packed, dense, seconds)
+                yield replace(row, input=read.get((place.node, 0), ""))
 
 
 class View:
@@ -229,6 +241,9 @@ class View:
 
     def write(self, path: str, weight: PackedWeight) -> None:
         self._block.write(path, weight)
+
+    def round(self, edges: Sequence[Edge]) -> None:
+        self._block.round(edges)
 
     def fold(self, tensors: dict[str, Tensor]) -> None:
         self._block.fold(tensors)
@@ -271,7 +286,7 @@ class Done:
 
     Args:
         packed: by path of the layer. folded: float tensors that folds have replaced, by key.
-        quantized: the part as it computes now. layers: reports. seconds: of the part.
+        quantized: the part as it computes now. layers: reports. seconds: of the part. edges: that are rounded.
     """
 
     packed: dict[str, PackedWeight]
@@ -279,6 +294,7 @@ class Done:
     quantized: Part
     layers: tuple[LayerReport, ...]
     seconds: float
+    edges: tuple[Edge, ...] = ()
 
 
 class Walk:
@@ -313,7 +329,8 @@ class Walk:
         folded = {key: x for key, x in block.graph.tensors.items() if x is not part.graph.tensors[key]}
         quantized = part.on(install(block.graph, packed, formats=False))
         self._pass(part, quantized, block, later)
-        return Done(packed, folded, quantized, tuple(block.reports(quantized.graph)), time.perf_counter() - start)
+        rows, seconds = tuple(block.reports(quantized.graph)), time.perf_counter() - start
+        return Done(packed, folded, quantized, rows, seconds, tuple(block.edges))
 
     def passed(self, part: Part, quantized: Part, later: frozenset[str]) -> None:
         """Let the samples pass a part that was quantized before."""
@@ -374,16 +391,18 @@ def quantize(
     plan = allocated(plan, Whole(made), samples)
     walk = Walk(plan, samples if plan.calibrates else [])
     packed, folded = dict[str, PackedWeight](), dict[str, Tensor]()
-    rows, seconds = list[LayerReport](), dict[str, float]()
+    rows, seconds, edges = list[LayerReport](), dict[str, float](), list[Edge]()
     watch = Watch(len(made.parts), told)
     for part, later in made.needed():
         done = walk.step(part, later)
         packed |= done.packed
         folded |= done.folded
         rows += done.layers
+        edges += done.edges
         seconds[part.name] = done.seconds
         watch.done(part.name)
-    return install(graph.replace(tensors=folded), packed).verify(), PtqReport(tuple(rows), packed, seconds, folded)
+    built = install(inserted(graph.replace(tensors=folded), edges), packed).verify()
+    return built, PtqReport(tuple(rows), packed, seconds, folded, tuple(edges))
 
 
 class Watch:

@@ -19,8 +19,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mase.calib.cut import AFTER, BEFORE, Env, Part
+from mase.calib.edges import inserted
+from mase.calib.edges import read as read_edges
 from mase.calib.install import install
-from mase.calib.layers import Place, places
+from mase.calib.layers import MATRIX, Place, places
 from mase.doors import file, json_text
 from mase.doors import tensors as tensor_file
 from mase.errors import ConfigError, GraphError, said
@@ -265,7 +267,8 @@ def _write(
     write_atomic(folder / name, raw)
     borrowed = {key: n for key, n in stored.items() if key not in floats and key not in whole}
     found = {"number": number, "name": part.name, "file": name, "sha256": hashlib.sha256(raw).hexdigest()}
-    return {**found, "layers": layers, "floats": floats, "borrowed": borrowed}
+    edges = [edge.told() for edge in done.edges]
+    return {**found, "layers": layers, "floats": floats, "borrowed": borrowed, "edges": edges}
 
 
 def _name(number: int) -> str:
@@ -310,7 +313,8 @@ def _read(
     for path, told_layer in entry["layers"].items():
         own = {key.removeprefix(f"{path}::"): x for key, x in found.items() if key.startswith(f"{path}::")}
         packed[path] = from_tensors(own, told_layer["told"], f"{folder / entry['file']}: {path}")
-    return graph.replace(tensors=turned), packed
+    edges = read_edges(entry.get("edges", []), str(folder / entry["file"]))
+    return inserted(graph.replace(tensors=turned), edges), packed
 
 
 def _tensors(folder: Path, entry: Mapping[str, Json]) -> dict[str, Tensor]:
@@ -349,6 +353,7 @@ class _Entry:
     layers: dict[str, _Layer]
     floats: dict[str, str]
     borrowed: dict[str, int]
+    edges: tuple[dict[str, Any], ...] = ()
     report: tuple[LayerReport, ...] = ()
 
 
@@ -518,6 +523,36 @@ def _flat(data: Json, place: str = "") -> dict[str, Json]:
 
 
 @dataclass(frozen=True, eq=False)
+class Layer:
+    """One quantized layer as it is stored.
+
+    Args:
+        path: of the layer. weight: packed. key: of the model's own tensor. expert: its number in that, or None.
+        turned: that tensor is ``[inputs, outputs]``, as of a ``Conv1D``.
+    """
+
+    path: str
+    weight: PackedWeight
+    key: str
+    expert: int | None = None
+    turned: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A part as its file has it.
+
+    Args:
+        layers: by path. floats: all other tensors by key, in their own type. linear: key -> path of the matrices among
+            them that could have been quantized.
+    """
+
+    layers: dict[str, Layer]
+    floats: dict[str, Tensor]
+    linear: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class Quantized:
     """Hold what a quantized folder says of itself; weights are read part by part.
 
@@ -556,6 +591,22 @@ class Quantized:
         part = self.made.part(number)
         graph, packed = _read(self.folder, self.found["parts"], number, part.graph)
         return part.on(install(graph, packed, formats)), packed
+
+    def stored(self, number: int) -> Stored:
+        """Return a part as its file has it."""
+        entry, structure = self.found["parts"][number], self.made.part(number).graph
+        tensors = _tensors(self.folder, entry)
+        _, packed = _read(self.folder, self.found["parts"], number, structure)
+        layers, found = dict[str, Layer](), {place.path: place for place in places(structure)}
+        for path, weight in packed.items():
+            place, table = found[path], structure.tensors[found[path].key]
+            layers[path] = Layer(
+                path, weight, place.key, place.expert, table.ndim == MATRIX and not table.is_contiguous()
+            )
+        linear = {
+            place.key: place.path for place in found.values() if place.path not in packed and place.expert is None
+        }
+        return Stored(layers, {key: tensors[key] for key in entry["floats"]}, linear)
 
     def graph(self) -> Graph:
         """Return the whole model as one graph."""

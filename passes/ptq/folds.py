@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from mase.calib.absorb import Pair, pairs
+from mase.calib.edges import rounded_name
+from mase.errors import ConfigError
 from mase.formats import Format
 from mase.formats.base import Axes
 from passes.ptq.base import Block, Layer
@@ -31,7 +33,13 @@ class Fold:
 
 
 def folds(block: Block, wanted: tuple[str, ...] = (), which: Which = "all") -> Iterator[Fold]:
-    """Yield the pairs of a block that have layers to quantize; whoever folds one sees the next after it."""
+    """Yield the pairs of a block that have layers to quantize; whoever folds one sees the next after it.
+
+    Raises:
+        ConfigError: what layers read is rounded already, so that factors would lie on both sides of the rounding.
+    """
+    if any(node.name == rounded_name(reader.name) for reader in block.graph.operators() for node in reader.inputs[:1]):
+        raise ConfigError(f"block {block.name}: what layers read is rounded; a fold must come before `activations`")
     for name in [pair.edge for pair in pairs(block.graph) if which == "all" or pair.norm]:
         pair = next(pair for pair in pairs(block.graph) if pair.edge == name)
         layers = tuple(layer for layer in block.layers(wanted) if _reads(pair, layer))

@@ -106,6 +106,8 @@ def _fault(method: Method, before: Sequence[Method]) -> str:
         return both if method.stage == "quantizer" else f"{name} comes behind {late}; a fold must come before it"
     if method.folds and (lower := next((other for other in before if other.lowers), None)):
         return f"{name} comes behind {name_of(lower)}, which lowers ranges; put it before, or say clip: false"
+    if method.folds and (other := next((other for other in before if other.rounds_inputs), None)):
+        return f"{name} comes behind {name_of(other)}, which rounds what layers read; put it before"
     if method.stage == "branch" and not free and "quantizer" not in stages:
         return f"{name} corrects what a quantizer leaves; put a step such as rtn before it"
     if method.branches and (other := next((other for other in before if other.branches), None)):

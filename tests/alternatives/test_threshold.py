@@ -38,10 +38,10 @@ def after(module: nn.Module, source: str, target: str, shape: tuple[int, ...], l
 def cases() -> Mapping[str, Mapped]:
     """Return tables, polynomials and roundings with a scale; tails, one lane, a zero point."""
     return {
-        "table": after(nn.Tanh(), "fixed8.4", "fixed3.1", (7,), 3),
+        "table": after(nn.Tanh(), "fixed10.6", "fixed3.1", (7,), 3),
         "polynomials": after(nn.Sigmoid(), "fixed13.9", "ufixed2.2", (2, 5), 1),
         "multiplier": after(nn.ReLU(), "int8", "int4", (2, 6), 4),
-        "zero_point": after(nn.Tanh(), "int6a", "fixed2.0", (5,), 2),
+        "zero_point": after(nn.Tanh(), "int8a", "fixed2.0", (5,), 2),
     }
 
 

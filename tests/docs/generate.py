@@ -13,17 +13,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 from mase import ptqconfig, studyconfig
 from mase.cli import app
 from mase.config import schema
+from mase.formats import parse
+from mase.formats.packed import PackedWeight
 from mase.frontend import modules as frontend_modules
 from mase.ops.base import MANY, OPS, HardwareOp
 from passes.ptq.base import METHODS
+from passes.ptq.export.base import EXPORTS, Export, UnheldError
 from tests.docs.pages import DOCS
 
-PAGES = ("config.md", "ptq.md", "study.md", "cli.md", "frontend.md")
+PAGES = ("config.md", "ptq.md", "ptq/export.md", "study.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
 BOUNDS = {
@@ -122,6 +126,44 @@ def _default(field: Json, required: bool) -> str:
     if value is None or isinstance(value, dict):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+# -- ptq/export.md -----------------------------------------------------------------------------------------------------
+
+SHOWN = (
+    *("int4g32", "int4g32f_fp16", "int4g32a_fp16", "int4g32a", "int4g32r_fp16", "int3g64f_fp16", "int8c_fp16", "int8c"),
+    *(
+        "int5g32_fp16",
+        "int4g48a_fp16",
+        "mxint8",
+        "bfp4b32",
+        "mxfp4",
+        "mxfp8e4m3",
+        "mxfp6e3m2",
+        "nvfp4",
+        "nf4",
+        "ternaryc",
+    ),
+)
+SHAPE = 64, 96  # outputs and inputs of the weights that the table tries
+
+
+def exports() -> str:
+    """Return a table of what each layout makes of weights in some formats."""
+    names = list(EXPORTS)
+    weights = torch.randn(*SHAPE, generator=torch.Generator().manual_seed(0))
+    rows = [f"| format | {' | '.join(name.replace('_', '-') for name in names)} |", "| --- |" + " --- |" * len(names)]
+    for text in SHOWN:
+        weight = PackedWeight.of(weights, parse(text))
+        rows.append(f"| `{text}` | {' | '.join(_held(EXPORTS[name](), weight) for name in names)} |")
+    return "\n".join(rows)
+
+
+def _held(layout: Export, weight: PackedWeight) -> str:
+    try:
+        return layout.held(weight)
+    except UnheldError as fault:
+        return f"no: {fault}"
 
 
 # -- cli.md ------------------------------------------------------------------------------------------------------------
@@ -224,6 +266,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ptq_fields": ptq_fields,
     "study_fields": study_fields,
     "methods": methods,
+    "exports": exports,
     "commands": commands,
     "kinds": kinds,
     "modules": modules,

@@ -149,7 +149,6 @@ FOR_WEIGHTS = {
     "int8ca": "a zero point a channel",
     "int4g32": "groups",
     "int8f": "a scale below 0",
-    "nvfp4": "is for weights alone",
     "fixed8.4_floor": "rounding",
 }
 

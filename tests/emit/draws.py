@@ -22,7 +22,7 @@ FIXED, INT, MX = "fixed", "int", "mxint"
 CLASSES = (FIXED, INT, MX)
 ZERO, BFP, FLOAT, MXFP = "zero", "bfp", "float", "mxfp"  # of streams whose codes are decoded, or encoded
 GROUPS, NV, LOG, SIGNS = "groups", "nvfp4", "log", "signs"
-STREAMS = (FIXED, MX, ZERO, BFP, FLOAT, MXFP, LOG, SIGNS)
+STREAMS = (FIXED, MX, ZERO, BFP, FLOAT, MXFP, NV, LOG, SIGNS)
 WEIGHTS = (ZERO, GROUPS, BFP, FLOAT, MXFP, NV, LOG, SIGNS)
 SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 19, 23, 29, 31, 32, 33, 37, 41, 48, 53, 61, 64, 67, 70)
 BLOCKS = (1, 2, 4, 8, 16, 32)
@@ -196,8 +196,6 @@ def weight(rng: Random, kind: str, x: Tensor) -> str:
         return f"int{rng.randint(2, 8)}{rng.choice(('a', 'ca', 'pa', 'f', 'cf'))}"
     if kind == GROUPS:
         return f"int{rng.randint(2, 6)}g{rng.choice(BLOCKS)}{rng.choice(('', 'a', 'f', 'p', 'pa'))}"
-    if kind == NV:
-        return f"nvfp4{rng.choice(('', 'l1'))}b{rng.choice(BLOCKS)}"
     if kind == LOG:
         return _log(rng)
     if kind == SIGNS:
@@ -223,6 +221,8 @@ def _stream(rng: Random, kind: str, x: Tensor) -> str:
     if kind == BFP:
         code = rng.choice(("", "_xfloor", "_tc", "_xfloor_tc"))
         return f"bfp{rng.choice(MANTISSAS)}b{rng.choice(BLOCKS)}e{rng.choice(WINDOWS)}{code}"
+    if kind == NV:
+        return f"nvfp4{rng.choice(('', 'l1'))}b{rng.choice(BLOCKS)}"
     if kind == FLOAT:
         return rng.choice(("e4m3", "e5m2", "e3m2", "e2m3", "e2m1", "e3m0", "e4m3fnuz", "e2m1t", "e3m2t", "e1m2"))
     if kind == MXFP:

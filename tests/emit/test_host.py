@@ -82,6 +82,7 @@ def test_the_host_agrees_with_us_to_the_bit(text: str, lanes: int) -> None:
 
 IMAGE, ORDER = (7, 2, 3), (1, 2, 0)  # channels travel fastest
 OTHERS = ("fixed6.4", "int5", "int8a", "mxint5b4e3", "bfp6b4", "e4m3", "e5m2", "e3m4", "mxfp8e4m3b4", "mxfp4b4")
+OTHERS += ("nvfp4b4", "nvfp4l1b2")
 
 
 @pytest.mark.parametrize("text", OTHERS)

@@ -87,8 +87,7 @@ MUTANTS = (
         "exponent_after_rounding",
         "rtl/*__block_normalise.sv",
         # The magnitudes' common leading one moves up where rounding to Width - 1 bits carries into the next bit.
-        swapped(r"if \(fill_last\) or_q\[fill_bank_q\] <= gathered;",
-                "if (fill_last) or_q[fill_bank_q] <= gathered + (gathered >> (Width - 1));"),
+        swapped(r"or_q\[fill_bank\] <= gathered;", "or_q[fill_bank] <= gathered + (gathered >> (Width - 1));"),
         "values of 2",
     ),
     Mutant("tiles_transposed", "mem/*_0_weight.mem", transposed(tiles=3), "values of 0"),

@@ -75,7 +75,6 @@ def test_codes_stay_between_low_and_high() -> None:
         ("e5m2_inf", "infinity"),
         ("e4m3_mase", "specification"),
         ("log4_mase", "specification"),
-        ("nvfp4", "is for weights alone; allowed here are bfp, binary, bl, bm, fixed, int, log, minifloat, mxfp"),
         (
             "nf4",
             "no hardware; allowed are bfp, binary, bl, bm, fixed, int, log, minifloat, mxfp, mxint, nvfp4, .*ternary",

@@ -571,6 +571,8 @@ def units() -> tuple[Unit, ...]:
         decode("mxfp8e5m2b4", 33, 4, 2),
         decode("log4", 5, 4, 2),
         decode("bl3b2s4", 7, 4, 3),
+        decode("nvfp4b4", 35, 2, 3),
+        decode("nvfp4l1b2", 37, 8, 2),
         convert((2, 12, 4), (2, 12, 6), 0, 3),
         convert((3, 7, 3), (3, 7, 7), 0, 2),
         convert((2, 13, 8), (2, 13, 2), 4, 4),

@@ -57,8 +57,14 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """Name of the module with the mistake."""
+        """Name of the module with the mistake, and of the instance that has it."""
         return f"{self.module}_mutant{MUTANTS.index(self)}"
+
+    @property
+    def top(self) -> str:
+        """Name of the block with the mistake, in it or in a module of ``hw/common`` that it has inside."""
+        block = self.victim.block.sv_module
+        return self.name if block == self.module else f"{block}_of_{self.name}"
 
     @property
     def victim(self) -> Unit:
@@ -66,11 +72,21 @@ class Mutant:
         (unit,) = (unit for unit in _units() if unit.scope.startswith(self.unit))
         return Unit(self.name, unit.block, unit.fed, unit.given)
 
-    def source(self) -> str:
-        """Return the module with the mistake, under its own name."""
-        text = next(hw_dir().rglob(f"{self.module}.sv")).read_text()
+    def sources(self) -> dict[str, str]:
+        """Return the module with the mistake, under its own name, and the block around it."""
+        text = _text(self.module)
         assert text.count(self.text) >= 1, f"{self.module} has no {self.text!r}"
-        return text.replace(self.text, self.instead).replace(f"module {self.module} ", f"module {self.name} ")
+        wrong = text.replace(self.text, self.instead).replace(f"module {self.module} ", f"module {self.name} ")
+        if self.top == self.name:
+            return {self.name: wrong}
+        block = self.victim.block.sv_module
+        around = _text(block).replace(f"module {block} ", f"module {self.top} ")
+        assert f" {self.module} #(" in around, f"{block} has no {self.module}"
+        return {self.name: wrong, self.top: around.replace(f" {self.module} #(", f" {self.name} #(")}
+
+
+def _text(module: str) -> str:
+    return next(hw_dir().rglob(f"{module}.sv")).read_text()
 
 
 @cache
@@ -196,9 +212,12 @@ async def a_mutant_is_caught(dut: HierarchyObject, mutant: Mutant) -> None:
 @pytest.mark.sim
 def test_every_mutant_is_caught(tmp_path: Path) -> None:
     """Compile all of them into one simulation; no assertion of theirs may end it."""
-    sources = {path.stem: path for path in library_files(sorted({mutant.module for mutant in MUTANTS}))}
-    for name in ("mase_credit_fifo", *(mutant.name for mutant in MUTANTS)):
-        text = sources[name].read_text() if name in sources else next(m for m in MUTANTS if m.name == name).source()
+    blocks = sorted({mutant.victim.block.sv_module for mutant in MUTANTS})
+    sources = {path.stem: path for path in library_files(blocks)}
+    edited = {"mase_credit_fifo": _text("mase_credit_fifo")}
+    for mutant in MUTANTS:
+        edited |= mutant.sources()
+    for name, text in edited.items():
         sources[name] = tmp_path / f"{name}.sv"
         sources[name].write_text(text.replace("`ifndef SYNTHESIS", "`ifdef NEVER"))
     instances = []
@@ -207,7 +226,7 @@ def test_every_mutant_is_caught(tmp_path: Path) -> None:
         files = {key: f"{mutant.name}_{key}.mem" for key in block.memories()}
         for key, image in block.memories().items():
             (tmp_path / files[key]).write_text(image.text())
-        instances.append(Instance(mutant.name, mutant.name, {**block.sv_params(), **files}))
+        instances.append(Instance(mutant.name, mutant.top, {**block.sv_params(), **files}))
     top = tmp_path / f"{TOP}.sv"
     top.write_text(bench(TOP, instances, list(sources.values())))
     run_block(TOP, [*sources.values(), top], {}, __name__, cache=cache_dir(), work=tmp_path)

@@ -269,8 +269,9 @@ def test_results_in_blocks_keep_their_stated_error() -> None:
     step = 2.0 ** (code.exponent - 4)
     inside = code.mantissa.abs() < 31  # what saturates lies up to a step above the greatest mantissa
     top = int(torch.nn.functional.silu(x).abs().max().log2().floor())
-    assert op.unit == max(top - 20, op.y.base - 8)
-    assert bool((error <= step / 2 + 2.0 ** (op.unit - 1))[inside].all())
+    assert op.out is not None
+    assert op.out.unit == max(top - 20, op.y.base - 8)
+    assert bool((error <= step / 2 + 2.0 ** (op.out.unit - 1))[inside].all())
 
 
 WIDE = [

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mase import interpreter
+from mase.calib.edges import Edge, inserted
 from mase.calib.statistics import Statistics
 from mase.formats.packed import PackedWeight
 from mase.frontend.module import trace_module
@@ -57,6 +58,9 @@ class OneBlock:
 
     def write(self, path: str, weight: PackedWeight) -> None:
         self.done[path] = weight
+
+    def round(self, edges: Sequence[Edge]) -> None:
+        self.graph = inserted(self.graph, edges)
 
     def fold(self, tensors: dict[str, Tensor]) -> None:
         self.graph = self.graph.replace(tensors=tensors)

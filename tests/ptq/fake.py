@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mase.calib.edges import Edge
 from mase.calib.statistics import SUMS, Statistics
 from mase.errors import ConfigError
 from mase.formats.packed import PackedWeight
@@ -67,6 +68,9 @@ class FakeBlock:
 
     def write(self, path: str, weight: PackedWeight) -> None:
         self.found[path] = weight
+
+    def round(self, edges: Sequence[Edge]) -> None:
+        raise ConfigError("this block rounds nothing between layers")
 
     def fold(self, tensors: dict[str, Tensor]) -> None:
         raise ConfigError("this block folds nothing")

@@ -19,8 +19,12 @@ SIZES = {
     "num_key_value_heads": 2,
     "vocab_size": VOCABULARY,
 }
+WIDE = {**SIZES, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}  # 32 divides all
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", SIZES),
+    "wide": ("LlamaForCausalLM", "LlamaConfig", WIDE),
+    "mixtral_wide": ("MixtralForCausalLM", "MixtralConfig", {**WIDE, "num_local_experts": 4}),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**WIDE, "head_dim": 16}),
     "tied": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "tie_word_embeddings": True}),
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", {**SIZES, "num_local_experts": 4}),
     "qwen3_moe": (

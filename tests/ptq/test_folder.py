@@ -277,7 +277,7 @@ def test_the_command_quantizes_and_checks(
     assert "6 parts were done before" in capsys.readouterr().out
     for arguments, text in (
         (["ptq", "check"], "ptq check: the folder is missing"),
-        (["ptq", str(path), "runs/tiny"], "allowed is CONFIG, or check FOLDER"),
+        (["ptq", str(path), "runs/tiny"], "allowed is CONFIG, check FOLDER, export FOLDER"),
         (["ptq", str(path), "--set", "recipe=[gtpq]"], "recipe[0]: unknown method 'gtpq'; did you mean gptq?"),
         (["ptq", str(path), "--set", "skipp=[a]"], "skipp: unknown field; did you mean skip?"),
         (["ptq", str(path), "--set", "calibration.samples=7"], "holds 6 samples of 8 tokens; calibration.samples is 7"),

@@ -48,7 +48,8 @@ MUTANTS = (
     ("mase_block_normalise", "begins & behind;", "begins;", "normalise_all_mxfp6e2m3b4_xrceil", "cycles"),
     ("mase_block_normalise", "all = all | odd[i*InWidth +: InWidth]", "all = odd[i*InWidth +: InWidth]",
      "normalise_all_bl4b4s3", "cycles"),
-    ("mase_block_normalise", "above_or_q[fill_bank_q] <= above", "above_or_q[!fill_bank_q] <= above",
+    ("mase_block_normalise", "above_or_q[fill_bank] <= above", "above_or_q[!fill_bank] <= above",
      "normalise_all_bl4b4s3", "cycles"),
-    ("mase_block_normalise", "      full_q       <= '0;\n", "", "normalise_bl6b4s4", "reset"),
+    ("mase_block_normalise", ".credit_i    (credit)", ".credit_i    (1'b1)", "normalise_all_mxfp4b2_xeven",
+     "slow sink"),
 )  # fmt: skip
