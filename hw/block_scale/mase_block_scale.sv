@@ -234,7 +234,11 @@ module mase_block_scale #(
       field_q[e*ScaleBits +: ScaleBits] <=
         (beyond && e >= Inside) ? '0 : ScaleBits'(First) + ScaleBits'(code);
     end
-    mase_rom #(.Width(Steps * Bits), .Depth(Scales), .File(ElementFile)) u_element (
+    mase_rom #(
+      .Width(Steps * Bits),
+      .Depth(Scales),
+      .File (ElementFile)
+    ) u_element (
       .clk_i (clk_i),
       .addr_i(code_q[e*CodeBits +: CodeBits]),
       .data_o(bounds)
