@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mase import training
+from mase.calib.edges import inserted
 from mase.calib.install import install
 from mase.data import base as data_sets
 from mase.data.base import Passage
@@ -388,7 +389,8 @@ def _quantized(config: Mapping[str, Json]) -> dict[str, Json]:
         graph, found = quantize(graph, plan, samples)
         spent, bits = clock.spent(), (found.stored_bits, found.paper_bits)
         if window != samples.shape[1]:
-            graph = install(_graph(config, tokens, window).replace(tensors=dict(found.folded)), found.packed)
+            whole = inserted(_graph(config, tokens, window).replace(tensors=dict(found.folded)), found.edges)
+            graph = install(whole, found.packed)
     return {**spent, "stored_bits": bits[0], "paper_bits": bits[1], **_score(config, graph, tokens)}
 
 

@@ -243,6 +243,21 @@ def test_a_cell_is_what_the_library_gives(window: int, home: Path, tmp_path: Pat
         assert found["loss"] == perplexity(graph, data.test, 16, limit=256).nats / scored.tokens
 
 
+@pytest.mark.parametrize("window", [16, 24])
+def test_rounded_activations_are_scored_at_any_window(window: int, home: Path, tmp_path: Path) -> None:
+    recipe = [{"activations": {"inputs": "int3c", "keys": "int4c"}}, {"rtn": {"format": "int8g8"}}]
+    changes: dict[str, Any] = {"evaluation": {"window": window, "tokens": 256}, "recipes": {"rounded": recipe}}
+    run_cell(job(home, tmp_path, "float", **changes))
+    found = run_cell(job(home, tmp_path, "rounded", **changes))
+    plain = run_cell({**job(home, tmp_path, "rounded", **changes), "recipe": recipe[1:]})
+    test = load("text", {"path": "text.txt", "window": 16}, home).test
+    assert isinstance(test, Passage)
+    torch.manual_seed(0)
+    graph, _ = trace(build("llama", TINY["options"]).eval(), test.ids[: 2 * window].view(2, window))
+    scored = perplexity(mase.ptq(graph, recipe)[0], test, window, limit=256)
+    assert found["loss"] == scored.nats / scored.tokens != plain["loss"]
+
+
 def test_a_folder_is_quantized_from_disk_to_disk(home: Path, tmp_path: Path) -> None:
     from mase.models.huggingface import huggingface
     from tests.ptq.folders import VOCABULARY
