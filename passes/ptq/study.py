@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from glob import escape
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ from mase.calib.edges import inserted
 from mase.calib.install import install
 from mase.data import base as data_sets
 from mase.data.base import Passage
+from mase.data.tokens import tokenizer
 from mase.doors import file, json_text
 from mase.doors import tensors as tensor_file
 from mase.doors.file import place
-from mase.errors import ConfigError, GraphError, MaseError, UnknownName, line
+from mase.errors import ConfigError, GraphError, MaseError, UnknownName, line, said
 from mase.explore.evaluator import Evaluate, EvaluatorSpec
 from mase.explore.workers import Worker, spawn
 from mase.files import write_atomic
@@ -99,9 +101,10 @@ def cells(config: StudyConfig, home: Path) -> tuple[Cell, ...]:
     texts = [name for name, made in data_sets.DATASETS.items() if "tokens" in inspect.signature(made).parameters]
     if config.data.name not in texts:
         raise UnknownName("data.name: text", config.data.name, texts)
-    out = []
+    out, text = [], _checked_text(config, home)
+    longest = max(config.calibration.length, config.evaluation.window)
     for name, model in config.models.items():
-        digest = _checked_model(name, model, home)
+        digest = [text, _checked_model(name, model, home, longest), _checked_tokens(name, model, home)]
         for seed in config.seeds:
             shared = _shared(config, model, seed, home)
             base = _key({**shared, "recipe": []}, digest)
@@ -159,21 +162,77 @@ def _takes(name: str, given: Mapping[str, Json]) -> bool:
     return "format" in known and "format" not in given and method.stage != "branch"
 
 
-def _checked_model(name: str, model: StudyModel, home: Path) -> str:
-    """Return a digest of a folder, or an empty text; refuse what is not a model."""
+def _checked_text(config: StudyConfig, home: Path) -> str:
+    """Return a digest of the text of all splits; refuse what is not a data set."""
+    data = data_sets.load(config.data.name, {**config.data.options, "tokens": "bytes"}, home)
+    found = hashlib.sha256()
+    for split in (data.train, data.validation, data.test):
+        ids = _passage(split).ids.to(torch.uint8)  # tokens are bytes
+        found.update(f"{len(ids)} ".encode() + ids.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _checked_tokens(name: str, model: StudyModel, home: Path) -> str:
+    """Return a digest of the file of a tokenizer, or an empty text; refuse what is not a tokenizer."""
+    form = _form(model, home)
+    try:
+        tokenizer(form, [])
+    except ConfigError as fault:
+        raise ConfigError(f"models.{name}.tokens: {fault}") from None
+    return _digest([Path(form)]) if form.endswith(".json") else ""
+
+
+def _checked_model(name: str, model: StudyModel, home: Path, length: int) -> str:
+    """Return a digest of the files of a model, or an empty text; refuse what is not a language model.
+
+    Args:
+        length: of the longest window that it gets.
+    """
     where = f"models.{name}"
     if model.folder is not None:
         return Checkpoint(home / place(model.folder, f"{where}.folder")).digest()
     assert model.name is not None
     if model.name not in MODELS:
         raise UnknownName(f"{where}.name", model.name, MODELS)
+    if "path" in inspect.signature(MODELS[model.name]).parameters:  # it is built where the cell runs
+        return _digest(_files(model.options.get("path"), f"{where}.options.path", home))
     try:
-        if "path" not in model.options:  # a file is read where the cell runs
-            with torch.device("meta"):
-                build(model.name, model.options, home)
+        with torch.device("meta"):
+            module = build(model.name, model.options, home).eval()
+            ids = torch.zeros(1, length, dtype=torch.int64)
     except MaseError as fault:
         raise ConfigError(f"{where}: {fault}") from None
+    try:
+        found = training.scored(module(ids), None)
+    except Exception as fault:  # noqa: BLE001 - what PyTorch raises where a shape or a type does not fit
+        raise ConfigError(f"{where}: {model.name} fails on a window of {length} tokens: {said(fault)}") from None
+    if found.shape[:-1] != ids.shape:
+        raise ConfigError(
+            f"{where}: {model.name} gives {[*found.shape]} for {length} tokens; allowed is logits of each"
+        )
     return ""
+
+
+def _files(given: Json, where: str, home: Path) -> list[Path]:
+    """Return the files that an option ``path`` of a model means; none where it is a name on a hub."""
+    if not isinstance(given, str):
+        raise ConfigError(f"{where}: found {json_text.repr_of(given)}; allowed is the path of a file or folder")
+    path = home / place(given, where)
+    beside = path if path.is_dir() else path.parent  # weights of ONNX lie in a file of a longer name
+    names = "*" if path.is_dir() else f"{escape(path.name)}*"
+    return sorted(p for p in beside.glob(names) if p.is_file())
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return a digest of names and content of files."""
+    found = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                found.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()} ".encode())
+        except OSError as fault:
+            raise ConfigError(f"{path}: cannot read: {fault.strerror or said(fault)}") from None
+    return found.hexdigest() if files else ""
 
 
 def _shared(config: StudyConfig, model: StudyModel, seed: int, home: Path) -> dict[str, Json]:
@@ -183,10 +242,11 @@ def _shared(config: StudyConfig, model: StudyModel, seed: int, home: Path) -> di
     return {**told_config, "model": model.model_dump(mode="json"), "seed": seed, "home": str(home.absolute())}
 
 
-def _key(job: Mapping[str, Json], digest: str) -> str:
+def _key(job: Mapping[str, Json], digest: Sequence[str]) -> str:
+    """Return a digest of a job, of what its files hold, and of what computes it."""
     facts = {name: value for name, value in job.items() if name != "home"}
     versions = [version_of(name) for name in ("mase-dse", "torch", "transformers")]
-    text = json.dumps([SCHEMA, facts, digest, versions, platform.python_version()], sort_keys=True)
+    text = json.dumps([SCHEMA, facts, [*digest], versions, platform.python_version()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -407,12 +467,15 @@ class _Clock:
 
 
 def _data(config: Mapping[str, Json], model: StudyModel) -> data_sets.Data:
-    home, section, form = Path(config["home"]), config["data"], model.tokens
-    if form == "auto":
-        form = "bytes" if model.folder is None else str(_folder(config) / "tokenizer.json")
-    elif form.endswith(".json"):
-        form = str(home / form)
-    return data_sets.load(section["name"], {**section["options"], "tokens": form}, home)
+    home, section = Path(config["home"]), config["data"]
+    return data_sets.load(section["name"], {**section["options"], "tokens": _form(model, home)}, home)
+
+
+def _form(model: StudyModel, home: Path) -> str:
+    """Return the text form of a model's tokenizer."""
+    if model.tokens == "auto":
+        return "bytes" if model.folder is None else str(home / model.folder / "tokenizer.json")
+    return str(home / model.tokens) if model.tokens.endswith(".json") else model.tokens
 
 
 def _passage(split: data_sets.Split) -> Passage:

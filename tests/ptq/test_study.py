@@ -30,7 +30,10 @@ from tests.docs.pages import DOCS, blocks
 from tests.processes import alive, children
 from tests.ptq.folders import write
 
-TINY = {"name": "llama", "options": {"dim": 16, "hidden": 24, "layers": 2, "heads": 2, "kv_heads": 1, "length": 32}}
+TINY: dict[str, Any] = {
+    "name": "llama",
+    "options": {"dim": 16, "hidden": 24, "layers": 2, "heads": 2, "kv_heads": 1, "length": 32},
+}
 BASE: dict[str, Any] = {
     "models": {"tiny": TINY},
     "recipes": {"gptq": ["gptq"]},
@@ -66,6 +69,13 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> s
     return text
 
 
+def small_tokenizer(path: Path) -> None:
+    """Write a tokenizer.json."""
+    from mase.data.tokens import tokenizer
+
+    tokenizer("bpe260", ["some words " * 9]).model.save(str(path))  # type: ignore[attr-defined]  # it is of subwords
+
+
 # -- which cells there are ---------------------------------------------------------------------------------------------
 
 
@@ -92,6 +102,38 @@ def test_keys_follow_from_what_a_cell_follows_from(home: Path, tmp_path: Path) -
     assert not set(first.values()) & set(keys(calibration={"samples": 9, "length": 16}).values())
     damped = keys(recipes={"gptq": [{"gptq": {"damp": 0.02}}]})
     assert {place for place in first if first[place] != damped[place]} == {(0, "gptq", f) for f in BASE["formats"]}
+
+
+def test_keys_follow_from_what_files_hold(home: Path, tmp_path: Path) -> None:
+    for kind in ("model", "hub"):
+        write(tmp_path / kind, "llama")
+    (tmp_path / "text.txt").write_text((home / "text.txt").read_text())
+    for path in ("own.json", "model/tokenizer.json"):
+        small_tokenizer(tmp_path / path)
+    models = {
+        "own": {**TINY, "tokens": "own.json"},
+        "folder": {"folder": "model"},
+        "built": {"name": "huggingface", "options": {"path": "hub"}},
+        "free": TINY,
+    }
+
+    config = made(tmp_path, models=models)
+    keys = {str(cell): cell.key for cell in cells(config, tmp_path)}
+    assert keys == {str(cell): cell.key for cell in cells(config, tmp_path)}
+
+    def changed(path: str) -> set[str]:
+        """Return the models of which each cell has another key when a file holds something else."""
+        with (tmp_path / path).open("ab") as out:
+            out.write(b" ")
+        before = dict(keys)
+        keys.update({str(cell): cell.key for cell in cells(config, tmp_path)})
+        same = {place.split()[0] for place in keys if keys[place] == before[place]}
+        return models.keys() - same
+
+    assert changed("text.txt") == set(models)
+    assert changed("own.json") == {"own"}
+    assert changed("model/tokenizer.json") == changed("model/config.json") == {"folder"}
+    assert changed("hub/config.json") == {"built"}
 
 
 def test_what_a_study_cannot_be_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +326,7 @@ def test_a_folder_is_quantized_from_disk_to_disk(home: Path, tmp_path: Path) -> 
 
 def test_what_a_cell_cannot_do_is_said(home: Path, tmp_path: Path) -> None:
     run_cell(job(home, tmp_path, "float"))
-    small = {**TINY, "options": {**TINY["options"], "vocab": 100}}  # type: ignore[dict-item]
+    small = {**TINY, "options": {**TINY["options"], "vocab": 100}}
     with pytest.raises(ConfigError, match="its vocabulary has 100; the text has 256 tokens"):
         run_cell(job(home, tmp_path, "float", models={"tiny": small}))
     with pytest.raises(ConfigError, match="samples of 16 tokens; asked are 9999999"):
@@ -322,8 +364,8 @@ def test_ready_configurations_are_studies(path: Path, tmp_path: Path) -> None:
     found = cells(config, home)
     assert config.name == path.stem and len(found) > 4
     used = {name for cell in found for step in cell.job["recipe"] for name in step}
-    if path.stem == "tiny_llama":  # every method but those of experts, and those that training goes on from
-        assert used == set(METHODS) - {"mc_moe", "qlora", "ir_qlora", "qpeft"}
+    if path.stem == "tiny_llama":  # every method of weights but those of experts, and those that training goes on from
+        assert used == set(METHODS) - {"activations", "mc_moe", "qlora", "ir_qlora", "qpeft"}
 
 
 @pytest.mark.nightly  # each trains a model; the tiny Mixtral's experts are quantized one by one
@@ -340,6 +382,7 @@ def test_ready_configurations_run(path: Path, tmp_path: Path) -> None:
 def test_the_configuration_of_the_page_is_one(tmp_path: Path) -> None:
     (block,) = (block for block in blocks(DOCS / "study.md") if block.language == "yaml")
     write(tmp_path / "models" / "llama-1b", "llama")
+    small_tokenizer(tmp_path / "models" / "llama-1b" / "tokenizer.json")
     (tmp_path / "study.yaml").write_text(block.text)
     found = cells(studyconfig.load(tmp_path / "study.yaml"), tmp_path)
     assert {cell.format for cell in found if cell.recipe == "billm"} == {""}
