@@ -54,7 +54,7 @@ from mase.studyconfig import FLOAT, StudyConfig, StudyModel
 from passes.ptq.base import METHODS
 from passes.ptq.engine import Told, Watch, quantize
 from passes.ptq.folder import LARGEST, Job, load, quantize_folder, version_of
-from passes.ptq.recipe import Plan, recipe, told
+from passes.ptq.recipe import Plan, check_order, recipe, told
 
 SCHEMA = 1
 CELLS, KEPT, LOCK = "cells", "models", ".lock"
@@ -145,6 +145,7 @@ def _filled(raw: Sequence[Json], forms: Sequence[str], where: str) -> Iterator[t
     steps = [(step, {}) if isinstance(step, str) else next(iter(step.items())) for step in raw]
     takes = [_takes(name, given or {}) for name, given in steps]
     if not any(takes) or not forms:
+        check_order(recipe(raw, where), where)
         yield "", list(raw)
         return
     for form in forms:
@@ -152,7 +153,7 @@ def _filled(raw: Sequence[Json], forms: Sequence[str], where: str) -> Iterator[t
             {name: {**(given or {}), **({"format": form} if take else {})}}
             for (name, given), take in zip(steps, takes, strict=True)
         ]
-        recipe(made, f"{where} in {form}")
+        check_order(recipe(made, f"{where} in {form}"), where)
         yield form, made
 
 
@@ -278,12 +279,17 @@ class Study:
         with self._locked():
             done = {cell: found for cell in every if (found := self._kept(cell, retry)) is not None}
             watch = Watch(len(every), told_done, len(done))
-            for cell, found in self._finished([cell for cell in every if cell not in done], done):
-                done[cell] = found
+            alike: dict[str, list[Cell]] = {}  # cells of one key are run once
+            for cell in every:
+                if cell not in done:
+                    alike.setdefault(cell.key, []).append(cell)
+            for ran, found in self._finished([same[0] for same in alike.values()], done):
+                done |= {cell: _labelled(found, cell) for cell in alike[ran.key]}
                 if found.failed:
-                    say(f"{cell}: {found.failed}")
+                    say(f"{ran}: {found.failed}")
                 self._write(every, done)
-                watch.done(str(cell))
+                for cell in alike[ran.key]:
+                    watch.done(str(cell))
             return self._write(every, done)
 
     @contextmanager
@@ -318,12 +324,12 @@ class Study:
 
     def _finished(self, todo: list[Cell], before: Mapping[Cell, Found]) -> Iterator[tuple[Cell, Found]]:
         """Run cells in processes, at most ``workers`` at a time, and yield each that ends."""
-        floats = {(cell.model, cell.seed): found for cell, found in before.items() if cell.recipe == FLOAT}
+        floats = {cell.key: found for cell, found in before.items() if cell.recipe == FLOAT}
         running: dict[Cell, Worker] = {}
         try:
             while todo or running:
-                for cell in [c for c in todo if c.recipe == FLOAT or (c.model, c.seed) in floats]:
-                    base = floats.get((cell.model, cell.seed))
+                for cell in [c for c in todo if c.recipe == FLOAT or c.base in floats]:
+                    base = floats.get(cell.base)
                     if base is not None and base.failed:
                         todo.remove(cell)
                         yield cell, _failed(cell, f"the model was not scored in float: {base.failed}")
@@ -336,7 +342,7 @@ class Study:
                     found = _answer(cell, running.pop(cell))
                     write_atomic(self._path(cell), json.dumps({"schema": SCHEMA, **asdict(found)}, indent=1) + "\n")
                     if cell.recipe == FLOAT:
-                        floats[cell.model, cell.seed] = found
+                        floats[cell.key] = found
                     yield cell, found
         finally:
             for worker in running.values():
@@ -421,12 +427,15 @@ def _float(config: Mapping[str, Json]) -> dict[str, Json]:
 
     kept, model = Path(config["kept"]), StudyModel(**config["model"])
     data = _data(config, model)
+    text = _passage(data.test)
+    tokens = {"calibration": _windows(config, data), "text": text.ids, "bytes": torch.tensor(text.bytes)}
+    if len(text.ids) < 2 * config["evaluation"]["window"]:
+        asked = f"two windows of {config['evaluation']['window']} are needed"
+        raise ConfigError(f"evaluation: the text holds {len(text.ids)} tokens; {asked}")
     clock = _Clock()
     if model.folder is None:
         module = _module(config, model, data)
         write_atomic(kept / WEIGHTS, training.pack(module))
-    text = _passage(data.test)
-    tokens = {"calibration": _windows(config, data), "text": text.ids, "bytes": torch.tensor(text.bytes)}
     write_atomic(kept / TOKENS, save({name: x.contiguous() for name, x in tokens.items()}))
     spent = clock.spent()
     return {**spent, **_score(config, _graph(config, tokens, config["evaluation"]["window"]), tokens)}

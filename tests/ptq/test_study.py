@@ -154,6 +154,31 @@ def test_what_a_study_cannot_be_is_one_line(home: Path, capsys: pytest.CaptureFi
     assert "data.options.tokens" in said(data={"name": "text", "options": {"tokens": "bytes"}})
     assert "baseline: needs steps that take a format" in said(baseline={"steps": [{"rtn": {"format": "int4g8"}}]})
     assert "seed: unknown field" in said(seed=3)
+    assert "seeds: 7 stands there twice" in said(seeds=[0, 7, 7])
+    assert "baseline.name: float is what the model is before" in said(baseline={"name": "float"})
+
+
+def test_what_no_cell_could_do_is_refused_before_any_work(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(**changes: Any) -> str:
+        return refused(home, capsys, **changes)
+
+    none = "leaves all weights in float; add a quantizer, such as rtn"
+    assert f"recipes.x: activations {none}" in said(recipes={"x": ["activations"]})
+    assert f"baseline.steps: awq {none}" in said(baseline={"steps": ["awq"]})
+    assert "recipes.x: gptq and rtn both quantize" in said(recipes={"x": ["gptq", "rtn"]})
+    stride, short = {"window": 16, "stride": 17, "tokens": 256}, {"window": 16, "tokens": 15}
+    assert "evaluation.stride: found 17; allowed is at most window, 16" in said(evaluation=stride)
+    assert "evaluation.tokens: found 15; allowed is window, 16, or more" in said(evaluation=short)
+    assert "models.a: lenet fails on a window of 16 tokens: " in said(models={"a": {"name": "lenet"}})
+    assert "models.a: model llama: unknown option 'path'" in said(
+        models={"a": {"name": "llama", "options": {"path": 5}}}
+    )
+    assert "models.a.options.path: found 5" in said(models={"a": {"name": "huggingface", "options": {"path": 5}}})
+    assert "models.tiny.tokens: tokens 'word'; allowed are bytes, bpeN" in said(
+        models={"tiny": {**TINY, "tokens": "word"}}
+    )
+    assert "option 'path': found 5" in said(data={"name": "text", "options": {"path": 5}})
+    assert "gone.txt: no file" in said(data={"name": "text", "options": {"path": "gone.txt"}})
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -170,7 +195,7 @@ def ran(home: Path) -> Counter[str]:
 
 @pytest.mark.usefixtures("idle")
 def test_failures_are_told_and_stop_nothing_and_what_is_done_stays_done(home: Path, tmp_path: Path) -> None:
-    recipes = {"dies": [{"gptq": {"format": "int4g8"}}], "falls": [{"awq": {"format": "int4g8"}}]}
+    recipes = {"dies": [{"gptq": {"format": "int4g8"}}], "falls": [{"omniquant": {"format": "int4g8a"}}]}
     config = made(home, recipes=recipes, workers=2)
     said, told = list[str](), list[tuple[int, int]]()
     (home / "ran").unlink(missing_ok=True)
@@ -190,7 +215,7 @@ def test_failures_are_told_and_stop_nothing_and_what_is_done_stays_done(home: Pa
     assert "the process died" in (tmp_path / "out" / "report.html").read_text()
     retried = Study(config, home, tmp_path / "out").run(retry=True)
     assert retried == table
-    assert ran(home) == {"float": 1, "rtn int3g8": 1, "rtn int2g8": 1, "gptq int4g8": 2, "awq int4g8": 2}
+    assert ran(home) == {"float": 1, "rtn int3g8": 1, "rtn int2g8": 1, "gptq int4g8": 2, "omniquant int4g8a": 2}
 
 
 @pytest.mark.usefixtures("idle")
@@ -228,6 +253,21 @@ def test_a_killed_study_goes_on_behind_the_last_finished_cell(home: Path, tmp_pa
     assert {path: path.read_bytes() for path in kept} == kept
     once = ["float", *(f"{name} int{bits}g8" for name in ("rtn", "opt_rtn") for bits in (2, 3)), "signround int3g8"]
     assert ran(home) == dict.fromkeys(once, 1)
+
+
+@pytest.mark.usefixtures("idle")
+def test_cells_of_one_key_are_run_once_and_each_is_in_the_table(home: Path, tmp_path: Path) -> None:
+    same = {"falls": [{"omniquant": {"format": "int4g8a"}}], "told": [{"rtn": {"format": "int2g8"}}]}
+    config = made(home, recipes=same, formats=["int2g8"], models={"one": TINY, "two": TINY}, workers=3)
+    (home / "ran").unlink(missing_ok=True)
+    told = list[tuple[int, int]]()
+    table = Study(config, home, tmp_path / "out").run(lambda done, total, *_: told.append((done, total)))
+    assert told == [(i, 8) for i in range(1, 9)]
+    assert ran(home) == {"float": 1, "rtn int2g8": 1, "omniquant int4g8a": 1}
+    labels = [(f.model, f.recipe, f.format) for f in table.found]
+    forms = [("float", ""), ("rtn", "int2g8"), ("falls", ""), ("told", "")]
+    assert labels == [(model, *form) for model in ("one", "two") for form in forms]
+    assert Study(config, home, tmp_path / "out").run() == table and sum(ran(home).values()) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(home: Path, tmp_path: Path) -> None:
@@ -331,6 +371,8 @@ def test_what_a_cell_cannot_do_is_said(home: Path, tmp_path: Path) -> None:
         run_cell(job(home, tmp_path, "float", models={"tiny": small}))
     with pytest.raises(ConfigError, match="samples of 16 tokens; asked are 9999999"):
         run_cell(job(home, tmp_path, "float", calibration={"samples": 9999999, "length": 16}))
+    with pytest.raises(ConfigError, match=r"the text holds \d+ tokens; two windows of 99999 are needed"):
+        run_cell({**job(home, tmp_path, "float"), "evaluation": {"window": 99999}})
     with pytest.raises(ConfigError, match="recipe: equalize leaves all weights in float; add a quantizer, such as rtn"):
         run_cell({**job(home, tmp_path, "float"), "recipe": ["equalize"]})
 
