@@ -108,7 +108,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read a YAML configuration and lay ``key=value`` overrides over it.
 
     Raises:
-        ConfigError: see :func:`mase.config.load`; or a model has neither name nor folder, or a recipe a taken name.
+        ConfigError: see :func:`mase.config.load`; or fields do not go together: a model has neither name nor folder,
+            a recipe has a taken name, a seed stands there twice, a window is longer than the text.
     """
     found = config.section(StudyConfig, config.read(path, overrides)[0], str(path))
     for name, model in found.models.items():
@@ -116,12 +117,27 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
             raise ConfigError(f"{path}: models.{name}: give either name or folder")
         if model.folder is not None and (model.train is not None or model.options):
             raise ConfigError(f"{path}: models.{name}: options and train belong to a name; a folder has weights")
+    _check_evaluation(found.evaluation, str(path))
+    if twice := [seed for seed in dict.fromkeys(found.seeds) if found.seeds.count(seed) > 1]:
+        raise ConfigError(f"{path}: seeds: {twice[0]} stands there twice")
+    if found.baseline is not None and found.baseline.name == FLOAT:
+        raise ConfigError(f"{path}: baseline.name: {FLOAT} is what the model is before; allowed is another name")
     taken = {FLOAT} if found.baseline is None else {FLOAT, found.baseline.name}
     for name in taken & found.recipes.keys():
         raise ConfigError(f"{path}: recipes.{name}: this name is taken; allowed is another one")
     if "tokens" in found.data.options:
         raise ConfigError(f"{path}: data.options.tokens: found one for all; give tokens of each model")
     return found
+
+
+def _check_evaluation(asked: StudyEvaluation, path: str) -> None:
+    """Refuse windows that leave tokens out, or are longer than what is read."""
+    if asked.stride is not None and asked.stride > asked.window:
+        raise ConfigError(f"{path}: evaluation.stride: found {asked.stride}; allowed is at most window, {asked.window}")
+    if asked.tokens < asked.window:
+        raise ConfigError(
+            f"{path}: evaluation.tokens: found {asked.tokens}; allowed is window, {asked.window}, or more"
+        )
 
 
 def schema() -> dict[str, Any]:

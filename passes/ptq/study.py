@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from glob import escape
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from mase import training
+from mase.calib.edges import inserted
 from mase.calib.install import install
 from mase.data import base as data_sets
 from mase.data.base import Passage
+from mase.data.tokens import tokenizer
 from mase.doors import file, json_text
 from mase.doors import tensors as tensor_file
 from mase.doors.file import place
-from mase.errors import ConfigError, GraphError, MaseError, UnknownName, line
+from mase.errors import ConfigError, GraphError, MaseError, UnknownName, line, said
 from mase.explore.evaluator import Evaluate, EvaluatorSpec
 from mase.explore.workers import Worker, spawn
 from mase.files import write_atomic
@@ -51,7 +54,7 @@ from mase.studyconfig import FLOAT, StudyConfig, StudyModel
 from passes.ptq.base import METHODS
 from passes.ptq.engine import Told, Watch, quantize
 from passes.ptq.folder import LARGEST, Job, load, quantize_folder, version_of
-from passes.ptq.recipe import Plan, recipe, told
+from passes.ptq.recipe import Plan, check_order, recipe, told
 
 SCHEMA = 1
 CELLS, KEPT, LOCK = "cells", "models", ".lock"
@@ -98,9 +101,10 @@ def cells(config: StudyConfig, home: Path) -> tuple[Cell, ...]:
     texts = [name for name, made in data_sets.DATASETS.items() if "tokens" in inspect.signature(made).parameters]
     if config.data.name not in texts:
         raise UnknownName("data.name: text", config.data.name, texts)
-    out = []
+    out, text = [], _checked_text(config, home)
+    longest = max(config.calibration.length, config.evaluation.window)
     for name, model in config.models.items():
-        digest = _checked_model(name, model, home)
+        digest = [text, _checked_model(name, model, home, longest), _checked_tokens(name, model, home)]
         for seed in config.seeds:
             shared = _shared(config, model, seed, home)
             base = _key({**shared, "recipe": []}, digest)
@@ -141,6 +145,7 @@ def _filled(raw: Sequence[Json], forms: Sequence[str], where: str) -> Iterator[t
     steps = [(step, {}) if isinstance(step, str) else next(iter(step.items())) for step in raw]
     takes = [_takes(name, given or {}) for name, given in steps]
     if not any(takes) or not forms:
+        check_order(recipe(raw, where), where)
         yield "", list(raw)
         return
     for form in forms:
@@ -148,7 +153,7 @@ def _filled(raw: Sequence[Json], forms: Sequence[str], where: str) -> Iterator[t
             {name: {**(given or {}), **({"format": form} if take else {})}}
             for (name, given), take in zip(steps, takes, strict=True)
         ]
-        recipe(made, f"{where} in {form}")
+        check_order(recipe(made, f"{where} in {form}"), where)
         yield form, made
 
 
@@ -158,21 +163,77 @@ def _takes(name: str, given: Mapping[str, Json]) -> bool:
     return "format" in known and "format" not in given and method.stage != "branch"
 
 
-def _checked_model(name: str, model: StudyModel, home: Path) -> str:
-    """Return a digest of a folder, or an empty text; refuse what is not a model."""
+def _checked_text(config: StudyConfig, home: Path) -> str:
+    """Return a digest of the text of all splits; refuse what is not a data set."""
+    data = data_sets.load(config.data.name, {**config.data.options, "tokens": "bytes"}, home)
+    found = hashlib.sha256()
+    for split in (data.train, data.validation, data.test):
+        ids = _passage(split).ids.to(torch.uint8)  # tokens are bytes
+        found.update(f"{len(ids)} ".encode() + ids.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _checked_tokens(name: str, model: StudyModel, home: Path) -> str:
+    """Return a digest of the file of a tokenizer, or an empty text; refuse what is not a tokenizer."""
+    form = _form(model, home)
+    try:
+        tokenizer(form, [])
+    except ConfigError as fault:
+        raise ConfigError(f"models.{name}.tokens: {fault}") from None
+    return _digest([Path(form)]) if form.endswith(".json") else ""
+
+
+def _checked_model(name: str, model: StudyModel, home: Path, length: int) -> str:
+    """Return a digest of the files of a model, or an empty text; refuse what is not a language model.
+
+    Args:
+        length: of the longest window that it gets.
+    """
     where = f"models.{name}"
     if model.folder is not None:
         return Checkpoint(home / place(model.folder, f"{where}.folder")).digest()
     assert model.name is not None
     if model.name not in MODELS:
         raise UnknownName(f"{where}.name", model.name, MODELS)
+    if "path" in inspect.signature(MODELS[model.name]).parameters:  # it is built where the cell runs
+        return _digest(_files(model.options.get("path"), f"{where}.options.path", home))
     try:
-        if "path" not in model.options:  # a file is read where the cell runs
-            with torch.device("meta"):
-                build(model.name, model.options, home)
+        with torch.device("meta"):
+            module = build(model.name, model.options, home).eval()
+            ids = torch.zeros(1, length, dtype=torch.int64)
     except MaseError as fault:
         raise ConfigError(f"{where}: {fault}") from None
+    try:
+        found = training.scored(module(ids), None)
+    except Exception as fault:  # noqa: BLE001 - what PyTorch raises where a shape or a type does not fit
+        raise ConfigError(f"{where}: {model.name} fails on a window of {length} tokens: {said(fault)}") from None
+    if found.shape[:-1] != ids.shape:
+        raise ConfigError(
+            f"{where}: {model.name} gives {[*found.shape]} for {length} tokens; allowed is logits of each"
+        )
     return ""
+
+
+def _files(given: Json, where: str, home: Path) -> list[Path]:
+    """Return the files that an option ``path`` of a model means; none where it is a name on a hub."""
+    if not isinstance(given, str):
+        raise ConfigError(f"{where}: found {json_text.repr_of(given)}; allowed is the path of a file or folder")
+    path = home / place(given, where)
+    beside = path if path.is_dir() else path.parent  # weights of ONNX lie in a file of a longer name
+    names = "*" if path.is_dir() else f"{escape(path.name)}*"
+    return sorted(p for p in beside.glob(names) if p.is_file())
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return a digest of names and content of files."""
+    found = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                found.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()} ".encode())
+        except OSError as fault:
+            raise ConfigError(f"{path}: cannot read: {fault.strerror or said(fault)}") from None
+    return found.hexdigest() if files else ""
 
 
 def _shared(config: StudyConfig, model: StudyModel, seed: int, home: Path) -> dict[str, Json]:
@@ -182,10 +243,11 @@ def _shared(config: StudyConfig, model: StudyModel, seed: int, home: Path) -> di
     return {**told_config, "model": model.model_dump(mode="json"), "seed": seed, "home": str(home.absolute())}
 
 
-def _key(job: Mapping[str, Json], digest: str) -> str:
+def _key(job: Mapping[str, Json], digest: Sequence[str]) -> str:
+    """Return a digest of a job, of what its files hold, and of what computes it."""
     facts = {name: value for name, value in job.items() if name != "home"}
     versions = [version_of(name) for name in ("mase-dse", "torch", "transformers")]
-    text = json.dumps([SCHEMA, facts, digest, versions, platform.python_version()], sort_keys=True)
+    text = json.dumps([SCHEMA, facts, [*digest], versions, platform.python_version()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -217,12 +279,17 @@ class Study:
         with self._locked():
             done = {cell: found for cell in every if (found := self._kept(cell, retry)) is not None}
             watch = Watch(len(every), told_done, len(done))
-            for cell, found in self._finished([cell for cell in every if cell not in done], done):
-                done[cell] = found
+            alike: dict[str, list[Cell]] = {}  # cells of one key are run once
+            for cell in every:
+                if cell not in done:
+                    alike.setdefault(cell.key, []).append(cell)
+            for ran, found in self._finished([same[0] for same in alike.values()], done):
+                done |= {cell: _labelled(found, cell) for cell in alike[ran.key]}
                 if found.failed:
-                    say(f"{cell}: {found.failed}")
+                    say(f"{ran}: {found.failed}")
                 self._write(every, done)
-                watch.done(str(cell))
+                for cell in alike[ran.key]:
+                    watch.done(str(cell))
             return self._write(every, done)
 
     @contextmanager
@@ -257,12 +324,12 @@ class Study:
 
     def _finished(self, todo: list[Cell], before: Mapping[Cell, Found]) -> Iterator[tuple[Cell, Found]]:
         """Run cells in processes, at most ``workers`` at a time, and yield each that ends."""
-        floats = {(cell.model, cell.seed): found for cell, found in before.items() if cell.recipe == FLOAT}
+        floats = {cell.key: found for cell, found in before.items() if cell.recipe == FLOAT}
         running: dict[Cell, Worker] = {}
         try:
             while todo or running:
-                for cell in [c for c in todo if c.recipe == FLOAT or (c.model, c.seed) in floats]:
-                    base = floats.get((cell.model, cell.seed))
+                for cell in [c for c in todo if c.recipe == FLOAT or c.base in floats]:
+                    base = floats.get(cell.base)
                     if base is not None and base.failed:
                         todo.remove(cell)
                         yield cell, _failed(cell, f"the model was not scored in float: {base.failed}")
@@ -275,7 +342,7 @@ class Study:
                     found = _answer(cell, running.pop(cell))
                     write_atomic(self._path(cell), json.dumps({"schema": SCHEMA, **asdict(found)}, indent=1) + "\n")
                     if cell.recipe == FLOAT:
-                        floats[cell.model, cell.seed] = found
+                        floats[cell.key] = found
                     yield cell, found
         finally:
             for worker in running.values():
@@ -360,12 +427,15 @@ def _float(config: Mapping[str, Json]) -> dict[str, Json]:
 
     kept, model = Path(config["kept"]), StudyModel(**config["model"])
     data = _data(config, model)
+    text = _passage(data.test)
+    tokens = {"calibration": _windows(config, data), "text": text.ids, "bytes": torch.tensor(text.bytes)}
+    if len(text.ids) < 2 * config["evaluation"]["window"]:
+        asked = f"two windows of {config['evaluation']['window']} are needed"
+        raise ConfigError(f"evaluation: the text holds {len(text.ids)} tokens; {asked}")
     clock = _Clock()
     if model.folder is None:
         module = _module(config, model, data)
         write_atomic(kept / WEIGHTS, training.pack(module))
-    text = _passage(data.test)
-    tokens = {"calibration": _windows(config, data), "text": text.ids, "bytes": torch.tensor(text.bytes)}
     write_atomic(kept / TOKENS, save({name: x.contiguous() for name, x in tokens.items()}))
     spent = clock.spent()
     return {**spent, **_score(config, _graph(config, tokens, config["evaluation"]["window"]), tokens)}
@@ -388,7 +458,8 @@ def _quantized(config: Mapping[str, Json]) -> dict[str, Json]:
         graph, found = quantize(graph, plan, samples)
         spent, bits = clock.spent(), (found.stored_bits, found.paper_bits)
         if window != samples.shape[1]:
-            graph = install(_graph(config, tokens, window).replace(tensors=dict(found.folded)), found.packed)
+            whole = inserted(_graph(config, tokens, window).replace(tensors=dict(found.folded)), found.edges)
+            graph = install(whole, found.packed)
     return {**spent, "stored_bits": bits[0], "paper_bits": bits[1], **_score(config, graph, tokens)}
 
 
@@ -405,12 +476,15 @@ class _Clock:
 
 
 def _data(config: Mapping[str, Json], model: StudyModel) -> data_sets.Data:
-    home, section, form = Path(config["home"]), config["data"], model.tokens
-    if form == "auto":
-        form = "bytes" if model.folder is None else str(_folder(config) / "tokenizer.json")
-    elif form.endswith(".json"):
-        form = str(home / form)
-    return data_sets.load(section["name"], {**section["options"], "tokens": form}, home)
+    home, section = Path(config["home"]), config["data"]
+    return data_sets.load(section["name"], {**section["options"], "tokens": _form(model, home)}, home)
+
+
+def _form(model: StudyModel, home: Path) -> str:
+    """Return the text form of a model's tokenizer."""
+    if model.tokens == "auto":
+        return "bytes" if model.folder is None else str(home / model.folder / "tokenizer.json")
+    return str(home / model.tokens) if model.tokens.endswith(".json") else model.tokens
 
 
 def _passage(split: data_sets.Split) -> Passage:

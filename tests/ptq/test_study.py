@@ -30,7 +30,10 @@ from tests.docs.pages import DOCS, blocks
 from tests.processes import alive, children
 from tests.ptq.folders import write
 
-TINY = {"name": "llama", "options": {"dim": 16, "hidden": 24, "layers": 2, "heads": 2, "kv_heads": 1, "length": 32}}
+TINY: dict[str, Any] = {
+    "name": "llama",
+    "options": {"dim": 16, "hidden": 24, "layers": 2, "heads": 2, "kv_heads": 1, "length": 32},
+}
 BASE: dict[str, Any] = {
     "models": {"tiny": TINY},
     "recipes": {"gptq": ["gptq"]},
@@ -66,6 +69,13 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> s
     return text
 
 
+def small_tokenizer(path: Path) -> None:
+    """Write a tokenizer.json."""
+    from mase.data.tokens import tokenizer
+
+    tokenizer("bpe260", ["some words " * 9]).model.save(str(path))  # type: ignore[attr-defined]  # it is of subwords
+
+
 # -- which cells there are ---------------------------------------------------------------------------------------------
 
 
@@ -94,6 +104,38 @@ def test_keys_follow_from_what_a_cell_follows_from(home: Path, tmp_path: Path) -
     assert {place for place in first if first[place] != damped[place]} == {(0, "gptq", f) for f in BASE["formats"]}
 
 
+def test_keys_follow_from_what_files_hold(home: Path, tmp_path: Path) -> None:
+    for kind in ("model", "hub"):
+        write(tmp_path / kind, "llama")
+    (tmp_path / "text.txt").write_text((home / "text.txt").read_text())
+    for path in ("own.json", "model/tokenizer.json"):
+        small_tokenizer(tmp_path / path)
+    models = {
+        "own": {**TINY, "tokens": "own.json"},
+        "folder": {"folder": "model"},
+        "built": {"name": "huggingface", "options": {"path": "hub"}},
+        "free": TINY,
+    }
+
+    config = made(tmp_path, models=models)
+    keys = {str(cell): cell.key for cell in cells(config, tmp_path)}
+    assert keys == {str(cell): cell.key for cell in cells(config, tmp_path)}
+
+    def changed(path: str) -> set[str]:
+        """Return the models of which each cell has another key when a file holds something else."""
+        with (tmp_path / path).open("ab") as out:
+            out.write(b" ")
+        before = dict(keys)
+        keys.update({str(cell): cell.key for cell in cells(config, tmp_path)})
+        same = {place.split()[0] for place in keys if keys[place] == before[place]}
+        return models.keys() - same
+
+    assert changed("text.txt") == set(models)
+    assert changed("own.json") == {"own"}
+    assert changed("model/tokenizer.json") == changed("model/config.json") == {"folder"}
+    assert changed("hub/config.json") == {"built"}
+
+
 def test_what_a_study_cannot_be_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(**changes: Any) -> str:
         return refused(home, capsys, **changes)
@@ -112,6 +154,31 @@ def test_what_a_study_cannot_be_is_one_line(home: Path, capsys: pytest.CaptureFi
     assert "data.options.tokens" in said(data={"name": "text", "options": {"tokens": "bytes"}})
     assert "baseline: needs steps that take a format" in said(baseline={"steps": [{"rtn": {"format": "int4g8"}}]})
     assert "seed: unknown field" in said(seed=3)
+    assert "seeds: 7 stands there twice" in said(seeds=[0, 7, 7])
+    assert "baseline.name: float is what the model is before" in said(baseline={"name": "float"})
+
+
+def test_what_no_cell_could_do_is_refused_before_any_work(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(**changes: Any) -> str:
+        return refused(home, capsys, **changes)
+
+    none = "leaves all weights in float; add a quantizer, such as rtn"
+    assert f"recipes.x: activations {none}" in said(recipes={"x": ["activations"]})
+    assert f"baseline.steps: awq {none}" in said(baseline={"steps": ["awq"]})
+    assert "recipes.x: gptq and rtn both quantize" in said(recipes={"x": ["gptq", "rtn"]})
+    stride, short = {"window": 16, "stride": 17, "tokens": 256}, {"window": 16, "tokens": 15}
+    assert "evaluation.stride: found 17; allowed is at most window, 16" in said(evaluation=stride)
+    assert "evaluation.tokens: found 15; allowed is window, 16, or more" in said(evaluation=short)
+    assert "models.a: lenet fails on a window of 16 tokens: " in said(models={"a": {"name": "lenet"}})
+    assert "models.a: model llama: unknown option 'path'" in said(
+        models={"a": {"name": "llama", "options": {"path": 5}}}
+    )
+    assert "models.a.options.path: found 5" in said(models={"a": {"name": "huggingface", "options": {"path": 5}}})
+    assert "models.tiny.tokens: tokens 'word'; allowed are bytes, bpeN" in said(
+        models={"tiny": {**TINY, "tokens": "word"}}
+    )
+    assert "option 'path': found 5" in said(data={"name": "text", "options": {"path": 5}})
+    assert "gone.txt: no file" in said(data={"name": "text", "options": {"path": "gone.txt"}})
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -128,7 +195,7 @@ def ran(home: Path) -> Counter[str]:
 
 @pytest.mark.usefixtures("idle")
 def test_failures_are_told_and_stop_nothing_and_what_is_done_stays_done(home: Path, tmp_path: Path) -> None:
-    recipes = {"dies": [{"gptq": {"format": "int4g8"}}], "falls": [{"awq": {"format": "int4g8"}}]}
+    recipes = {"dies": [{"gptq": {"format": "int4g8"}}], "falls": [{"omniquant": {"format": "int4g8a"}}]}
     config = made(home, recipes=recipes, workers=2)
     said, told = list[str](), list[tuple[int, int]]()
     (home / "ran").unlink(missing_ok=True)
@@ -148,7 +215,7 @@ def test_failures_are_told_and_stop_nothing_and_what_is_done_stays_done(home: Pa
     assert "the process died" in (tmp_path / "out" / "report.html").read_text()
     retried = Study(config, home, tmp_path / "out").run(retry=True)
     assert retried == table
-    assert ran(home) == {"float": 1, "rtn int3g8": 1, "rtn int2g8": 1, "gptq int4g8": 2, "awq int4g8": 2}
+    assert ran(home) == {"float": 1, "rtn int3g8": 1, "rtn int2g8": 1, "gptq int4g8": 2, "omniquant int4g8a": 2}
 
 
 @pytest.mark.usefixtures("idle")
@@ -186,6 +253,21 @@ def test_a_killed_study_goes_on_behind_the_last_finished_cell(home: Path, tmp_pa
     assert {path: path.read_bytes() for path in kept} == kept
     once = ["float", *(f"{name} int{bits}g8" for name in ("rtn", "opt_rtn") for bits in (2, 3)), "signround int3g8"]
     assert ran(home) == dict.fromkeys(once, 1)
+
+
+@pytest.mark.usefixtures("idle")
+def test_cells_of_one_key_are_run_once_and_each_is_in_the_table(home: Path, tmp_path: Path) -> None:
+    same = {"falls": [{"omniquant": {"format": "int4g8a"}}], "told": [{"rtn": {"format": "int2g8"}}]}
+    config = made(home, recipes=same, formats=["int2g8"], models={"one": TINY, "two": TINY}, workers=3)
+    (home / "ran").unlink(missing_ok=True)
+    told = list[tuple[int, int]]()
+    table = Study(config, home, tmp_path / "out").run(lambda done, total, *_: told.append((done, total)))
+    assert told == [(i, 8) for i in range(1, 9)]
+    assert ran(home) == {"float": 1, "rtn int2g8": 1, "omniquant int4g8a": 1}
+    labels = [(f.model, f.recipe, f.format) for f in table.found]
+    forms = [("float", ""), ("rtn", "int2g8"), ("falls", ""), ("told", "")]
+    assert labels == [(model, *form) for model in ("one", "two") for form in forms]
+    assert Study(config, home, tmp_path / "out").run() == table and sum(ran(home).values()) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(home: Path, tmp_path: Path) -> None:
@@ -243,6 +325,21 @@ def test_a_cell_is_what_the_library_gives(window: int, home: Path, tmp_path: Pat
         assert found["loss"] == perplexity(graph, data.test, 16, limit=256).nats / scored.tokens
 
 
+@pytest.mark.parametrize("window", [16, 24])
+def test_rounded_activations_are_scored_at_any_window(window: int, home: Path, tmp_path: Path) -> None:
+    recipe = [{"activations": {"inputs": "int3c", "keys": "int4c"}}, {"rtn": {"format": "int8g8"}}]
+    changes: dict[str, Any] = {"evaluation": {"window": window, "tokens": 256}, "recipes": {"rounded": recipe}}
+    run_cell(job(home, tmp_path, "float", **changes))
+    found = run_cell(job(home, tmp_path, "rounded", **changes))
+    plain = run_cell({**job(home, tmp_path, "rounded", **changes), "recipe": recipe[1:]})
+    test = load("text", {"path": "text.txt", "window": 16}, home).test
+    assert isinstance(test, Passage)
+    torch.manual_seed(0)
+    graph, _ = trace(build("llama", TINY["options"]).eval(), test.ids[: 2 * window].view(2, window))
+    scored = perplexity(mase.ptq(graph, recipe)[0], test, window, limit=256)
+    assert found["loss"] == scored.nats / scored.tokens != plain["loss"]
+
+
 def test_a_folder_is_quantized_from_disk_to_disk(home: Path, tmp_path: Path) -> None:
     from mase.models.huggingface import huggingface
     from tests.ptq.folders import VOCABULARY
@@ -269,11 +366,13 @@ def test_a_folder_is_quantized_from_disk_to_disk(home: Path, tmp_path: Path) -> 
 
 def test_what_a_cell_cannot_do_is_said(home: Path, tmp_path: Path) -> None:
     run_cell(job(home, tmp_path, "float"))
-    small = {**TINY, "options": {**TINY["options"], "vocab": 100}}  # type: ignore[dict-item]
+    small = {**TINY, "options": {**TINY["options"], "vocab": 100}}
     with pytest.raises(ConfigError, match="its vocabulary has 100; the text has 256 tokens"):
         run_cell(job(home, tmp_path, "float", models={"tiny": small}))
     with pytest.raises(ConfigError, match="samples of 16 tokens; asked are 9999999"):
         run_cell(job(home, tmp_path, "float", calibration={"samples": 9999999, "length": 16}))
+    with pytest.raises(ConfigError, match=r"the text holds \d+ tokens; two windows of 99999 are needed"):
+        run_cell({**job(home, tmp_path, "float"), "evaluation": {"window": 99999}})
     with pytest.raises(ConfigError, match="recipe: equalize leaves all weights in float; add a quantizer, such as rtn"):
         run_cell({**job(home, tmp_path, "float"), "recipe": ["equalize"]})
 
@@ -307,8 +406,8 @@ def test_ready_configurations_are_studies(path: Path, tmp_path: Path) -> None:
     found = cells(config, home)
     assert config.name == path.stem and len(found) > 4
     used = {name for cell in found for step in cell.job["recipe"] for name in step}
-    if path.stem == "tiny_llama":  # every method but those of experts, and those that training goes on from
-        assert used == set(METHODS) - {"mc_moe", "qlora", "ir_qlora", "qpeft"}
+    if path.stem == "tiny_llama":  # every method of weights but those of experts, and those that training goes on from
+        assert used == set(METHODS) - {"activations", "mc_moe", "qlora", "ir_qlora", "qpeft"}
 
 
 @pytest.mark.nightly  # each trains a model; the tiny Mixtral's experts are quantized one by one
@@ -325,6 +424,7 @@ def test_ready_configurations_run(path: Path, tmp_path: Path) -> None:
 def test_the_configuration_of_the_page_is_one(tmp_path: Path) -> None:
     (block,) = (block for block in blocks(DOCS / "study.md") if block.language == "yaml")
     write(tmp_path / "models" / "llama-1b", "llama")
+    small_tokenizer(tmp_path / "models" / "llama-1b" / "tokenizer.json")
     (tmp_path / "study.yaml").write_text(block.text)
     found = cells(studyconfig.load(tmp_path / "study.yaml"), tmp_path)
     assert {cell.format for cell in found if cell.recipe == "billm"} == {""}
