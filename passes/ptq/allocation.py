@@ -223,15 +223,18 @@ def allocated(plan: Plan, parts: Parts, samples: Sequence[Env]) -> Plan:
     ask = plan.allocate
     if ask is None:
         return plan
-    shapes = dict[str, tuple[int, ...]]()
+    shapes, extra = dict[str, tuple[int, int]](), dict[str, int]()
     for number in range(parts.total):
         part = parts.part(number)
         outside = part.name in (BEFORE, AFTER)
-        chosen = [place for place in places(part.graph) if plan.methods(place.path, outside)]
-        shapes |= {place.path: tuple(place.weight(part.graph).shape) for place in chosen}
+        for place in places(part.graph):
+            if methods := plan.methods(place.path, outside):
+                outputs, inputs = place.weight(part.graph).shape
+                shapes[place.path] = outputs, inputs
+                extra[place.path] = sum(method.extra_bits((outputs, inputs)) for method in methods)
     fixed = _fixed(ask, shapes)
     formats = tuple(parse(text) for text in ask.options)
-    bits = {path: tuple(stored_bits(shape, fmt) for fmt in formats) for path, shape in shapes.items()}
+    bits = {path: tuple(extra[path] + stored_bits(shape, fmt) for fmt in formats) for path, shape in shapes.items()}
     weights = sum(torch.Size(shape).numel() for shape in shapes.values())
     ties = plan.tied(list(shapes))
     _check_budget(ask, bits, ties, fixed, weights)

@@ -143,8 +143,17 @@ def test_any_quantizer_takes_the_formats(method: str) -> None:
 
 
 def test_an_override_keeps_its_method() -> None:
-    _, report = mase.ptq(graph(), "rtn", tokens(), {"*.down": ["opt_rtn"]}, allocate=asked(sensitivity="mse"))
-    assert {row.formats[0] for row in report.layers} <= {*OPTIONS}
+    ask = {"options": ["int2g16", "int3g16", "int4g16"], "bits": 4.2, "sensitivity": "mse"}
+    _, report = mase.ptq(graph(), "rtn", tokens(), {"*.down": ["opt_rtn"]}, allocate=ask)
+    rows = {row.path: row.formats[0] for row in report.layers}
+    assert len(set(rows.values())) > 1 and set(rows.values()) <= {*ask["options"]}
+    for path, text in rows.items():
+        nearest = rounded(graph().tensors[f"{path}.weight"], parse(text))
+        assert torch.equal(report.packed[path].dense(), nearest) != path.endswith(".down")
+    down = "blocks.0.feed.down"  # the first block: no other is before it
+    rest = [path for path in rows if path != down]
+    _, alone = mase.ptq(graph(), [{"opt_rtn": {"format": rows[down]}}], tokens(), skip=rest)
+    assert torch.equal(report.packed[down].dense(), alone.packed[down].dense())
 
 
 @pytest.mark.parametrize(
@@ -168,8 +177,41 @@ def test_what_cannot_be_allocated_is_one_line(allocate: dict[str, Any], text: st
 def test_samples_and_formats_are_needed() -> None:
     with pytest.raises(ConfigError, match="allocate: needs calibration data"):
         mase.ptq(graph(), "rtn", allocate=asked())
-    with pytest.raises(ConfigError, match=r"allocate.format: no method of the recipe has this field"):
-        mase.ptq(graph(), "mc_moe", tokens(), allocate=asked())
+
+
+@pytest.mark.parametrize("recipe", [["mc_moe"], ["awq", "mc_moe"], ["slim_llm", "lqer"]])
+def test_folds_and_branches_are_not_what_takes_the_formats(recipe: list[str]) -> None:
+    with pytest.raises(ConfigError, match=rf"allocate: no quantizer of {', '.join(recipe)} has a field format"):
+        Plan.of(recipe, allocate=asked())
+
+
+def test_every_option_is_tried_before_anything_is_measured() -> None:
+    with pytest.raises(ConfigError, match=r"allocate.options\[1\]: gptq.format: format e4m3 has no groups"):
+        Plan.of("gptq", allocate={"options": ["mxint4b16", "e4m3"], "bits": 5})
+    with pytest.raises(ConfigError, match=r"allocate.options\[0\]: omniquant.format: format int4g16 has no ranges"):
+        Plan.of("rtn", {"*.down": ["omniquant"]}, allocate={"options": ["int4g16", "int4g16a"], "bits": 5})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "form", "bits"),
+    [
+        (["rtn", {"lqer": {"rank": 4, "format": "mxint8b4"}}], "mxint8b4", 6.5),
+        ([{"qlora": {"rank": 4, "branch": "e8m7ieee"}}], "e8m7ieee", 7),
+    ],
+)
+def test_branches_keep_their_format_and_count_in_the_budget(recipe: list[Any], form: str, bits: float) -> None:
+    _, report = mase.ptq(graph(), recipe, allocate=asked(bits, sensitivity="mse"))
+    assert bits - 1 < report.stored_bits <= bits
+    assert len({row.formats[0] for row in report.layers}) > 1
+    branches = [part for weight in report.packed.values() for part in weight.branch or ()]
+    assert len(branches) == 2 * len(report.layers)
+    assert {part.pieces[0].format for part in branches} == {parse(form)}
+    rows, columns = 32, 48
+    plan = Plan.of(recipe, allocate=asked())
+    told = sum(method.extra_bits((rows, columns)) for method in plan.methods("any"))
+    down = next(weight for path, weight in report.packed.items() if path.endswith("feed.down"))
+    assert down.shape == (rows, columns) and down.branch is not None
+    assert told == sum(part.stored_bits() for part in down.branch)
 
 
 def test_from_disk_to_disk_the_same_formats_are_chosen(tmp_path: Path) -> None:
