@@ -214,36 +214,69 @@ SENSITIVITIES: Mapping[str, Callable[[Question], Scores]] = {
 # -- the choice --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A choice that can be made, before anything is measured.
+
+    Args:
+        plan: whose formats are chosen. ask: what for. bits: of each layer by path, one an option, branches included.
+        ties: layers that choose alike. fixed: options that are given. most: bits of all layers together.
+    """
+
+    plan: Plan
+    ask: Allocation
+    bits: Mapping[str, tuple[int, ...]]
+    ties: tuple[tuple[str, ...], ...]
+    fixed: Mapping[str, int]
+    most: float
+
+    @classmethod
+    def of(cls, plan: Plan, parts: Parts) -> Choice | None:
+        """Return the choice that a plan asks for, from the shapes of weights alone; None where it asks for none.
+
+        Raises:
+            ConfigError: no choice is within the bits, or a fixed option is for no layer.
+        """
+        ask = plan.allocate
+        if ask is None:
+            return None
+        formats = [parse(text) for text in ask.options]
+        bits, weights = dict[str, tuple[int, ...]](), 0
+        for number in range(parts.total):
+            part = parts.part(number)
+            for place in places(part.graph):
+                if methods := plan.methods(place.path, part.name in (BEFORE, AFTER)):
+                    outputs, inputs = place.weight(part.graph).shape
+                    extra = sum(method.extra_bits((outputs, inputs)) for method in methods)
+                    bits[place.path] = tuple(extra + stored_bits((outputs, inputs), fmt) for fmt in formats)
+                    weights += outputs * inputs
+        ties, fixed = plan.tied(list(bits)), _fixed(ask, bits)
+        _check_budget(ask, bits, ties, fixed, weights)
+        return cls(plan, ask, bits, ties, fixed, ask.bits * weights)
+
+    def made(self, parts: Parts, samples: Sequence[Env]) -> dict[str, str]:
+        """Measure what each option of each layer loses, and return the formats of least sum by path.
+
+        Raises:
+            ConfigError: samples are missing.
+        """
+        if self.ask.sensitivity != "mse" and not samples:
+            raise ConfigError(f"allocate: {self.ask.sensitivity} needs calibration data; pass calibration tokens")
+        formats = tuple(parse(text) for text in self.ask.options)
+        scores = SENSITIVITIES[self.ask.sensitivity](Question(parts, samples, frozenset(self.bits), formats))
+        layers = {path: Options(tuple(scores[path]), row) for path, row in self.bits.items()}
+        found = allocate(layers, self.most, self.ties, self.fixed)
+        return {path: self.ask.options[option] for path, option in found.items()}
+
+
 def allocated(plan: Plan, parts: Parts, samples: Sequence[Env]) -> Plan:
     """Return a plan in which each layer's format is chosen; layers that are tied choose alike.
 
     Raises:
         ConfigError: no choice is within the bits, samples are missing, or a method has no format.
     """
-    ask = plan.allocate
-    if ask is None:
-        return plan
-    shapes, extra = dict[str, tuple[int, int]](), dict[str, int]()
-    for number in range(parts.total):
-        part = parts.part(number)
-        outside = part.name in (BEFORE, AFTER)
-        for place in places(part.graph):
-            if methods := plan.methods(place.path, outside):
-                outputs, inputs = place.weight(part.graph).shape
-                shapes[place.path] = outputs, inputs
-                extra[place.path] = sum(method.extra_bits((outputs, inputs)) for method in methods)
-    fixed = _fixed(ask, shapes)
-    formats = tuple(parse(text) for text in ask.options)
-    bits = {path: tuple(extra[path] + stored_bits(shape, fmt) for fmt in formats) for path, shape in shapes.items()}
-    weights = sum(torch.Size(shape).numel() for shape in shapes.values())
-    ties = plan.tied(list(shapes))
-    _check_budget(ask, bits, ties, fixed, weights)
-    if ask.sensitivity != "mse" and not samples:
-        raise ConfigError(f"allocate: {ask.sensitivity} needs calibration data; pass calibration tokens")
-    scores = SENSITIVITIES[ask.sensitivity](Question(parts, samples, frozenset(shapes), formats))
-    layers = {path: Options(tuple(scores[path]), bits[path]) for path in shapes}
-    found = allocate(layers, ask.bits * weights, ties, fixed)
-    return plan.with_formats({path: ask.options[option] for path, option in found.items()})
+    choice = Choice.of(plan, parts)
+    return plan if choice is None else plan.with_formats(choice.made(parts, samples))
 
 
 def _fixed(ask: Allocation, paths: Mapping[str, object]) -> dict[str, int]:

@@ -17,11 +17,12 @@ from mase.calib.cut import cut
 from mase.calib.delta_loss import rounded, stored_bits
 from mase.calib.layers import places
 from mase.cli import call
-from mase.errors import ConfigError
+from mase.errors import ConfigError, GraphError
 from mase.formats import parse
-from passes.ptq.allocation import SENSITIVITIES, Question, Whole
+from passes.ptq import allocation
+from passes.ptq.allocation import SENSITIVITIES, Question, Whole, weight_error
 from passes.ptq.engine import samples_of
-from passes.ptq.folder import Job, check, quantize_folder
+from passes.ptq.folder import FOUND, JOURNAL, Job, check, quantize_folder
 from passes.ptq.recipe import Plan
 from tests.ptq import folders
 from tests.ptq.models import graph, tokens
@@ -239,6 +240,86 @@ def test_from_disk_to_disk_the_same_formats_are_chosen(tmp_path: Path) -> None:
     assert report["stored_bits"] <= 3.9
     assert check(tmp_path / "out").ok
     assert call(["ptq", str(tmp_path / "ptq.yaml"), "--out", str(tmp_path / "out"), "--json"]) == 0  # kept
+
+
+class Stop(Exception):
+    pass
+
+
+def told_at(number: int) -> Any:
+    def told(done: int, *_: object) -> None:
+        if done == number:
+            raise Stop
+
+    return told
+
+
+def test_a_stopped_run_goes_on_with_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders.write(tmp_path / "model", "llama")
+    seen = list[int]()  # threads of each scoring
+
+    def spy(ask: Question) -> dict[str, list[float]]:
+        seen.append(torch.get_num_threads())
+        found = weight_error(ask)
+        if len(seen) == 2:
+            raise Stop
+        return found if len(seen) < 3 else {path: row[:1] * len(row) for path, row in found.items()}
+
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {"mse": spy})
+    plan = Plan.of("rtn", allocate=asked(3.9, sensitivity="mse"))
+    whole, target, third = (Job(tmp_path / "model", tmp_path / name, plan) for name in ("whole", "stopped", "third"))
+    quantize_folder(whole)
+    assert quantize_folder(whole).kept == 6 and len(seen) == 1  # finished: nothing is scored
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(Stop):
+            quantize_folder(third)
+        torch.set_num_threads(threads)
+        quantize_folder(third)  # scored again, by the threads of the run before
+        assert seen == [threads, threads + 1, threads + 1]
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {"mse": weight_error})
+    with pytest.raises(Stop):
+        quantize_folder(target, told_at(2))
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {})  # a resumed run measures nothing
+    assert quantize_folder(target).kept == 2
+    parts = sorted(path.name for path in whole.target.glob("part-*"))
+    assert len(parts) == 6
+    for name in (*parts, FOUND):
+        assert (target.target / name).read_bytes() == (whole.target / name).read_bytes()
+    found = json.loads((target.target / FOUND).read_text())
+    assert len(set(found["formats"].values())) > 1 and found["allocate"]["bits"] == 3.9
+
+
+def test_a_target_that_is_not_ours_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders.write(tmp_path / "model", "llama")
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {})
+    (tmp_path / "file").write_text("x")
+    job = Job(tmp_path / "model", tmp_path / "file", Plan.of("rtn", allocate=asked(sensitivity="mse")))
+    with pytest.raises(ConfigError, match="file: this is a file; a folder is needed"):
+        quantize_folder(job)
+
+
+def test_a_journal_with_other_formats_or_another_question_is_one_line(tmp_path: Path) -> None:
+    folders.write(tmp_path / "model", "llama")
+    job = Job(tmp_path / "model", tmp_path / "out", Plan.of("rtn", allocate=asked(3.9, sensitivity="mse")))
+    with pytest.raises(Stop):
+        quantize_folder(job, told_at(1))
+    other = Plan.of("rtn", allocate=asked(4, sensitivity="mse"))
+    with pytest.raises(ConfigError, match=r"another configuration: allocate.bits was 3.9, is 4.0"):
+        quantize_folder(Job(job.source, job.target, other))
+    journal = job.target / JOURNAL
+    first, chosen, *rest = journal.read_text().splitlines(keepends=True)
+    journal.write_text(first + chosen.replace("mxint", "mxuint") + "".join(rest))
+    with pytest.raises(GraphError, match=r"journal.jsonl: corrupt: its formats are not those of the layers"):
+        quantize_folder(job)
+    journal.write_text(first + "".join(rest))
+    with pytest.raises(GraphError, match=r"journal.jsonl: corrupt: has parts, and not the formats that allocate chose"):
+        quantize_folder(job)
 
 
 def test_a_budget_that_nothing_meets_leaves_no_folder(tmp_path: Path) -> None:
