@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mase.calib.allocate import Options, allocate
 from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part
-from mase.calib.delta_loss import next_token, rounded, stored_bits
+from mase.calib.delta_loss import is_reached, next_token, rounded, stored_bits, with_means
 from mase.calib.layers import Place, collect, places
 from mase.errors import ConfigError, suggest
 from mase.formats import Format, parse
@@ -126,12 +126,12 @@ def _replayed(question: Question, fmt: Format) -> dict[str, float]:
             part = parts.part(number)
             part = part.on(part.graph.on({**part.graph.tensors, **_tables(question, part, fmt)}))
             envs = [_kept({**env, **part.run(env)}, parts.later(number)) for env in envs]
-    felt = dict.fromkeys(sorted(question.paths), 0.0)
+    felt, reached = dict.fromkeys(sorted(question.paths), 0.0), set[str]()
     back: list[Env] = [{} for _ in question.samples]  # gradients of edges, by name
     for number in reversed(range(parts.total)):
         part = parts.part(number)
-        _backward(question, part, fmt, come[number], back, felt, number == parts.total - 1)
-    return _with_means(question, felt)
+        _backward(question, part, fmt, come[number], back, felt, reached, number == parts.total - 1)
+    return _with_means(felt, reached)
 
 
 def _backward(
@@ -141,6 +141,7 @@ def _backward(
     envs: Sequence[Env],
     back: list[Env],
     felt: dict[str, float],
+    reached: set[str],
     last: bool,
 ) -> None:
     """Run a part again on each sample; add what its layers feel, and hand on the gradients of what came in."""
@@ -169,9 +170,10 @@ def _backward(
         for place in question.layers(part):
             if place.key in own:
                 error = (part.graph.tensors[place.key] - tables[place.key]).detach()
-                product = (own[place.key] * error).abs()
-                product = product if place.expert is None else product[place.expert]
-                felt[place.path] += float(product.sum(dtype=torch.float64))
+                pair = own[place.key], error
+                gradient, error = pair if place.expert is None else (x[place.expert] for x in pair)
+                felt[place.path] += float((gradient * error).abs().sum(dtype=torch.float64))
+                reached |= {place.path} if bool(is_reached(gradient)) else set()
 
 
 def _tables(question: Question, part: Part, fmt: Format) -> dict[str, Tensor]:
@@ -188,15 +190,16 @@ def _tables(question: Question, part: Part, fmt: Format) -> dict[str, Tensor]:
     return tables
 
 
-def _with_means(question: Question, felt: dict[str, float]) -> dict[str, float]:
-    """Give an expert that no token reached, and so felt nothing, the mean of the others of its stack."""
+def _with_means(felt: dict[str, float], reached: set[str]) -> dict[str, float]:
+    """Give an expert that no token reached the mean of the others of its stack."""
     stacks: dict[str, list[str]] = {}
     for path in felt:
         if path.endswith("]"):
             stacks.setdefault(path.rpartition("[")[0], []).append(path)
     for group in stacks.values():
-        reached = [felt[path] for path in group if felt[path]]
-        felt |= {path: sum(reached) / len(reached) for path in group if reached and not felt[path]}
+        score = torch.tensor([felt[path] for path in group], dtype=torch.float64)
+        score = with_means(score, torch.tensor([path in reached for path in group]))
+        felt |= zip(group, score.tolist(), strict=True)
     return felt
 
 

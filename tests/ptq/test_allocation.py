@@ -76,6 +76,25 @@ def test_delta_loss_of_experts_is_one_an_expert_and_adds_up() -> None:
         assert sum(found[path][0] for path in paths) == pytest.approx(wanted[key][0], rel=1e-4)
 
 
+def test_an_expert_that_loses_nothing_scores_nothing_and_one_that_is_not_reached_the_mean() -> None:
+    sizes = {"experts": 4, "top": 1, "layers": 1}
+    traced, fmt = graph("mixtral", **sizes), parse("mxint4b16")
+    router, down = "blocks.0.feed.router.weight", "blocks.0.feed.experts.down"
+    sent = traced.tensors[router].clone()
+    sent[2:], sent[0], sent[1] = 0, 1, -1  # one of the first two always has the greatest score
+    exact = traced.tensors[down].clone()
+    exact[1] = rounded(exact[1], fmt)
+    made = cut(traced.replace(tensors={router: sent, down: exact}))
+    paths = [place.path for part in made.parts for place in places(part.graph) if place.key == down]
+    samples = samples_of(made.graph, tokens(3))
+    found = SENSITIVITIES["delta_loss"](Question(Whole(made), samples, frozenset(paths), (fmt,)))
+    scores = [found[path][0] for path in paths]
+    assert scores[0] > 0 and scores[1] == 0
+    assert scores[2] == scores[3] == pytest.approx(scores[0] / 2)
+    wanted = whole.delta_loss(made.graph, [env["ids"] for env in samples], [down], [fmt])[down][0]
+    assert sum(scores) == pytest.approx(wanted, rel=1e-4)
+
+
 def test_errors_of_weights_and_outputs_are_relative() -> None:
     ask = question(options=["mxint2b16", "mxint4b16"])
     weights, outputs = SENSITIVITIES["mse"](ask), SENSITIVITIES["output"](ask)
