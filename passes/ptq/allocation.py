@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mase.calib.allocate import Options, allocate
-from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part
+from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part, kept_edges
 from mase.calib.delta_loss import is_reached, next_token, rounded, stored_bits, with_means
-from mase.calib.layers import Place, collect, places
+from mase.calib.layers import Place, check_finite, collect, places
 from mase.errors import ConfigError, suggest
 from mase.formats import Format, parse
 from mase.interpreter import train_all
@@ -74,7 +74,7 @@ class Question:
             part, later = self.parts.part(number), self.parts.later(number)
             yield part, envs
             if number < self.parts.total - 1:
-                envs = [_kept({**env, **part.run(env)}, later) for env in envs]
+                envs = [kept_edges({**env, **part.run(env)}, later) for env in envs]
 
 
 def weight_error(question: Question) -> Scores:
@@ -125,7 +125,7 @@ def _replayed(question: Question, fmt: Format) -> dict[str, float]:
         if number < parts.total - 1:
             part = parts.part(number)
             part = part.on(part.graph.on({**part.graph.tensors, **_tables(question, part, fmt)}))
-            envs = [_kept({**env, **part.run(env)}, parts.later(number)) for env in envs]
+            envs = [kept_edges({**env, **part.run(env)}, parts.later(number)) for env in envs]
     felt, reached = dict.fromkeys(sorted(question.paths), 0.0), set[str]()
     back: list[Env] = [{} for _ in question.samples]  # gradients of edges, by name
     for number in reversed(range(parts.total)):
@@ -203,10 +203,6 @@ def _with_means(felt: dict[str, float], reached: set[str]) -> dict[str, float]:
     return felt
 
 
-def _kept(env: Env, later: frozenset[str]) -> Env:
-    return {name: x for name, x in env.items() if name in later}
-
-
 SENSITIVITIES: Mapping[str, Callable[[Question], Scores]] = {
     "mse": weight_error,
     "output": output_error,
@@ -261,12 +257,15 @@ class Choice:
         """Measure what each option of each layer loses, and return the formats of least sum by path.
 
         Raises:
-            ConfigError: samples are missing.
+            ConfigError: samples are missing, or weights are not finite.
         """
         if self.ask.sensitivity != "mse" and not samples:
             raise ConfigError(f"allocate: {self.ask.sensitivity} needs calibration data; pass calibration tokens")
-        formats = tuple(parse(text) for text in self.ask.options)
-        scores = SENSITIVITIES[self.ask.sensitivity](Question(parts, samples, frozenset(self.bits), formats))
+        question = Question(parts, samples, frozenset(self.bits), tuple(parse(text) for text in self.ask.options))
+        for number in range(parts.total):
+            part = parts.part(number)
+            check_finite(part.graph, question.layers(part))
+        scores = SENSITIVITIES[self.ask.sensitivity](question)
         layers = {path: Options(tuple(scores[path]), row) for path, row in self.bits.items()}
         found = allocate(layers, self.most, self.ties, self.fixed)
         return {path: self.ask.options[option] for path, option in found.items()}

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mase.calib.cut import AFTER, BEFORE, Env, Part
+from mase.calib.cut import AFTER, BEFORE, Env, Part, kept_edges
 from mase.calib.edges import inserted
 from mase.calib.edges import read as read_edges
 from mase.calib.install import install
@@ -199,7 +199,7 @@ def _inputs(made: Skeleton, row: Tensor) -> Env:
 def _step(part: Part, env: Env, later: frozenset[str]) -> Env:
     """Let the probe pass a part; behind the last one it is what the model gives."""
     found = part.run(env)
-    return {name: x for name, x in {**env, **found}.items() if name in later} if part.name != AFTER else found
+    return kept_edges({**env, **found}, later) if part.name != AFTER else found
 
 
 def _passed(

@@ -194,6 +194,18 @@ def test_what_cannot_be_allocated_is_one_line(allocate: dict[str, Any], text: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("sensitivity", sorted(SENSITIVITIES))
+def test_weights_that_are_not_finite_are_refused_before_anything_is_measured(
+    sensitivity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {})
+    key = "blocks.2.feed.up.weight"
+    broken = graph().tensors[key].clone()
+    broken[3, 5] = float("nan")
+    with pytest.raises(ConfigError, match=r"layer blocks\.2\.feed\.up: weights hold NaN or infinity"):
+        mase.ptq(graph().replace(tensors={key: broken}), "rtn", tokens(), allocate=asked(sensitivity=sensitivity))
+
+
 def test_samples_and_formats_are_needed() -> None:
     with pytest.raises(ConfigError, match="allocate: needs calibration data"):
         mase.ptq(graph(), "rtn", allocate=asked())
