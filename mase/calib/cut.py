@@ -74,13 +74,18 @@ class Cut:
         for part, later in self.needed():
             env = {**env, **part.run(env)}
             if part is not self.parts[-1]:
-                env = {name: x for name, x in env.items() if name in later}
+                env = kept_edges(env, later)
         names = self.graph.output.record.attrs.get("fields", ["output"])
         return {name: env[node.name] for name, node in zip(names, self.graph.output.inputs, strict=True)}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return the first output of the whole graph."""
         return next(iter(self.fields(*inputs).values()))
+
+
+def kept_edges(env: Mapping[str, Tensor], later: frozenset[str]) -> Env:
+    """Return the values of edges that later parts still take."""
+    return {name: x for name, x in env.items() if name in later}
 
 
 def cut(graph: Graph) -> Cut:

@@ -105,6 +105,7 @@ def _scores(
     errors = {key: weights[key] - tables[key].detach() for key in keys}
     frozen = {key: tensor.detach() for key, tensor in graph.tensors.items()}
     felt = {key: torch.zeros(weight.shape[:-2], dtype=torch.float64) for key, weight in weights.items()}
+    reached = {key: torch.zeros(weight.shape[:-2], dtype=torch.bool) for key, weight in weights.items()}
     quantized = graph.on({**frozen, **tables})
     for inputs in samples:
         value = loss(train(quantized, inputs), inputs)
@@ -114,7 +115,8 @@ def _scores(
         for key, gradient in zip(keys, found, strict=True):
             if gradient is not None:
                 felt[key] += (gradient * errors[key]).abs().sum((-2, -1), dtype=torch.float64).cpu()
-    return {key: _total(score) for key, score in felt.items()}
+                reached[key] |= is_reached(gradient).cpu()
+    return {key: float(with_means(score, reached[key]).sum()) for key, score in felt.items()}
 
 
 def _weight(graph: Graph, key: str) -> Tensor:
@@ -130,9 +132,13 @@ def rounded(weight: Tensor, scheme: Format) -> Tensor:
     return torch.stack([rounded(part, scheme) for part in weight])
 
 
-def _total(score: Tensor) -> float:
-    """Sum over experts; those without a gradient count as the mean of the others."""
-    reached = score[score > 0]
-    if score.ndim == 0 or not len(reached):
-        return float(score.sum())
-    return float(reached.sum() + reached.mean() * (score.numel() - len(reached)))
+def is_reached(gradient: Tensor) -> Tensor:
+    """Tell of a matrix, or of each of several, whether a token reached it: its gradient is not zero all over."""
+    return (gradient != 0).flatten(-2).any(-1)
+
+
+def with_means(score: Tensor, reached: Tensor) -> Tensor:
+    """Give the experts of a stack that no token reached the mean of the others; one that loses nothing keeps that."""
+    if score.ndim == 0 or not bool(reached.any()):
+        return score
+    return torch.where(reached, score, score[reached].mean())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from mase import interpreter
 from mase.calib.statistics import Statistics
+from mase.errors import ConfigError
 from mase.graph import Graph, OpNode
 from mase.ops.base import OPS
 
@@ -55,6 +57,17 @@ def places(graph: Graph) -> list[Place]:
             key = record.key(role)
             found.setdefault((key, expert), Place(path, node.name, role, key, node.inputs[0].name, expert))
     return list(found.values())
+
+
+def check_finite(graph: Graph, layers: Iterable[Place]) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        ConfigError: names the layer.
+    """
+    for place in layers:
+        if not bool(torch.isfinite(place.weight(graph)).all()):
+            raise ConfigError(f"layer {place.path}: weights hold NaN or infinity; finite values are needed")
 
 
 def collect(

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mase.calib.allocate import Options, allocate
-from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part
-from mase.calib.delta_loss import next_token, rounded, stored_bits
-from mase.calib.layers import Place, collect, places
+from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part, kept_edges
+from mase.calib.delta_loss import is_reached, next_token, rounded, stored_bits, with_means
+from mase.calib.layers import Place, check_finite, collect, places
 from mase.errors import ConfigError, suggest
 from mase.formats import Format, parse
 from mase.interpreter import train_all
@@ -74,7 +74,7 @@ class Question:
             part, later = self.parts.part(number), self.parts.later(number)
             yield part, envs
             if number < self.parts.total - 1:
-                envs = [_kept({**env, **part.run(env)}, later) for env in envs]
+                envs = [kept_edges({**env, **part.run(env)}, later) for env in envs]
 
 
 def weight_error(question: Question) -> Scores:
@@ -125,13 +125,13 @@ def _replayed(question: Question, fmt: Format) -> dict[str, float]:
         if number < parts.total - 1:
             part = parts.part(number)
             part = part.on(part.graph.on({**part.graph.tensors, **_tables(question, part, fmt)}))
-            envs = [_kept({**env, **part.run(env)}, parts.later(number)) for env in envs]
-    felt = dict.fromkeys(sorted(question.paths), 0.0)
+            envs = [kept_edges({**env, **part.run(env)}, parts.later(number)) for env in envs]
+    felt, reached = dict.fromkeys(sorted(question.paths), 0.0), set[str]()
     back: list[Env] = [{} for _ in question.samples]  # gradients of edges, by name
     for number in reversed(range(parts.total)):
         part = parts.part(number)
-        _backward(question, part, fmt, come[number], back, felt, number == parts.total - 1)
-    return _with_means(question, felt)
+        _backward(question, part, fmt, come[number], back, felt, reached, number == parts.total - 1)
+    return _with_means(felt, reached)
 
 
 def _backward(
@@ -141,6 +141,7 @@ def _backward(
     envs: Sequence[Env],
     back: list[Env],
     felt: dict[str, float],
+    reached: set[str],
     last: bool,
 ) -> None:
     """Run a part again on each sample; add what its layers feel, and hand on the gradients of what came in."""
@@ -169,9 +170,10 @@ def _backward(
         for place in question.layers(part):
             if place.key in own:
                 error = (part.graph.tensors[place.key] - tables[place.key]).detach()
-                product = (own[place.key] * error).abs()
-                product = product if place.expert is None else product[place.expert]
-                felt[place.path] += float(product.sum(dtype=torch.float64))
+                pair = own[place.key], error
+                gradient, error = pair if place.expert is None else (x[place.expert] for x in pair)
+                felt[place.path] += float((gradient * error).abs().sum(dtype=torch.float64))
+                reached |= {place.path} if bool(is_reached(gradient)) else set()
 
 
 def _tables(question: Question, part: Part, fmt: Format) -> dict[str, Tensor]:
@@ -188,20 +190,17 @@ def _tables(question: Question, part: Part, fmt: Format) -> dict[str, Tensor]:
     return tables
 
 
-def _with_means(question: Question, felt: dict[str, float]) -> dict[str, float]:
-    """Give an expert that no token reached, and so felt nothing, the mean of the others of its stack."""
+def _with_means(felt: dict[str, float], reached: set[str]) -> dict[str, float]:
+    """Give an expert that no token reached the mean of the others of its stack."""
     stacks: dict[str, list[str]] = {}
     for path in felt:
         if path.endswith("]"):
             stacks.setdefault(path.rpartition("[")[0], []).append(path)
     for group in stacks.values():
-        reached = [felt[path] for path in group if felt[path]]
-        felt |= {path: sum(reached) / len(reached) for path in group if reached and not felt[path]}
+        score = torch.tensor([felt[path] for path in group], dtype=torch.float64)
+        score = with_means(score, torch.tensor([path in reached for path in group]))
+        felt |= zip(group, score.tolist(), strict=True)
     return felt
-
-
-def _kept(env: Env, later: frozenset[str]) -> Env:
-    return {name: x for name, x in env.items() if name in later}
 
 
 SENSITIVITIES: Mapping[str, Callable[[Question], Scores]] = {
@@ -214,33 +213,72 @@ SENSITIVITIES: Mapping[str, Callable[[Question], Scores]] = {
 # -- the choice --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A choice that can be made, before anything is measured.
+
+    Args:
+        plan: whose formats are chosen. ask: what for. bits: of each layer by path, one an option, branches included.
+        ties: layers that choose alike. fixed: options that are given. most: bits of all layers together.
+    """
+
+    plan: Plan
+    ask: Allocation
+    bits: Mapping[str, tuple[int, ...]]
+    ties: tuple[tuple[str, ...], ...]
+    fixed: Mapping[str, int]
+    most: float
+
+    @classmethod
+    def of(cls, plan: Plan, parts: Parts) -> Choice | None:
+        """Return the choice that a plan asks for, from the shapes of weights alone; None where it asks for none.
+
+        Raises:
+            ConfigError: no choice is within the bits, or a fixed option is for no layer.
+        """
+        ask = plan.allocate
+        if ask is None:
+            return None
+        formats = [parse(text) for text in ask.options]
+        bits, weights = dict[str, tuple[int, ...]](), 0
+        for number in range(parts.total):
+            part = parts.part(number)
+            for place in places(part.graph):
+                if methods := plan.methods(place.path, part.name in (BEFORE, AFTER)):
+                    outputs, inputs = place.weight(part.graph).shape
+                    extra = sum(method.extra_bits((outputs, inputs)) for method in methods)
+                    bits[place.path] = tuple(extra + stored_bits((outputs, inputs), fmt) for fmt in formats)
+                    weights += outputs * inputs
+        ties, fixed = plan.tied(list(bits)), _fixed(ask, bits)
+        _check_budget(ask, bits, ties, fixed, weights)
+        return cls(plan, ask, bits, ties, fixed, ask.bits * weights)
+
+    def made(self, parts: Parts, samples: Sequence[Env]) -> dict[str, str]:
+        """Measure what each option of each layer loses, and return the formats of least sum by path.
+
+        Raises:
+            ConfigError: samples are missing, or weights are not finite.
+        """
+        if self.ask.sensitivity != "mse" and not samples:
+            raise ConfigError(f"allocate: {self.ask.sensitivity} needs calibration data; pass calibration tokens")
+        question = Question(parts, samples, frozenset(self.bits), tuple(parse(text) for text in self.ask.options))
+        for number in range(parts.total):
+            part = parts.part(number)
+            check_finite(part.graph, question.layers(part))
+        scores = SENSITIVITIES[self.ask.sensitivity](question)
+        layers = {path: Options(tuple(scores[path]), row) for path, row in self.bits.items()}
+        found = allocate(layers, self.most, self.ties, self.fixed)
+        return {path: self.ask.options[option] for path, option in found.items()}
+
+
 def allocated(plan: Plan, parts: Parts, samples: Sequence[Env]) -> Plan:
     """Return a plan in which each layer's format is chosen; layers that are tied choose alike.
 
     Raises:
         ConfigError: no choice is within the bits, samples are missing, or a method has no format.
     """
-    ask = plan.allocate
-    if ask is None:
-        return plan
-    shapes = dict[str, tuple[int, ...]]()
-    for number in range(parts.total):
-        part = parts.part(number)
-        outside = part.name in (BEFORE, AFTER)
-        chosen = [place for place in places(part.graph) if plan.methods(place.path, outside)]
-        shapes |= {place.path: tuple(place.weight(part.graph).shape) for place in chosen}
-    fixed = _fixed(ask, shapes)
-    formats = tuple(parse(text) for text in ask.options)
-    bits = {path: tuple(stored_bits(shape, fmt) for fmt in formats) for path, shape in shapes.items()}
-    weights = sum(torch.Size(shape).numel() for shape in shapes.values())
-    ties = plan.tied(list(shapes))
-    _check_budget(ask, bits, ties, fixed, weights)
-    if ask.sensitivity != "mse" and not samples:
-        raise ConfigError(f"allocate: {ask.sensitivity} needs calibration data; pass calibration tokens")
-    scores = SENSITIVITIES[ask.sensitivity](Question(parts, samples, frozenset(shapes), formats))
-    layers = {path: Options(tuple(scores[path]), bits[path]) for path in shapes}
-    found = allocate(layers, ask.bits * weights, ties, fixed)
-    return plan.with_formats({path: ask.options[option] for path, option in found.items()})
+    choice = Choice.of(plan, parts)
+    return plan if choice is None else plan.with_formats(choice.made(parts, samples))
 
 
 def _fixed(ask: Allocation, paths: Mapping[str, object]) -> dict[str, int]:

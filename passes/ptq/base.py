@@ -132,6 +132,10 @@ class Method(ABC):
                 "that are not experts: give these a recipe of their own under overrides"
             )
 
+    def extra_bits(self, shape: tuple[int, int]) -> int:
+        """Return the bits that the step stores of a layer beside its quantized weights, such as those of a branch."""
+        return 0
+
     @abstractmethod
     def run(self, block: Block) -> None:
         """Do the step on one block."""

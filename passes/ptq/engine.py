@@ -10,10 +10,10 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part, cut
+from mase.calib.cut import AFTER, BEFORE, Cut, Env, Part, cut, kept_edges
 from mase.calib.edges import Edge, inserted
 from mase.calib.install import install
-from mase.calib.layers import Place, collect, places
+from mase.calib.layers import Place, check_finite, collect, places
 from mase.calib.statistics import Statistics
 from mase.errors import ConfigError, GraphError, suggest
 from mase.formats.packed import PackedWeight
@@ -319,9 +319,7 @@ class Walk:
         outside = part.name in (BEFORE, AFTER)
         steps = {place: self.plan.methods(place.path, outside) for place in places(part.graph)}
         chosen = [place for place, methods in steps.items() if methods]
-        for place in chosen:
-            if not bool(torch.isfinite(place.weight(part.graph)).all()):
-                raise ConfigError(f"layer {place.path}: weights hold NaN or infinity; finite values are needed")
+        check_finite(part.graph, chosen)
         ties = self.plan.tied([place.path for place in chosen])
         block = OpenBlock(part, self.samples, self.floats, chosen, ties)
         _run(block, {place.path: steps[place] for place in chosen})
@@ -339,16 +337,12 @@ class Walk:
     def _pass(self, part: Part, quantized: Part, block: OpenBlock, later: frozenset[str]) -> None:
         if self.floats:
             outputs = block.float_outputs()
-            self.floats = [_kept({**env, **found}, later) for env, found in zip(self.floats, outputs, strict=True)]
+            self.floats = [kept_edges({**env, **found}, later) for env, found in zip(self.floats, outputs, strict=True)]
         for i, env in enumerate(self.samples):
             found = quantized.run(env)
             if not bool(torch.isfinite(found[part.gives[0]]).all()):
                 raise GraphError(f"{part.name}: gives numbers that are not finite once it is quantized; it is not kept")
-            self.samples[i] = _kept({**env, **found}, later)
-
-
-def _kept(env: Env, later: frozenset[str]) -> Env:
-    return {name: x for name, x in env.items() if name in later}
+            self.samples[i] = kept_edges({**env, **found}, later)
 
 
 def _run(block: OpenBlock, steps: Mapping[str, tuple[Method, ...]]) -> None:

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mase.calib.cut import AFTER, BEFORE, Env, Part
+from mase.calib.cut import AFTER, BEFORE, Env, Part, kept_edges
 from mase.calib.edges import inserted
 from mase.calib.edges import read as read_edges
 from mase.calib.install import install
@@ -33,7 +33,7 @@ from mase.graph import Graph
 from mase.models.checkpoint import DTYPES, Checkpoint
 from mase.models.skeleton import Skeleton, skeleton
 from mase.peak import peak_mib
-from passes.ptq.allocation import allocated
+from passes.ptq.allocation import Choice
 from passes.ptq.engine import Done, LayerReport, Told, Walk, Watch, elements, mean_bits
 from passes.ptq.recipe import Plan, told
 
@@ -109,9 +109,10 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
     checkpoint = Checkpoint(job.source)
     made = skeleton(job.source, job.length)
     _check(job, made, checkpoint)
-    given = [_inputs(made, row) for row in job.tokens.split(1)]
-    job = replace(job, plan=allocated(job.plan, Filled(made, checkpoint), given))
+    choice = Choice.of(job.plan, made)
     with Journal.opened(job, checkpoint) as journal:
+        if choice is not None:
+            job = replace(job, plan=_chosen(job, choice, journal, Filled(made, checkpoint)))
         if len(journal.entries) == made.total and all((job.target / name).is_file() for name in (PROBE, REPORT, FOUND)):
             rows = tuple(_row(row) for entry in journal.entries for row in entry["report"])
             return FolderReport(rows, time.perf_counter() - start, peak_mib(), made.total)
@@ -134,6 +135,16 @@ def quantize_folder(job: Job, told_done: Told | None = None) -> FolderReport:
                 watch.done(part.name)
             owners |= {key: number for key in journal.entries[number]["floats"] if key not in owners}
         return _finish(job, journal, probe, made, start, kept)
+
+
+def _chosen(job: Job, choice: Choice, journal: Journal, parts: Filled) -> Plan:
+    """Return the plan with the formats of the journal; they are chosen once, and noted before the first part."""
+    if journal.formats is None:
+        journal.choose(choice.made(parts, [_inputs(parts.made, row) for row in job.tokens.split(1)]))
+    assert journal.formats is not None
+    if journal.formats.keys() != choice.bits.keys() or not {*journal.formats.values()} <= {*choice.ask.options}:
+        raise GraphError(f"{journal.path}: corrupt: its formats are not those of the layers and options of allocate")
+    return job.plan.with_formats(journal.formats)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +199,7 @@ def _inputs(made: Skeleton, row: Tensor) -> Env:
 def _step(part: Part, env: Env, later: frozenset[str]) -> Env:
     """Let the probe pass a part; behind the last one it is what the model gives."""
     found = part.run(env)
-    return {name: x for name, x in {**env, **found}.items() if name in later} if part.name != AFTER else found
+    return kept_edges({**env, **found}, later) if part.name != AFTER else found
 
 
 def _passed(
@@ -217,7 +228,8 @@ def _finish(job: Job, journal: Journal, probe: Env, made: Skeleton, start: float
     bits = {name: report.bits(name) for name in ("stored_bits", "paper_bits")}
     write_atomic(job.target / REPORT, _text({**bits, **figures, "layers": [asdict(row) for row in rows]}))
     parts = [{key: value for key, value in entry.items() if key != "report"} for entry in journal.entries]
-    write_atomic(job.target / FOUND, _text({**journal.origin, **bits, "parts": parts}))
+    chosen = {} if journal.formats is None else {"formats": journal.formats}
+    write_atomic(job.target / FOUND, _text({**journal.origin, **chosen, **bits, "parts": parts}))
     return report
 
 
@@ -337,6 +349,13 @@ class _Run:
 
 
 @dataclass(frozen=True)
+class _Chosen:
+    """Formats that were chosen, by path of the layer: the line before those of the parts."""
+
+    formats: dict[str, str]
+
+
+@dataclass(frozen=True)
 class _Layer:
     told: dict[str, Any]
     dense: str
@@ -387,11 +406,13 @@ class Journal:
 
     Args:
         path: of the file. origin: the first line. entries: the others, in order of the parts.
+        formats: that were chosen by path, a line before those of the parts; None: none were, or not yet.
     """
 
     path: Path
     origin: dict[str, Json]
     entries: list[dict[str, Json]] = field(default_factory=list)
+    formats: dict[str, str] | None = None
 
     @classmethod
     @contextmanager
@@ -417,29 +438,42 @@ class Journal:
             write_atomic(path, json.dumps(origin, sort_keys=True) + "\n")
             return cls(path, origin)
         json_text.checked(_Run, lines[0], str(path))
-        _check_parts(lines[1:], str(path), reports=True)
+        chosen = [line for line in lines[1:2] if "formats" in line]
+        parts = lines[1 + len(chosen) :]
+        formats = json_text.checked(_Chosen, chosen[0], str(path)).formats if chosen else None
+        _check_parts(parts, str(path), reports=True)
         _same(lines[0], origin, job.target)
         torch.set_num_threads(int(lines[0]["threads"]))  # sums in float depend on it
         whole: list[dict[str, Json]] = []
-        for entry in lines[1:]:
+        if parts and (job.plan.allocate is None) != (formats is None):
+            raise GraphError(f"{path}: corrupt: has parts, and not the formats that allocate chose")
+        for entry in parts:
             try:
                 _tensors(job.target, entry)
             except GraphError:
                 break  # this part and all behind it are done again
             whole.append(entry)
-        kept = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (lines[0], *whole))
+        kept = "".join(json.dumps(line, sort_keys=True) + "\n" for line in (lines[0], *chosen, *whole))
         write_atomic(path, kept)
         for left in job.target.glob(".*.safetensors.*"):  # half-written when a process was killed
             left.unlink()
-        return cls(path, lines[0], whole)
+        return cls(path, lines[0], whole, formats)
+
+    def choose(self, formats: dict[str, str]) -> None:
+        """Note what was chosen; it is on the disk when this returns."""
+        self._write({"formats": formats})
+        self.formats = formats
 
     def add(self, entry: dict[str, Json]) -> None:
         """Note a finished part; it is on the disk when this returns."""
+        self._write(entry)
+        self.entries.append(entry)
+
+    def _write(self, line: dict[str, Json]) -> None:
         with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(entry, sort_keys=True) + "\n")
+            out.write(json.dumps(line, sort_keys=True) + "\n")
             out.flush()
             os.fsync(out.fileno())
-        self.entries.append(entry)
 
 
 def _claim(target: Path) -> None:
@@ -483,6 +517,7 @@ def _origin(job: Job, checkpoint: Checkpoint) -> dict[str, Json]:
         "skip": list(plan.skip),
         "also": list(plan.also),
         "ties": [list(tie) for tie in plan.ties],
+        **({} if plan.allocate is None else {"allocate": asdict(plan.allocate)}),
         "seed": job.seed,
         "samples": len(job.tokens),
         "length": job.length,

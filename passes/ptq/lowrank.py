@@ -10,6 +10,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from mase.calib.delta_loss import stored_bits
 from mase.errors import ConfigError
 from mase.formats import parse
 from mase.formats.packed import PackedWeight
@@ -49,6 +50,9 @@ class LowRank(Method):
     def calibrates(self) -> bool:
         return bool(self.wanted)
 
+    def extra_bits(self, shape: tuple[int, int]) -> int:
+        return branch_bits(shape, self.rank, self.format)
+
     @abstractmethod
     def metric(self, layer: Layer) -> Tensor | None:
         """Return how errors of weights are weighed: one float64 figure an input, a matrix, or None: all alike."""
@@ -67,6 +71,13 @@ class LowRank(Method):
         a, b = correction(layer.wanted - packed.dense(), self.metric(layer), self.rank)
         fmt = parse(self.format)
         return PackedWeight.of(a, fmt), PackedWeight.of(b, fmt)
+
+
+def branch_bits(shape: tuple[int, int], rank: int, form: str) -> int:
+    """Return the stored bits of the branch of a layer ``[outputs, inputs]``."""
+    outputs, inputs = shape
+    rank = min(rank, outputs, inputs)
+    return stored_bits((rank, inputs), parse(form)) + stored_bits((outputs, rank), parse(form))
 
 
 def correction(error: Tensor, metric: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from mase.formats.packed import PackedWeight
 from passes.ptq.base import METHODS, Block, Layer, Quantizer
 from passes.ptq.fields import choice, seeded, whole
 from passes.ptq.l2qer import L2qer
-from passes.ptq.lowrank import correction
+from passes.ptq.lowrank import branch_bits, correction
 from passes.ptq.qera import Qera
 
 Start = Literal["zero", "lqer", "l2qer", "qera", "loftq"]
@@ -67,6 +67,9 @@ class Qlora(Quantizer):
     @property
     def calibrates(self) -> bool:
         return bool(self.wanted)
+
+    def extra_bits(self, shape: tuple[int, int]) -> int:
+        return branch_bits(shape, self.rank, self.branch)
 
     def run(self, block: Block) -> None:
         for layer in block.layers(self.wanted):

@@ -207,13 +207,14 @@ class Plan:
             others.append((glob, _changed(methods, given, where) if changed else recipe(given, where, seed)))
         ask = None if allocate is None else Allocation.of(allocate)
         made = cls(methods, tuple(others), tuple(skip), tuple(also), tuple(tuple(tie) for tie in ties), ask)
-        for chain in (methods, *(chain for _, chain in others)) if ask is not None else ():
-            _changed(chain, {"format": ask.options[0]}, "allocate")  # type: ignore[union-attr]  # there is one
+        for i, text in enumerate(() if ask is None else ask.options):
+            for chain in (methods, *(chain for _, chain in others)):
+                _in_format(chain, text, f"allocate.options[{i}]")
         return made
 
     def with_formats(self, formats: Mapping[str, str]) -> Plan:
         """Return the plan with the format of some layers given, and no more to choose."""
-        given = {path: _changed(self._chain(path), {"format": text}, "allocate") for path, text in formats.items()}
+        given = {path: _in_format(self._chain(path), text, "allocate") for path, text in formats.items()}
         return replace(self, overrides=(*given.items(), *self.overrides), allocate=None)
 
     @property
@@ -296,15 +297,36 @@ def matches(path: str, glob: str) -> bool:
     return path == glob or fnmatchcase(path, glob)
 
 
+def _in_format(methods: Sequence[Method], text: str, where: str) -> tuple[Method, ...]:
+    """Return methods with the format of the weights replaced; branches keep theirs.
+
+    Raises:
+        ConfigError: no step that quantizes has a format, or one cannot serve this one.
+    """
+    if not any("format" in _fields(method) for method in methods if method.stage not in ("fold", "branch")):
+        names = ", ".join(name_of(method) for method in methods)
+        raise ConfigError(f"allocate: no quantizer of {names} has a field format; put one that has, such as gptq")
+    try:
+        return tuple(m if m.stage == "branch" else _replaced(m, {"format": text}, where) for m in methods)
+    except ConfigError as fault:
+        raise ConfigError(str(fault) if str(fault).startswith(where) else f"{where}: {fault}") from None
+
+
+def _fields(method: Method) -> dict[str, Any]:
+    return {f.name: getattr(method, f.name) for f in fields(method)}  # type: ignore[arg-type]  # a dataclass
+
+
+def _replaced(method: Method, given: Mapping[str, Any], where: str) -> Method:
+    """Return a method with those fields replaced that it has."""
+    own = _fields(method)
+    changes = {name: value for name, value in given.items() if name in own}
+    return _checked(type(method), {**own, **changes}, where) if changes else method
+
+
 def _changed(methods: Sequence[Method], given: Mapping[str, Any], where: str) -> tuple[Method, ...]:
     """Return methods with some fields replaced, each in the methods that have it."""
     known = {f.name for m in methods for f in fields(m)}  # type: ignore[arg-type]
     for field in given:
         if field not in known:
             raise ConfigError(f"{where}.{field}: no method of the recipe has this field{suggest(str(field), known)}")
-    out = []
-    for method in methods:
-        own = {f.name: getattr(method, f.name) for f in fields(method)}  # type: ignore[arg-type]
-        changes = {name: value for name, value in given.items() if name in own}
-        out.append(_checked(type(method), {**own, **changes}, where) if changes else replace(method))  # type: ignore[type-var]
-    return tuple(out)
+    return tuple(_replaced(method, given, where) for method in methods)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mase.calib.delta_loss import delta_loss, mixed_formats, next_token, stored_bits
+from mase.calib.delta_loss import delta_loss, mixed_formats, next_token, rounded, stored_bits
 from mase.errors import ConfigError
 from mase.formats import parse
 from mase.frontend.module import trace_module
@@ -87,6 +87,28 @@ def test_experts_have_gradients_and_one_that_is_never_reached_counts_as_the_mean
     (reached,) = delta_loss(graph.replace(tensors={key: two}), [ids()], [key], [parse("int2g16a")])[key]
     assert whole > 0
     assert whole == pytest.approx(reached, rel=1e-6)
+
+
+def test_an_expert_that_tokens_reach_and_that_loses_nothing_keeps_that() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab": 24, "dim": 16, "layers": 1, "heads": 2, "kv_heads": 1, "hidden": 16, "length": 10}
+    graph = trace_module(MODELS["mixtral"](**sizes, experts=4, top=4).eval(), ids())[0]
+    key, fmt = "blocks.0.feed.experts.down", parse("int4g16")
+    exact = rounded(graph.tensors[key], fmt)
+    assert torch.equal(rounded(exact, fmt), exact)
+    for lossless in (0, 3):
+        some = graph.tensors[key].clone()
+        some[lossless] = exact[lossless]
+        ones = [graph.replace(tensors={key: torch.where(_only(e), some, exact)}) for e in range(4) if e != lossless]
+        # all experts are rounded at once in each, so gradients are equal and scores add up
+        parts = [delta_loss(one, [ids()], [key], [fmt])[key][0] for one in ones]
+        (whole,) = delta_loss(graph.replace(tensors={key: some}), [ids()], [key], [fmt])[key]
+        assert all(part > 0 for part in parts)
+        assert whole == pytest.approx(sum(parts), rel=1e-4)
+
+
+def _only(expert: int) -> Tensor:
+    return (torch.arange(4) == expert)[:, None, None]
 
 
 def test_bits_are_those_that_are_stored() -> None:

@@ -97,7 +97,7 @@ def _type(field: Json) -> str:
     if not field.keys() & {"$ref", "anyOf", "const", "enum", "type"}:
         return "anything"
     if field.get("type") == "array":
-        least = ", one or more" if field.get("minItems") else ""
+        least = {0: "", 1: ", one or more", 2: ", two or more"}[field.get("minItems", 0)]
         return f"list of {_type(field['items'])}{least}{_most(field, 'maxItems')}"
     if field.get("type") == "object":
         inner = field.get("additionalProperties")

@@ -17,11 +17,12 @@ from mase.calib.cut import cut
 from mase.calib.delta_loss import rounded, stored_bits
 from mase.calib.layers import places
 from mase.cli import call
-from mase.errors import ConfigError
+from mase.errors import ConfigError, GraphError
 from mase.formats import parse
-from passes.ptq.allocation import SENSITIVITIES, Question, Whole
+from passes.ptq import allocation
+from passes.ptq.allocation import SENSITIVITIES, Question, Whole, weight_error
 from passes.ptq.engine import samples_of
-from passes.ptq.folder import Job, check, quantize_folder
+from passes.ptq.folder import FOUND, JOURNAL, Job, check, quantize_folder
 from passes.ptq.recipe import Plan
 from tests.ptq import folders
 from tests.ptq.models import graph, tokens
@@ -73,6 +74,25 @@ def test_delta_loss_of_experts_is_one_an_expert_and_adds_up() -> None:
     wanted = whole.delta_loss(graph("mixtral", **sizes), batches, list(keys), ask.options)
     for key, paths in keys.items():
         assert sum(found[path][0] for path in paths) == pytest.approx(wanted[key][0], rel=1e-4)
+
+
+def test_an_expert_that_loses_nothing_scores_nothing_and_one_that_is_not_reached_the_mean() -> None:
+    sizes = {"experts": 4, "top": 1, "layers": 1}
+    traced, fmt = graph("mixtral", **sizes), parse("mxint4b16")
+    router, down = "blocks.0.feed.router.weight", "blocks.0.feed.experts.down"
+    sent = traced.tensors[router].clone()
+    sent[2:], sent[0], sent[1] = 0, 1, -1  # one of the first two always has the greatest score
+    exact = traced.tensors[down].clone()
+    exact[1] = rounded(exact[1], fmt)
+    made = cut(traced.replace(tensors={router: sent, down: exact}))
+    paths = [place.path for part in made.parts for place in places(part.graph) if place.key == down]
+    samples = samples_of(made.graph, tokens(3))
+    found = SENSITIVITIES["delta_loss"](Question(Whole(made), samples, frozenset(paths), (fmt,)))
+    scores = [found[path][0] for path in paths]
+    assert scores[0] > 0 and scores[1] == 0
+    assert scores[2] == scores[3] == pytest.approx(scores[0] / 2)
+    wanted = whole.delta_loss(made.graph, [env["ids"] for env in samples], [down], [fmt])[down][0]
+    assert sum(scores) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_errors_of_weights_and_outputs_are_relative() -> None:
@@ -143,8 +163,17 @@ def test_any_quantizer_takes_the_formats(method: str) -> None:
 
 
 def test_an_override_keeps_its_method() -> None:
-    _, report = mase.ptq(graph(), "rtn", tokens(), {"*.down": ["opt_rtn"]}, allocate=asked(sensitivity="mse"))
-    assert {row.formats[0] for row in report.layers} <= {*OPTIONS}
+    ask = {"options": ["int2g16", "int3g16", "int4g16"], "bits": 4.2, "sensitivity": "mse"}
+    _, report = mase.ptq(graph(), "rtn", tokens(), {"*.down": ["opt_rtn"]}, allocate=ask)
+    rows = {row.path: row.formats[0] for row in report.layers}
+    assert len(set(rows.values())) > 1 and set(rows.values()) <= {*ask["options"]}
+    for path, text in rows.items():
+        nearest = rounded(graph().tensors[f"{path}.weight"], parse(text))
+        assert torch.equal(report.packed[path].dense(), nearest) != path.endswith(".down")
+    down = "blocks.0.feed.down"  # the first block: no other is before it
+    rest = [path for path in rows if path != down]
+    _, alone = mase.ptq(graph(), [{"opt_rtn": {"format": rows[down]}}], tokens(), skip=rest)
+    assert torch.equal(report.packed[down].dense(), alone.packed[down].dense())
 
 
 @pytest.mark.parametrize(
@@ -165,11 +194,56 @@ def test_what_cannot_be_allocated_is_one_line(allocate: dict[str, Any], text: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("sensitivity", sorted(SENSITIVITIES))
+def test_weights_that_are_not_finite_are_refused_before_anything_is_measured(
+    sensitivity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {})
+    key = "blocks.2.feed.up.weight"
+    broken = graph().tensors[key].clone()
+    broken[3, 5] = float("nan")
+    with pytest.raises(ConfigError, match=r"layer blocks\.2\.feed\.up: weights hold NaN or infinity"):
+        mase.ptq(graph().replace(tensors={key: broken}), "rtn", tokens(), allocate=asked(sensitivity=sensitivity))
+
+
 def test_samples_and_formats_are_needed() -> None:
     with pytest.raises(ConfigError, match="allocate: needs calibration data"):
         mase.ptq(graph(), "rtn", allocate=asked())
-    with pytest.raises(ConfigError, match=r"allocate.format: no method of the recipe has this field"):
-        mase.ptq(graph(), "mc_moe", tokens(), allocate=asked())
+
+
+@pytest.mark.parametrize("recipe", [["mc_moe"], ["awq", "mc_moe"], ["slim_llm", "lqer"]])
+def test_folds_and_branches_are_not_what_takes_the_formats(recipe: list[str]) -> None:
+    with pytest.raises(ConfigError, match=rf"allocate: no quantizer of {', '.join(recipe)} has a field format"):
+        Plan.of(recipe, allocate=asked())
+
+
+def test_every_option_is_tried_before_anything_is_measured() -> None:
+    with pytest.raises(ConfigError, match=r"allocate.options\[1\]: gptq.format: format e4m3 has no groups"):
+        Plan.of("gptq", allocate={"options": ["mxint4b16", "e4m3"], "bits": 5})
+    with pytest.raises(ConfigError, match=r"allocate.options\[0\]: omniquant.format: format int4g16 has no ranges"):
+        Plan.of("rtn", {"*.down": ["omniquant"]}, allocate={"options": ["int4g16", "int4g16a"], "bits": 5})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "form", "bits"),
+    [
+        (["rtn", {"lqer": {"rank": 4, "format": "mxint8b4"}}], "mxint8b4", 6.5),
+        ([{"qlora": {"rank": 4, "branch": "e8m7ieee"}}], "e8m7ieee", 7),
+    ],
+)
+def test_branches_keep_their_format_and_count_in_the_budget(recipe: list[Any], form: str, bits: float) -> None:
+    _, report = mase.ptq(graph(), recipe, allocate=asked(bits, sensitivity="mse"))
+    assert bits - 1 < report.stored_bits <= bits
+    assert len({row.formats[0] for row in report.layers}) > 1
+    branches = [part for weight in report.packed.values() for part in weight.branch or ()]
+    assert len(branches) == 2 * len(report.layers)
+    assert {part.pieces[0].format for part in branches} == {parse(form)}
+    rows, columns = 32, 48
+    plan = Plan.of(recipe, allocate=asked())
+    told = sum(method.extra_bits((rows, columns)) for method in plan.methods("any"))
+    down = next(weight for path, weight in report.packed.items() if path.endswith("feed.down"))
+    assert down.shape == (rows, columns) and down.branch is not None
+    assert told == sum(part.stored_bits() for part in down.branch)
 
 
 def test_from_disk_to_disk_the_same_formats_are_chosen(tmp_path: Path) -> None:
@@ -197,6 +271,86 @@ def test_from_disk_to_disk_the_same_formats_are_chosen(tmp_path: Path) -> None:
     assert report["stored_bits"] <= 3.9
     assert check(tmp_path / "out").ok
     assert call(["ptq", str(tmp_path / "ptq.yaml"), "--out", str(tmp_path / "out"), "--json"]) == 0  # kept
+
+
+class Stop(Exception):
+    pass
+
+
+def told_at(number: int) -> Any:
+    def told(done: int, *_: object) -> None:
+        if done == number:
+            raise Stop
+
+    return told
+
+
+def test_a_stopped_run_goes_on_with_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders.write(tmp_path / "model", "llama")
+    seen = list[int]()  # threads of each scoring
+
+    def spy(ask: Question) -> dict[str, list[float]]:
+        seen.append(torch.get_num_threads())
+        found = weight_error(ask)
+        if len(seen) == 2:
+            raise Stop
+        return found if len(seen) < 3 else {path: row[:1] * len(row) for path, row in found.items()}
+
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {"mse": spy})
+    plan = Plan.of("rtn", allocate=asked(3.9, sensitivity="mse"))
+    whole, target, third = (Job(tmp_path / "model", tmp_path / name, plan) for name in ("whole", "stopped", "third"))
+    quantize_folder(whole)
+    assert quantize_folder(whole).kept == 6 and len(seen) == 1  # finished: nothing is scored
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(Stop):
+            quantize_folder(third)
+        torch.set_num_threads(threads)
+        quantize_folder(third)  # scored again, by the threads of the run before
+        assert seen == [threads, threads + 1, threads + 1]
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {"mse": weight_error})
+    with pytest.raises(Stop):
+        quantize_folder(target, told_at(2))
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {})  # a resumed run measures nothing
+    assert quantize_folder(target).kept == 2
+    parts = sorted(path.name for path in whole.target.glob("part-*"))
+    assert len(parts) == 6
+    for name in (*parts, FOUND):
+        assert (target.target / name).read_bytes() == (whole.target / name).read_bytes()
+    found = json.loads((target.target / FOUND).read_text())
+    assert len(set(found["formats"].values())) > 1 and found["allocate"]["bits"] == 3.9
+
+
+def test_a_target_that_is_not_ours_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders.write(tmp_path / "model", "llama")
+    monkeypatch.setattr(allocation, "SENSITIVITIES", {})
+    (tmp_path / "file").write_text("x")
+    job = Job(tmp_path / "model", tmp_path / "file", Plan.of("rtn", allocate=asked(sensitivity="mse")))
+    with pytest.raises(ConfigError, match="file: this is a file; a folder is needed"):
+        quantize_folder(job)
+
+
+def test_a_journal_with_other_formats_or_another_question_is_one_line(tmp_path: Path) -> None:
+    folders.write(tmp_path / "model", "llama")
+    job = Job(tmp_path / "model", tmp_path / "out", Plan.of("rtn", allocate=asked(3.9, sensitivity="mse")))
+    with pytest.raises(Stop):
+        quantize_folder(job, told_at(1))
+    other = Plan.of("rtn", allocate=asked(4, sensitivity="mse"))
+    with pytest.raises(ConfigError, match=r"another configuration: allocate.bits was 3.9, is 4.0"):
+        quantize_folder(Job(job.source, job.target, other))
+    journal = job.target / JOURNAL
+    first, chosen, *rest = journal.read_text().splitlines(keepends=True)
+    journal.write_text(first + chosen.replace("mxint", "mxuint") + "".join(rest))
+    with pytest.raises(GraphError, match=r"journal.jsonl: corrupt: its formats are not those of the layers"):
+        quantize_folder(job)
+    journal.write_text(first + "".join(rest))
+    with pytest.raises(GraphError, match=r"journal.jsonl: corrupt: has parts, and not the formats that allocate chose"):
+        quantize_folder(job)
 
 
 def test_a_budget_that_nothing_meets_leaves_no_folder(tmp_path: Path) -> None:
