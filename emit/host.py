@@ -89,6 +89,7 @@ class Edge:
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Edge:  # Any: JSON
         """Return one of the edges of ``design.json``."""
+        entry = {"scales": None, **entry}  # folders that were written before there were any do not name them
         found = {field.name: entry[field.name] for field in fields(cls)}
         return cls(**{**found, **{name: tuple(found[name]) for name in ("shape", "axes", "order")}})
 

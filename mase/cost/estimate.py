@@ -129,7 +129,7 @@ def _instance(netlist: Netlist, index: int, where: Device) -> InstanceCost:
     item = netlist.instances[index]
     work, cycles = item.block.work(), item.block.schedule().interval()
     rom = sum(int(bits * depth) for bits, depth in (*work.roms, *work.wires))
-    rom += sum(int(n * bits * depth) for n, bits, depth in work.tables)
+    rom += sum(int(n * bits * depth) for n, bits, depth, *_ in (*work.tables, *work.known))
     ram = sum(int(bits * depth) for bits, depth in (*work.fifos, *work.buffers, *work.banks))
     found = estimate(item.block, where).resources
     return InstanceCost(item.node, item.role, item.block.sv_module, found, cycles, rom, ram, cycles * energy_pj(work))
@@ -147,5 +147,5 @@ def energy_pj(work: Work) -> float:
     sums = sum(float(n * bits) for n, bits in (*work.adders, *work.accumulators))
     shifts = sum(float(n * bits) * int(shift).bit_length() for n, bits, shift in work.shifters)
     reads = sum(float(bits) for bits, _ in (*work.roms, *work.buffers, *work.banks, *work.fifos))
-    reads += sum(float(n * bits) for n, bits, _ in work.tables)
+    reads += sum(float(n * bits) for n, bits, *_ in (*work.tables, *work.known))
     return products + (sums + shifts) * ADD_PJ + reads * READ_PJ

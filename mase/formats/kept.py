@@ -13,7 +13,8 @@ from torch import Tensor
 from mase.formats.base import QuantParams
 
 T = TypeVar("T")
-MOST = 1 << 28  # bytes of the tensors that things were made of; the least recently used one goes first
+MOST = 1 << 28  # bytes that things take with what they were made of; the least recently used one goes first
+ELEMENT = 24  # bytes that an element of an argument takes: mantissas, integers and one more tensor of 8 bytes each
 SMALL = 1 << 12  # bytes that any thing takes
 
 
@@ -44,7 +45,7 @@ class Kept:
             found: T = self._found[key][0]
             return found
         found = make(*args)
-        size = SMALL + sum(8 * arg.numel() for arg in args if isinstance(arg, Tensor))
+        size = SMALL + sum(ELEMENT * arg.numel() for arg in args if isinstance(arg, Tensor))
         self._found[key] = found, args, size
         self._bytes += size
         while self._bytes > MOST and len(self._found) > 1:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import mase
 from bench.calibration.blocks import LinearCase, points
 from bench.calibration.designs import CASES
 from emit import synth
 from mase.cost.device import DEVICES, device
-from mase.cost.estimate import estimate_graph
+from mase.cost.estimate import READ_PJ, estimate_graph
 from mase.cost.features import columns, features, tiles
 from mase.cost.resources import ASSUMED, Resources, bill, estimate, origins
 from mase.cost.table import load
 from mase.dataflow.work import Work
 from mase.paths import hw_dir
+from passes.map import MapConfig, map_graph
 
 XCUP = device("xcup")
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
@@ -79,6 +82,17 @@ class TestPrices:
                 for name in ("lut", "ff", "dsp", "bram"):
                     figure = np.broadcast_to(getattr(many, name), simd.shape)[i]
                     assert float(np.max(getattr(alone, name))) == pytest.approx(float(figure))
+
+
+class TestMemories:
+    def test_the_words_of_a_table_are_stored_and_read(self) -> None:
+        model = torch.nn.Sequential(torch.nn.Tanh()).eval()
+        x = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+        formats = {"default": {"weight": "int8", "activation": "fixed10.6"}}
+        found = estimate_graph(map_graph(mase.quantize(mase.trace(model, x), formats, [x]), MapConfig())[0])
+        (table,) = found.instances.values()
+        assert table.rom_bits == found.rom_bits == 1024 * 10
+        assert table.energy_pj > 16 * 10 * READ_PJ  # every element reads a word of ten bits
 
 
 class TestOrigins:

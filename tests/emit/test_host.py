@@ -184,3 +184,9 @@ def test_parameters_of_an_edge_are_all_in_the_file() -> None:
     assert {"block": 4, "exp_bits": 3, "exp_span": 7, "low": -15, "high": 15}.items() <= found.items()
     assert found["unit"] == found["exp_base"] - 3
     assert edge_json(edge("fixed6.4", 3))["unit"] == -4
+
+
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    entry = edge_json(edge("mxint5b4e3", 2))
+    assert entry.pop("scales") is None
+    assert host.Edge.of(entry).scales is None
