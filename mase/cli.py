@@ -571,7 +571,7 @@ def _check_export(folder: Path, as_json: bool) -> int:
     def show() -> None:
         print(f"{found.to}: {found.layers - len(found.differ)} of {found.layers} matrices are as packed")
         print(f"decoded by {found.loader}")
-        for name in found.differ[:12]:
+        for name in (*found.differ, *found.floats)[:12]:
             print(f"  differs: {name}")
 
     _give({**asdict(found), "ok": found.ok}, as_json, show)
@@ -582,12 +582,14 @@ def _export_folder(folder: Path | None, to: str | None, out: Path | None, as_jso
     """Write a quantized folder in the layout of another tool."""
     from dataclasses import asdict
 
-    from passes.ptq.export.base import EXPORTS, export
+    from passes.ptq.export.base import EXPORTS, chosen, export
 
     names = ", ".join(name.replace("_", "-") for name in EXPORTS)
     if folder is None or to is None:
         return _fail(f"ptq export: needs a folder and a layout; allowed is export FOLDER --to, one of {names}", 2)
-    target = out or folder.with_name(f"{folder.resolve().name}-{to}")
+    chosen(to)
+    source = folder.resolve()
+    target = out or source.parent / f"{source.name}-{to}"
     found = export(folder, to, target)
 
     def show() -> None:

@@ -111,6 +111,9 @@ def inserted(graph: Graph, edges: Sequence[Edge]) -> Graph:
     quant = dict[str, QuantParams]()
     for edge in edges:
         source, first = out.node(edge.source), out.node(edge.readers[0][0])
+        axes = len(source.record.output.shape)
+        if not -axes <= edge.axis < axes:
+            raise GraphError(f"{source.where()}: is rounded along axis {edge.axis}; allowed is {-axes} to {axes - 1}")
         with editable.inserting_before(_earliest(out, edge)):
             made = editable.create_node("call_function", typed, (source.node,), {}, edge.name)
         made.name = edge.name
@@ -120,7 +123,7 @@ def inserted(graph: Graph, edges: Sequence[Edge]) -> Graph:
             quant[edge.name] = edge.params
         for name, index in edge.readers:
             reader = out.node(name)
-            if index >= len(reader.node.args) or reader.node.args[index] is not source.node:
+            if not 0 <= index < len(reader.node.args) or reader.node.args[index] is not source.node:
                 raise GraphError(f"{reader.where()}: input {index} is not {edge.source!r}, which is to be rounded")
             reader.node.update_arg(index, made)
     out.quant.update(quant)

@@ -70,6 +70,17 @@ def check_finite(graph: Graph, layers: Iterable[Place]) -> None:
             raise ConfigError(f"layer {place.path}: weights hold NaN or infinity; finite values are needed")
 
 
+def routers(graph: Graph) -> list[str]:
+    """Return the keys of matrices that stand beside those that are layers, and choose among experts."""
+    found = dict[str, None]()
+    for node in graph.operators():
+        record = node.record
+        layers = OPS[node.kind].matrices(record) if node.kind in OPS else ()
+        beside = [role for role, kind in record.operands.items() if role not in layers and len(kind.shape) == MATRIX]
+        found |= dict.fromkeys(record.key(role) for role in beside if layers)
+    return list(found)
+
+
 def collect(
     graph: Graph, samples: Sequence[tuple[Tensor, ...]], layers: Sequence[Place], sums: tuple[str, ...]
 ) -> dict[Place, Statistics]:

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from mase import interpreter
 from mase.calib.cut import AFTER, BEFORE
-from mase.calib.edges import Edge, extremes
+from mase.calib.edges import FIELDS, Edge, extremes
 from mase.calib.layers import places
 from mase.errors import ConfigError, FormatError
-from mase.formats import Format, parse
-from mase.formats.int import Int
+from mase.formats import Format, QuantParams, parse
 from mase.graph import Graph, OpNode
 from mase.ops.base import OPS
 from mase.ops.dynamic import takes
@@ -23,7 +22,7 @@ from passes.ptq.base import METHODS, Block, Method, Stage
 from passes.ptq.fields import choice
 
 ALONG = {"token": -1, "channel": -2}
-SHARED = "scale", "zero_point", "base", "offset", "threshold"
+ROWS = 1024  # of what tells how a format calibrates: more than share anything
 
 
 class Wanted(NamedTuple):
@@ -79,8 +78,10 @@ class Activations(Method):
             raise ConfigError(f"{where}: {fault}") from None
         if fmt.chosen:
             raise ConfigError(f"{where}: {text!r} holds weights alone; give a format that rounds")
-        if self.scales == "static" and isinstance(fmt, Int) and fmt.group:
-            raise ConfigError(f"{where}: {text!r} has scales of groups; allowed with static scales are int8 and int8c")
+        if self.scales == "static" and not _by_extremes(fmt):
+            has = "scales of groups" if getattr(fmt, "group", 0) else "parameters that extremes of the data do not give"
+            allowed = "int8, int8c, nvfp4, and formats without scales, such as mxint8"
+            raise ConfigError(f"{where}: {text!r} has {has}; allowed with static scales are {allowed}")
         if self.scales == "dynamic" and not takes(fmt) and not _free(fmt):
             allowed = "int8c (a scale a token), int8g128 (one a group), and formats without scales, such as mxint8"
             raise ConfigError(f"{where}: {text!r} has a scale a tensor; allowed with dynamic scales are {allowed}")
@@ -127,8 +128,18 @@ def _cached(node: OpNode) -> tuple[int, int] | None:
 
 def _free(fmt: Format) -> bool:
     """Tell whether a format has the same parameters for all data."""
-    small, large = (fmt.calibrate(torch.tensor([[1.0, size]])) for size in (1.0, 3e9))
-    pairs = [(getattr(small, name), getattr(large, name)) for name in SHARED]
+    small, large = (fmt.calibrate(torch.tensor([[-1.0, size]])) for size in (1.0, 3e9))
+    return _equal(small, large)
+
+
+def _by_extremes(fmt: Format) -> bool:
+    """Tell whether the least and greatest value of each feature give the parameters that all data gives."""
+    x = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(0))
+    return _equal(fmt.calibrate(x), fmt.calibrate(torch.stack([x.amin(0), x.amax(0)])))
+
+
+def _equal(one: QuantParams, other: QuantParams) -> bool:
+    pairs = [(getattr(one, name), getattr(other, name)) for name in FIELDS]
     return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 

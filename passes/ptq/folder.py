@@ -22,7 +22,7 @@ from mase.calib.cut import AFTER, BEFORE, Env, Part, kept_edges
 from mase.calib.edges import inserted
 from mase.calib.edges import read as read_edges
 from mase.calib.install import install
-from mase.calib.layers import MATRIX, Place, places
+from mase.calib.layers import MATRIX, Place, places, routers
 from mase.doors import file, json_text
 from mase.doors import tensors as tensor_file
 from mase.errors import ConfigError, GraphError, said
@@ -579,12 +579,14 @@ class Stored:
 
     Args:
         layers: by path. floats: all other tensors by key, in their own type. linear: key -> path of the matrices among
-            them that could have been quantized.
+            them that could have been quantized, and of routers. stacks: key -> numbers of the experts that stay in
+            float; the tensor has all experts.
     """
 
     layers: dict[str, Layer]
     floats: dict[str, Tensor]
     linear: dict[str, str]
+    stacks: dict[str, list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -638,10 +640,14 @@ class Quantized:
             layers[path] = Layer(
                 path, weight, place.key, place.expert, table.ndim == MATRIX and not table.is_contiguous()
             )
-        linear = {
-            place.key: place.path for place in found.values() if place.path not in packed and place.expert is None
-        }
-        return Stored(layers, {key: tensors[key] for key in entry["floats"]}, linear)
+        left = [place for place in found.values() if place.path not in packed]
+        linear = {place.key: place.path for place in left if place.expert is None}
+        linear |= {key: key.removesuffix(".weight") for key in routers(structure)}
+        stacks = dict[str, list[int]]()
+        for place in left:
+            if place.expert is not None:
+                stacks.setdefault(place.key, []).append(place.expert)
+        return Stored(layers, {key: tensors[key] for key in entry["floats"]}, linear, stacks)
 
     def graph(self) -> Graph:
         """Return the whole model as one graph."""

@@ -30,6 +30,7 @@ from tests.docs.pages import DOCS
 PAGES = ("config.md", "ptq.md", "ptq/export.md", "study.md", "cli.md", "frontend.md")
 MARK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 Json = Mapping[str, Any]  # a part of a JSON schema
+LEAST = {1: "one", 2: "two"}  # how many entries a list has
 BOUNDS = {
     "exclusiveMinimum": "above",
     "minimum": "at least",
@@ -97,7 +98,8 @@ def _type(field: Json) -> str:
     if not field.keys() & {"$ref", "anyOf", "const", "enum", "type"}:
         return "anything"
     if field.get("type") == "array":
-        least = {0: "", 1: ", one or more", 2: ", two or more"}[field.get("minItems", 0)]
+        count = field.get("minItems", 0)
+        least = f", {LEAST.get(count, _number(count))} or more" if count else ""
         return f"list of {_type(field['items'])}{least}{_most(field, 'maxItems')}"
     if field.get("type") == "object":
         inner = field.get("additionalProperties")

@@ -208,6 +208,10 @@ def test_a_run_that_goes_on_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"inputs": "int8"}, "'int8' has a scale a tensor; allowed with dynamic scales are int8c"),
         ({"inputs": "nvfp4"}, "'nvfp4' has a scale a tensor"),
         ({"inputs": "int8g4", "scales": "static"}, "'int8g4' has scales of groups; allowed with static scales are"),
+        ({"inputs": "binary", "scales": "static"}, "'binary' has parameters that extremes of the data do not give"),
+        ({"values": "ternaryc", "scales": "static"}, "activations: values: 'ternaryc' has parameters that extremes"),
+        ({"inputs": "nfq4", "scales": "static"}, "allowed with static scales are int8, int8c, nvfp4, and formats"),
+        ({"keys": "nfq4s", "scales": "static"}, "activations: keys: 'nfq4s' has parameters that extremes"),
         ({"inputs": "wat"}, "activations: inputs: format 'wat'"),
         ({"inputs": "packed"}, "holds weights alone"),
         ({"inputs": ""}, "inputs, keys and values are all empty"),
@@ -219,6 +223,14 @@ def test_a_run_that_goes_on_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_fields_that_are_impossible(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         recipe([{"activations": fields}])
+
+
+@pytest.mark.parametrize("text", ["int8", "int8a", "int8a_qera", "int8c_brevitas", "nvfp4", "mxint8", "e4m3"])
+def test_extremes_are_enough_for_what_static_scales_take(text: str) -> None:
+    recipe([{"activations": {"inputs": text, "scales": "static"}}])
+    x = torch.randn(500, 32, generator=torch.Generator().manual_seed(1))
+    ends, fmt = torch.stack([x.amin(0), x.amax(0)]), parse(text)
+    assert torch.equal(fmt.quantize(x, fmt.calibrate(ends)), fmt.quantize(x, fmt.calibrate(x)))
 
 
 def test_a_fold_behind_it_is_refused() -> None:
@@ -255,5 +267,10 @@ def test_edges_of_a_file_are_checked() -> None:
         with pytest.raises(GraphError, match=says):
             read([{**good, **change}], "here")
     g = graph(layers=1)
-    with pytest.raises(GraphError, match="which is to be rounded"):
-        inserted(g, [Edge("blocks_0_norm1", (("head", 0),), "mxint8")])
+    reader = next(node for node in g.operators() if node.inputs and node.inputs[0].name == "blocks_0_norm1").name
+    assert inserted(g, [Edge("blocks_0_norm1", ((reader, 0),), "mxint8")]).node(f"{reader}_rounded")
+    for found in [("head", 0), (reader, 9), (reader, -9), (reader, -1)]:
+        with pytest.raises(GraphError, match="which is to be rounded"):
+            inserted(g, [Edge("blocks_0_norm1", (found,), "mxint8")])
+    with pytest.raises(GraphError, match="is rounded along axis 9; allowed is -3 to 2"):
+        inserted(g, [Edge("blocks_0_norm1", ((reader, 0),), "mxint8", axis=9)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,9 +299,36 @@ def test_experts_have_the_names_of_their_model(to: str, tmp_path: Path) -> None:
     assert "model.layers.1.block_sparse_moe.gate.weight" in found
     assert check(tmp_path / "x").ok
     (joined,) = (x for path, x in dense(tmp_path / "q").items() if "layers.1." in path and "gate_up[3]" in path)
-    values = dict(EXPORTS[to.replace("-", "_")]().layers(tmp_path / "x"))
+    values = dict(EXPORTS[to.replace("-", "_")]().tensors(tmp_path / "x"))
     halves = [values[f"model.layers.1.block_sparse_moe.experts.3.{name}"] for name in ("w1", "w3")]
     assert torch.equal(torch.cat(halves), joined.to(halves[0].dtype))
+
+
+@pytest.mark.parametrize("to", ["compressed-tensors", "gptq"])
+def test_experts_in_float_have_the_names_of_their_model(to: str, tmp_path: Path) -> None:
+    """A stack of which one expert stays in float, and whole stacks that do."""
+    write(tmp_path / "s", "mixtral_wide")
+    skip = ["model.layers.0.mlp.down[0]", "model.layers.0.mlp.gate_up[1]", "model.layers.1.mlp.*"]
+    plan = Plan.of([{"rtn": {"format": "int4g32f_fp16"}}], skip=skip)
+    quantize_folder(Job(tmp_path / "s", tmp_path / "q", plan))
+    export(tmp_path / "q", to, tmp_path / "x")
+    before = {k: x for path in (tmp_path / "s").glob("*.safetensors") for k, x in load_file(path).items()}
+    found = {k: x for path in (tmp_path / "x").glob("*.safetensors") for k, x in load_file(path).items()}
+    mark = ".qweight" if to == "gptq" else ".weight_packed"
+    packed_names = {key.removesuffix(mark) for key in found if key.endswith(mark)}
+    floats = {key for key in found if key.rpartition(".")[0] not in packed_names}
+    assert floats | {f"{name}.weight" for name in packed_names} == before.keys()  # neither more nor fewer
+    assert all(torch.equal(found[key], before[key]) for key in floats)
+    experts = "model.layers.0.block_sparse_moe.experts"
+    spared = {key.removesuffix(".weight") for key in floats if "block_sparse_moe" in key}
+    assert {f"{experts}.0.w2", f"{experts}.1.w1", f"{experts}.1.w3", "model.layers.1.block_sparse_moe.gate"} <= spared
+    assert len(spared) == 3 + 12 + 2
+    told = json.loads((tmp_path / "x/config.json").read_text())["quantization_config"]
+    if to == "gptq":
+        assert {name.replace("\\", "")[3:-1] for name in told["dynamic"]} == spared
+    else:
+        assert set(told["ignore"]) == {*spared, "lm_head"} and len(told["ignore"]) == len(spared) + 1
+    assert check(tmp_path / "x").ok
 
 
 def test_tied_embeddings_are_there_once(tmp_path: Path) -> None:
@@ -352,6 +382,8 @@ def test_a_target_that_is_not_empty(exported: Path) -> None:
         (["q"], "needs a folder and a layout; allowed is export FOLDER --to, one of compressed-tensors, gguf, gptq"),
         (["q", "--to", "gptk"], "layout: unknown name 'gptk'; did you mean gptq?"),
         (["s", "--to", "gptq"], "this is not a quantized folder"),
+        (["q", "--to", "../x"], "layout: unknown name '../x'; allowed: compressed-tensors, gguf"),
+        (["/", "--to", "gptq"], "this is not a quantized folder"),
     ],
 )
 def test_commands_say_what_is_wrong(
@@ -361,8 +393,90 @@ def test_commands_say_what_is_wrong(
     assert says in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_folder_may_be_the_one_that_one_is_in(exported: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    shutil.copytree(exported / "q", tmp_path / "q")
+    monkeypatch.chdir(tmp_path / "q")
+    assert call(["ptq", "export", ".", "--to", "gptq"]) == 0
+    assert check(tmp_path / "q-gptq").ok
+
+
+def test_what_a_killed_export_left_goes_away(exported: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".x.mase_export"
+    left.mkdir()
+    (left / "model-00009.safetensors").write_bytes(b"half")
+    lock = os.open(left, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(ConfigError, match="another process is writing this folder"):
+        export(exported / "q", "gptq", tmp_path / "x")
+    os.close(lock)
+    export(exported / "q", "gptq", tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    names = sorted(path.name for path in (exported / "gptq").iterdir())
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == names
+
+
+BPE = {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "says"),
+    [
+        ([], "this is not a tokenizer"),
+        ({"model": "x"}, "this is not a tokenizer"),
+        ({"model": {"type": "BPE"}}, "model: vocab"),
+        ({"model": {**BPE, "vocab": {"a": 0, "b": "1"}}}, "model: vocab"),
+        ({"model": {**BPE, "merges": [["a"]]}}, "model: merges"),
+        ({"model": BPE, "added_tokens": [{"content": "c"}]}, "added_tokens: .*id"),
+        ({"model": BPE, "added_tokens": [{"content": "c", "id": 5}]}, "ids of its 3 tokens are not 0 to 2"),
+    ],
+)
+def test_damaged_tokenizers(exported: Path, tokenizer: Any, says: str, tmp_path: Path) -> None:
+    shutil.copytree(exported / "q", tmp_path / "q")
+    data = {**tokenizer, "pre_tokenizer": "ByteLevel"} if isinstance(tokenizer, dict) else tokenizer
+    (tmp_path / "q/tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(GraphError, match=says):
+        export(tmp_path / "q", "gguf", tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["q"]
+
+
+def test_gguf_has_no_place_for_float64(tmp_path: Path) -> None:
+    write(tmp_path / "s", "wide", torch.float64, num_hidden_layers=1)
+    quantize_folder(Job(tmp_path / "s", tmp_path / "q", Plan.of([{"rtn": {"format": "int4g32f_fp16"}}])))
+    with pytest.raises(ConfigError, match="is float64; allowed are float32, float16, bfloat16"):
+        export(tmp_path / "q", "gguf", tmp_path / "x")
+
+
 def flip(tensors: dict[str, Tensor]) -> None:
     next(x for key, x in tensors.items() if "qweight" in key).view(-1)[0].bitwise_xor_(1)
+
+
+def off(tensors: dict[str, Tensor]) -> None:
+    next(x for key, x in tensors.items() if "norm.weight" in key).view(-1)[0].add_(1)
+
+
+def far(tensors: dict[str, Tensor]) -> None:
+    next(x for key, x in tensors.items() if "g_idx" in key).fill_(1000)
+
+
+def without(at: Path) -> None:
+    """Take a tensor in float out of both its file and the index."""
+    key = "model.norm.weight"
+    edited(key, lambda tensors: tensors.pop(key) is None)(at)
+    index = json.loads((at / "model.safetensors.index.json").read_text())
+    del index["weight_map"][key]
+    (at / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+NO_LAYOUT = '{"schema": 1, "to": "x", "layers": {}, "floats": {}}'
+
+
+def dynamic(value: object) -> Change:
+    def edit(at: Path) -> None:
+        config = json.loads((at / "config.json").read_text())
+        config["quantization_config"]["dynamic"] = value
+        (at / "config.json").write_text(json.dumps(config))
+
+    return edit
 
 
 def edited(name: str, change: Callable[[dict[str, Tensor]], None]) -> Change:
@@ -379,16 +493,23 @@ def edited(name: str, change: Callable[[dict[str, Tensor]], None]) -> Change:
     ("to", "change", "says"),
     [
         ("gptq", edited("qweight", flip), ""),
+        ("gptq", edited("norm.weight", off), ""),
+        ("compressed_tensors", without, ""),
+        ("gptq", edited("g_idx", far), "corrupt: cannot be decoded: index"),
+        ("gptq", dynamic([1]), "dynamic is not an object"),
+        ("gptq", dynamic({r"+:^model\.layers\.0\.mlp\.up_proj$": {"bits": 5}}), "bits are 5; allowed are 2, 3, 4, 8"),
         ("gptq", edited("qweight", lambda t: t.pop(next(k for k in t if "scales" in k)) is None), "holds no tensor"),
         ("compressed_tensors", lambda at: (at / "model-00002.safetensors").write_bytes(b"x"), "not a safetensors file"),
         ("compressed_tensors", lambda at: (at / "config.json").write_text("{}"), "has no quantization_config"),
         ("gguf", lambda at: (at / "model.gguf").write_bytes(b"GGUF"), "this is not a GGUF file"),
-        ("gguf", lambda at: (at / RECORD).write_text('{"schema": 1, "to": "x", "layers": {}}'), "names the layout 'x'"),
+        (
+            "gguf",
+            lambda at: (at / RECORD).write_text(NO_LAYOUT),
+            "names the layout 'x'",
+        ),
     ],
 )
 def test_damage_is_found(exported: Path, to: str, change: Change, says: str, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(exported / to, tmp_path / "x")
     change(tmp_path / "x")
     if says:
@@ -396,7 +517,14 @@ def test_damage_is_found(exported: Path, to: str, change: Change, says: str, tmp
             check(tmp_path / "x")
     else:
         found = check(tmp_path / "x")
-        assert not found.ok and len(found.differ) == 1
+        assert not found.ok and len(found.differ) + len(found.floats) == 1
+        assert call(["ptq", "check", str(tmp_path / "x")]) == 1
+
+
+def test_a_foreign_pattern_is_not_run(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported / "gptq", tmp_path / "x")
+    dynamic({"+:(": {"bits": 8}, "+:.*": {"bits": 8}})(tmp_path / "x")
+    assert check(tmp_path / "x").ok
 
 
 def test_without_the_package_our_reading_checks(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

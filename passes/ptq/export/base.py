@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from mase.errors import ConfigError, GraphError, MaseError, UnknownName, said
 from mase.files import write_atomic
 from mase.formats.packed import PackedWeight
 from mase.registry import Registry
-from passes.ptq.folder import COPIED, FOUND, Layer, Quantized
+from passes.ptq.folder import COPIED, FOUND, Layer, Quantized, Stored
 
 SCHEMA = 1
 RECORD = "mase_export.json"
@@ -82,8 +83,12 @@ class Writer(ABC):
         """
 
     @abstractmethod
-    def plain(self, key: str, x: Tensor) -> None:
-        """Write a tensor that stays in float, as the folder has it."""
+    def plain(self, key: str, x: Tensor) -> dict[str, Tensor]:
+        """Write a tensor that stays in float; return it by its name in the checkpoint, as it is read again."""
+
+    def stack(self, key: str, x: Tensor, experts: Sequence[int]) -> dict[str, Tensor]:
+        """Write those experts of a stack that stay in float, likewise; as one tensor where they have no names."""
+        return self.plain(key, x)
 
     @abstractmethod
     def spared(self, path: str) -> None:
@@ -112,8 +117,8 @@ class Export(ABC):
         """
 
     @abstractmethod
-    def layers(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        """Yield name and values of each quantized matrix of an exported folder, as the other tool computes them.
+    def tensors(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and values of each matrix, as the other tool computes them, and of each tensor in float.
 
         Raises:
             GraphError: a file is missing or damaged.
@@ -121,7 +126,7 @@ class Export(ABC):
 
     @abstractmethod
     def loader(self) -> str:
-        """Say what decodes :meth:`layers`: the other tool's own package, or our reading of its layout."""
+        """Say what decodes :meth:`tensors`: the other tool's own package, or our reading of its layout."""
 
     @abstractmethod
     def held(self, weight: PackedWeight) -> str:
@@ -170,21 +175,21 @@ def export(folder: str | Path, to: str, target: str | Path) -> ExportReport:
         raise ConfigError(f"{folder}: has quantized activations; {layout.tool} gets weights alone: leave them out")
     with _scratch(target) as scratch:
         writer = layout.writer(model, scratch)
-        layers = _all_parts(opened, writer, to)
+        layers, floats = _all_parts(opened, writer, to)
         writer.finish()
         for pattern in COPIED[1:]:
             for path in sorted(p for p in opened.folder.glob(pattern) if p.is_file()):
                 shutil.copyfile(path, scratch / path.name)
         source = hashlib.sha256((opened.folder / FOUND).read_bytes()).hexdigest()
-        record = {"schema": SCHEMA, "to": name, "source": source, "layers": layers}
+        record = {"schema": SCHEMA, "to": name, "source": source, "layers": layers, "floats": floats}
         write_atomic(scratch / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
     kinds = tuple(sorted({row["type"] for row in layers.values()}))
     return ExportReport(to, len(layers), kinds, sum(p.stat().st_size for p in target.iterdir()))
 
 
-def _all_parts(opened: Quantized, writer: Writer, to: str) -> dict[str, Json]:
-    """Write all parts; return type and digest of each layer."""
-    layers, refused = dict[str, Json](), dict[str, list[str]]()
+def _all_parts(opened: Quantized, writer: Writer, to: str) -> tuple[dict[str, Json], dict[str, Json]]:
+    """Write all parts; return type and digest of each layer, and of each tensor in float."""
+    layers, floats, refused = dict[str, Json](), dict[str, Json](), dict[str, list[str]]()
     for number in range(opened.made.total):
         part = opened.stored(number)
         for layer in part.layers.values():
@@ -195,8 +200,7 @@ def _all_parts(opened: Quantized, writer: Writer, to: str) -> dict[str, Json]:
         for path in part.linear.values():
             writer.spared(path)
         if not refused:
-            for key, x in part.floats.items():
-                writer.plain(key, x)
+            floats |= _left(part, writer)
         writer.flush()
     if refused:
         count = sum(map(len, refused.values()))
@@ -205,7 +209,15 @@ def _all_parts(opened: Quantized, writer: Writer, to: str) -> dict[str, Json]:
         raise ConfigError(f"export to {to}: cannot hold {count} of {all_of} layers: {texts}")
     if not layers:
         raise ConfigError(f"{opened.folder}: has no quantized layers; nothing is exported")
-    return layers
+    return layers, floats
+
+
+def _left(part: Stored, writer: Writer) -> dict[str, Json]:
+    """Write what stays in float; return type and digest by name."""
+    found = dict[str, Tensor]()
+    for key, x in part.floats.items():
+        found |= writer.stack(key, x, part.stacks[key]) if key in part.stacks else writer.plain(key, x)
+    return {name: _told(x) for name, x in found.items()}
 
 
 def _written(layer: Layer, writer: Writer) -> dict[str, Json]:
@@ -215,7 +227,11 @@ def _written(layer: Layer, writer: Writer) -> dict[str, Json]:
     for part in found:
         if not torch.equal(part.values, dense[part.rows].to(part.values.dtype)):
             raise UnheldError(f"values that arithmetic in {_name(part.values)} does not give from these scales")
-    return {part.name: {"type": _name(part.values), "digest": digest(part.values)} for part in found}
+    return {part.name: _told(part.values) for part in found}
+
+
+def _told(x: Tensor) -> Json:
+    return {"type": _name(x), "digest": digest(x)}
 
 
 def _name(x: Tensor) -> str:
@@ -230,26 +246,45 @@ def _some(paths: list[str]) -> str:
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
     """Give a folder beside the target that takes its place when all is well, and goes away otherwise."""
+    target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target}: is there already; give a folder that is empty or does not exist")
+    scratch = target.with_name(f".{target.name[:200]}.mase_export")
+    with _claimed(scratch, target):
+        try:
+            yield scratch
+            scratch.replace(target)
+        except BaseException as fault:  # not afterwards: the name is then free for another process
+            shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(fault, OSError):
+                raise MaseError(f"{target}: cannot write: {said(fault)}") from None
+            raise
+
+
+@contextmanager
+def _claimed(scratch: Path, target: Path) -> Iterator[None]:
+    """Hold a folder alone, without what a killed process left in it."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
+        scratch.mkdir(parents=True, exist_ok=True)
+        lock = os.open(scratch, os.O_RDONLY)
     except OSError as fault:
         raise ConfigError(f"{target}: cannot be made: {said(fault)}") from None
     try:
-        yield scratch
-        scratch.chmod(0o755)
-        scratch.replace(target)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in scratch.iterdir():
+            left.unlink()
+        yield
+    except BlockingIOError:
+        raise ConfigError(f"{target}: another process is writing this folder") from None
     except OSError as fault:
-        raise MaseError(f"{target}: cannot write: {said(fault)}") from None
+        raise ConfigError(f"{target}: cannot be made: {said(fault)}") from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
 
 
 def digest(x: Tensor) -> str:
     """Return a digest of the values of a tensor in its own type."""
-    return hashlib.sha256(x.contiguous().view(torch.uint8).cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(x.reshape(-1).contiguous().view(torch.uint8).cpu().numpy().tobytes()).hexdigest()
 
 
 # -- checking ----------------------------------------------------------------------------------------------------------
@@ -265,6 +300,7 @@ class _Layer:
 class _Record:
     to: str
     layers: dict[str, _Layer]
+    floats: dict[str, _Layer]
 
 
 @dataclass(frozen=True)
@@ -273,22 +309,24 @@ class ExportCheck:
 
     Args:
         to: the layout. loader: what decoded it. layers: matrices that were compared. differ: names of those whose
-            values are others than those that were packed, or that are missing.
+            values are others than those that were packed, or that are missing. floats: names of tensors in float of
+            which that is true.
     """
 
     to: str
     loader: str
     layers: int
     differ: tuple[str, ...]
+    floats: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         """Whether everything is equal."""
-        return not self.differ
+        return not self.differ and not self.floats
 
 
 def check(folder: Path) -> ExportCheck:
-    """Decode an exported folder as the other tool does, and compare every layer with what was packed.
+    """Decode an exported folder as the other tool does, and compare every tensor with what was written.
 
     Raises:
         GraphError: a file is missing or damaged.
@@ -300,11 +338,14 @@ def check(folder: Path) -> ExportCheck:
     if record.to not in EXPORTS:
         raise GraphError(f"{where}: names the layout {record.to[:60]!r}; known are {', '.join(EXPORTS)}")
     layout = EXPORTS[record.to]()
-    missing = dict.fromkeys(record.layers)
-    differ = []
-    for name, x in layout.layers(folder):
-        told = record.layers.get(name)
+    every = {**record.layers, **record.floats}
+    missing, differ = dict.fromkeys(every), list[str]()
+    for name, x in layout.tensors(folder):
+        told = every.get(name)
         if told is None or told.type != _name(x) or told.digest != digest(x):
             differ.append(name)
         missing.pop(name, None)
-    return ExportCheck(record.to, layout.loader(), len(record.layers), (*differ, *missing))
+    differ += missing
+    matrices = tuple(name for name in differ if name not in record.floats)
+    floats = tuple(name for name in differ if name in record.floats)
+    return ExportCheck(record.to, layout.loader(), len(record.layers), matrices, floats)

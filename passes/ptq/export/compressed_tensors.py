@@ -18,7 +18,7 @@ from mase.formats.nvfp4 import NVFP4
 from mase.formats.packed import PackedWeight, Piece
 from passes.ptq.export.affine import affine, from_words, only_piece, words
 from passes.ptq.export.base import EXPORTS, Export, Json, Model, UnheldError, Writer
-from passes.ptq.export.shards import Module, Shards, read
+from passes.ptq.export.shards import Module, Shards, beside, by_module, read
 from passes.ptq.folder import Layer
 
 WIDEST = 8  # bits of an integer
@@ -115,17 +115,16 @@ class CompressedTensors(Export):
     def loader(self) -> str:
         return "compressed-tensors" if _package() else "our reading of compressed-tensors"
 
-    def layers(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         told, files = read(folder)
         named = _schemes(told, str(folder))
         default = named.get("Linear")
         for tensors in files:
-            modules: dict[str, Tensors] = {}
-            for key, x in tensors.items():
-                modules.setdefault(key.rpartition(".")[0], {})[key.rpartition(".")[2]] = x
+            modules = by_module(tensors, "weight_scale")
+            yield from beside(tensors, modules)
             for name, own in modules.items():
                 scheme = named.get(name, default)
-                if "weight_scale" in own and scheme is not None:
+                if scheme is not None:
                     yield name, _loaded(scheme, own, f"{folder}: {name}")
 
 
@@ -273,7 +272,7 @@ def _loaded(scheme: Scheme, tensors: Tensors, where: str) -> Tensor:
         told = quantization.QuantizationScheme(targets=["Linear"], weights=weights, format=scheme.format)
         compressor = compressors.BaseCompressor.get_value_from_registry(scheme.format)
         found: Tensor = compressor.decompress(tensors, told)["weight"]
-    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AssertionError) as fault:
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError) as fault:
         raise GraphError(f"{where}: corrupt: cannot be decoded: {said(fault)}") from None
     return found
 

@@ -27,6 +27,7 @@ OCP = 127
 ARCHITECTURES: Mapping[str, str] = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 TURNED = re.compile(r".*\.([qk])_proj\.(weight|bias)")  # of "llama": rows lie in pairs there, in halves with us
 FLOATS: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+FLOAT_NAMES = {name: kind for kind, name in FLOATS.items()}
 NORMAL, CONTROL = 1, 3  # kinds of tokens
 Library = Any  # the module gguf
 
@@ -68,11 +69,15 @@ class _File(Writer):
         values = torch.from_numpy(self.library.dequantize(found.data.numpy(), kind))
         return [Written(self._name(key), rows, values)]
 
-    def plain(self, key: str, x: Tensor) -> None:
+    def plain(self, key: str, x: Tensor) -> dict[str, Tensor]:
+        if x.dtype not in FLOATS:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
+            raise ConfigError(f"export to gguf: tensor {key!r} is {str(x.dtype)[6:]}; allowed are {kinds}")
         x = x[self._order(key, len(x))]
         x = x.float() if x.ndim == 1 else x  # llama.cpp takes vectors in no other type
         flat = x.contiguous().view(torch.uint8) if x.dtype != torch.float32 else x.contiguous()
         self._add(key, flat.numpy(), FLOATS[x.dtype])
+        return {self._name(key): x}
 
     def spared(self, path: str) -> None:
         """Layers in float are tensors like any other."""
@@ -129,16 +134,37 @@ def _fields(model: Model) -> dict[str, int | float]:
     }
 
 
+@dataclass(frozen=True)
+class _Bpe:
+    """What is read of the ``model`` of a tokenizer."""
+
+    vocab: dict[str, int]
+    merges: tuple[str | tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Token:
+    id: int
+    content: str
+
+
 def _add_tokens(out: Library, path: Path) -> None:
     """Add the vocabulary of a byte-level BPE tokenizer; others stay out."""
-    data = json_text.read(path, GraphError) if path.is_file() else {}
-    inner = data.get("model") or {}
-    if inner.get("type") != "BPE" or "ByteLevel" not in str(data.get("pre_tokenizer")):
+    if not path.is_file():
         return
-    special = {token["content"]: int(token["id"]) for token in data.get("added_tokens", [])}
-    vocabulary = {**inner["vocab"], **special}
+    data = json_text.read(path, GraphError)
+    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+        raise GraphError(f"{path}: corrupt: this is not a tokenizer: it is not an object whose model is an object")
+    if data["model"].get("type") != "BPE" or "ByteLevel" not in str(data.get("pre_tokenizer")):
+        return
+    inner = json_text.checked(_Bpe, data["model"], f"{path}: model")
+    added = json_text.checked(tuple[_Token, ...], data.get("added_tokens") or [], f"{path}: added_tokens")
+    special = {token.content: token.id for token in added}
+    vocabulary = {**inner.vocab, **special}
     names = sorted(vocabulary, key=lambda name: vocabulary[name])
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in inner["merges"]]
+    if [vocabulary[name] for name in names] != list(range(len(names))):
+        raise GraphError(f"{path}: ids of its {len(names)} tokens are not 0 to {len(names) - 1}; GGUF has no holes")
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in inner.merges]
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("default")
     out.add_token_list(names)
@@ -161,14 +187,17 @@ class Gguf(Export):
     def loader(self) -> str:
         return "gguf"
 
-    def layers(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         library = optional("gguf", "hf")
         path = folder / FILE
         try:
             for tensor in library.GGUFReader(path).tensors:
-                if tensor.tensor_type.name not in FLOATS.values():
+                kind = FLOAT_NAMES.get(tensor.tensor_type.name)
+                if kind is not None:
+                    yield tensor.name, torch.from_numpy(tensor.data.copy()).view(kind)
+                else:
                     yield tensor.name, torch.from_numpy(library.dequantize(tensor.data, tensor.tensor_type).copy())
-        except (OSError, ValueError, KeyError, IndexError, OverflowError) as fault:
+        except (OSError, ValueError, KeyError, IndexError, OverflowError, RuntimeError, TypeError) as fault:
             raise GraphError(f"{path}: corrupt: this is not a GGUF file: {said(fault)}") from None
 
 

@@ -11,11 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mase.doors import json_text
 from mase.errors import GraphError, said
 from mase.formats.packed import PackedWeight
 from passes.ptq.export.affine import WORD, Affine, affine, from_words, words
 from passes.ptq.export.base import EXPORTS, Export, Json, Model, UnheldError, Writer
-from passes.ptq.export.shards import Module, Shards, by_module, read
+from passes.ptq.export.shards import Module, Shards, beside, by_module, read
 from passes.ptq.folder import Layer
 
 WIDTHS = 2, 3, 4, 8  # bits that all loaders have
@@ -56,7 +57,7 @@ class _Shards(Shards):
         dynamic: dict[str, Json] = {}
         for scheme, names in self.schemes.items():
             if scheme != most:
-                dynamic |= {f"+:^{re.escape(name)}$": scheme.fields for name in names}
+                dynamic |= {_named(name): scheme.fields for name in names}
         inside = [path for path in self.spare if re.search(r"\.\d+\.", path)]
         dynamic |= {f"-:^{re.escape(path)}$": {} for path in inside}
         told = {"quant_method": "gptq", **most.fields, "checkpoint_format": "gptq", "true_sequential": False}
@@ -79,22 +80,33 @@ class Gptq(Export):
     def loader(self) -> str:
         return "our reading of GPTQ"
 
-    def layers(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         told, files = read(folder)
         for tensors in files:
-            for name, own in by_module(tensors, "qweight").items():
+            modules = by_module(tensors, "qweight")
+            yield from beside(tensors, modules)
+            for name, own in modules.items():
                 try:
                     yield name, decoded(own, _bits(told, name))
-                except (KeyError, RuntimeError, ValueError, TypeError) as fault:
+                except (KeyError, IndexError, RuntimeError, ValueError, TypeError) as fault:
                     raise GraphError(f"{folder}: {name}: corrupt: cannot be decoded: {said(fault)}") from None
 
 
+def _named(name: str) -> str:
+    """Return the key under ``dynamic`` of a module with fields of its own."""
+    return f"+:^{re.escape(name)}$"
+
+
 def _bits(told: Json, name: str) -> int:
-    """Return the bits of a module."""
-    for pattern, fields in told.get("dynamic", {}).items():
-        if pattern.startswith("+:") and re.match(pattern[2:], name):
-            return int(fields["bits"])
-    return int(told["bits"])
+    """Return the bits of a module; keys are compared as text, since a foreign file may hold any pattern."""
+    dynamic = told.get("dynamic", {})
+    if not isinstance(dynamic, dict):
+        raise TypeError("dynamic is not an object")
+    fields = dynamic.get(_named(name), told)
+    bits = fields.get("bits") if isinstance(fields, dict) else None
+    if type(bits) is not int or bits not in WIDTHS:
+        raise ValueError(f"bits are {json_text.repr_of(bits)}; allowed are {', '.join(map(str, WIDTHS))}")
+    return bits
 
 
 def _encoded(found: Affine) -> tuple[Scheme, Tensors]:

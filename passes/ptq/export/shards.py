@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,14 +49,22 @@ def modules(layer: Layer, model: Model) -> list[Module]:
         raise UnheldError("a Conv1D, whose weights are [inputs, outputs]; Linear layers are held")
     if layer.expert is None:
         return [Module(layer.path, 0, rows)]
+    found = _of_expert(layer.key, layer.expert, rows, model)
+    if not found:
+        raise UnheldError("an expert of a fused weight whose names in files are not known")
+    return found
+
+
+def _of_expert(key: str, expert: int, rows: int, model: Model) -> list[Module]:
+    """Return the modules that an expert of a stack is in the files of its model; none where they are not known."""
     family = int(model.config.get("model_type") in OLD_NAMES)
     for pattern, families in FUSED:
-        if re.fullmatch(pattern, layer.key):
-            names = [re.sub(pattern, part, layer.key).format(layer.expert) for part in families[family]]
+        if re.fullmatch(pattern, key):
+            names = [re.sub(pattern, part, key).format(expert) for part in families[family]]
             each = rows // len(names)
             found = [name.removesuffix(".weight") for name in names]
             return [Module(name, i * each, (i + 1) * each) for i, name in enumerate(found)]
-    raise UnheldError("an expert of a fused weight whose names in files are not known")
+    return []
 
 
 @dataclass(eq=False)
@@ -86,13 +94,28 @@ class Shards(Writer):
     def quantization(self) -> Json:
         """Return what the configuration says of the quantization."""
 
-    def plain(self, key: str, x: Tensor) -> None:
-        for old, new in RENAMED if self.model.config.get("model_type") in OLD_NAMES else ():
-            key = re.sub(f"^{old}$", new, key)
-        self.tensors[key] = x
+    def plain(self, key: str, x: Tensor) -> dict[str, Tensor]:
+        name = self._named(key)
+        self.tensors[name] = x
+        return {name: x}
+
+    def stack(self, key: str, x: Tensor, experts: Sequence[int]) -> dict[str, Tensor]:
+        found = [(n, module) for n in experts for module in _of_expert(key, n, x.shape[1], self.model)]
+        if not found:
+            return self.plain(key, x)
+        self.spare += [module.name for _, module in found]
+        written = {f"{module.name}.weight": x[n, module.rows].contiguous() for n, module in found}
+        self.tensors |= written
+        return written
 
     def spared(self, path: str) -> None:
-        self.spare.append(path)
+        self.spare.append(self._named(f"{path}.weight").removesuffix(".weight"))
+
+    def _named(self, key: str) -> str:
+        """Return the name of a tensor in the files of its model."""
+        for old, new in RENAMED if self.model.config.get("model_type") in OLD_NAMES else ():
+            key = re.sub(f"^{old}$", new, key)
+        return key
 
     def flush(self) -> None:
         from safetensors.torch import save
@@ -147,3 +170,11 @@ def by_module(tensors: Mapping[str, Tensor], mark: str) -> dict[str, dict[str, T
         name: {key.removeprefix(f"{name}."): x for key, x in tensors.items() if key.rpartition(".")[0] == name}
         for name in names
     }
+
+
+def beside(tensors: Mapping[str, Tensor], modules: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in float: those of other modules, and biases."""
+    for key, x in tensors.items():
+        module, _, name = key.rpartition(".")
+        if name == "bias" or module not in modules:
+            yield key, x
