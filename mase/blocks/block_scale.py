@@ -17,7 +17,6 @@ from mase.blocks.banks import Gathered, banks, paced
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.part import Part, credit_fifo, delay
 from mase.dataflow.work import Count, Work, ceil_div, clog2
-from mase.errors import UnsupportedOp
 from mase.formats import Code
 from mase.formats.block_scales import BlockScales, Bound
 from mase.formats.grid import Grid
@@ -88,11 +87,6 @@ class Bounds:
             codes += found
             scales.append(scale)
         return codes, scales
-
-    @cached_property
-    def crowded(self) -> bool:
-        """Tell whether more bounds than the hardware compares with lie in one octave."""
-        return any(len(near) > NEAR for _, near in self.near(self.range(FARTHEST)))
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor]:
@@ -262,9 +256,3 @@ def _word(bounds: Sequence[int], count: int, bits: int) -> int:
     assert len(bounds) <= count
     below = [min(bound, 1 << bits) - 1 for bound in bounds] + [(1 << bits) - 1] * (count - len(bounds))
     return sum(number << i * bits for i, number in enumerate(below))
-
-
-def check_near(bounds: Bounds, where: str) -> None:
-    """Raise where more bounds than the hardware compares with lie in one octave."""
-    if bounds.crowded:
-        raise UnsupportedOp(f"{where}: a scale of {bounds.of_codes.tensor:g} is too near the ends of float32")
