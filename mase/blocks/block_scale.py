@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from mase.blocks.banks import Gathered, banks, paced
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.part import Part, credit_fifo, delay
-from mase.dataflow.work import Count, Work, ceil_div, clog2
+from mase.dataflow.work import Count, Work, ceil_div, clog2, comparison
 from mase.formats import Code
 from mase.formats.block_scales import BlockScales, Bound
 from mase.formats.grid import Grid
@@ -170,7 +170,7 @@ class Scaler:
             muxes=((lanes * bits, 2),) * (self.in_width > bits),
         )
         greatest = Work(  # a tree, then one comparison with the beats before
-            adders=((exps * group, bits),),
+            adders=((exps * group, comparison(bits)),),
             muxes=((exps * group * bits, 2),),
             registers=exps * group * bits + halvings + 1,
             banks=((exps * bits, 2),),
@@ -179,11 +179,11 @@ class Scaler:
         scale = Work(
             gates=((exps * clog2(bits + 1), bits),),
             tables=((exps, NEAR * bits + code, bits + 1), (exps, self.steps * bits, self.scales)),
-            adders=((exps * NEAR, bits), (exps * NEAR, code), (exps, self.scale_bits)),
+            adders=((exps * NEAR, comparison(bits)), (exps * NEAR, code), (exps, self.scale_bits)),
             registers=exps * (bits + code + self.scale_bits),
         )
         element = Work(
-            adders=((lanes * self.steps, bits), (lanes * (self.steps - 1), 2)),
+            adders=((lanes * self.steps, comparison(bits)), (lanes * (self.steps - 1), 2)),
             registers=lanes * self.element_bits,
         )
         lines = delay(lanes * (bits + 1), halvings + 2) & delay(exps * self.scale_bits, 2) & delay(1, halvings + 1)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mase.blocks.block_scale import NEAR, BlockScale, Bounds
+from mase.dataflow.work import comparison
 from mase.formats import Code, QuantParams, parse
 from mase.formats.grid import Grid
 from mase.testing import module_parameters
@@ -129,3 +130,11 @@ def test_a_decoder_gives_back_the_values() -> None:
     real = on_chip.plain.integers(on_chip.decoded(code)) * 2.0**on_chip.unit
     assert torch.equal(real, fmt.decode(code, params))
     assert torch.equal(real, fmt.decode(Code(code.mantissa, scale=code.exponent), params))
+
+
+def test_comparators_are_priced_as_comparisons() -> None:
+    block = BlockScale(2, 12, 2, 14, -6, grid("nvfp4l1b4"), bounds(1.0, Fraction(1, 64)))
+    bits, adders = block.kept.bits, block.work().adders
+    compared = {int(count) for count, size in adders if int(size) == comparison(bits)}
+    assert compared == {2, NEAR, 2 * 7}  # the greatest of a beat and of a block, bounds of scales, those of elements
+    assert all(int(size) != bits for _, size in adders)
