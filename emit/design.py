@@ -19,6 +19,7 @@ from mase.dataflow.stream import StreamType, Travel
 from mase.doors import json_text
 from mase.errors import GraphError, MaseError
 from mase.formats import Code, Format, QuantParams, parse
+from mase.formats.block_scales import BlockScales
 from mase.formats.grid import Grid, Pattern
 from mase.interpreter import Batch, by_name
 
@@ -284,7 +285,7 @@ def edge_json(edge: Edge) -> dict[str, Any]:
         "exp_base": grid.base,
         "exp_span": grid.span,
         "pattern": _pattern(grid.pattern),
-        "scales": None if grid.scales is None else _pattern(grid.scales.scale),
+        "scales": None if grid.scales is None else _scales(grid.scales),
         "rounding": _rounding(edge.format, grid),
     }
 
@@ -300,6 +301,13 @@ def _pattern(pattern: Pattern | None) -> dict[str, int] | None:
     if pattern is None:
         return None
     return {name: int(getattr(pattern, name)) for name in ("exp", "man", "top", "subnormal")}
+
+
+def _scales(scales: BlockScales) -> dict[str, int]:
+    """Return how a scale of a block is read: a pattern, in a unit of its own."""
+    found = _pattern(scales.scale)
+    assert found is not None
+    return {**found, "unit": scales.scale_unit}
 
 
 def _rounding(fmt: Format, grid: Grid) -> str | None:

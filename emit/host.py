@@ -43,7 +43,7 @@ class Edge:
         pattern: how a mantissa is read that is a pattern of sign, exponent and digits.
         block, exponents, exp_bits, exp_base, exp_span: elements that share an exponent (0: there is none), exponents
             of a beat, bits of one, value of the field 0, greatest field.
-        scales: how a field is read that is a scale in place of an exponent, a pattern too.
+        scales: how a field is read that is a scale in place of an exponent, a pattern too; ``unit`` is its share.
         rounding: of :meth:`encode`; None where only mase can round as this format does.
     """
 
@@ -128,9 +128,10 @@ class Edge:
         """Return numbers times the exponents, or the scales, of their blocks."""
         if self.scales is None:
             return np.ldexp(real * np.float64(self._step()), field - self.exp_base).astype(np.float64)
-        scale = np.ldexp(_numbers(field, self.scales), self.unit).astype(np.float32)  # all in float32, as the format is
+        unit = self.scales["unit"]  # of a scale; the rest is that of an element
+        scale = np.ldexp(_numbers(field, self.scales), unit).astype(np.float32)  # all in float32, as the format is
         step = scale * np.float32(1 if self.scale is None else self.scale)
-        return (real.astype(np.float32) * step).astype(np.float64)
+        return (np.ldexp(real, self.unit - unit).astype(np.float32) * step).astype(np.float64)
 
     def _number(self, m: Ints) -> Reals:
         """Return what mantissas stand for, before unit or scale."""

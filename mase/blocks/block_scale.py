@@ -16,8 +16,7 @@ from torch.nn.functional import pad
 from mase.blocks.banks import Gathered, banks, paced
 from mase.dataflow.block import MemoryImage
 from mase.dataflow.part import Part, credit_fifo, delay
-from mase.dataflow.work import Count, Work, ceil_div, clog2
-from mase.errors import UnsupportedOp
+from mase.dataflow.work import Count, Work, ceil_div, clog2, comparison
 from mase.formats import Code
 from mase.formats.block_scales import BlockScales, Bound
 from mase.formats.grid import Grid
@@ -88,11 +87,6 @@ class Bounds:
             codes += found
             scales.append(scale)
         return codes, scales
-
-    @cached_property
-    def crowded(self) -> bool:
-        """Tell whether more bounds than the hardware compares with lie in one octave."""
-        return any(len(near) > NEAR for _, near in self.near(self.range(FARTHEST)))
 
     @cached_property
     def _edges(self) -> tuple[Tensor, Tensor]:
@@ -176,7 +170,7 @@ class Scaler:
             muxes=((lanes * bits, 2),) * (self.in_width > bits),
         )
         greatest = Work(  # a tree, then one comparison with the beats before
-            adders=((exps * group, bits),),
+            adders=((exps * group, comparison(bits)),),
             muxes=((exps * group * bits, 2),),
             registers=exps * group * bits + halvings + 1,
             banks=((exps * bits, 2),),
@@ -185,11 +179,11 @@ class Scaler:
         scale = Work(
             gates=((exps * clog2(bits + 1), bits),),
             tables=((exps, NEAR * bits + code, bits + 1), (exps, self.steps * bits, self.scales)),
-            adders=((exps * NEAR, bits), (exps * NEAR, code), (exps, self.scale_bits)),
+            adders=((exps * NEAR, comparison(bits)), (exps * NEAR, code), (exps, self.scale_bits)),
             registers=exps * (bits + code + self.scale_bits),
         )
         element = Work(
-            adders=((lanes * self.steps, bits), (lanes * (self.steps - 1), 2)),
+            adders=((lanes * self.steps, comparison(bits)), (lanes * (self.steps - 1), 2)),
             registers=lanes * self.element_bits,
         )
         lines = delay(lanes * (bits + 1), halvings + 2) & delay(exps * self.scale_bits, 2) & delay(1, halvings + 1)
@@ -262,9 +256,3 @@ def _word(bounds: Sequence[int], count: int, bits: int) -> int:
     assert len(bounds) <= count
     below = [min(bound, 1 << bits) - 1 for bound in bounds] + [(1 << bits) - 1] * (count - len(bounds))
     return sum(number << i * bits for i, number in enumerate(below))
-
-
-def check_near(bounds: Bounds, where: str) -> None:
-    """Raise where more bounds than the hardware compares with lie in one octave."""
-    if bounds.crowded:
-        raise UnsupportedOp(f"{where}: a scale of {bounds.of_codes.tensor:g} is too near the ends of float32")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mase.blocks.banks import Gathered
 from mase.blocks.block_normalise import BlockNormalise, element_scalar, elements, normalise, normalise_scalar
-from mase.blocks.block_scale import BlockScale, Bounds, check_near
+from mase.blocks.block_scale import BlockScale, Bounds
 from mase.blocks.encode import Encode
 from mase.blocks.sign import Sign, edge
 from mase.dataflow.rounding import FLOAT_SAFE, INT_BITS, MODES, MULT_BITS, Rounding, dyadic
@@ -154,7 +154,6 @@ class Output:
                 m, k, notes = dyadic(real, where)
                 unit, top = unit - k, top * int(m.max())
         bounds = Bounds.of(scales, ratio * factor * Fraction(2) ** unit)
-        check_near(bounds, where)
         return cls(grid, relu, m, 0, unit, top, warnings=tuple(notes), bounds=bounds)
 
     @property

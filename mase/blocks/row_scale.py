@@ -82,10 +82,7 @@ class RowNorm:
         stats = Stats(cols, x, centred, max(1, round(Fraction(eps) * cols ** (1 + centred) / unit**2)))
         width = max(stats.most.bit_length() + 1, stats.sum_bits)
         if width > INT_BITS:
-            raise UnsupportedOp(
-                f"{where}: sums of a row take {width} bits; allowed are {INT_BITS}: use an input of fewer bits or of a "
-                "smaller exponent window"
-            )
+            raise UnsupportedOp(f"{where}: sums of a row take {width} bits; allowed are {INT_BITS}: {_narrower(x)}")
         for what, data in (("weight", constants[0]), ("bias", constants[1])):
             if not bool(torch.isfinite(data).all()):
                 raise UnsupportedOp(f"{where}: the {what} is infinite or NaN; allowed are finite numbers")
@@ -96,7 +93,7 @@ class RowNorm:
                 return found
         raise UnsupportedOp(
             f"{where}: the exact integers before rounding take {needed} bits; allowed are "
-            f"{RAW_BITS if y.raw else INT_BITS}: use an input of fewer bits, or shorter rows"
+            f"{RAW_BITS if y.raw else INT_BITS}: {_narrower(x)}"
         )
 
     @classmethod
@@ -264,6 +261,13 @@ def _bits(constants: Tensor) -> int:
 def _diff_bits(stats: Stats) -> int:
     most = 2 * (stats.cols - 1) * stats.x.reach if stats.centred else stats.x.reach
     return max(signed_width(-most, most), _wide(stats.x))
+
+
+def _narrower(x: Grid) -> str:
+    """Return what to do about integers of too many bits."""
+    if x.block:
+        return "use an input without blocks, such as int8 or fixed8.4, or one of a smaller exponent window"
+    return "use an input of fewer bits, or shorter rows"
 
 
 def _wide(x: Grid) -> int:

@@ -49,6 +49,11 @@ class BlockScales:
     scales: tuple[Bound, ...] = field(compare=False, repr=False)
     elements: tuple[tuple[Bound, ...], ...] = field(compare=False, repr=False)
 
+    @property
+    def most(self) -> float:
+        """Greatest number, over the scale of the tensor."""
+        return self._most * float(np.ldexp(np.float64(self.scale.most), self.scale_unit))
+
     def scalar(self, block: Sequence[Fraction]) -> tuple[list[int], int]:
         """Return codes of elements, and of their scale, from the definition in float32: an oracle of the bounds."""
         sizes, tensor, most = [_float32(abs(v)) for v in block], Float32(self.tensor), self._most

@@ -126,22 +126,34 @@ class NVFP4(Format):
     def grid(self, params: QuantParams, where: str) -> Grid:
         if params.scale is None:
             raise off_chip(self, where, "has no scale")
-        if params.scale.numel() == 1 and float(self._tensor_scale(params)) != float(params.scale):
-            raise off_chip(self, where, f"has the scale {float(params.scale):g}, which is not a float32 in its limits")
-        found = _block_scales(float(self._tensor_scale(params).reshape(-1)[0]))
-        codes = ELEMENT.grid(params, where)
-        unit, width, top = found.element_unit + found.scale_unit, found.scale.width - 1, found.scale.top
-        blocks = replace(codes, unit=unit, block=self.block, exp_bits=width, base=0, span=top)
-        return replace(blocks, scaled=self.two_level, scales=found)
+        nearest = float(self._tensor_scale(params).reshape(-1)[0])
+        if params.scale.numel() == 1 and nearest != float(params.scale):
+            raise off_chip(
+                self,
+                where,
+                f"has the scale {float(params.scale):g} on a stream; allowed are float32 numbers from "
+                f"{LEAST_TENSOR:g} to {MOST_TENSOR:g}, and the nearest is {nearest:.9g}",
+            )
+        return self._grid(_block_scales(nearest))
+
+    def weight_grid(self, params: QuantParams, where: str) -> Grid:
+        if params.scale is None:
+            raise off_chip(self, where, "has no scale")
+        return self._grid(_block_scales(1.0)).plain  # nothing asks for bounds of weights: any scale of the tensor
 
     def constants(self, x: Tensor, params: QuantParams, where: str) -> Constants:
-        grid, q, code = self.grid(params, where), ELEMENT.grid(params, where), self.encode(x, params)
+        plain, code = self.weight_grid(params, where), self.encode(x, params)
+        found, q = _block_scales(1.0), ELEMENT.grid(params, where)
         assert code.scale is not None
-        assert grid.scales is not None
-        factor, _ = grid.scales.scale.split(code.scale)
+        factor, _ = found.scale.split(code.scale)
         packed = Packed(q.plain, q.decoded(code).mantissa, self.block, factor, SCALE.man + 1)
-        scaled = self._tensor_scale(params).double() if grid.scaled else None
-        return Constants(grid.plain, grid.decoded(code.on_stream(), params.axis), scaled, packed)
+        scaled = self._tensor_scale(params).double() if plain.scaled else None
+        return Constants(plain, self._grid(found).decoded(code.on_stream(), params.axis), scaled, packed)
+
+    def _grid(self, found: BlockScales) -> Grid:
+        unit, width, top = found.element_unit + found.scale_unit, found.scale.width - 1, found.scale.top
+        blocks = replace(ELEMENT.grid(QuantParams(), str(self)), unit=unit, block=self.block, base=0)
+        return replace(blocks, exp_bits=width, span=top, scaled=self.two_level, scales=found)
 
     def _tensor_scale(self, params: QuantParams) -> Tensor:
         """Return the tensor's scale, float32, in its limits."""

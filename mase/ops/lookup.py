@@ -164,6 +164,7 @@ class Lookup:
         out = None
         if y.block:
             scale = params.scale if y.scaled else None
+            real = within(real, y, 1.0 if scale is None else float(scale))
             unit = unit_of(real, y, GUARD, 1.0 if scale is None else float(scale))
             codes = whole((real * 2.0**-unit).round())
             out = Output.of(y, None, scale, unit, max(1, int(codes.abs().max())), False, mode, where)
@@ -261,6 +262,15 @@ def rounding(fmt: Format, mode: str, where: str) -> Format:
     if "rounding" not in {field.name for field in fields(fmt)}:  # type: ignore[arg-type]  # all are dataclasses
         raise UnsupportedOp(f"{where}: rounding {mode!r} into {fmt}; allowed: even")
     return replace(fmt, rounding=MODES[mode])  # type: ignore[type-var]  # likewise
+
+
+def within(real: Tensor, y: Grid, scale: float) -> Tensor:
+    """Return values as near as scales of blocks reach, so that what saturates takes no bits of words from the others.
+
+    Args:
+        scale: of the result, where values are not over it.
+    """
+    return real if y.scales is None else real.clamp(-y.scales.most * scale, y.scales.most * scale)
 
 
 def unit_of(real: Tensor, y: Grid, guard: int, scale: float = 1.0) -> int:

@@ -29,7 +29,7 @@ from mase.formats import Code
 from mase.graph import OpNode
 from mase.ops.base import Pointwise, travel
 from mase.ops.exact import values
-from mase.ops.lookup import MOST_BITS, Domain, unit_of
+from mase.ops.lookup import MOST_BITS, Domain, unit_of, within
 
 SEGMENTS = range(4, 11)  # bits that name one
 ALLOWED = 0.125  # steps of the result between polynomial and function, before integers
@@ -97,8 +97,10 @@ class Piecewise:
         unit, low, high = y.unit, float(y.low), float(y.high)
         if y.block:
             some = [*domain.values[:: max(1, len(domain.values) // SOME)], domain.values[-1]]
-            unit = unit_of(torch.tensor(values(function, attrs, some)).double() / scale, y, BLOCK_GUARD)
-            low, high = -math.inf, math.inf
+            real = torch.tensor(values(function, attrs, some)).double() / scale
+            unit = unit_of(within(real, y, 1.0), y, BLOCK_GUARD)
+            high = math.inf if y.scales is None else math.ceil(y.scales.most * 2.0**-unit)
+            low = -high
         first, last = int(domain.codes[0]), int(domain.codes[-1])
         delta = (domain.values[-1] - domain.values[0]) / max(1, last - first)
         numbers = tuple(sorted((key, value) for key, value in attrs.items() if isinstance(value, int | float)))

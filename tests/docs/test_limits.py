@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mase
+from mase.dataflow.grid import stream_grid
 from mase.errors import MaseError
+from mase.formats import QuantParams, parse
 from passes.map import MapConfig, map_graph
 from tests.docs.pages import DOCS
 
@@ -157,6 +159,19 @@ FOR_WEIGHTS = {
 def test_activations_have_limits_that_weights_have_not(text: str, why: str, tmp_path: Path) -> None:
     assert why in refusal(STACK, (X,), {**FIXED, "activation": text}, tmp_path)
     mase.emit(mase.quantize(mase.trace(STACK.eval(), X), {"default": {**FIXED, "weight": text}}, [X]), tmp_path / "w")
+
+
+def test_norms_of_rows_take_no_nvfp4_and_give_it(tmp_path: Path) -> None:
+    norm, formats = nn.LayerNorm(64), {"weight": "int8", "activation": "nvfp4b4"}
+    assert "use an input without blocks, such as int8" in refusal(norm, (X,), formats, tmp_path)
+    graph = mase.quantize(mase.trace(norm.eval(), X), {"default": formats, "inputs": "int8"}, [X])
+    mase.emit(graph, tmp_path / "rtl")
+
+
+def test_a_tensor_scale_of_nvfp4_on_a_stream_is_a_float32() -> None:
+    params = QuantParams(scale=torch.tensor(0.1, dtype=torch.float64))
+    with pytest.raises(MaseError, match=r"here: .* 0.1 on a stream; allowed are float32 numbers .* nearest is 0.1000"):
+        stream_grid(parse("nvfp4b4"), params, "here")
 
 
 def test_blocks_do_not_cross_a_reshape_that_they_do_not_tile(tmp_path: Path) -> None:

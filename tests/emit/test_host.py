@@ -18,7 +18,7 @@ from emit import host
 from emit.design import Edge, edge_json
 from emit.verilog import emit
 from mase.dataflow.stream import StreamType, Travel
-from mase.formats import Code, parse
+from mase.formats import Code, QuantParams, parse
 from passes.map import Folding
 from passes.quantize import NodeFormats
 from tests.emit.designs import Network, corners
@@ -111,6 +111,21 @@ def test_the_host_reads_images_zero_points_and_bit_patterns(text: str) -> None:
     assert (theirs.rounding is None) == several
     element = 5 * 6 + 1 * 3 + 2  # channel 5 of the last pixel
     assert ours.beat(element) == (5 * 4) + 5 // 2
+
+
+@pytest.mark.parametrize("tensor", [2.0**-121, 1.2345678 * 2.0**-121, 1.7 * 2.0**-120, 0.0117])
+def test_the_host_reads_scales_near_the_least_float32(tensor: float) -> None:
+    """Steps that are subnormal are rounded once, before the element multiplies."""
+    fmt = parse("nvfp4b4")
+    params = QuantParams(scale=torch.tensor(tensor, dtype=torch.float32).double(), axis=-1)
+    stream = Travel((64,), (0,)).stream(4, fmt.grid(params, "x"))
+    ours = Edge("x", "x", "s_x", (64,), stream, fmt, params)
+    theirs = host.Edge.of(json.loads(json.dumps(edge_json(ours))))
+    draws = torch.Generator().manual_seed(5)
+    x = torch.randn(50, 64, generator=draws) * tensor * 2.0 ** torch.randint(-8, 8, (50, 1), generator=draws)
+    code = ours.encode(x)
+    assert code.exponent is not None
+    assert np.array_equal(theirs.decode(code.mantissa.numpy(), code.exponent.numpy()), ours.decode(code).numpy())
 
 
 def test_what_only_we_can_round_is_refused() -> None:

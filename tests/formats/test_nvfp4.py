@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from mase.errors import FormatError
+from mase.errors import FormatError, UnsupportedOp
+from mase.formats import nvfp4
 from mase.formats.base import Code, QuantParams
 from mase.formats.nvfp4 import ELEMENT, NVFP4, SCALE
 from mase.testing import FormatLaws
@@ -103,3 +106,23 @@ def test_a_tensor_scale_beyond_its_limits_acts_as_the_limit() -> None:
     limit = QuantParams(scale=torch.tensor(2.0**-121, dtype=torch.float64))
     assert torch.equal(fmt.quantize(x, beyond), fmt.quantize(x, limit))
     assert torch.equal(fmt.decode(fmt.encode(x, beyond), beyond), fmt.decode(fmt.encode(x, limit), limit))
+
+
+def test_weights_take_any_scale_and_pay_for_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    fmt, w = NVFP4(4), torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    params = QuantParams(scale=torch.tensor(0.1, dtype=torch.float64), axis=-1)  # not a float32
+    fmt.weight_grid(params, "here")  # the bounds of one scale, once a process
+    monkeypatch.setattr(nvfp4, "bounds", lambda *_: pytest.fail("bounds of weights"))
+    found = fmt.constants(w, params, "here")
+    assert found.grid == fmt.weight_grid(params, "here")
+    real = found.grid.integers(found.code) * 2.0**found.grid.unit * float(np.float32(0.1))
+    expected = fmt.quantize(w.double(), params)
+    assert bool(((real - expected).abs() <= 2.0**-23 * expected.abs()).all())  # float32 rounds both products
+
+
+def test_a_stream_takes_float32_scales_alone_and_says_so() -> None:
+    params = QuantParams(scale=torch.tensor(0.1, dtype=torch.float64))
+    with pytest.raises(UnsupportedOp, match=r"here: .*nvfp4.*scale 0.1 .*allowed are float32.*nearest is 0.100000001"):
+        NVFP4().grid(params, "here")
+    nearest = replace(params, scale=torch.tensor(np.float32(0.1)).double())
+    assert NVFP4().grid(nearest, "here").scales is not None

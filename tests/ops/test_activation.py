@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mase.blocks.piecewise import Polynomials
 from mase.errors import GraphError, UnsupportedOp
+from mase.flow import emulate
 from mase.formats import Code, parse
 from mase.formats.mxint import MXInt
 from mase.frontend.module import trace_module
@@ -413,3 +414,23 @@ def test_only_relu_merges_into_the_layer_before_it() -> None:
 def test_parameters_that_a_function_needs_are_named() -> None:
     refused("has no operand 'weight'", "activation", (SINGLE,), {"function": "prelu"})
     refused("power has no exponent", "activation", (SINGLE,), {"function": "power"})
+
+
+class Exponential(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+
+@pytest.mark.parametrize("source", ["fixed10.4", "fixed12.5"])  # a table, and polynomials: codes reach exp(31)
+@pytest.mark.parametrize("target", ["nvfp4b4", "nvfp4l1b4"])
+def test_codes_that_reach_far_take_no_bits_from_scales_of_blocks(source: str, target: str) -> None:
+    """Words end 2**-18, and polynomials 2**-11, below the greatest number of the format: so near are most elements."""
+    x = draw(64, 16) * 1.5 - 2 + 6 * (target == "nvfp4l1b4")  # one level: its greatest number is 2688
+    config = QuantizeConfig(inputs=source, default=NodeFormats(output=target))
+    graph, _ = quantize.run(trace_module(Exponential().eval(), (x,))[0], config, [x])
+    node = graph.operators()[-1]
+    fmt, given = parse(target), parse(source)
+    expected = fmt.quantize(given.quantize(x.double(), given.calibrate(x)).exp(), replace(node.params(), axis=-1))
+    found = emulate(graph, x).double()
+    assert float((found - expected).norm() / expected.norm()) < 0.01
+    assert float((found != expected).double().mean()) < 0.1  # elements beside a tie
