@@ -113,15 +113,18 @@ module mase_block_scale #(
   // ---- the greatest of a block, Halvings cycles behind its beats ----------------------------------------------------
 
   logic [Halvings:0]    fills;
-  logic [Halvings:0]    fills_q;
   logic                 first, last, bank, top_bank;
   logic [Exps*Bits-1:0] beat_most, most, gathered, gathered_q, top;
   logic [Exps*Bits-1:0] top_q [2];
 
-  assign fills = (Halvings + 1)'({fills_q, fill});
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) fills_q <= '0;
-    else fills_q <= fills;
+  assign fills[0] = fill;
+  for (genvar h = 0; h < Halvings; h++) begin : gen_fill
+    logic fill_q;
+    always_ff @(posedge clk_i or negedge rst_ni) begin
+      if (!rst_ni) fill_q <= 1'b0;
+      else fill_q <= fills[h];
+    end
+    assign fills[h+1] = fill_q;
   end
   mase_delay #(.Width(3), .Cycles(Halvings)) u_fill (
     .clk_i (clk_i),

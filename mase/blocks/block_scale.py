@@ -172,7 +172,7 @@ class Scaler:
         greatest = Work(  # a tree, then one comparison with the beats before
             adders=((exps * group, comparison(bits)),),
             muxes=((exps * group * bits, 2),),
-            registers=exps * group * bits + halvings + 1,
+            registers=exps * group * bits + halvings,
             banks=((exps * bits, 2),),
             delays=((3, halvings), (1, halvings), (exps * bits, halvings - clog2(group))),
         )
