@@ -27,7 +27,8 @@ class Found:
 
     Args:
         model, seed, recipe, format: its place. loss: nats a token. stored_bits, paper_bits: a quantized weight.
-        seconds, cpu_seconds, peak_mib: of the quantization; of a float cell, of the training. notes: warnings.
+        seconds, cpu_seconds: of the quantization; of a float cell, of the training. peak_mib: of the process until
+            then. notes: warnings.
         failed: why nothing else is known; empty where all went well.
     """
 
@@ -234,8 +235,7 @@ def _written(row: Row, held: bool) -> list[str]:
     closed = "-" if row.closed is None else f"{row.closed:.0%}"
     better = "-" if row.better is None else f"{row.better} of {row.seeds}"
     beside = [figure(row.baseline, 4), closed, better] if held else []
-    recipe = row.recipe.replace("|", "\\|")
-    return [recipe, row.format or "-", *bits, *scores, *beside, figure(row.cpu_seconds, 1), f"{row.peak_mib:.0f}"]
+    return [row.recipe, row.format or "-", *bits, *scores, *beside, figure(row.cpu_seconds, 1), f"{row.peak_mib:.0f}"]
 
 
 def figure(value: float | None, digits: int = 3) -> str:

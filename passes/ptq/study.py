@@ -53,12 +53,13 @@ from mase.report.study import Found
 from mase.studyconfig import FLOAT, StudyConfig, StudyModel
 from passes.ptq.base import METHODS
 from passes.ptq.engine import Told, Watch, quantize
-from passes.ptq.folder import LARGEST, Job, load, quantize_folder, version_of
+from passes.ptq.folder import JOURNAL, LARGEST, Job, load, quantize_folder, version_of
 from passes.ptq.recipe import Plan, check_order, recipe, told
 
 SCHEMA = 1
 CELLS, KEPT, LOCK = "cells", "models", ".lock"
 TOKENS, WEIGHTS = "tokens.safetensors", "weights.safetensors"  # of a model that is kept
+SPENT = "spent.json"  # what the parts of a folder took that are done
 TABLE, ROWS, TEXT, PAGE = "study.json", "study.csv", "study.md", "report.html"
 EVALUATOR = f"{__name__}:evaluator"  # what a process runs
 NOTES = 5  # warnings of a cell that are kept
@@ -442,13 +443,16 @@ def _float(config: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _quantized(config: Mapping[str, Json]) -> dict[str, Json]:
-    """Quantize the model and score it; time and memory are those of the quantization alone."""
+    """Quantize the model and score it; time is that of the quantization, memory the most of the process until then."""
     tokens = _tokens(config)
     plan = Plan.of(config["recipe"], None, config["skip"], config["also"], seed=config["seed"])
     samples, window = tokens["calibration"], config["evaluation"]["window"]
     if config["model"]["folder"] is not None:
-        clock, scratch = _Clock(), Path(config["scratch"])
-        report = quantize_folder(Job(_folder(config), scratch, plan, samples, config["seed"]))
+        scratch = Path(config["scratch"])
+        if not (scratch / JOURNAL).is_file():  # half deleted when a process was killed
+            shutil.rmtree(scratch, ignore_errors=True)
+        clock = _Clock(scratch / SPENT)
+        report = quantize_folder(Job(_folder(config), scratch, plan, samples, config["seed"]), clock.note)
         spent, bits = clock.spent(), (report.bits("stored_bits"), report.bits("paper_bits"))
         graph = load(scratch, window)
         shutil.rmtree(scratch)
@@ -463,16 +467,38 @@ def _quantized(config: Mapping[str, Json]) -> dict[str, Json]:
     return {**spent, "stored_bits": bits[0], "paper_bits": bits[1], **_score(config, graph, tokens)}
 
 
-class _Clock:
-    """Seconds, and seconds of the processor, from its making on."""
+@dataclass(frozen=True)
+class _Spent:
+    """What a quantization took so far."""
 
-    def __init__(self) -> None:
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_mib: float = 0.0
+
+
+class _Clock:
+    """Seconds, and seconds of the processor, from its making on.
+
+    Args:
+        path: file that keeps what was spent, for the call that goes on; what an earlier one left there is added.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path, self._before = path, _Spent()
+        if path is not None and path.is_file():
+            self._before = json_text.checked(_Spent, json_text.read(path), str(path))
         self._start = time.perf_counter(), time.process_time()
 
+    def note(self, *_: object) -> None:
+        """Keep what was spent; is called after each part."""
+        assert self._path is not None
+        write_atomic(self._path, json.dumps(self.spent()))
+
     def spent(self) -> dict[str, float]:
-        """Return what was spent, and the greatest memory of the process so far."""
+        """Return what was spent, and the greatest memory of the processes so far."""
         seconds, cpu = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-        return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_mib()}
+        before, peak = self._before, max(self._before.peak_mib, peak_mib())
+        return {"seconds": before.seconds + seconds, "cpu_seconds": before.cpu_seconds + cpu, "peak_mib": peak}
 
 
 def _data(config: Mapping[str, Json], model: StudyModel) -> data_sets.Data:

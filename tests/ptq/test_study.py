@@ -364,6 +364,43 @@ def test_a_folder_is_quantized_from_disk_to_disk(home: Path, tmp_path: Path) -> 
     assert whole["loss"] == pytest.approx(scored.nats / scored.tokens, rel=1e-5)
 
 
+def test_a_resumed_folder_cell_counts_what_earlier_calls_took(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home / "resumed", "llama")
+    (home / "low.txt").write_text("some words " * 900)
+    changes: dict[str, Any] = {
+        "models": {"folder": {"folder": "resumed", "tokens": "bytes"}},
+        "data": {"name": "text", "options": {"path": "low.txt", "window": 16}},
+        "recipes": {"rtn8": [{"rtn": {"format": "int8g16"}}]},
+    }
+    run_cell(job(home, tmp_path, "float", **changes))
+    asked = job(home, tmp_path, "rtn8", **changes)
+    whole = run_cell(asked)
+    scratch, note = tmp_path / "scratch", study._Clock.note
+
+    def killed(clock: Any, done: int, *others: object) -> None:
+        note(clock, done, *others)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    scratch.mkdir()
+    (scratch / "part-00000.safetensors").write_bytes(b"x")  # of a call that was killed while it deleted
+    with monkeypatch.context() as patch:
+        patch.setattr(study._Clock, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(asked)
+    kept = json.loads((scratch / study.SPENT).read_text())
+    assert kept["seconds"] > 0
+    slow = {"seconds": kept["seconds"] + 1000, "cpu_seconds": kept["cpu_seconds"] + 500, "peak_mib": 1e6}
+    (scratch / study.SPENT).write_text(json.dumps(slow))  # as if the first call had been long
+    again = run_cell(asked)
+    assert again["loss"] == whole["loss"] and not scratch.exists()
+    assert slow["seconds"] < again["seconds"] < slow["seconds"] + 100
+    assert slow["cpu_seconds"] < again["cpu_seconds"] < slow["cpu_seconds"] + 100
+    assert again["peak_mib"] == 1e6
+
+
 def test_what_a_cell_cannot_do_is_said(home: Path, tmp_path: Path) -> None:
     run_cell(job(home, tmp_path, "float"))
     small = {**TINY, "options": {**TINY["options"], "vocab": 100}}

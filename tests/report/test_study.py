@@ -58,10 +58,10 @@ def test_csv_has_every_cell() -> None:
 
 
 def test_markdown_has_a_line_a_row() -> None:
-    table = assemble("s", [one("float", None, 1.0), one("rtn", 2.0, 2.0), one("x|y", 2.0, 1.5)], 3, "rtn")
+    table = assemble("s", [one("float", None, 1.0), one("rtn", 2.0, 2.0), one("x", 2.0, 1.5)], 3, "rtn")
     lines = study.markdown(table).splitlines()
     assert lines[0] == "### m" and len(lines) == 7
-    assert lines[-1].startswith("| x\\|y | f | 2.000 | 2.000 | 3.0000 |") and "| 1 of 1 |" in lines[-1]
+    assert lines[-1].startswith("| x | f | 2.000 | 2.000 | 3.0000 |") and "| 1 of 1 |" in lines[-1]
 
 
 def test_the_page_shows_rows_plots_and_reasons_and_breaks_on_no_name() -> None:
@@ -72,6 +72,8 @@ def test_the_page_shows_rows_plots_and_reasons_and_breaks_on_no_name() -> None:
     assert "<script" not in page and HOSTILE not in page
     assert re.search(r"int3</td><td>1</td><td>3.000</td><td>3.000</td>", page)
     assert "Failed: 1" in page
+    assert page.count("<td>0 of 1</td>") == 3 and page.count("<td>1 of 1</td>") == 1
+    assert re.search(r'<th scope="col">better</th>', page)
     bare = study.render(assemble("s", [], 6, None))
     assert "<svg" not in bare
 
