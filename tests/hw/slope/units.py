@@ -45,7 +45,7 @@ MUTANTS = (
     ("mase_slope", "mult[l*MultWidth +: MultWidth]", "mult[0 +: MultWidth]", "slope_2_7_3", "cycles"),
     ("mase_slope", "(word_q == WordWidth'(Words - 1)) ? '0 :", "last ? '0 :", "slope_2_9_4", "cycles"),
     ("mase_slope", "Shifted'(x) << in_data_i", "Shifted'(x) >> in_data_i", "slope_2_9_4", "cycles"),
-    ("mase_slope", "      word_q  <= '0;\n", "", "slope_3_5_2", "reset"),
+    ("mase_slope", "      word_q  <= '0;\n", "", "slope_3_5_2", "reset within a result"),
     ("mase_slope", "assign in_ready_o = credit;", "assign in_ready_o = credit && out_ready_i;", "slope_1_1_1",
      "handshake"),
 )  # fmt: skip
