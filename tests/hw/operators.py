@@ -55,6 +55,7 @@ from tests.hw.bench import Instance, bench
 from tests.hw.stream import Beat, Stream, check_registered, cycle, receive, reset, run_block, send, start
 
 SAMPLES = 4
+BLOCK = "MASE_TESTED_BLOCK"  # in the environment of a simulation: module that it is of
 ICARUS = getattr(cocotb, "SIM_NAME", "").startswith("Icarus")  # it knows undefined bits, but is slow
 STALLS = ((0.4, 0.4),) if ICARUS else ((0.5, 0.0), (0.0, 0.6), (0.4, 0.4))
 
@@ -74,6 +75,11 @@ class Unit:
         draws = torch.Generator().manual_seed(9)
         fed = tuple(corners(stream, SAMPLES, draws) for stream in block.inputs.values())
         return cls(_scope(scope), block, fed, block.compute(*fed))
+
+    @property
+    def spreads(self) -> bool:
+        """Whether a row leaves in several beats."""
+        return len(self.block.outputs) == 1 and next(iter(self.block.outputs.values())).row_beats > 1
 
     def words(self) -> list[list[int]]:
         """Return the beats that go in, by input."""
@@ -721,9 +727,8 @@ def of(kind: str) -> list[Unit]:
     return [unit for unit in units() if unit.block.sv_module == kind]
 
 
-def run_operators(test_module: str, work: Path, simulator: str) -> None:
-    """Run the cocotb tests of ``test_<block>`` on a simulation of all units of that block, in the folder ``work``."""
-    kind = test_module.rpartition(".")[2].removeprefix("test_")
+def run_operators(kind: str, test_module: str, work: Path, simulator: str) -> None:
+    """Run the cocotb tests of a module on a simulation of all units of one block, in the folder ``work``."""
     sources = library_files([kind])
     instances = [Instance(case.scope, kind, case.parameters) for case in ROUNDS if kind == "mase_round"]
     for unit in of(kind):
@@ -736,7 +741,8 @@ def run_operators(test_module: str, work: Path, simulator: str) -> None:
     name = f"{kind}_bench"
     top = work / f"{name}.sv"
     top.write_text(bench(name, instances, sources))
-    run_block(name, [*sources, top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator)
+    told = {BLOCK: kind}
+    run_block(name, [*sources, top], {}, test_module, cache=cache_dir(), work=work, simulator=simulator, told=told)
 
 
 # -- what every block must do -----------------------------------------------------------------------------------------

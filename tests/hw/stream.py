@@ -217,6 +217,7 @@ def run_block(
     cache: Path,
     work: Path,
     simulator: str = "verilator",
+    told: Mapping[str, str] | None = None,
 ) -> None:
     """Compile a block unless it lies in the cache, and run the cocotb tests of a module on it.
 
@@ -227,7 +228,7 @@ def run_block(
         test_module: dotted name of the Python module with the cocotb tests.
         cache: folder of compiled simulations; the model's own folder is named by its content.
         work: folder in which the simulation runs and leaves its results.
-        simulator: ``verilator`` or ``icarus``.
+        simulator: ``verilator`` or ``icarus``. told: more variables of its environment.
 
     Raises:
         AssertionError: the model does not compile, or a test failed; the text has the end of the log.
@@ -278,6 +279,7 @@ def run_block(
                 test_dir=work,
                 results_xml=str(work / f"{test_module}.xml"),
                 log_file=log,
+                extra_env=dict(told or {}),
                 plusargs=["+verilator+rand+reset+2", "+verilator+seed+1"] if simulator == "verilator" else [],
             )
             count, failed = get_results(results)

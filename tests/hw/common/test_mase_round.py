@@ -32,4 +32,4 @@ async def every_input_rounds_as_in_software(dut: HierarchyObject) -> None:
 @pytest.mark.sim
 @pytest.mark.parametrize("simulator", OPERATOR_SIMULATORS)
 def test_round(simulator: str, tmp_path: Path) -> None:
-    run_operators(__name__, tmp_path, simulator)
+    run_operators("mase_round", __name__, tmp_path, simulator)

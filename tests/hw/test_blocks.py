@@ -1,7 +1,8 @@
-"""``mase_concat`` beside its reference: codes under stalls, cycles without, resets, handshakes."""
+"""Every block beside its reference: codes under stalls, cycles without, resets, handshakes."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cocotb
@@ -10,9 +11,10 @@ from cocotb.handle import HierarchyObject
 
 from tests.hw import operators
 from tests.hw.common.grid import OPERATOR_SIMULATORS
-from tests.hw.operators import STALLS, Unit
+from tests.hw.operators import BLOCK, STALLS, Unit
 
-UNITS = operators.of("mase_concat")
+KINDS = sorted({unit.block.sv_module for unit in operators.units()})
+UNITS = operators.of(os.environ.get(BLOCK, ""))  # within a simulation: of the one block that it is of
 
 
 @cocotb.test(timeout_time=20, timeout_unit="us")
@@ -34,6 +36,12 @@ async def reset_in_mid_stream_starts_over(dut: HierarchyObject, unit: Unit) -> N
 
 
 @cocotb.test(timeout_time=20, timeout_unit="us")
+@cocotb.parametrize(unit=[unit for unit in UNITS if unit.spreads])
+async def reset_while_a_row_is_given_starts_over(dut: HierarchyObject, unit: Unit) -> None:
+    await operators.starts_over_from_within_a_result(dut, unit)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="us")
 @cocotb.parametrize(unit=UNITS)
 async def no_path_runs_through_the_handshake(dut: HierarchyObject, unit: Unit) -> None:
     await operators.has_no_path_through_the_handshake(dut, unit)
@@ -41,6 +49,6 @@ async def no_path_runs_through_the_handshake(dut: HierarchyObject, unit: Unit) -
 
 @pytest.mark.sim
 @pytest.mark.parametrize("simulator", OPERATOR_SIMULATORS)
-def test_concat(simulator: str, tmp_path: Path) -> None:
-    assert UNITS
-    operators.run_operators(__name__, tmp_path, simulator)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_does_what_its_reference_does(kind: str, simulator: str, tmp_path: Path) -> None:
+    operators.run_operators(kind, __name__, tmp_path, simulator)
