@@ -43,6 +43,9 @@ class AllocateSection(Section):
     fixed: dict[str, str] = Field(
         default_factory=dict, max_length=GLOBS, description="glob of layers -> the option that they have"
     )
+    charged: bool = Field(
+        False, description="count bits as AutoScheme does: a zero point also for groups of integers that have none"
+    )
 
 
 class PtqConfig(Section):

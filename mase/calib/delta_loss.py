@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mase.calib.allocate import Options, allocate
 from mase.errors import ConfigError
-from mase.formats import Format, parse
+from mase.formats import Format
 from mase.formats.base import Axes
 from mase.formats.int import Int
 from mase.graph import Graph
@@ -62,38 +61,6 @@ def stored_bits(shape: Sequence[int], scheme: Format, charged: bool = False) -> 
         scales = matrix[0] * -(-matrix[1] // scheme.group) if scheme.group else matrix[0] if scheme.channel else 1
         found += scales * sum(bits for _, bits in scheme.layout().element)
     return found
-
-
-def mixed_formats(
-    graph: Graph,
-    scores: Mapping[str, Sequence[float]],
-    schemes: Sequence[str],
-    average: float,
-    ties: Iterable[Sequence[str]] = (),
-    fixed: Mapping[str, str] | None = None,
-    charged: bool = False,
-) -> dict[str, str]:
-    """Return a format for each scored tensor: the least total loss within an average of stored bits a weight.
-
-    Args:
-        scores: of :func:`delta_loss`. schemes: formats by text, in the order of the scores.
-        ties: keys that get one format. fixed: formats that are given, by key. charged: see :func:`stored_bits`.
-
-    Raises:
-        ConfigError: see :func:`mase.calib.allocate.allocate`; or a fixed format is not among the schemes.
-    """
-    formats = [parse(text) for text in schemes]
-    shapes = {key: tuple(_weight(graph, key).shape) for key in scores}
-    layers = {
-        key: Options(tuple(row), tuple(stored_bits(shapes[key], fmt, charged) for fmt in formats))
-        for key, row in scores.items()
-    }
-    for key, text in (fixed or {}).items():
-        if text not in schemes:
-            raise ConfigError(f"allocation: {key} is fixed to {text!r}; allowed are {', '.join(schemes)}")
-    options = {key: list(schemes).index(text) for key, text in (fixed or {}).items()}
-    total = sum(torch.Size(shape).numel() for shape in shapes.values())
-    return {key: schemes[option] for key, option in allocate(layers, average * total, ties, options).items()}
 
 
 def _scores(

@@ -247,7 +247,9 @@ class Choice:
                 if methods := plan.methods(place.path, part.name in (BEFORE, AFTER)):
                     outputs, inputs = place.weight(part.graph).shape
                     extra = sum(method.extra_bits((outputs, inputs)) for method in methods)
-                    bits[place.path] = tuple(extra + stored_bits((outputs, inputs), fmt) for fmt in formats)
+                    bits[place.path] = tuple(
+                        extra + stored_bits((outputs, inputs), fmt, ask.charged) for fmt in formats
+                    )
                     weights += outputs * inputs
         ties, fixed = plan.tied(list(bits)), _fixed(ask, bits)
         _check_budget(ask, bits, ties, fixed, weights)

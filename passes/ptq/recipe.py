@@ -124,13 +124,15 @@ class Allocation:
     Args:
         options: formats by text form. bits: most stored bits a weight, the mean of all layers that are quantized.
         sensitivity: what a layer loses: ``mse``, ``output`` or ``delta_loss`` (passes/ptq/allocation.py).
-        fixed: glob of layers -> the option that they have; the first match wins.
+        fixed: glob of layers -> the option that they have; the first match wins. charged: count bits as AutoScheme
+            does, with a zero point for groups of integers that have none.
     """
 
     options: tuple[str, ...]
     bits: float
     sensitivity: str = "delta_loss"
     fixed: tuple[tuple[str, str], ...] = ()
+    charged: bool = False
 
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str = "allocate") -> Allocation:
@@ -153,7 +155,8 @@ class Allocation:
                 raise ConfigError(
                     f"{where}.fixed {glob!r}: {text!r} is not an option; allowed are {', '.join(section.options)}"
                 )
-        return cls(tuple(section.options), section.bits, section.sensitivity, tuple(section.fixed.items()))
+        fixed = tuple(section.fixed.items())
+        return cls(tuple(section.options), section.bits, section.sensitivity, fixed, section.charged)
 
 
 @dataclass(frozen=True)

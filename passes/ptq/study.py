@@ -430,9 +430,9 @@ def _float(config: Mapping[str, Json]) -> dict[str, Json]:
     data = _data(config, model)
     text = _passage(data.test)
     tokens = {"calibration": _windows(config, data), "text": text.ids, "bytes": torch.tensor(text.bytes)}
-    if len(text.ids) < 2 * config["evaluation"]["window"]:
-        asked = f"two windows of {config['evaluation']['window']} are needed"
-        raise ConfigError(f"evaluation: the text holds {len(text.ids)} tokens; {asked}")
+    longest = max(config["evaluation"]["window"], config["calibration"]["length"])  # two of them are traced
+    if len(text.ids) < 2 * longest:
+        raise ConfigError(f"evaluation: the text holds {len(text.ids)} tokens; two windows of {longest} are needed")
     clock = _Clock()
     if model.folder is None:
         module = _module(config, model, data)
@@ -564,10 +564,7 @@ def _graph(config: Mapping[str, Json], tokens: Mapping[str, Tensor], length: int
     module = build(model.name, model.options, Path(config["home"])).eval()
     path = Path(config["kept"]) / WEIGHTS
     training.unpack(module, file.content(path, LARGEST, GraphError), str(path))
-    ids = tokens["text"][: 2 * length]
-    if len(ids) < 2 * length:
-        raise ConfigError(f"evaluation: the text holds {len(ids)} tokens; two windows of {length} are needed")
-    return trace(module, ids.view(2, length))[0]
+    return trace(module, tokens["text"][: 2 * length].view(2, length))[0]
 
 
 def _score(config: Mapping[str, Json], graph: Graph, tokens: Mapping[str, Tensor]) -> dict[str, float]:

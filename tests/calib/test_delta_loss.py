@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mase.calib.delta_loss import delta_loss, mixed_formats, next_token, rounded, stored_bits
+from mase.calib.allocate import Options, allocate
+from mase.calib.delta_loss import delta_loss, next_token, rounded, stored_bits
 from mase.errors import ConfigError
 from mase.formats import parse
 from mase.frontend.module import trace_module
@@ -116,18 +117,6 @@ def test_bits_are_those_that_are_stored() -> None:
     assert stored_bits((3, 8, 128), parse("mxint4")) == 3 * 8 * 128 * 4.25
 
 
-def test_the_layer_that_hurts_more_keeps_more_bits() -> None:
-    _, graph = traced()
-    scores = {"mix.weight": (9.0, 1.0, 0.1), "head.weight": (90.0, 10.0, 1.0)}
-    bits = [stored_bits((32, 32), parse(s)) for s in SCHEMES], [stored_bits((24, 32), parse(s)) for s in SCHEMES]
-    average = (bits[0][0] + bits[1][1]) / (56 * 32)
-    assert mixed_formats(graph, scores, SCHEMES, average) == {"mix.weight": "int2g16a", "head.weight": "int4g16a"}
-    tied = mixed_formats(graph, scores, SCHEMES, average, ties=[("mix.weight", "head.weight")])
-    assert set(tied.values()) == {"int2g16a"}
-    fixed = mixed_formats(graph, scores, SCHEMES, 20, fixed={"mix.weight": "int2g16a"})
-    assert fixed == {"mix.weight": "int2g16a", "head.weight": "int8g16a"}
-
-
 class Branches(nn.Module):
     """Add two mixtures to what is embedded, one of them weakly."""
 
@@ -147,8 +136,9 @@ def test_the_layer_that_matters_gets_the_bits() -> None:
     graph = trace_module(Branches().eval(), ids())[0]
     keys, schemes = ["weak.weight", "strong.weight"], SCHEMES[:2]
     scores = delta_loss(graph, [ids(i) for i in range(4)], keys, [parse(s) for s in schemes])
-    average = sum(stored_bits((32, 32), parse(s)) for s in schemes) / 2048
-    assert mixed_formats(graph, scores, schemes, average) == {"weak.weight": "int2g16a", "strong.weight": "int4g16a"}
+    bits = tuple(stored_bits((32, 32), parse(s)) for s in schemes)
+    found = allocate({key: Options(scores[key], bits) for key in keys}, sum(bits))
+    assert found == {"weak.weight": 0, "strong.weight": 1}
 
 
 def test_bad_input_is_one_line() -> None:
@@ -160,10 +150,6 @@ def test_bad_input_is_one_line() -> None:
     broken = graph.replace(tensors={"mix.weight": graph.tensors["mix.weight"] * 1e38})
     with pytest.raises(ConfigError, match="the loss under int4 is nan"):
         delta_loss(broken, [ids()], ["head.weight"], [parse("int4")], lambda y, x: next_token(y * torch.inf, x))
-    with pytest.raises(ConfigError, match="head is fixed to 'int3'; allowed are int2g16a"):
-        mixed_formats(graph, {}, SCHEMES, 4, fixed={"head": "int3"})
-    with pytest.raises(ConfigError, match=r"the graph has no tensor 'tail\.weight'"):
-        mixed_formats(graph, {"tail.weight": (1.0,)}, SCHEMES[:1], 4)
 
 
 @pytest.mark.parametrize(

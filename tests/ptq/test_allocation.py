@@ -95,6 +95,14 @@ def test_an_expert_that_loses_nothing_scores_nothing_and_one_that_is_not_reached
     assert sum(scores) == pytest.approx(wanted, rel=1e-4)
 
 
+def test_bits_may_be_charged_as_autoscheme_does() -> None:
+    allocate = {"options": ["int2g16f", "int4g16f"], "bits": 4.2, "sensitivity": "mse"}  # scales of 11 bits
+    plain = chosen(allocate)
+    dearer = chosen({**allocate, "charged": True})
+    assert set(plain.values()) == set(dearer.values()) == {"int2g16f", "int4g16f"}
+    assert [*dearer.values()].count("int4g16f") < [*plain.values()].count("int4g16f")
+
+
 def test_errors_of_weights_and_outputs_are_relative() -> None:
     ask = question(options=["mxint2b16", "mxint4b16"])
     weights, outputs = SENSITIVITIES["mse"](ask), SENSITIVITIES["output"](ask)

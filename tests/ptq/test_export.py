@@ -28,6 +28,7 @@ from passes.ptq.recipe import Plan
 from tests.ptq.folders import write
 
 Change = Callable[[Path], None]
+NO_PACKAGE = "needs pip install mase-dse[dev]"
 SKIP = ["model.layers.1.self_attn.k_proj"]
 
 
@@ -182,7 +183,7 @@ def test_a_zero_point_of_0_moves_the_codes_or_is_refused() -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
 def test_words_are_those_of_the_other_package(bits: int) -> None:
-    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers", reason=NO_PACKAGE)
     values = torch.randint(0, 1 << bits, (5, 77), generator=torch.Generator().manual_seed(0))
     other = helpers.pack_to_int32((values - (1 << bits - 1)).to(torch.int8), bits)
     assert torch.equal(words(values, bits), other)
@@ -208,7 +209,7 @@ def test_gptq_by_hand(bits: int) -> None:
 
 @pytest.mark.parametrize("text", ["int4g32a", "int8c_fp16", "mxfp4", "mxfp8e4m3", "nvfp4", "mxint8"])
 def test_our_reading_of_compressed_tensors_is_that_of_the_package(text: str) -> None:
-    pytest.importorskip("compressed_tensors")
+    pytest.importorskip("compressed_tensors", reason=NO_PACKAGE)
     scheme, tensors = compressed_tensors._encoded(packed(text))
     ours, theirs = compressed_tensors.decoded(scheme, tensors), compressed_tensors._loaded(scheme, tensors, "here")
     assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
@@ -224,7 +225,7 @@ def test_nvfp4_scales_are_divided_by_a_float_that_fits(seed: int) -> None:
 
 @pytest.mark.parametrize("text", [text for to, text, _ in HELD if to == "gguf"])
 def test_gguf_decodes_to_what_is_packed(text: str) -> None:
-    library = pytest.importorskip("gguf")
+    library = pytest.importorskip("gguf", reason="needs pip install mase-dse[hf]")
     weight = packed(text)
     found = gguf._encoded(weight, torch.arange(64))
     values = library.dequantize(found.data.numpy(), library.GGMLQuantizationType[found.type])
@@ -240,7 +241,7 @@ MIXED = {"*.down_proj": {"format": "int8g32_fp16"}}
 def test_transformers_loads_an_export_as_the_packed_model(to: str, tmp_path: Path) -> None:
     """By its own loader, and the logits are those of the graph up to the order of sums."""
     if to == "compressed-tensors":
-        pytest.importorskip("compressed_tensors")
+        pytest.importorskip("compressed_tensors", reason=NO_PACKAGE)
     source = folder(tmp_path, [{"rtn": {"format": "int4g32f_fp16" if to == "gguf" else "int4g32f"}}])
     export(source, to, tmp_path / "x")
     library = optional("transformers", "hf")
