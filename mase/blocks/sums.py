@@ -153,8 +153,8 @@ class Sums:
             if tensor is not None and not kept(_finite, tensor):
                 raise UnsupportedOp(f"{where}: the {what} holds infinity or NaN; allowed are finite numbers")
         x, y = activation_grid(*x_format, where), produced_grid(*y_format, where)
-        make = kept if parts.__closure__ is None else _made  # a closure is another one each time
-        found = make(_weights, weight, *w_format, parts, scattered, where)
+        facts = weight, *w_format, parts, scattered, where
+        found = kept(_weights, *facts) if parts.__closure__ is None else _weights(*facts)  # a closure is new each time
         w, code, packed = found.grid, found.code, found.packed
         outputs, taps, cols = code.mantissa.shape
         scale = _product(x_format[1].scale if x.scaled else None, found.scale)
@@ -445,10 +445,6 @@ def _weights(
         elements, factor = (parts(t).flatten(1) for t in (packed.elements, packed.factor))
         packed = packed._replace(elements=elements, factor=factor)
     return _Weights(w, code, scale, packed)
-
-
-def _made(make: Callable[..., _Weights], *args: Any) -> _Weights:  # those of _weights
-    return make(*args)
 
 
 def _finite(x: Tensor) -> bool:
